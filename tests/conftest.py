@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(os.environ.get("TUTELAGE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of development datasets; the test skips where it is absent."""
+    if not SHARED_DATA.exists():
+        pytest.skip(f"the development datasets are not at {SHARED_DATA} (set TUTELAGE_SHARED_DATA)")
+    return SHARED_DATA

@@ -1,0 +1,1 @@
+"""Tutelage: knowledge distillation for PyTorch."""

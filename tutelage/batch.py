@@ -1,0 +1,71 @@
+"""The two carriers: what a network is asked (`Batch`) and what it says (`Output`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a network says about a batch.
+
+    Attributes:
+        logits: Scores before the softmax, `[batch, class]` (or `[batch, class, ...]` for dense prediction).
+        features: What was read inside the network, by layer name; `"embedding"` is the classifier's input.
+        members: The single answers of an ensemble, `[member, batch, class]`.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Output:
+        """Return the same output on another device."""
+        return Output(**{f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a network is asked.
+
+    Attributes:
+        inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), or a sequence of views.
+        targets: Class indices, `[batch]`.
+        indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
+        teacher: A recorded teacher output, where the data carry one.
+        extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
+    """
+
+    inputs: Any
+    targets: Tensor | None = None
+    indices: Tensor | None = None
+    teacher: Output | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the same batch on another device."""
+        return Batch(**{f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+
+
+def _first_tensor(value: Any) -> Tensor:
+    while not isinstance(value, Tensor):
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
+    return value
+
+
+def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor | Output):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, Mapping):
+        return {key: _move(item, device, non_blocking) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_move(item, device, non_blocking) for item in value]
+    return value
