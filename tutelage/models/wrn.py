@@ -1,0 +1,67 @@
+"""Wide residual networks (Zagoruyko and Komodakis 2016), depth 6n+4, pre-activation.
+
+Facts: the stem has neither batch norm nor ReLU; maps are read raw, before batch norm, and may be strongly negative; the
+projection shortcut is a 1x1 convolution of the activated input; batch norm and ReLU follow the last map, so the
+classifier does not see the pooled last map.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from tutelage.models.staged import Staged, kaiming_fan_out
+
+
+class PreactivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, plus the input."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        same = stride == 1 and in_channels == out_channels
+        self.projection = None if same else nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the block's raw map."""
+        active = relu(self.norm1(inputs))
+        shortcut: Tensor = inputs if self.projection is None else self.projection(active)
+        return shortcut + self.conv2(relu(self.norm2(self.conv1(active))))
+
+
+def wrn(num_classes: int, *, in_channels: int = 3, depth: int = 16, widen: int = 1) -> Staged:
+    """Return a wide residual network.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the images.
+        depth: Layers with weights, 6n+4.
+        widen: Factor on the stages' 16/32/64 channels.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"the depth is 6n+4 (10, 16, 22, ...), not {depth}")
+    channels, stages = 16, []
+    for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+        blocks = []
+        for position in range((depth - 4) // 6):
+            blocks.append(PreactivationBlock(channels, width, 2 if number and not position else 1))
+            channels = width
+        stages.append(nn.Sequential(*blocks))
+    return Staged(
+        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        stages,
+        nn.Linear(channels, num_classes),
+        tail=nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()),
+        initialize=kaiming_fan_out,
+    )
+
+
+wrn_16_1 = partial(wrn, depth=16, widen=1)
+wrn_16_2 = partial(wrn, depth=16, widen=2)
+wrn_40_1 = partial(wrn, depth=40, widen=1)
+wrn_40_2 = partial(wrn, depth=40, widen=2)
