@@ -1,0 +1,1 @@
+"""Showing a comparison: an HTML page, a terminal table and a Markdown table."""

@@ -1,0 +1,95 @@
+"""What the teacher knows beyond the labels: which classes it takes for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from tutelage.report.charts.canvas import Chart, draw, single
+
+NAMED = 20
+ANNOTATED = 12
+Matrix = NDArray[np.float64]
+
+
+def matrix_of(value: object) -> Matrix | None:
+    """Return a square matrix of at least two finite rows, its diagonal blanked, or nothing."""
+    try:
+        matrix = np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2 or not np.isfinite(matrix).all():
+        return None
+    np.fill_diagonal(matrix, np.nan)
+    return matrix
+
+
+def similar_pairs(matrix: Matrix, names: Sequence[str], *, most: int = 10) -> list[tuple[str, str, float]]:
+    """Return the pairs of classes that are most alike, by the mean of both directions."""
+    mutual = (matrix + matrix.T) / 2
+    upper = np.triu_indices(len(matrix), 1)
+    order = np.argsort(-mutual[upper], kind="stable")[:most]
+    return [(names[upper[0][k]], names[upper[1][k]], float(mutual[upper][k])) for k in order]
+
+
+def similarity_chart(matrix: Matrix, names: Sequence[str]) -> Chart:
+    """Return the heat map without its diagonal, similar classes side by side."""
+    order = _order(matrix)
+    shown = matrix[np.ix_(order, order)]
+    labels = [names[index] for index in order]
+    is_named = len(labels) <= NAMED
+
+    def paint(figure: Figure, is_narrow: bool) -> None:
+        axes = single(figure)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        image = _image(axes, shown)
+        if is_named:
+            axes.set_xticks(range(len(labels)), labels, rotation=90 if is_narrow else 45, ha="center" if is_narrow else "right")
+            axes.set_yticks(range(len(labels)), labels)
+        else:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        axes.set_xlabel("class seen by the teacher")
+        axes.set_ylabel("true class")
+        if len(labels) <= ANNOTATED and not is_narrow:
+            _annotate(axes, shown, image)
+        else:
+            bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.03, format="%.2g")
+            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.ax.tick_params(length=0)
+
+    pairs = "; ".join(f"{a} and {b} {value:.3f}" for a, b, value in similar_pairs(matrix, names, most=5))
+    alt = f"Heat map of the teacher's class similarity, {len(names)} classes. Most alike: {pairs}"
+    return draw("similarity", alt, paint, wide=(620, 560), narrow=(360, 360))
+
+
+def _order(matrix: Matrix) -> list[int]:
+    mutual = np.nan_to_num((matrix + matrix.T) / 2)
+    distance = mutual.max() - mutual
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=len(matrix) <= 300)
+    return [int(index) for index in leaves_list(tree)]
+
+
+def _image(axes: Axes, shown: Matrix) -> AxesImage:
+    # Few pairs are far more alike than the rest; a scale that ends at their level would drown all others.
+    top = float(np.nanpercentile(shown, 99.5))
+    low = min(0.0, float(np.nanmin(shown)))
+    return axes.imshow(shown, cmap="cividis", vmin=low, vmax=max(top, low + 1e-12), interpolation="none")
+
+
+def _annotate(axes: Axes, shown: Matrix, image: AxesImage) -> None:
+    for (y, x), value in np.ndenumerate(shown):
+        if np.isnan(value):
+            axes.text(x, y, "·", ha="center", va="center")
+        else:
+            ink = "#ffffff" if image.norm(value) < 0.55 else "#111111"
+            axes.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=9.5)

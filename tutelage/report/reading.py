@@ -1,0 +1,197 @@
+"""Reading a comparison: the typed view of `comparison.json` that every rendering shares."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import UserError
+
+Comparison = Mapping[str, Any]
+VERSION = 1
+
+
+class Standing(Enum):
+    """Where a row stands against the baseline, judged by its 95 % interval alone."""
+
+    BASELINE = "baseline"
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds; `std` is absent when there is one seed."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference in test accuracy to the baseline, as a fraction; no interval with one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def standing(self) -> Standing:
+        """Return the standing that the interval alone supports."""
+        if self.low is None or self.high is None:
+            return Standing.UNKNOWN
+        if self.low > 0:
+            return Standing.BETTER
+        return Standing.WORSE if self.high < 0 else Standing.SAME
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with its options, summed up over its seeds."""
+
+    label: str
+    method: str
+    title: str
+    command: str
+    error: str | None
+    is_baseline: bool
+    parameters: float | None
+    multiply_adds: float | None
+    best: Mapping[str, Estimate]
+    last: Mapping[str, Estimate]
+    paired_best: Difference | None
+    paired_last: Difference | None
+    seconds: float | None
+    images_per_second: float | None
+    relative_cost: float | None
+    runs: tuple[Mapping[str, Any], ...]
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """Return the test accuracy at the epoch with the best validation accuracy."""
+        return self.best.get("test_accuracy")
+
+    @property
+    def standing(self) -> Standing:
+        """Return where this row stands against the baseline."""
+        if self.is_baseline:
+            return Standing.BASELINE
+        return self.paired_best.standing if self.paired_best else Standing.UNKNOWN
+
+
+def load(comparison: Comparison | str | Path) -> Comparison:
+    """Return a comparison from memory or from its JSON file.
+
+    Args:
+        comparison: The comparison itself, or the path of a `comparison.json`.
+
+    Raises:
+        UserError: If the file cannot be read or has another version.
+    """
+    if isinstance(comparison, str | Path):
+        path = Path(comparison)
+        try:
+            comparison = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cannot read the comparison {path}: {error}. Pass a comparison.json.") from error
+    if not isinstance(comparison, Mapping) or comparison.get("version") != VERSION:
+        found = comparison.get("version") if isinstance(comparison, Mapping) else type(comparison).__name__
+        raise UserError(f"This report reads comparisons of version {VERSION}, not {found}. Run the comparison again.")
+    return comparison
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def block(value: object) -> Mapping[str, Any]:
+    """Return a mapping, or an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def numbers(value: object) -> list[float]:
+    """Return a sequence of numbers with NaN where one is missing, or nothing for anything else."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [math.nan if (item := number(entry)) is None else item for entry in value]
+
+
+def rows(comparison: Comparison) -> list[Row]:
+    """Return the rows of a comparison: the baseline first, the others in the order they were asked for."""
+    entries = [block(entry) for entry in comparison.get("rows") or []]
+    baseline = _baseline_index(entries, comparison.get("baseline"))
+    read = [_row(entry, index == baseline) for index, entry in enumerate(entries)]
+    return sorted(read, key=lambda row: not row.is_baseline)
+
+
+def baseline_of(entries: Sequence[Row]) -> Row | None:
+    """Return the baseline row when it has a result."""
+    return next((row for row in entries if row.is_baseline and row.accuracy), None)
+
+
+def _baseline_index(entries: Sequence[Mapping[str, Any]], name: object) -> int | None:
+    for key in ("label", "method"):
+        for index, entry in enumerate(entries):
+            if name is not None and entry.get(key) == name:
+                return index
+    return None
+
+
+def _row(entry: Mapping[str, Any], is_baseline: bool) -> Row:
+    summary = block(entry.get("summary"))
+    paired = {} if is_baseline else block(summary.get("paired"))
+    method = str(entry.get("method") or "")
+    label = str(entry.get("label") or method)
+    error = entry.get("error")
+    if not error and not entry.get("runs"):
+        error = "no run finished"
+    return Row(
+        label=label,
+        method=method,
+        title=str(entry.get("title") or label),
+        command=str(entry.get("command") or ""),
+        error=str(error) if error else None,
+        is_baseline=is_baseline,
+        parameters=number(entry.get("parameters")),
+        multiply_adds=number(entry.get("multiply_adds")),
+        best=_estimates(summary.get("best")),
+        last=_estimates(summary.get("last")),
+        paired_best=_difference(paired.get("best")),
+        paired_last=_difference(paired.get("last")),
+        seconds=number(block(summary.get("seconds")).get("mean")),
+        images_per_second=number(block(summary.get("images_per_second")).get("mean")),
+        relative_cost=number(summary.get("relative_cost")),
+        runs=tuple(block(run) for run in entry.get("runs") or []),
+    )
+
+
+def _estimates(value: object) -> dict[str, Estimate]:
+    found = {}
+    for key, entry in block(value).items():
+        mean = number(block(entry).get("mean"))
+        if mean is not None:
+            n = int(number(entry.get("n")) or 1)
+            found[key] = Estimate(mean, number(entry.get("std")) if n > 1 else None, n)
+    return found
+
+
+def _difference(value: object) -> Difference | None:
+    entry = block(value)
+    mean = number(entry.get("mean"))
+    if mean is None:
+        return None
+    n = int(number(entry.get("n")) or 1)
+    low, high = (number(entry.get(key)) if n > 1 else None for key in ("low", "high"))
+    return Difference(mean, low, high, n)
