@@ -1,4 +1,7 @@
-"""DenseNet-121 (Huang et al. 2017) for small images, as in the Tf-KD paper: 3x3 stem, blocks of 6/12/24/16, growth 32."""
+"""DenseNet-121 (Huang et al. 2017) for small images, as in the Tf-KD paper.
+
+Facts: 3x3 stem, blocks of 6/12/24/16 layers, growth 32.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map with its channels in the new order."""
-        return inputs.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        batch, _, height, width = inputs.shape
+        grouped = inputs.reshape(batch, self.groups, -1, height, width)
+        return grouped.transpose(1, 2).flatten(1, 2)
 
 
 class GroupedUnit(nn.Module):

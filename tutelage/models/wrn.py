@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from tutelage.errors import UserError
 from tutelage.models.staged import Staged, kaiming_fan_out
 
 
@@ -31,7 +32,8 @@ class PreactivationBlock(nn.Module):
         """Return the block's raw map."""
         active = relu(self.norm1(inputs))
         shortcut: Tensor = inputs if self.projection is None else self.projection(active)
-        return shortcut + self.conv2(relu(self.norm2(self.conv1(active))))
+        residual: Tensor = self.conv2(relu(self.norm2(self.conv1(active))))
+        return shortcut + residual
 
 
 def wrn(num_classes: int, *, in_channels: int = 3, depth: int = 16, widen: int = 1) -> Staged:
@@ -44,7 +46,7 @@ def wrn(num_classes: int, *, in_channels: int = 3, depth: int = 16, widen: int =
         widen: Factor on the stages' 16/32/64 channels.
     """
     if depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"the depth is 6n+4 (10, 16, 22, ...), not {depth}")
+        raise UserError(f"the depth is 6n+4 (10, 16, 22, ...), not {depth}")
     channels, stages = 16, []
     for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
         blocks = []

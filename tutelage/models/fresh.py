@@ -1,0 +1,72 @@
+"""The same network with new parameters, as every generation of a chain needs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+
+import torch
+from torch import nn
+
+from tutelage.errors import UserError
+
+_SHOWN = 5
+
+
+def fresh(module: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of a network with new parameters, the same for the same seed on any device.
+
+    Every submodule resets itself by its `reset_parameters`, inner ones first, so that a network's own initialisation
+    has the last word; what is left may be reset by a method `init_weights`, as timm's networks have.
+
+    Args:
+        module: The network, unchanged.
+        seed: Seed of the initialisation.
+
+    Raises:
+        UserError: A submodule has parameters of its own and no way to reset them.
+    """
+    devices = {parameter.device for parameter in module.parameters()}
+    network = copy.deepcopy(module)
+    if len(devices) == 1:
+        network = network.cpu()
+    # NaN marks what nobody resets: any method of resetting overwrites it, and none can leave it by accident.
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(math.nan)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+        torch.manual_seed(seed)
+        _reset(network)
+    forgotten = [name for name, part in network.named_modules() if _marked(part, recurse=False)]
+    if forgotten:
+        named = [f"{name or 'the network'} ({type(network.get_submodule(name)).__name__})" for name in forgotten]
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        raise UserError(
+            f"These submodules have parameters of their own and no `reset_parameters`: {', '.join(named[:_SHOWN])}"
+            f"{more}. Pass a factory instead of the network."
+        )
+    return network.to(devices.pop()) if len(devices) == 1 else network
+
+
+def _reset(network: nn.Module) -> None:
+    inner_first = list(network.modules())[::-1]
+    for part in inner_first:
+        for name in ("reset_parameters", "_reset_parameters"):
+            method = getattr(part, name, None)
+            if callable(method):
+                method()
+                break
+    for part in inner_first:
+        method = getattr(part, "init_weights", None)
+        if callable(method) and _marked(part, recurse=True) and _needs_nothing(method):
+            method()
+
+
+def _marked(part: nn.Module, *, recurse: bool) -> bool:
+    return any(bool(parameter.isnan().any()) for parameter in part.parameters(recurse=recurse))
+
+
+def _needs_nothing(method: object) -> bool:
+    parameters = inspect.signature(method).parameters.values()  # type: ignore[arg-type]
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)

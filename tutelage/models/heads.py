@@ -1,0 +1,132 @@
+"""The first and the last layer of a foreign network: what it takes in, and how many classes it answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import UserError
+
+_PROBE_SIDES = (32, 64, 224)
+
+
+def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
+    """Return name and module of the linear layer or convolution that was registered last, the likely classifier.
+
+    Args:
+        network: Any network.
+    """
+    found = None
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            found = name, module
+    return found
+
+
+def width(layer: nn.Linear | nn.Conv2d) -> int:
+    """Return the number of outputs of a layer."""
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def replace_classifier(network: nn.Module, num_classes: int) -> None:
+    """Put an untrained classifier in the place of a network's own, if it has another number of classes.
+
+    Args:
+        network: The network, changed in place.
+        num_classes: Classes K of the new classifier.
+
+    Raises:
+        UserError: The network has no layer that could be a classifier.
+    """
+    found = last_layer(network)
+    if found is None:
+        raise UserError(f"{type(network).__name__} has no linear layer or convolution to replace as its classifier.")
+    name, layer = found
+    if width(layer) == num_classes:
+        return
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        new: nn.Module = nn.Linear(layer.in_features, num_classes, bias=bias)
+    else:
+        new = nn.Conv2d(layer.in_channels, num_classes, 1, bias=bias)
+    _put(network, name, new)
+
+
+def adapt_input(network: nn.Module, in_channels: int) -> None:
+    """Make the first convolution take another number of channels, which share what the old ones had learnt.
+
+    Args:
+        network: The network, changed in place.
+        in_channels: Channels of the images.
+
+    Raises:
+        UserError: The network has no convolution.
+    """
+    first = next(((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise UserError(f"{type(network).__name__} has no convolution whose input channels could be changed.")
+    name, old = first
+    if old.in_channels == in_channels:
+        return
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        (old.kernel_size[0], old.kernel_size[1]),
+        stride=(old.stride[0], old.stride[1]),
+        padding=old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        new.weight.copy_(old.weight.sum(dim=1, keepdim=True) / in_channels)
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    _put(network, name, new)
+
+
+def check_classes(network: nn.Module, num_classes: int, *, in_channels: int, source: str) -> None:
+    """Refuse a network that answers another number of classes than the data have.
+
+    The last layer is looked at first. Only where it disagrees, images are passed through the network to be sure; a
+    network that takes none of the usual sizes is believed.
+
+    Args:
+        network: The bare network.
+        num_classes: Classes of the data.
+        in_channels: Channels of the data.
+        source: How the user named the network, for the message.
+
+    Raises:
+        UserError: The numbers differ.
+    """
+    found = last_layer(network)
+    if found is None or width(found[1]) == num_classes:
+        return
+    answered = _answered_classes(network, in_channels)
+    if answered not in (None, num_classes):
+        raise UserError(
+            f"The network {source!r} answers with {answered} classes, the data have {num_classes}. Its factory is "
+            "called with `num_classes` only if it has an argument of this name and the spec does not set it."
+        )
+
+
+def _answered_classes(network: nn.Module, in_channels: int) -> int | None:
+    modes = {module: module.training for module in network.modules()}
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    network.eval()
+    try:
+        for side in _PROBE_SIDES:
+            try:
+                with torch.no_grad():
+                    answer = network(torch.zeros(1, in_channels, side, side, device=device))
+            except Exception:  # A foreign network may refuse a size with any error; then the next one is tried.
+                continue
+            return answer.shape[1] if isinstance(answer, Tensor) and answer.ndim >= 2 else None
+        return None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)

@@ -1,0 +1,190 @@
+"""Networks of timm and torchvision by name, with or without their pretrained weights."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from torch import nn
+
+from tutelage.errors import UserError, unknown
+from tutelage.models.heads import adapt_input, replace_classifier
+from tutelage.models.normalization import Normalization
+
+_REACH_SECONDS = 5.0
+
+
+def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int | None:
+    """Return for how many classes the pretrained weights were trained, or None if there is no telling.
+
+    Args:
+        kind: `timm` or `torchvision`.
+        name: The network's name there.
+        options: The spec's options; `weights` chooses among torchvision's.
+    """
+    if kind == "torchvision":
+        return len(_torchvision_weights(name, options).meta["categories"])
+    classes = _timm_config(name).get("num_classes")
+    return None if classes is None else int(classes)
+
+
+def build_timm(
+    name: str, *, num_classes: int, in_channels: int, pretrained: bool, options: Mapping[str, Any]
+) -> tuple[nn.Module, Normalization | None]:
+    """Return a network of timm, and the statistics that its pretrained weights want.
+
+    Args:
+        name: Name, with or without a tag: `resnet18.a1_in1k`.
+        num_classes: Classes K; pretrained weights for another number get an untrained classifier.
+        in_channels: Channels of the images.
+        pretrained: Whether timm's weights are fetched.
+        options: Further arguments of `timm.create_model`.
+
+    Raises:
+        UserError: There is no such network, option or pretrained weights, or they cannot be fetched.
+    """
+    import timm
+
+    config = _timm_config(name) if pretrained else {}
+    if not pretrained:
+        _check_timm_name(name)
+    arguments = {"num_classes": num_classes, "in_chans": in_channels, **options}
+    try:
+        with _short_of_network():
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise UserError(f"timm:{name} does not accept the options {dict(options)}: {error}.") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise _not_fetched(f"timm:{name}", error) from error
+    own = Normalization(mean=config["mean"], std=config["std"]) if "mean" in config else None
+    return network, own
+
+
+def build_torchvision(
+    name: str, *, num_classes: int, in_channels: int, pretrained: bool, options: Mapping[str, Any]
+) -> tuple[nn.Module, Normalization | None]:
+    """Return a network of torchvision, and the statistics that its pretrained weights want.
+
+    Args:
+        name: Name of a classification network, such as `resnet18`.
+        num_classes: Classes K; pretrained weights for another number get an untrained classifier.
+        in_channels: Channels of the images.
+        pretrained: Whether torchvision's weights are fetched.
+        options: Further arguments of the factory; `weights` chooses among its weights.
+
+    Raises:
+        UserError: There is no such network, option or weights, or they cannot be fetched.
+    """
+    import torchvision
+
+    weights = _torchvision_weights(name, options) if pretrained else None
+    _check_torchvision_name(name)
+    arguments = {key: value for key, value in options.items() if key != "weights"}
+    if weights is None:
+        arguments.setdefault("num_classes", num_classes)
+    try:
+        network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
+    except TypeError as error:
+        raise UserError(f"torchvision:{name} does not accept the options {arguments}: {error}.") from error
+    except OSError as error:
+        raise _not_fetched(f"torchvision:{name}", error) from error
+    if in_channels != 3:
+        adapt_input(network, in_channels)
+    if weights is None:
+        return network, None
+    replace_classifier(network, num_classes)
+    preset = weights.transforms()
+    return network, Normalization(mean=preset.mean, std=preset.std)
+
+
+def _check_timm_name(name: str) -> None:
+    import timm
+
+    if not name.startswith(("hf_hub:", "hf-hub:", "local-dir:")) and not timm.is_model(name):
+        raise unknown("timm network", name, timm.list_models())
+
+
+def _timm_config(name: str) -> Mapping[str, Any]:
+    """Return what timm knows about its pretrained weights of this name."""
+    import timm
+
+    _check_timm_name(name)
+    if name.startswith(("hf_hub:", "hf-hub:")):
+        try:
+            with _short_of_network():
+                loaded: dict[str, Any] = timm.models.load_model_config_from_hf(name.split(":", 1)[1])[0]
+        except OSError as error:
+            raise _not_fetched(f"timm:{name}", error) from error
+        return loaded
+    if name.startswith("local-dir:"):
+        return {}
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise unknown(
+            "set of pretrained weights in timm", name, timm.list_pretrained(f"{name.split('.')[0]}.*")
+        ) from error
+    if config is None or not config.has_weights:
+        raise UserError(
+            f"timm has no pretrained weights for {name!r}: add `,pretrained=false`, or `@FILE` of your own."
+        )
+    described: dict[str, Any] = config.to_dict()
+    return described
+
+
+def _check_torchvision_name(name: str) -> None:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise unknown("torchvision network", name, known)
+
+
+def _torchvision_weights(name: str, options: Mapping[str, Any]) -> Any:
+    import torchvision
+
+    _check_torchvision_name(name)
+    known = torchvision.models.get_model_weights(name)
+    chosen = options.get("weights", "DEFAULT")
+    if chosen not in known.__members__:
+        raise unknown(f"set of weights of torchvision:{name}", str(chosen), known.__members__)
+    return known[chosen]
+
+
+def _not_fetched(network: str, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0]
+    return UserError(
+        f"The pretrained weights of {network} could not be fetched ({type(error).__name__}: {reason}). Without "
+        "a connection, add `,pretrained=false` for an untrained network, or `@FILE` for weights of your own."
+    )
+
+
+@contextmanager
+def _short_of_network() -> Iterator[None]:
+    """Answer from the cache, at once, if the hub is out of reach; its client would retry for most of a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    try:
+        with urlopen(Request(address, method="HEAD"), timeout=_REACH_SECONDS):
+            return True
+    except HTTPError:
+        return True
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLError)
+    except OSError:
+        return False

@@ -1,0 +1,106 @@
+"""Any network by its spec, built, filled and normalised."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tutelage.errors import UserError
+from tutelage.models import hub
+from tutelage.models.catalogue import factory
+from tutelage.models.heads import check_classes
+from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.saving import NetworkMetadata, metadata_beside, read_metadata, weights_file
+from tutelage.models.spec import NetworkSpec
+from tutelage.models.user_code import call_factory, import_factory
+from tutelage.models.weights import load_weights
+
+
+def load_network(
+    spec: str | NetworkSpec, *, num_classes: int, in_channels: int = 3, normalization: Normalization | None = None
+) -> Normalized:
+    """Build a network, load its weights if it has any, and give it its input statistics.
+
+    The statistics are, in this order: those that the spec's `normalize=` gives; those that a saved network was trained
+    with; those of timm's or torchvision's pretrained weights; the dataset's; none.
+
+    Args:
+        spec: The network, such as `resnet20`, `timm:resnet18` or `runs/teacher`; see `NetworkSpec`.
+        num_classes: Classes of the data.
+        in_channels: Channels of the data.
+        normalization: The dataset's statistics.
+
+    Raises:
+        UserError: The spec names nothing, its weights do not fit, or classes or channels differ from the data's.
+    """
+    spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
+    weights = spec.weights or (spec.target if spec.kind == "run" else None)
+    metadata = None if weights is None else metadata_beside(weights)
+    if metadata is not None:
+        _check_metadata(metadata, str(weights), num_classes=num_classes, in_channels=in_channels)
+    network, own = _build(spec, num_classes=num_classes, in_channels=in_channels)
+    if isinstance(network, Normalized):
+        own, network = network.normalization, network.model
+    if weights is not None:
+        load_weights(network, weights_file(weights))
+        own = own if metadata is None else metadata.normalization
+    check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
+    chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
+    return Normalized(network, chosen.mean, chosen.std)
+
+
+def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn.Module, Normalization | None]:
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    match spec.kind:
+        case "timm":
+            return hub.build_timm(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+        case "torchvision":
+            return hub.build_torchvision(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+        case "run":
+            return _build(_saved_architecture(spec), **sizes)
+        case "catalogue":
+            found = factory(spec.name)
+        case "file" | "import":
+            found = import_factory(spec.target)
+    return call_factory(found, spec.options, source=spec.target, **sizes), None
+
+
+def _saved_architecture(spec: NetworkSpec) -> NetworkSpec:
+    if spec.options:
+        raise UserError(f"{spec}: a saved network has its options already; only `normalize=` can be given.")
+    metadata = read_metadata(spec.target)
+    if metadata.spec is None:
+        raise UserError(
+            f"The network in {spec.target!r} was given as a Python object, so only Python can build it again: pass the "
+            f"module itself, filled by `load_weights(module, {str(weights_file(spec.target))!r})`."
+        )
+    return NetworkSpec.parse(metadata.spec)
+
+
+def _check_metadata(metadata: NetworkMetadata, path: str, *, num_classes: int, in_channels: int) -> None:
+    if metadata.num_classes != num_classes:
+        raise UserError(f"The network saved in {path!r} has {metadata.num_classes} classes, the data {num_classes}.")
+    if metadata.in_channels != in_channels:
+        raise UserError(
+            f"The network saved in {path!r} takes {metadata.in_channels} channels, the data have {in_channels}."
+        )
+
+
+def _choose(
+    spec: NetworkSpec, *, own: Normalization | None, data: Normalization | None, in_channels: int
+) -> Normalization:
+    if spec.normalize == "data":
+        chosen = data
+    elif spec.normalize is not None:
+        chosen = Normalization.parse(spec.normalize)
+    elif own is not None and len(own.mean) in (1, in_channels):
+        chosen = own
+    else:
+        # Also for pretrained colour weights adapted to grey images: three means say nothing about one channel.
+        chosen = data
+    chosen = chosen or Normalization.named("none")
+    if len(chosen.mean) not in (1, in_channels):
+        raise UserError(
+            f"The normalisation of {spec} has {len(chosen.mean)} channels, the data have {in_channels}: "
+            "choose another with `normalize=`."
+        )
+    return chosen

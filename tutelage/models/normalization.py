@@ -1,0 +1,149 @@
+"""Input statistics, and the network that carries its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import UserError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """Mean and standard deviation of each input channel, for inputs in [0, 1].
+
+    One value stands for any number of channels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
+        if not self.mean or len(self.mean) != len(self.std):
+            raise UserError(
+                f"A normalisation has one mean and one std per channel, not {len(self.mean)} and {len(self.std)}."
+            )
+        if not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+            raise UserError(f"The means must be finite and the stds positive: {self}.")
+
+    def __str__(self) -> str:
+        return ":".join("/".join(map(repr, values)) for values in (self.mean, self.std))
+
+    @classmethod
+    def named(cls, name: str) -> Normalization:
+        """Return the statistics known as `imagenet`, `cifar10`, `cifar100` or `none`.
+
+        Args:
+            name: One of these names.
+
+        Raises:
+            UserError: There are no statistics of this name.
+        """
+        if name not in _NAMED:
+            raise unknown("normalisation", name, _NAMED)
+        return _NAMED[name]
+
+    @classmethod
+    def parse(cls, text: str) -> Normalization:
+        """Return the statistics that a text names or spells out.
+
+        Args:
+            text: A name, or means and stds such as `0.5/0.5/0.5:0.2/0.2/0.2`.
+
+        Raises:
+            UserError: The text is neither.
+        """
+        if ":" not in text:
+            return cls.named(text)
+        try:
+            mean, std = (tuple(map(float, part.split("/"))) for part in text.split(":"))
+        except ValueError as error:
+            raise UserError(
+                f"{text!r} is no normalisation: write {', '.join(_NAMED)}, or means and stds as "
+                "`0.5/0.5/0.5:0.2/0.2/0.2`."
+            ) from error
+        return cls(mean=mean, std=std)
+
+
+_NAMED: Mapping[str, Normalization] = MappingProxyType(
+    {
+        "imagenet": Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+        "cifar10": Normalization(mean=(0.49139968, 0.48215841, 0.44653091), std=(0.24703223, 0.24348513, 0.26158784)),
+        "cifar100": Normalization(mean=(0.50707516, 0.48654887, 0.44091784), std=(0.26733429, 0.25643846, 0.27615047)),
+        "none": Normalization(mean=(0.0,), std=(1.0,)),
+    }
+)
+
+
+class Normalized(nn.Module):
+    """A network with its own input normalisation: `model((inputs - mean) / std)`.
+
+    The statistics are no part of the state dict, so the weights of `model` fit any other home of the same network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Wrap a network.
+
+        Args:
+            model: The bare network, which expects normalised inputs.
+            mean: Mean of each channel, for inputs in [0, 1]; one value stands for all channels.
+            std: Standard deviation of each channel.
+
+        Raises:
+            UserError: The statistics do not fit each other.
+        """
+        super().__init__()
+        self.model = model
+        self.normalization = Normalization(mean=tuple(mean), std=tuple(std))
+        for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the network's answer.
+
+        Args:
+            inputs: Images `[B, C, H, W]` in [0, 1].
+
+        Raises:
+            UserError: The images have another number of channels than the statistics, or are integers.
+        """
+        channels = self.mean.shape[1]
+        if inputs.ndim != 4 or channels not in (1, inputs.shape[1]):
+            raise UserError(
+                f"The network normalises {channels} channels, but its input has the shape {tuple(inputs.shape)} "
+                "(batch, channel, height, width). Load it with this number of in_channels, or choose `normalize=`."
+            )
+        if not inputs.is_floating_point():
+            raise UserError(f"The network expects images in [0, 1], not {inputs.dtype}: divide by 255 first.")
+        # The subtraction cancels leading digits, so it is done in float32 whatever the network computes in.
+        precise = torch.promote_types(self.mean.dtype, torch.float32)
+        inputs = (inputs.to(precise) - self.mean.to(precise)) / self.std.to(precise)
+        outputs: Tensor = self.model(inputs.to(self.mean.dtype))
+        return outputs
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """Return the network inside `Normalized`, `torch.compile` and data-parallel wrappers.
+
+    Args:
+        module: A network, wrapped or not.
+    """
+    while True:
+        if isinstance(module, Normalized):
+            module = module.model
+        elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module

@@ -1,0 +1,176 @@
+"""A network in a folder: its weights, and what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from tutelage.errors import UserError
+from tutelage.models.normalization import Normalization, Normalized, bare
+from tutelage.models.spec import NetworkSpec
+
+METADATA = "network.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkMetadata:
+    """What a saved network's `network.json` says.
+
+    Attributes:
+        spec: The architecture as `NetworkSpec` reads it, or None for a network that was given as a Python object.
+        num_classes: Classes K.
+        in_channels: Channels of the images.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel.
+        weights: Name of the file of weights in the same folder.
+        class_names: The classes in the order of the logits.
+        input_size: Height and width of the images in training, in pixels.
+    """
+
+    spec: str | None
+    num_classes: int
+    in_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: str
+    class_names: tuple[str, ...] | None = None
+    input_size: tuple[int, int] | None = None
+
+    @property
+    def normalization(self) -> Normalization:
+        """The input statistics."""
+        return Normalization(mean=self.mean, std=self.std)
+
+
+def save_network(
+    folder: str | Path,
+    network: nn.Module,
+    *,
+    spec: str | NetworkSpec | None,
+    num_classes: int,
+    in_channels: int,
+    normalization: Normalization | None = None,
+    class_names: Sequence[str] | None = None,
+    input_size: tuple[int, int] | None = None,
+    filename: str = "student.safetensors",
+) -> Path:
+    """Save a network so that `load_network(folder)` finds it; a file is replaced whole or not at all.
+
+    Args:
+        folder: Where to save; made if absent.
+        network: The network, in `Normalized` or bare.
+        spec: How it was built; None if it was given as a Python object, which only Python can build again.
+        num_classes: Classes K.
+        in_channels: Channels of the images.
+        normalization: The statistics of a bare network; those of a `Normalized` one are its own.
+        class_names: The classes in the order of the logits.
+        input_size: Height and width of the images, in pixels.
+        filename: Name of the file of weights, `.safetensors`.
+
+    Returns:
+        The file of weights.
+
+    Raises:
+        UserError: The file's name is not `.safetensors`.
+    """
+    folder = Path(folder)
+    if Path(filename).suffix != ".safetensors" or Path(filename).name != filename:
+        raise UserError(f"Weights are saved as `NAME.safetensors` in the folder, not as {filename!r}.")
+    if isinstance(network, Normalized):
+        normalization = network.normalization
+    statistics = normalization or Normalization.named("none")
+    metadata = NetworkMetadata(
+        spec=None if spec is None else _architecture(spec),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        mean=statistics.mean,
+        std=statistics.std,
+        weights=filename,
+        class_names=None if class_names is None else tuple(class_names),
+        input_size=input_size,
+    )
+    # Cloned, because the format refuses tensors that share memory, as tied weights do.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / filename, lambda path: save_file(state, path))
+    text = json.dumps(asdict(metadata), indent=2) + "\n"
+    _replace(folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / filename
+
+
+def read_metadata(path: str | Path) -> NetworkMetadata:
+    """Return what is known of a saved network.
+
+    Args:
+        path: The folder, or a file of weights in it.
+
+    Raises:
+        UserError: There is no `network.json`, or it is not ours.
+    """
+    file = (Path(path) if Path(path).is_dir() else Path(path).parent) / METADATA
+    if not file.is_file():
+        raise UserError(
+            f"{str(path)!r} is no saved network, as there is no {METADATA} beside it. "
+            f"For weights from elsewhere, name the architecture too: `resnet20@{path}`."
+        )
+    known = {item.name for item in fields(NetworkMetadata)}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        return NetworkMetadata(**{key: value for key, value in entries.items() if key in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} does not describe a network: {error}.") from error
+
+
+def weights_file(path: str | Path) -> Path:
+    """Return the file of weights that a path means: of a saved network's folder, or the path itself.
+
+    Args:
+        path: A folder or a file.
+    """
+    return Path(path) / read_metadata(path).weights if Path(path).is_dir() else Path(path)
+
+
+def metadata_beside(path: str | Path) -> NetworkMetadata | None:
+    """Return what is known of a file of weights or a folder, or None if it was not saved by us.
+
+    Args:
+        path: A folder, or a file of weights.
+    """
+    path = Path(path)
+    if not ((path if path.is_dir() else path.parent) / METADATA).is_file():
+        return None
+    return read_metadata(path)
+
+
+def _architecture(spec: str | NetworkSpec) -> str:
+    spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
+    if spec.kind != "run":
+        return str(spec.architecture())
+    metadata = read_metadata(spec.target)
+    if metadata.spec is None:
+        raise UserError(f"The network in {spec.target!r} was a Python object: pass `spec=None` for its copy.")
+    return metadata.spec
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file, then rename, so that no reader and no crash ever sees half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp keeps others out, which a shared folder of runs does not want.
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

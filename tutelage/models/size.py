@@ -1,0 +1,48 @@
+"""How large a network is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSize:
+    """Size of a network.
+
+    Attributes:
+        parameters: Number of parameters, trainable or not.
+        multiply_adds: Multiplications, each with its addition, for one example; convolutions and matrix products only.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+    def __str__(self) -> str:
+        return f"{self.parameters / 1e6:.2f} M parameters, {self.multiply_adds / 1e6:.1f} M multiply-adds"
+
+
+def describe(network: nn.Module, *, input_shape: tuple[int, ...] = (3, 32, 32)) -> NetworkSize:
+    """Measure a network on one example.
+
+    Args:
+        network: The network; its state is left as it was.
+        input_shape: Shape of one example, `(channels, height, width)`.
+    """
+    parameters = list(network.parameters())
+    like = parameters[0] if parameters else torch.empty(0)
+    example = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(example)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return NetworkSize(
+        parameters=sum(parameter.numel() for parameter in parameters), multiply_adds=counter.get_total_flops() // 2
+    )

@@ -1,0 +1,187 @@
+"""How a network is named in one line: `TARGET[,key=value]*[@WEIGHTS]`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.errors import UserError, unknown
+from tutelage.models import hub
+from tutelage.models.catalogue import CATALOGUE
+from tutelage.models.normalization import Normalization
+
+Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "run"]
+
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Where a network comes from.
+
+    Attributes:
+        target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `package.module:factory`,
+            `path/to/file.py:factory`, or the path of a saved run's folder or weights.
+        options: What the factory is called with, besides classes and channels.
+        normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None leaves the choice.
+        pretrained: Whether timm's or torchvision's weights are fetched; None means yes where no `weights` are given.
+        weights: A file of weights, or a saved run's folder.
+    """
+
+    target: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    normalize: str | None = None
+    pretrained: bool | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.normalize not in (None, "data"):
+            Normalization.parse(self.normalize)
+        if self.pretrained and self.kind not in ("timm", "torchvision"):
+            raise UserError(
+                f"`pretrained=true` is for `timm:` and `torchvision:` networks, not for {self.target!r}: "
+                "give a file of weights as `@FILE`."
+            )
+        if self.pretrained and self.weights:
+            raise UserError(f"{self}: choose `pretrained=true` or `@{self.weights}`, not both.")
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkSpec:
+        """Read a spec, such as `tiny_cnn,width=8` or `timm:resnet18,pretrained=false@weights.pth`.
+
+        Args:
+            text: `TARGET[,key=value]*[@WEIGHTS]`; values are Python literals, or words without quotes.
+
+        Raises:
+            UserError: The text does not follow this grammar.
+        """
+        head, weights = _split_weights(text.strip())
+        target, *items = _split_outside(head, ",")
+        options: dict[str, Any] = {}
+        for item in items:
+            key, equals, value = (part.strip() for part in item.partition("="))
+            if not equals or not key.isidentifier():
+                raise UserError(f"{item!r} in the network {text!r} is no option: write `key=value`.")
+            if key in options:
+                raise UserError(f"The network {text!r} gives {key!r} twice.")
+            options[key] = value if key == "normalize" else _value(value)
+        if not target.strip():
+            raise UserError(f"The network {text!r} has no name before its options.")
+        pretrained = options.pop("pretrained", None)
+        if pretrained not in (None, True, False):
+            raise UserError(f"`pretrained` in the network {text!r} is true or false, not {pretrained!r}.")
+        normalize = options.pop("normalize", None)
+        return cls(target=target.strip(), options=options, normalize=normalize, pretrained=pretrained, weights=weights)
+
+    def __str__(self) -> str:
+        reserved = {"normalize": self.normalize, "pretrained": self.pretrained}
+        items = [f"{key}={_text(value)}" for key, value in self.options.items()]
+        items += [f"{key}={str(value).lower()}" for key, value in reserved.items() if value is not None]
+        return ",".join([self.target, *items]) + (f"@{self.weights}" if self.weights else "")
+
+    @property
+    def kind(self) -> Kind:
+        """What `target` is.
+
+        Raises:
+            UserError: It is nothing known.
+        """
+        before, colon, after = self.target.rpartition(":")
+        if self.target.startswith("timm:"):
+            return "timm"
+        if self.target.startswith("torchvision:"):
+            return "torchvision"
+        if colon and before.endswith(".py"):
+            return "file"
+        if colon and after.isidentifier() and all(part.isidentifier() for part in before.split(".")):
+            return "import"
+        if self.target in CATALOGUE:
+            return "catalogue"
+        if Path(self.target).exists():
+            return "run"
+        if any(mark in self.target for mark in "/\\:"):
+            raise UserError(f"There is nothing at {self.target!r}: neither a saved run nor a file of weights.")
+        raise unknown("network", self.target, CATALOGUE)
+
+    @property
+    def name(self) -> str:
+        """The target without its prefix."""
+        return self.target.split(":", 1)[1] if self.kind in ("timm", "torchvision") else self.target
+
+    @property
+    def uses_pretrained(self) -> bool:
+        """Whether timm's or torchvision's own weights are fetched."""
+        if self.kind not in ("timm", "torchvision"):
+            return False
+        return self.weights is None if self.pretrained is None else self.pretrained
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network comes with weights at all; a bare architecture does not."""
+        return self.weights is not None or self.kind == "run" or self.uses_pretrained
+
+    def trained_for(self, num_classes: int) -> bool:
+        """Return whether the network comes with weights and a classifier for this many classes.
+
+        Pretrained weights with another number of classes get a new, untrained classifier. Files of weights and runs do
+        not: loading one with another number of classes is an error.
+
+        Args:
+            num_classes: Classes of the data.
+        """
+        if not self.uses_pretrained:
+            return self.is_trained
+        return hub.pretrained_classes(self.kind, self.name, self.options) == num_classes
+
+    def architecture(self) -> NetworkSpec:
+        """Return the spec of the same network without weights and statistics."""
+        bare = replace(self, normalize=None, pretrained=None, weights=None)
+        return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
+
+
+def _split_weights(text: str) -> tuple[str, str | None]:
+    """Split at the last `@` that is in no option's quotes or brackets."""
+    parts = _split_outside(text, "@")
+    if len(parts) == 1:
+        return text, None
+    if not parts[-1].strip():
+        raise UserError(f"The network {text!r} ends in `@` without a file of weights.")
+    return "@".join(parts[:-1]), parts[-1].strip()
+
+
+def _split_outside(text: str, separator: str) -> list[str]:
+    """Split, but not inside quotes or brackets, which count from the first comma on: paths may have their own."""
+    parts, start, quote, depth, options = [], 0, "", 0, False
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif options and character in "'\"":
+            quote = character
+        elif options and character in "([{":
+            depth += 1
+        elif options and character in ")]}":
+            depth -= 1
+        elif depth == 0 and character == separator:
+            parts.append(text[start:position])
+            start = position + 1
+        options = options or character == ","
+    return [*parts, text[start:]]
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        if any(mark in text for mark in "'\"()[]{}"):
+            raise UserError(f"The option value {text!r} is no Python literal: {error}.") from error
+        return text
+
+
+def _text(value: Any) -> str:
+    bare_word = isinstance(value, str) and value.strip() == value and not set(value) & set(",@'\"()[]{}=")
+    return value if bare_word and value and _value(value) == value else repr(value)
