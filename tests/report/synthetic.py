@@ -101,7 +101,12 @@ def _paired(runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], mome
     if len(gaps) < 2:
         return {"mean": float(gaps.mean()), "low": None, "high": None, "n": len(gaps)}
     half = float(stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
-    return {"mean": float(gaps.mean()), "low": float(gaps.mean()) - half, "high": float(gaps.mean()) + half, "n": len(gaps)}
+    return {
+        "mean": float(gaps.mean()),
+        "low": float(gaps.mean()) - half,
+        "high": float(gaps.mean()) + half,
+        "n": len(gaps),
+    }
 
 
 def row(spec: tuple[str, str, str, float, float, float], seeds: Sequence[int], base: Any) -> dict[str, Any]:
@@ -206,5 +211,11 @@ def _poor_teachers(seeds: int) -> list[dict[str, Any]]:
             "student_accuracy": [float(0.601 + gain + value) for value in rng.normal(0, 0.004, seeds)],
             "label": f"de-kd:teacher_epochs={epochs}",
         }
-        for accuracy, gain, epochs in ((0.15, -0.02, 0), (0.24, -0.009, 1), (0.37, 0.0, 3), (0.47, 0.004, 6), (0.58, 0.01, 15))
+        for accuracy, gain, epochs in (
+            (0.15, -0.02, 0),
+            (0.24, -0.009, 1),
+            (0.37, 0.0, 3),
+            (0.47, 0.004, 6),
+            (0.58, 0.01, 15),
+        )
     ]

@@ -42,7 +42,9 @@ def tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
         ("teacher", "Teacher"),
         ("environment", "Environment"),
     ):
-        lines = [(name, text(value)) for name, value in _flat(block(comparison.get(key))) if name not in SHOWN_ELSEWHERE]
+        lines = [
+            (name, text(value)) for name, value in _flat(block(comparison.get(key))) if name not in SHOWN_ELSEWHERE
+        ]
         if lines:
             found.append((title, lines))
     return found
@@ -91,7 +93,7 @@ def _data(data: Mapping[str, Any]) -> Fact | None:
         shape.append(several(int(classes), "class").replace("classs", "classes"))
     if size := data.get("image_size"):
         shape.append(" × ".join(str(side) for side in size) + " pixels")
-    return Fact("Data", str(data.get("name") or "unnamed"), tuple(filter(None, (" · ".join(sizes), " · ".join(shape)))))
+    return Fact("Data", str(data.get("name") or "unnamed"), tuple(filter(None, (_chunks(sizes), _chunks(shape)))))
 
 
 def _student(student: Mapping[str, Any]) -> Fact | None:
@@ -107,7 +109,7 @@ def _teacher(teacher: Mapping[str, Any]) -> Fact | None:
     if (ece := number(teacher.get("test_ece"))) is not None:
         calibration.append(f"ECE {percent(ece)} %")
     origin = f"trained here in {duration(number(teacher.get('seconds')))}" if teacher.get("trained_here") else ""
-    details = (*accuracy, " · ".join(calibration), *_size(teacher), origin)
+    details = (*accuracy, _chunks(calibration), *_size(teacher), origin)
     return Fact("Teacher", str(teacher.get("spec") or "unnamed"), tuple(filter(None, details)))
 
 
@@ -116,7 +118,7 @@ def _size(model: Mapping[str, Any]) -> tuple[str, ...]:
     for key, noun in (("parameters", "parameters"), ("multiply_adds", "multiply-adds")):
         if amount := number(model.get(key)):
             found.append(f"{count(amount)} {noun}")
-    return (" · ".join(found),) if found else ()
+    return (_chunks(found),) if found else ()
 
 
 def _seeds(entries: Sequence[Row]) -> Fact:
@@ -127,3 +129,8 @@ def _seeds(entries: Sequence[Row]) -> Fact:
     if amounts == [1]:
         details.append("one seed gives no spread and no interval")
     return Fact("Seeds per row", per_row, tuple(details))
+
+
+def _chunks(parts: Sequence[str]) -> str:
+    """Return the parts in one line that breaks between them only."""
+    return " · ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)

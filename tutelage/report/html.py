@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from tutelage.report.charts.reliability import reliability_charts
 from tutelage.report.charts.similarity import matrix_of, similar_pairs, similarity_chart
 from tutelage.report.facts import key_facts, moment, tables
 from tutelage.report.reading import Comparison, Row, baseline_of, block, load, number, rows
-from tutelage.report.verdict import verdict
+from tutelage.report.verdict import qualifications, verdict
 
 PAIRS = 10
 
@@ -74,10 +75,10 @@ def render_html(comparison: Comparison) -> str:
         "cost": wording.cost,
         "count": wording.count,
         "breakable": breakable,
+        "unbroken": unbroken,
     }
     css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    page = environment.get_template("report.html").render(css=Markup(css), **_context(comparison))  # noqa: S704
-    return page
+    return environment.get_template("report.html").render(css=Markup(css), **_context(comparison))
 
 
 def breakable(text: str) -> Markup:
@@ -85,7 +86,12 @@ def breakable(text: str) -> Markup:
     escaped = str(Markup.escape(text))
     for mark in (":", ",", "=", "/"):
         escaped = escaped.replace(mark, f"{mark}<wbr>")
-    return Markup(escaped)  # noqa: S704 -- escaped above
+    return Markup(escaped)
+
+
+def unbroken(text: str) -> str:
+    """Return a sentence whose numbers stay with their units at the end of a line."""
+    return re.sub(r" (?=%|points|seed)|(?<=[a-z]) (?=[0-9])", "\u00a0", text)
 
 
 def _context(comparison: Comparison) -> Mapping[str, Any]:
@@ -94,6 +100,7 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
     return {
         "title": str(comparison.get("title") or "Comparison"),
         "headline": verdict(comparison),
+        "qualifications": qualifications(comparison),
         "created": moment(comparison),
         "version": str(comparison.get("tutelage") or ""),
         "command": str(comparison.get("command") or ""),

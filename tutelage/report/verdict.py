@@ -1,11 +1,11 @@
-"""The finding of a comparison in one sober sentence."""
+"""The finding of a comparison in one sober sentence, and what qualifies it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tutelage.report.reading import Comparison, Difference, Row, Standing, baseline_of, rows
-from tutelage.report.wording import estimate, interval, percent, points, several
+from tutelage.report.wording import estimate, interval, magnitude, percent, points, several
 
 
 def verdict(comparison: Comparison) -> str:
@@ -13,38 +13,77 @@ def verdict(comparison: Comparison) -> str:
 
     Args:
         comparison: A comparison of version 1.
+
+    Returns:
+        One sentence without its full stop.
     """
     entries = rows(comparison)
     finished = [row for row in entries if row.accuracy]
     if not finished:
-        return "No run has finished, so there is nothing to compare."
-    baseline = baseline_of(entries)
-    compared = [row for row in finished if row.paired_best]
+        return "No run has finished, so there is nothing to compare"
+    baseline, compared = baseline_of(entries), [row for row in finished if row.paired_best]
     if baseline is None or not compared:
         return _alone(finished)
-    base = "the plain student" if baseline.method in {"supervised", "plain"} else called(baseline, entries)
-    judged = [row for row in compared if row.standing is not Standing.UNKNOWN]
+    judged = _judged(entries)
+    winners = _winners(judged)
     if not judged:
-        return _one_seed(compared, entries, base)
-    winners = sorted((row for row in judged if row.standing is Standing.BETTER), key=_gain, reverse=True)
-    losers = [row for row in judged if row.standing is Standing.WORSE]
+        top = max(compared, key=_gain)
+        return f"One seed cannot tell a difference from noise ({called(top, entries)}: {points(_gain(top))} points)"
     if winners:
-        return _won(winners, judged, entries, base)
-    return _drawn(judged, losers, entries, base)
+        top = winners[0]
+        beat = f"{called(top, entries)} beat {_base(baseline, entries)} by {magnitude(_gain(top))} points"
+        return f"{beat} ({_range(top.paired_best)})"
+    return _drawn(judged, entries, _base(baseline, entries))
+
+
+def qualifications(comparison: Comparison) -> list[str]:
+    """Return the sentences that belong beside the verdict: the other rows, the last epoch, how many were compared.
+
+    Args:
+        comparison: A comparison of version 1.
+    """
+    entries = rows(comparison)
+    judged = _judged(entries)
+    winners = _winners(judged)
+    said = []
+    if len(judged) > 1:
+        baseline = next(row for row in entries if row.is_baseline)
+        said.append(_others(judged, winners, _base(baseline, entries)))
+    if winners and winners[0].paired_last and winners[0].paired_last.low is not None:
+        last = winners[0].paired_last
+        said.append(f"At the last epoch its difference is {points(last.mean)} points ({interval(last)}).")
+    if len(judged) > 1:
+        said.append(f"The intervals are not corrected for {len(judged)} comparisons.")
+    return said
 
 
 def called(row: Row, entries: Sequence[Row]) -> str:
-    """Return the title of a row, with its label where several rows share the title."""
+    """Return the title of a row, with its options where several rows share the title."""
     shared = sum(other.title == row.title for other in entries) > 1
-    return f"{row.title} ({row.label})" if shared and row.title != row.label else row.title
+    if not shared or row.title == row.label:
+        return row.title
+    options = row.label.partition(":")[2] or row.label
+    return f"{row.title} ({options.replace('=', ' ').replace('_', ' ').replace(',', ', ')})"
+
+
+def _judged(entries: Sequence[Row]) -> list[Row]:
+    return [row for row in entries if row.standing in {Standing.BETTER, Standing.WORSE, Standing.SAME}]
+
+
+def _winners(judged: Sequence[Row]) -> list[Row]:
+    return sorted((row for row in judged if row.standing is Standing.BETTER), key=_gain, reverse=True)
 
 
 def _gain(row: Row) -> float:
     return row.paired_best.mean if row.paired_best else 0.0
 
 
-def _seeds(compared: Sequence[Row]) -> str:
-    amounts = sorted({row.paired_best.n for row in compared if row.paired_best})
+def _base(baseline: Row, entries: Sequence[Row]) -> str:
+    return "the plain student" if baseline.method in {"supervised", "plain"} else called(baseline, entries)
+
+
+def _seeds(judged: Sequence[Row]) -> str:
+    amounts = sorted({row.paired_best.n for row in judged if row.paired_best})
     return several(amounts[0], "seed") if len(amounts) == 1 else f"{amounts[0]} to {amounts[-1]} seeds"
 
 
@@ -53,37 +92,45 @@ def _alone(finished: Sequence[Row]) -> str:
     reached = best.accuracy
     assert reached is not None
     if len(finished) > 1:
-        return f"{called(best, finished)} reached the highest mean, {percent(reached.mean)} % test accuracy; no baseline"
+        return (
+            f"{called(best, finished)} has the highest mean, {percent(reached.mean)} % test accuracy, with no baseline"
+        )
     over = "one seed" if reached.n == 1 else several(reached.n, "seed")
     return f"{called(best, finished)} reached {estimate(reached)} % test accuracy ({over})"
 
 
-def _one_seed(compared: Sequence[Row], entries: Sequence[Row], base: str) -> str:
-    top = max(compared, key=_gain)
-    found = f"{called(top, entries)} ended {points(_gain(top))} points from {base}"
-    return f"One seed cannot tell a difference from noise: {found}"
+def _drawn(judged: Sequence[Row], entries: Sequence[Row], base: str) -> str:
+    if len(judged) > 1:
+        return f"No method beat {base} beyond noise ({len(judged)} compared, {_seeds(judged)})"
+    row = judged[0]
+    if row.standing is Standing.WORSE:
+        return f"{called(row, entries)} fell {magnitude(_gain(row))} points below {base} ({_range(row.paired_best)})"
+    found = f"{points(_gain(row))} points, {_range(row.paired_best)}"
+    return f"{called(row, entries)} did not beat {base} beyond noise ({found})"
 
 
-def _won(winners: Sequence[Row], judged: Sequence[Row], entries: Sequence[Row], base: str) -> str:
-    top = winners[0]
-    gain = f"{called(top, entries)} {points(_gain(top))} points over {base} ({_range(top.paired_best)})"
-    if len(judged) == 1:
-        return gain
-    more = len(winners) - 1
-    others = f"{more} of {several(len(judged) - 1, 'other row')}" if more else "no other row"
-    return f"{gain}; {others} beat it beyond noise"
-
-
-def _drawn(judged: Sequence[Row], losers: Sequence[Row], entries: Sequence[Row], base: str) -> str:
-    if len(judged) == 1:
-        row = judged[0]
-        verb = "fell below" if losers else "did not beat"
-        found = f"{points(_gain(row))} points, {_range(row.paired_best)}"
-        return f"{called(row, entries)} {verb} {base}{'' if losers else ' beyond noise'} ({found})"
-    below = f"; {len(losers)} fell below it" if losers else ""
-    return f"No method beat {base} beyond noise ({several(len(judged), 'row')}, {_seeds(judged)}){below}"
+def _others(judged: Sequence[Row], winners: Sequence[Row], base: str) -> str:
+    below = sum(row.standing is Standing.WORSE for row in judged)
+    level = len(judged) - below - len(winners)
+    parts = []
+    if winners:
+        parts.append(f"{len(winners) - 1 or 'none'} also beat {base}")
+    if level:
+        parts.append(f"{level} showed no difference beyond noise")
+    if below:
+        parts.append(f"{below} fell below {'it' if winners else base}")
+    lead = f"Of the {several(len(judged) - 1, 'other method')}, " if winners else f"Of the {len(judged)} methods, "
+    return f"{lead}{', '.join(parts)}."
 
 
 def _range(difference: Difference | None) -> str:
     assert difference is not None
-    return f"95 % interval {interval(difference)}, {several(difference.n, 'seed')}"
+    assert difference.low is not None
+    assert difference.high is not None
+    if difference.low > 0:
+        ends = f"{magnitude(difference.low)} to {magnitude(difference.high)}"
+    elif difference.high < 0:
+        ends = f"{magnitude(difference.high)} to {magnitude(difference.low)}"
+    else:
+        ends = interval(difference)
+    return f"95 % interval {ends}, {several(difference.n, 'seed')}"

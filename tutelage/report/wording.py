@@ -19,6 +19,11 @@ def points(fraction: float, *, digits: int = 2) -> str:
     return (text[1:] if float(text) == 0 else text).replace("-", MINUS)
 
 
+def magnitude(fraction: float, *, digits: int = 2) -> str:
+    """Return the size of a difference in percentage points without its sign."""
+    return f"{abs(100 * fraction):.{digits}f}"
+
+
 def estimate(value: Estimate | None) -> str:
     """Return a mean in per cent with its standard deviation over seeds, if there is one."""
     if value is None:

@@ -22,17 +22,20 @@ PAGE_COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"}
 # Okabe and Ito's palette without its black and yellow, which vanish on a dark or a light page.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "font.family": "DejaVu Sans",
-    "font.size": 11.5,
-    "axes.titlesize": 11.5,
-    "axes.labelsize": 11.5,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "legend.fontsize": 11,
+    "font.size": 12.5,
+    "axes.titlesize": 12.5,
+    "axes.labelsize": 12.5,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "legend.handletextpad": 0.3,
+    "legend.columnspacing": 1.6,
+    "legend.borderaxespad": 0.2,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -83,7 +86,7 @@ def draw(
 
 def single(figure: Figure, **options: Any) -> Axes:
     """Return the only axes of a figure, without the ticks' own lines."""
-    axes = figure.add_subplot(**options)
+    axes: Axes = figure.add_subplot(**options)
     axes.tick_params(length=0, pad=6)
     return axes
 
@@ -122,7 +125,7 @@ def _svg(name: str, alt: str, paint: Callable[[Figure, bool], None], size: Size,
         FigureCanvasSVG(figure)
         paint(figure, is_narrow)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return Markup(_inline(buffer.getvalue(), name, alt, size))  # noqa: S704 -- matplotlib escapes its texts
+    return Markup(_inline(buffer.getvalue(), name, alt, size))
 
 
 def _inline(svg: str, name: str, alt: str, size: Size) -> str:
@@ -135,5 +138,6 @@ def _inline(svg: str, name: str, alt: str, size: Size) -> str:
     for colour, variable in PAGE_COLOURS.items():
         body = body.replace(colour, f"var({variable})")
     body = re.sub(r">\s+<", "><", body)
-    label = escape(alt)
-    return f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {size[0]} {size[1]}" style="max-width:{size[0]}px">{body.strip()}'
+    width, height = size
+    head = f'<svg class="chart" role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}"'
+    return f'{head} style="max-width:{width}px">{body.strip()}'

@@ -29,7 +29,7 @@ def forest_chart(entries: Sequence[Row], baseline: Row) -> Chart | None:
     alt = "Differences in test accuracy to the baseline, in points. " + "; ".join(
         f"{row.label} {points(gap.mean)}" + (f" ({interval(gap)})" if interval(gap) else "") for row, gap in shown[::-1]
     )
-    wide, narrow = (760, 56 + 34 * len(shown)), (360, 56 + 46 * len(shown))
+    wide, narrow = (900, 56 + 34 * len(shown)), (360, 56 + 46 * len(shown))
     return draw("forest", alt, paint, wide=wide, narrow=narrow)
 
 
@@ -75,7 +75,7 @@ def _frame(axes: Axes, shown: Sequence[tuple[Row, Difference]], is_narrow: bool)
         ink = MUTED if MARKS[row.standing].colour == MUTED else INK
         if is_narrow:
             place = axes.get_yaxis_transform()
-            axes.text(0, height + 0.34, row.label, transform=place, color=ink, fontsize=11, in_layout=False)
+            axes.text(0, height + 0.34, row.label, transform=place, color=ink, fontsize=12, in_layout=False)
             axes.text(1, height + 0.34, points(gap.mean), transform=place, color=ink, ha="right", in_layout=False)
         else:
             place = axes.get_yaxis_transform()

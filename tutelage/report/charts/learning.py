@@ -11,13 +11,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tutelage.report.charts.canvas import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, Chart, draw
-from tutelage.report.charts.canvas import single, spread
+from tutelage.report.charts.canvas import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Chart,
+    draw,
+    single,
+    spread,
+)
 from tutelage.report.reading import Row, baseline_of, block, numbers
 from tutelage.report.wording import percent
 
 OVERLAID = 5
-LINES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (ORANGE, (0, (1, 1.2))), (PURPLE, (0, (5, 1, 1, 1, 1, 1))), (SKY, "-"))
+LINES = (
+    (BLUE, "-"),
+    (VERMILLION, "--"),
+    (GREEN, "-."),
+    (ORANGE, (0, (1, 1.2))),
+    (PURPLE, (0, (5, 1, 1, 1, 1, 1))),
+    (SKY, "-"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +88,16 @@ def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
 
 
 def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
-    low = float(np.nanmin([np.nanmin(line.low) for line in curves]))
-    high = float(np.nanmax([np.nanmax(line.high) for line in curves]))
+    # The climb of the first epochs is alike in all rows; with it in view the differences at the end are not.
+    low = float(min(np.nanmin(line.low[len(line.low) // 4 :]) for line in curves))
+    high = float(max(np.nanmax(line.high) for line in curves))
     room = max(0.04 * (high - low), 0.5)
     return low - room, high + room
 
 
 def _stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1.9) -> None:
     axes.fill_between(line.epoch, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-    axes.plot(line.epoch, line.mean, color=colour, linestyle=style, linewidth=width)  # type: ignore[arg-type]
+    axes.plot(line.epoch, line.mean, color=colour, linestyle=style, linewidth=width)
     if len(line.epoch) == 1:
         axes.plot(line.epoch, line.mean, "o", color=colour, markersize=5)
 
@@ -103,7 +123,7 @@ def _overlaid(curves: Sequence[Curve]) -> Chart:
             _end_labels(axes, curves, [colour for colour, _ in looks])
 
     alt = "Validation accuracy over epochs. " + "; ".join(_summary(line) for line in curves)
-    return draw("learning", alt, paint, wide=(760, 360), narrow=(360, 320))
+    return draw("learning", alt, paint, wide=(900, 380), narrow=(360, 320))
 
 
 def _end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
@@ -132,4 +152,6 @@ def _panel(index: int, line: Curve, baseline: Curve | None, limits: tuple[float,
         axes.set_xlabel("epoch")
 
     against = f"; {_summary(baseline)}" if baseline else ""
-    return draw(f"learning{index}", f"Validation accuracy over epochs. {_summary(line)}{against}", paint, wide=(330, 190))
+    return draw(
+        f"learning{index}", f"Validation accuracy over epochs. {_summary(line)}{against}", paint, wide=(330, 190)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def _points(entries: Sequence[Mapping[str, Any]]) -> list[Point]:
     found = []
     for entry in entries:
         teacher = number(block(entry).get("teacher_accuracy"))
-        students = [value for value in numbers(block(entry).get("student_accuracy")) if value == value]
+        students = [value for value in numbers(block(entry).get("student_accuracy")) if math.isfinite(value)]
         if teacher is not None and students:
             found.append((100 * teacher, [100 * value for value in students]))
     return sorted(found)
@@ -52,7 +53,7 @@ def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None
     said = "; ".join(f"teacher {t:.2f} %, student {sum(s) / len(s):.2f} %" for t, s in curve)
     reference = f" Baseline {percent(baseline.accuracy.mean)} %." if baseline and baseline.accuracy else ""
     alt = f"Student accuracy over teacher accuracy for {method}: {said}.{reference}"
-    return draw(f"teachers{index}", alt, paint, wide=(760, 330), narrow=(360, 300))
+    return draw(f"teachers{index}", alt, paint, wide=(900, 350), narrow=(360, 300))
 
 
 def _baseline(axes: Axes, baseline: Row, is_narrow: bool) -> None:
@@ -61,6 +62,4 @@ def _baseline(axes: Axes, baseline: Row, is_narrow: bool) -> None:
     axes.axhspan(level - spread, level + spread, color=MUTED, alpha=0.14, linewidth=0)
     axes.axhline(level, color=INK, linewidth=1.3, linestyle="--")
     text = "baseline" if is_narrow else f"{baseline.label} (baseline)"
-    axes.text(
-        0.995, level, text, transform=axes.get_yaxis_transform(), va="bottom", ha="right", color=INK, fontsize=11
-    )
+    axes.text(0.995, level, text, transform=axes.get_yaxis_transform(), va="bottom", ha="right", color=INK, fontsize=11)

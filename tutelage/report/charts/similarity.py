@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from tutelage.report.charts.canvas import Chart, draw, single
+from tutelage.report.charts.canvas import BLUE, INK, Chart, draw, single
 
 NAMED = 20
 ANNOTATED = 12
+# From clear to blue, so that the heat map stands on a light page as well as on a dark one.
+CLEAR_TO_BLUE = LinearSegmentedColormap.from_list("clear_to_blue", [(*to_rgb(BLUE), 0.0), (*to_rgb(BLUE), 1.0)])
 Matrix = NDArray[np.float64]
 
 
@@ -42,7 +45,7 @@ def similar_pairs(matrix: Matrix, names: Sequence[str], *, most: int = 10) -> li
 def similarity_chart(matrix: Matrix, names: Sequence[str]) -> Chart:
     """Return the heat map without its diagonal, similar classes side by side."""
     order = _order(matrix)
-    shown = matrix[np.ix_(order, order)]
+    shown = 100 * matrix[np.ix_(order, order)]
     labels = [names[index] for index in order]
     is_named = len(labels) <= NAMED
 
@@ -52,7 +55,7 @@ def similarity_chart(matrix: Matrix, names: Sequence[str]) -> Chart:
         axes.spines[:].set_visible(False)
         image = _image(axes, shown)
         if is_named:
-            axes.set_xticks(range(len(labels)), labels, rotation=90 if is_narrow else 45, ha="center" if is_narrow else "right")
+            axes.set_xticks(range(len(labels)), labels, rotation=90)
             axes.set_yticks(range(len(labels)), labels)
         else:
             axes.set_xticks([])
@@ -62,11 +65,11 @@ def similarity_chart(matrix: Matrix, names: Sequence[str]) -> Chart:
         if len(labels) <= ANNOTATED and not is_narrow:
             _annotate(axes, shown, image)
         else:
-            bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.03, format="%.2g")
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.03, format="%g", label="similarity, %")
+            bar.outline.set_visible(False)
             bar.ax.tick_params(length=0)
 
-    pairs = "; ".join(f"{a} and {b} {value:.3f}" for a, b, value in similar_pairs(matrix, names, most=5))
+    pairs = "; ".join(f"{a} and {b} {100 * value:.2f} %" for a, b, value in similar_pairs(matrix, names, most=5))
     alt = f"Heat map of the teacher's class similarity, {len(names)} classes. Most alike: {pairs}"
     return draw("similarity", alt, paint, wide=(620, 560), narrow=(360, 360))
 
@@ -83,13 +86,15 @@ def _image(axes: Axes, shown: Matrix) -> AxesImage:
     # Few pairs are far more alike than the rest; a scale that ends at their level would drown all others.
     top = float(np.nanpercentile(shown, 99.5))
     low = min(0.0, float(np.nanmin(shown)))
-    return axes.imshow(shown, cmap="cividis", vmin=low, vmax=max(top, low + 1e-12), interpolation="none")
+    return axes.imshow(shown, cmap=CLEAR_TO_BLUE, vmin=low, vmax=max(top, low + 1e-12), interpolation="none")
 
 
 def _annotate(axes: Axes, shown: Matrix, image: AxesImage) -> None:
+    ends = image.get_clim()
+    half = ((ends[0] or 0.0) + (ends[1] or 0.0)) / 2
     for (y, x), value in np.ndenumerate(shown):
         if np.isnan(value):
-            axes.text(x, y, "·", ha="center", va="center")
-        else:
-            ink = "#ffffff" if image.norm(value) < 0.55 else "#111111"
-            axes.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=9.5)
+            axes.text(x, y, "·", ha="center", va="center", fontsize=14)
+        elif abs(value) >= 0.05:
+            ink = "#ffffff" if value > half else INK
+            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=9.5)

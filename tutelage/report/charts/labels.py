@@ -1,0 +1,94 @@
+"""Placing labels beside the points of a scatter plot so that they cover neither points nor one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+LETTER = 0.6
+Box = tuple[float, float, float, float]
+
+
+def label_points(
+    figure: Figure,
+    axes: Axes,
+    places: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    inks: Sequence[str],
+    *,
+    reach: Sequence[float],
+    size: float,
+) -> None:
+    """Write a text beside every point, where there is room, with a thin line to it where the room is further off.
+
+    Args:
+        figure: The figure of the axes; it is laid out here.
+        axes: Where the points were drawn; its limits must be final.
+        places: The points in data coordinates.
+        texts: One text per point.
+        inks: One colour per text.
+        reach: How far the error bar of each point extends up and down, in data coordinates.
+        size: The letter size in pixels.
+    """
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
+    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
+    unit = axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1]
+    taken += [(x - 2, y - far * unit, x + 2, y + far * unit) for (x, y), far in zip(spots, reach, strict=True)]
+    bounds = (frame.x0, frame.y0, frame.x1, frame.y1)
+    for index, (place, text, ink) in enumerate(zip(places, texts, inks, strict=True)):
+        x, y = spots[index]
+        width, height = LETTER * size * len(text), 1.25 * size
+        boxes = [(dx, dy, _box(x + dx, y + dy, width, height)) for dx, dy in _offsets(width)]
+        dx, dy, box = min(boxes, key=lambda option: _price(option, index, spots, taken, bounds))
+        taken.append(box)
+        line = {"arrowstyle": "-", "color": ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5} if dy else None
+        axes.annotate(
+            text,
+            place,
+            xytext=(dx, dy),
+            textcoords="offset pixels",
+            va="center",
+            color=ink,
+            fontsize=size,
+            arrowprops=line,
+            annotation_clip=False,
+            in_layout=False,
+        )
+
+
+def _offsets(width: float) -> list[tuple[float, float]]:
+    beside = [(11.0, 0.0), (-11.0 - width, 0.0)]
+    slanted = [(dx, dy) for dy in (14.0, -14.0, 26.0, -26.0, 40.0, -40.0) for dx in (9.0, -9.0 - width, -width / 2)]
+    return beside + slanted
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
+    return (x, y - height / 2, x + width, y + height / 2)
+
+
+def _shared(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _distance(spot: tuple[float, float], box: Box) -> float:
+    dx = max(box[0] - spot[0], 0.0, spot[0] - box[2])
+    dy = max(box[1] - spot[1], 0.0, spot[1] - box[3])
+    return math.hypot(dx, dy)
+
+
+def _price(
+    option: tuple[float, float, Box], index: int, spots: Sequence[tuple[float, float]], taken: Sequence[Box], frame: Box
+) -> float:
+    dx, dy, box = option
+    outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, frame)
+    own = _distance(spots[index], box)
+    # A label nearer to another point than to its own would be read as that point's.
+    strays = sum(_distance(spot, box) <= own for k, spot in enumerate(spots) if k != index)
+    return (
+        10 * sum(_shared(box, other) for other in taken) + 10 * outside + 200 * strays + abs(dy) + 0.1 * abs(min(dx, 0))
+    )
