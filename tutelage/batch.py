@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
@@ -49,6 +51,17 @@ class Batch:
 
     def __len__(self) -> int:
         return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
+
+    @property
+    def labels(self) -> Tensor:
+        """The targets, for whoever cannot do without.
+
+        Raises:
+            UserError: If the batch has none.
+        """
+        if self.targets is None:
+            raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
+        return self.targets
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""

@@ -1,0 +1,30 @@
+"""The methods: one paper, one file. Importing this package registers them all."""
+
+from tutelage.methods.born_again import BornAgain, born_again
+from tutelage.methods.de_kd import de_kd
+from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
+from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
+from tutelage.methods.re_kd import re_kd
+from tutelage.methods.supervised import Supervised, supervised_teacher
+from tutelage.methods.tf_kd_reg import TfKDReg
+from tutelage.methods.tf_kd_self import double_training, tf_kd_self
+from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
+
+__all__ = [
+    "KD",
+    "BornAgain",
+    "LabelSmoothing",
+    "Supervised",
+    "TfKDReg",
+    "TolerantTeacher",
+    "born_again",
+    "de_kd",
+    "double_training",
+    "kd_shuffled_teacher",
+    "kd_uniform_teacher",
+    "matched_label_smoothing",
+    "re_kd",
+    "supervised_teacher",
+    "tf_kd_self",
+    "tolerant_teacher",
+]

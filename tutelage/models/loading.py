@@ -45,7 +45,7 @@ def load_network(
         own = own if metadata is None else metadata.normalization
     check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
     chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
-    return Normalized(network, chosen.mean, chosen.std)
+    return Normalized(network, chosen.mean, chosen.std, spec=str(spec))
 
 
 def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn.Module, Normalization | None]:

@@ -91,19 +91,22 @@ class Normalized(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], *, spec: str | None = None
+    ) -> None:
         """Wrap a network.
 
         Args:
             model: The bare network, which expects normalised inputs.
             mean: Mean of each channel, for inputs in [0, 1]; one value stands for all channels.
             std: Standard deviation of each channel.
+            spec: How the network was built, as `NetworkSpec` reads it; None if it was given as a Python object.
 
         Raises:
             UserError: The statistics do not fit each other.
         """
         super().__init__()
-        self.model = model
+        self.model, self.spec = model, spec
         self.normalization = Normalization(mean=tuple(mean), std=tuple(std))
         for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)

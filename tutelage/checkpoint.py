@@ -1,0 +1,94 @@
+"""Checkpoints: written whole or not at all, without the teacher, and read without executing anything."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import UserError
+from tutelage.files import atomic
+from tutelage.teachers import Teacher
+
+
+def save(target: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values atomically."""
+    with atomic(target) as file:
+        torch.save(dict(content), file)
+
+
+def load(source: Path) -> dict[str, Any]:
+    """Read what `save` wrote; code in the file is never executed.
+
+    Raises:
+        UserError: If the file is damaged or holds anything but tensors and plain values.
+    """
+    try:
+        content: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{source} is damaged or no checkpoint of ours ({type(error).__name__}). Delete it: the run then starts "
+            "this stage again."
+        ) from error
+    return content
+
+
+def student_state(method: nn.Module) -> dict[str, Tensor]:
+    """Return the state of everything in a method but its teachers."""
+    teachers = tuple(f"{name}." for name, module in method.named_modules() if isinstance(module, Teacher))
+    return {
+        key: value for key, value in method.state_dict().items() if not (teachers and key.startswith(teachers))
+    }
+
+
+def load_student_state(method: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put back what `student_state` returned, strictly: no key too many, none too few."""
+    own = student_state(method)
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())[:5]
+        raise UserError(f"The checkpoint belongs to another method or network: it differs in {', '.join(odd)}.")
+    with torch.no_grad():
+        for key, value in own.items():
+            value.copy_(state[key])
+
+
+def snapshot(method: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of `student_state` that later training does not touch."""
+    return {key: value.detach().clone() for key, value in student_state(method).items()}
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every random generator that training may draw from."""
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (third-party augmentations)
+    version, internal, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Put every random generator where `random_state` found it."""
+    torch.set_rng_state(state["torch"])
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every random generator that training may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)

@@ -1,0 +1,303 @@
+"""Methods times seeds: a table with paired differences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage import fingerprint, registry
+from tutelage.console import Reporter, Silent
+from tutelage.data.metrics import class_similarity
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.evaluation import predictions_of, score
+from tutelage.experiment import Experiment, no_teacher
+from tutelage.files import write_json
+from tutelage.models.size import describe
+from tutelage.options import Choice
+from tutelage.run import EVALUATION_BATCH, Run
+from tutelage.statistics import paired_difference, summary
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+from tutelage.version import VERSION
+
+METRICS = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
+SIMILARITY_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Methods to compare, and everything that they share.
+
+    Attributes:
+        choices: The rows.
+        experiment: Data and networks.
+        training: The settings of every training.
+        teacher_training: The settings of the shared teacher's training, where it comes untrained.
+        seeds: The seeds of every row.
+        folder: Where everything goes.
+        baseline: The row that the others are compared with.
+        command: What was typed, for the report.
+        title: Title of the report.
+    """
+
+    choices: Sequence[Choice]
+    experiment: Experiment
+    training: Training
+    teacher_training: Training
+    seeds: Sequence[int]
+    folder: Path
+    baseline: str
+    command: str = ""
+    title: str = "A comparison of distillation methods"
+
+    def run(self, reporter: Reporter | None = None) -> dict[str, Any]:
+        """Run what has not been run, write `comparison.json` after every row, and return its content.
+
+        Raises:
+            UserError: If a method needs a teacher and there is none.
+            Interrupted: If a signal came; the same command goes on from there.
+        """
+        reporter = reporter or Silent()
+        if any("teacher" in choice.entry.fixtures for choice in self.choices) and self.experiment.answers is None:
+            return replace(self, experiment=self._with_teacher(reporter)).run(reporter)
+        if any(choice.entry.needs_teacher for choice in self.choices) and self.experiment.teacher is None:
+            raise no_teacher()
+        rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
+        content = self._head() | {"rows": rows}
+        for seed in self.seeds:
+            for choice, row in zip(self.choices, rows, strict=True):
+                self._cell(choice, seed, row, reporter)
+                self._summarise(rows)
+                write_json(self.folder / "comparison.json", content)
+        return content
+
+    def _with_teacher(self, reporter: Reporter) -> Experiment:
+        run = Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
+        network = self.experiment.train_teacher(run)
+        return replace(self.experiment, answers=network)
+
+    def _teacher_folder(self) -> str:
+        if self.experiment.teacher is None:
+            raise no_teacher()
+        identity = [asdict(self.teacher_training), self.experiment.data.fingerprint, self.experiment.teacher.name]
+        return f"teacher-{_digest(identity)}"
+
+    def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter) -> None:
+        title = f"{choice.label}, seed {seed}:"
+        run = Run(self._folder(choice, seed), self.training, seed=seed, reporter=reporter, title=title)
+        try:
+            network = self.experiment.execute(choice, run)
+        except UserError as error:
+            reporter.note(f"[red]failed[/red]  {title} {error}")
+            row["error"] = f"seed {seed}: {error}"
+            return
+        size = describe(network, input_shape=(self.experiment.data.in_channels, *self.experiment.data.image_size))
+        row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
+        row["runs"].append(_record(run, seed, self.folder))
+
+    def _folder(self, choice: Choice, seed: int) -> Path:
+        """Return the folder of a cell; whatever changes its result changes its name."""
+        experiment = self.experiment
+        identity = [
+            choice.hyper_parameters,
+            asdict(self.training),
+            experiment.data.fingerprint,
+            str(experiment.data.augmentation),
+            [student.name for student in experiment.students],
+            experiment.teacher.name if experiment.teacher and choice.entry.needs_teacher else None,
+            _weights(experiment.answers) if "teacher" in choice.entry.fixtures else None,
+        ]
+        slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
+        return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
+
+    def _empty_row(self, choice: Choice) -> dict[str, Any]:
+        return {
+            "label": choice.label,
+            "method": choice.entry.name,
+            "options": choice.hyper_parameters,
+            "title": choice.entry.title,
+            "trains": choice.entry.trains,
+            "seeds": list(self.seeds),
+            "command": self._row_command(choice),
+            "runs": [],
+        }
+
+    def _row_command(self, choice: Choice) -> str:
+        flags = [f"--{name} {value}" for name, value in choice.options.items()]
+        student = " ".join(student.name for student in self.experiment.students)
+        teacher = self.experiment.teacher
+        return " ".join(
+            [
+                f"tutelage distill {choice.entry.name}",
+                *flags,
+                f"--student {student}",
+                *([f"--teacher {teacher.name}"] if teacher and choice.entry.needs_teacher else []),
+                f"--data {self.experiment.data.name}",
+                f"--epochs {self.training.epochs}",
+                "--seed " + "|".join(map(str, self.seeds)),
+            ]
+        )
+
+    def _summarise(self, rows: Sequence[dict[str, Any]]) -> None:
+        by_label = {row["label"]: row for row in rows}
+        for row in rows:
+            if row["runs"]:
+                row["baseline"] = self._baseline_of(row, rows)
+                row["summary"] = _summary(row, by_label.get(row["baseline"]))
+
+    def _baseline_of(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the row to compare with: one that trains the same network."""
+        if row["trains"] == "student":
+            return self.baseline
+        return next((other["label"] for other in rows if other["method"] == "supervised-teacher"), None)
+
+    def _head(self) -> dict[str, Any]:
+        methods = [choice.entry.name for choice in self.choices]
+        papers = {name: registry.cite([name]) for name in methods}
+        return {
+            "version": 1,
+            "tutelage": VERSION,
+            "title": self.title,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            "environment": environment(),
+            "data": _describe_data(self.experiment.data),
+            "student": self._describe_student(),
+            "teacher": self._describe_teacher(),
+            "settings": asdict(self.training),
+            "baseline": self.baseline,
+            "citations": {name: bibtex for name, bibtex in papers.items() if bibtex},
+        }
+
+    def _describe_student(self) -> dict[str, Any]:
+        student, data = self.experiment.students[0], self.experiment.data
+        size = describe(student.build(0, "student"), input_shape=(data.in_channels, *data.image_size))
+        return {"spec": student.name, **asdict(size)}
+
+    def _describe_teacher(self) -> dict[str, Any] | None:
+        teacher, network, data = self.experiment.teacher, self.experiment.answers, self.experiment.data
+        if teacher is None or network is None or isinstance(network, Teacher):
+            return None
+        size = describe(network, input_shape=(data.in_channels, *data.image_size))
+        run = Run(self.folder / self._teacher_folder(), self.teacher_training)
+        facts: dict[str, Any] = run.stage(
+            "scores", lambda: _teacher_facts(network, data), weights=_weights(network), data=data.fingerprint
+        )
+        return {"spec": teacher.name, **asdict(size), **facts, "trained_here": not teacher.trained}
+
+
+def environment() -> dict[str, Any]:
+    """Return what a measurement depends on beside its settings."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
+def _record(run: Run, seed: int, root: Path) -> dict[str, Any]:
+    final = run.fitted[-1]
+    history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
+    members = [
+        {"name": name, "best": _named(scores), "last": _named(scores)}
+        for name, scores in run.notes.get("members", {}).items()
+    ]
+    seconds = sum(stage.seconds for stage in run.fitted)
+    return {
+        "seed": seed,
+        "folder": str(run.folder.relative_to(root)),
+        "best_epoch": final.best_epoch,
+        "epochs": final.epochs,
+        "best": final.scores["best"],
+        "last": final.scores["last"],
+        "seconds": seconds,
+        "images_per_second": final.images_per_second,
+        "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in run.fitted],
+        "history": history,
+        "reliability": final.reliability,
+        "teacher_accuracy": run.notes.get("teacher_accuracy"),
+        "members": members,
+    }
+
+
+def _named(scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"test_{name}": value for name, value in scores.items()}
+
+
+def _summary(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+    runs = row["runs"]
+    found: dict[str, Any] = {
+        which: {
+            metric: summary([run[which][metric] for run in runs]) for metric in METRICS if metric in runs[0][which]
+        }
+        for which in ("best", "last")
+    }
+    seconds = fmean(run["seconds"] for run in runs)
+    found["seconds"] = {"mean": seconds}
+    found["images_per_second"] = {"mean": fmean(run["images_per_second"] for run in runs)}
+    found["paired"] = None
+    if baseline is not None and baseline["runs"]:
+        found["relative_cost"] = seconds / fmean(run["seconds"] for run in baseline["runs"])
+        if baseline["label"] != row["label"]:
+            found["paired"] = {which: _paired(runs, baseline["runs"], which) for which in ("best", "last")}
+    return found
+
+
+def _paired(
+    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str
+) -> dict[str, Any] | None:
+    base = {run["seed"]: run[which].get("test_accuracy") for run in baseline}
+    pairs = [(run[which].get("test_accuracy"), base[run["seed"]]) for run in runs if run["seed"] in base]
+    known = [(value, other) for value, other in pairs if value is not None and other is not None]
+    if not known:
+        return None
+    values, others = zip(*known, strict=True)
+    return paired_difference(values, others)
+
+
+def _describe_data(data: Data) -> dict[str, Any]:
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        **{name: 0 if split is None else len(split) for name, split in splits.items()},
+        "image_size": list(data.image_size),
+        "augmentation": str(data.augmentation),
+    }
+
+
+def _teacher_facts(network: nn.Module, data: Data) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if getattr(data, split) is not None:
+            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+            facts |= score(logits, targets).named(split)
+            facts["class_similarity"] = class_similarity(
+                logits, targets, temperature=SIMILARITY_TEMPERATURE
+            ).tolist()
+    return facts
+
+
+def _weights(network: nn.Module | None) -> str | None:
+    return None if network is None else fingerprint.of_tensors(network.state_dict())
+
+
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -1,0 +1,133 @@
+"""What a person sees while training runs: live bars on a terminal, plain lines elsewhere, nothing in a library call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Reporter(Protocol):
+    """Told how training goes."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+    def begin(self, title: str, *, total: int, done: int) -> None:
+        """Start a bar of `total` batches, of which `done` are behind."""
+
+    def advance(self, steps: int) -> None:
+        """Move the bar on by some batches."""
+
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """Show the metrics of a finished epoch (counted from one)."""
+
+    def end(self) -> None:
+        """Finish the bar."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def begin(self, title: str, *, total: int, done: int) -> None:
+        """Show nothing."""
+
+    def advance(self, steps: int) -> None:
+        """Show nothing."""
+
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def end(self) -> None:
+        """Show nothing."""
+
+
+class Terminal:
+    """A reporter for people: one line a training run, and a live bar with the latest accuracy while it runs.
+
+    Args:
+        console: Where to write; standard output by default.
+        plan: Number of training runs that a whole comparison will make, for an overall bar; none by default.
+    """
+
+    def __init__(self, console: Console | None = None, *, plan: int | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._live = self.console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}", style="cyan"),
+            console=self.console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._overall = None if plan is None else self._bars.add_task("all runs", total=plan, status="")
+        self._task: TaskID | None = None
+        self._status = ""
+        self._title = ""
+        self._seconds = 0.0
+
+    def note(self, text: str) -> None:
+        """Say one line above the bars."""
+        self.console.print(text, soft_wrap=True)
+
+    def begin(self, title: str, *, total: int, done: int) -> None:
+        """Start a bar."""
+        self._bars.start()
+        self._title, self._status = title, ""
+        self._task = self._bars.add_task(title, total=total, completed=done, status="")
+
+    def advance(self, steps: int) -> None:
+        """Move the bar on."""
+        if self._task is not None:
+            self._bars.advance(self._task, steps)
+
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """Show the metrics beside the bar."""
+        self._status = f"epoch {number}/{epochs}" + "".join(f"  {name} {value}" for name, value in shown(metrics).items())
+        if self._task is not None:
+            self._bars.update(self._task, status=self._status)
+
+    def end(self) -> None:
+        """Turn the bar into a line."""
+        if self._task is not None:
+            seconds = self._bars.tasks[self._bars.task_ids.index(self._task)].elapsed or 0.0
+            self._bars.remove_task(self._task)
+            self.note(f"[green]done[/green]  {self._title}  {self._status}  {seconds:.1f} s")
+        self._task = None
+        if self._overall is None:
+            self._bars.stop()
+
+    def finish_one(self) -> None:
+        """Move the overall bar on by one training run."""
+        if self._overall is not None:
+            self._bars.advance(self._overall)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._bars.stop()
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the few metrics worth a place on one line, formatted."""
+    line = {}
+    if "validation_accuracy" in metrics:
+        line["validation"] = f"{100 * metrics['validation_accuracy']:.2f} %"
+    line |= {name.removeprefix("train/"): f"{value:.4f}" for name, value in metrics.items() if name.startswith("train/")}
+    return line

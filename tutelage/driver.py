@@ -1,0 +1,352 @@
+"""The loop: the only file that knows Fabric. It knows no method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tutelage import checkpoint
+from tutelage.batch import Batch
+from tutelage.console import Reporter, Silent
+from tutelage.data.loader import Loader
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.evaluation import collect, score
+from tutelage.features import FeatureExtractor, evaluating
+from tutelage.hardware import Decision, decide
+from tutelage.interrupt import Interrupted, Interruption
+from tutelage.method import Method, OptimizerSpec, Progress, Update
+from tutelage.training import Training
+
+History = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When training ends before its schedule does.
+
+    Attributes:
+        after: Number of epochs.
+        at_accuracy: Validation accuracy that is enough.
+    """
+
+    after: int | None = None
+    at_accuracy: float | None = None
+
+    def reached(self, epochs_done: int, history: History) -> bool:
+        """Return whether to stop now."""
+        enough = self.at_accuracy is not None and history.get("validation_accuracy", [0.0])[-1] >= self.at_accuracy
+        return enough or epochs_done == self.after
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a training run stands. All of it goes into the checkpoint.
+
+    Attributes:
+        epoch: Epochs finished.
+        batch: Batches seen in the epoch under way.
+        steps: Batches seen in all.
+        samples: Samples seen in all.
+        seconds: Time spent, interruptions not counted.
+        history: Metrics, one value an epoch.
+        sums: Sum of each loss over the epoch under way, and how many were added.
+        best_epoch: Epoch of the highest validation accuracy, counted from one; the earliest if several.
+        best: The method's state after that epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    history: History = field(default_factory=dict)
+    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Driver:
+    """Trains methods.
+
+    Args:
+        training: The settings.
+        seed: Seed of the data's order and views, and of whatever a method draws.
+        reporter: Told how training goes.
+    """
+
+    def __init__(self, training: Training, *, seed: int = 0, reporter: Reporter | None = None) -> None:
+        self.training, self.seed = training, seed
+        self.reporter = reporter or Silent()
+
+    def fit(
+        self,
+        method: Method,
+        data: Data,
+        *,
+        title: str = "training",
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        checkpoint_file: Path | None = None,
+    ) -> State:
+        """Train a method in place, from its checkpoint if there is one.
+
+        Args:
+            method: The method; it ends with the weights of the last epoch.
+            data: The data to train and validate on.
+            title: What to call the run while it is shown.
+            epochs: Length of the schedule; the settings' by default.
+            stop: When to end before that.
+            checkpoint_file: Where to save; nothing is saved by default.
+
+        Raises:
+            Interrupted: If Ctrl-C or SIGTERM came; the checkpoint holds everything.
+            UserError: If a loss is not finite.
+        """
+        checkpoint.seed_everything(self.seed)
+        fit = _Fit(self, method, data, epochs or self.training.epochs, stop or Stop(), checkpoint_file)
+        self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
+        try:
+            with Interruption() as interruption:
+                fit.run(interruption)
+        finally:
+            self.reporter.end()
+        return fit.state
+
+
+class _Fit:
+    """One training run."""
+
+    def __init__(
+        self, driver: Driver, method: Method, data: Data, epochs: int, stop: Stop, checkpoint_file: Path | None
+    ) -> None:
+        self.training, self.reporter, self.method = driver.training, driver.reporter, method
+        self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
+        decision = decide(self.training, method, _example(data), samples=len(data.train) * epochs)
+        self.fabric = _fabric(self.training, decision)
+        self.loader, self.validation = self._loaders(data, driver.seed, decision)
+        self.total_steps = epochs * len(self.loader)
+        self._prepare(decision)
+        self.specs = method.optimizers()
+        self.optimizers = {
+            name: self.fabric.setup_optimizers(self.training.build_optimizer(spec)) for name, spec in self.specs.items()
+        }
+        self.state = State()
+        self._saved_at = time.monotonic()
+        if checkpoint_file is not None and checkpoint_file.exists():
+            self._resume(checkpoint_file)
+        else:
+            self.reporter.note(f"[dim]{title_case(decision.reasons)}[/dim]")
+
+    def run(self, interruption: Interruption) -> None:
+        """Train until the schedule ends, or `stop` is reached."""
+        started, before = time.monotonic(), self.state.seconds
+        while self.state.epoch < self.epochs:
+            self.method.train()
+            for batch in self.loader.epoch(self.state.epoch, self.state.batch):
+                self._step(batch)
+                self.state.seconds = before + time.monotonic() - started
+                self._between_steps(interruption)
+            self._end_epoch()
+            self.state.seconds = before + time.monotonic() - started
+            if self.stop.reached(self.state.epoch, self.state.history):
+                break
+
+    def _loaders(self, data: Data, seed: int, decision: Decision) -> tuple[Loader, Loader | None]:
+        transfer = self.method.transfer_set(data.train)
+        arguments: dict[str, Any] = {
+            "batch_size": self.training.batch_size,
+            "device": self.fabric.device,
+            "channels_last": decision.channels_last,
+            "workers": self.training.workers,
+        }
+        train = replace(data, train=transfer.dataset).loader(
+            "train",
+            train=True,
+            seed=seed,
+            batch_sampler=transfer.batches,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            **arguments,
+        )
+        if len(train) == 0:
+            raise UserError(f"{data.name} yields no training batch: it has {len(data.train)} samples.")
+        validation = None if data.validation is None else data.loader("validation", train=False, **arguments)
+        return train, validation
+
+    def _prepare(self, decision: Decision) -> None:
+        self.method.train()
+        self.method.to(self.fabric.device)
+        if decision.channels_last:
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        if decision.compile:
+            for module in self.method.modules():
+                if isinstance(module, FeatureExtractor):
+                    module.compile()
+        for tensor in [*self.method.parameters(), *self.method.buffers()] if self.fabric.world_size > 1 else []:
+            self.fabric.broadcast(tensor.data)
+
+    def _step(self, batch: Batch) -> None:
+        state = self.state
+        progress = Progress(
+            step=state.steps, total_steps=self.total_steps, epoch=state.epoch, first_of_epoch=state.batch == 0
+        )
+        self._set_lr()
+        for update in self._updates(batch, progress):
+            optimizer, spec = self.optimizers[update.optimizer], self.specs[update.optimizer]
+            optimizer.zero_grad()
+            self.fabric.backward(self.method.total(update, progress), inputs=list(spec.params))
+            self._average_gradients(spec.params)
+            clip = spec.clip_norm or self.training.clip_norm
+            if clip:
+                self.fabric.clip_gradients(self.method, optimizer, max_norm=clip)
+            optimizer.step()
+            self._add(update)
+        state.batch, state.steps = state.batch + 1, state.steps + 1
+        state.samples += len(batch) * self.fabric.world_size
+
+    def _updates(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        updates = self.method.step(batch, progress)
+        while True:
+            with self.fabric.autocast():
+                update = next(updates, None)
+            if update is None:
+                return
+            yield update
+
+    def _set_lr(self) -> None:
+        factor = self.training.lr_factor(
+            self.state.steps, steps_per_epoch=len(self.loader), total_steps=self.total_steps
+        )
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+    def _average_gradients(self, params: Sequence[nn.Parameter]) -> None:
+        if self.fabric.world_size == 1:
+            return
+        gradients = [p.grad for p in params if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        mean = self.fabric.all_reduce(flat, reduce_op="mean")
+        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _add(self, update: Update) -> None:
+        prefix = "train/" if update.optimizer == "student" else f"train/{update.optimizer}/"
+        for name, loss in update.losses.items():
+            total, count = self.state.sums.get(prefix + name, (torch.zeros((), device=loss.device), 0))
+            self.state.sums[prefix + name] = (total + loss.detach(), count + 1)
+
+    def _between_steps(self, interruption: Interruption) -> None:
+        if self.state.steps % self.training.log_every == 0:
+            self.reporter.advance(self.training.log_every)
+            self._check_finite()
+        if interruption.requested is not None:
+            self._save()
+            raise Interrupted(interruption.requested, _how_to_go_on(self.checkpoint_file))
+        if time.monotonic() - self._saved_at > self.training.checkpoint_seconds:
+            self._save()
+
+    def _end_epoch(self) -> None:
+        self._check_finite()
+        state = self.state
+        metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
+        metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
+        metrics |= self._validate()
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
+        for name, value in metrics.items():
+            state.history.setdefault(name, []).append(value)
+        accuracy = state.history.get("validation_accuracy")
+        if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
+            state.best_epoch, state.best = state.epoch, checkpoint.snapshot(self.method)
+        self.reporter.epoch(state.epoch, self.epochs, metrics)
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        with evaluating(self.method):
+            logits, targets = collect(self.method, self.validation, autocast=self.fabric.autocast)
+        scores = {name: score(prediction, targets) for name, prediction in logits.items()}
+        deployed = next(iter(scores.values()))
+        others = {
+            f"validation_accuracy/{name}": other.accuracy for name, other in scores.items() if other is not deployed
+        }
+        return {"validation_accuracy": deployed.accuracy, "validation_nll": deployed.nll} | others
+
+    def _check_finite(self) -> None:
+        broken = [name for name, (total, _) in self.state.sums.items() if not bool(torch.isfinite(total))]
+        if broken:
+            kept = f" The last checkpoint, {self.checkpoint_file}, is sound." if self.checkpoint_file else ""
+            raise UserError(
+                f"The loss {broken[0].removeprefix('train/')!r} became infinite or NaN in epoch "
+                f"{self.state.epoch + 1}, at or before batch {self.state.batch} of {len(self.loader)}. Lower the "
+                "learning rate (--training.lr), clip gradients (--training.clip_norm 1), or use float32 "
+                f"(--training.precision 32-true).{kept}"
+            )
+
+    def _save(self) -> None:
+        if self.checkpoint_file is None or not self.fabric.is_global_zero:
+            return
+        self._check_finite()
+        content = {
+            "method": checkpoint.student_state(self.method),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": checkpoint.random_state(),
+            "state": {**vars(self.state), "sums": {k: list(v) for k, v in self.state.sums.items()}},
+            "total_steps": self.total_steps,
+        }
+        checkpoint.save(self.checkpoint_file, content)
+        self._saved_at = time.monotonic()
+
+    def _resume(self, source: Path) -> None:
+        content = checkpoint.load(source)
+        if content["total_steps"] != self.total_steps:
+            raise UserError(
+                f"{source} belongs to a run of {content['total_steps']} batches, and this one has {self.total_steps}. "
+                "Use the settings it was started with, or another --out."
+            )
+        checkpoint.load_student_state(self.method, content["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][name])
+        state = content["state"]
+        self.state = State(**{**state, "sums": {key: (total, count) for key, (total, count) in state["sums"].items()}})
+        checkpoint.restore_random_state(content["random"])
+        self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.[/dim]")
+
+
+def _fabric(training: Training, decision: Decision) -> Fabric:
+    fabric = Fabric(
+        accelerator=decision.device,
+        devices=training.devices,
+        precision=decision.precision,  # type: ignore[arg-type]  # Fabric's own literals
+        strategy="auto" if training.devices == 1 else "ddp",
+    )
+    if training.devices > 1:
+        fabric.launch()
+    return fabric
+
+
+def _example(data: Data) -> Any:
+    """Return one sample's inputs as a batch of one."""
+    loader = replace(data, train=data.train).loader("train", train=False, batch_size=1, workers=0)
+    return next(iter(loader.epoch(0))).inputs
+
+
+def title_case(reasons: Sequence[str]) -> str:
+    """Return reasons as one sentence."""
+    text = "; ".join(reasons)
+    return text[:1].upper() + text[1:] + "."
+
+
+def _how_to_go_on(checkpoint_file: Path | None) -> str:
+    if checkpoint_file is None:
+        return "Stopped. Nothing was saved, because no folder was given (out=...)."
+    return f"Stopped and saved to {checkpoint_file.parent}. Run the same command again to go on from there."

@@ -1,0 +1,75 @@
+"""What networks score on a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.loader import Loader
+from tutelage.data.metrics import accuracy, expected_calibration_error, nll
+from tutelage.features import evaluating, logits_of
+
+Predict = Callable[[Any], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores of predictions on labelled samples, each a fraction or in nats.
+
+    Attributes:
+        accuracy: Share of samples whose label has the largest logit.
+        nll: Mean negative log-likelihood, in nats.
+        ece: Expected calibration error over 15 bins.
+    """
+
+    accuracy: float
+    nll: float
+    ece: float
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """Return the scores as `{prefix}_accuracy` and so on."""
+        return {f"{prefix}_{name}": value for name, value in asdict(self).items()}
+
+
+def score(logits: Tensor, targets: Tensor) -> Scores:
+    """Return the scores of logits `[sample, class]` against labels `[sample]`."""
+    return Scores(
+        accuracy=accuracy(logits, targets), nll=nll(logits, targets), ece=expected_calibration_error(logits, targets)
+    )
+
+
+@torch.no_grad()
+def collect(
+    predict: Predict, loader: Loader, *, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the logits of every prediction over one pass of a loader, and the labels, on the CPU in float32.
+
+    Args:
+        predict: From inputs to named logits.
+        loader: The data, in a fixed order.
+        autocast: Makes the context in which to predict.
+
+    Raises:
+        UserError: If the data carry no labels.
+    """
+    logits: dict[str, list[Tensor]] = {}
+    targets: list[Tensor] = []
+    for batch in loader.epoch(0):
+        targets.append(batch.labels.cpu())
+        with autocast():
+            predictions = predict(batch.inputs)
+        for name, prediction in predictions.items():
+            logits.setdefault(name, []).append(prediction.float().cpu())
+    return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(targets)
+
+
+def predictions_of(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
+    """Return a network's logits `[sample, class]` over a loader in float32, and the labels."""
+    with evaluating(network):
+        logits, targets = collect(lambda inputs: {"network": logits_of(network(inputs))}, loader)
+    return logits["network"], targets

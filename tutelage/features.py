@@ -1,0 +1,193 @@
+"""Where a network is read: named layers, its stages, its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Output
+from tutelage.errors import UserError, unknown
+from tutelage.models.normalization import bare
+
+EMBEDDING = "embedding"
+
+
+class FeatureExtractor(nn.Module):
+    """A network and the layers that are read from it. No layers, no hooks.
+
+    A layer is the dotted name of a submodule, whose output is read; `"name:in"` reads the submodule's first input
+    instead, and `"embedding"` is the input of the classifier, wherever that is.
+
+    Args:
+        model: Any module that maps inputs to logits, or to an object with `.logits`.
+        layers: Names of the layers to read.
+        example: Inputs for one forward pass (batch of two or more), from which `shapes` are known at construction,
+            so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
+
+    Attributes:
+        shapes: The shape of each layer on the example, batch dimension included.
+
+    Raises:
+        UserError: If a layer does not exist, or is not reached by a forward pass.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
+        super().__init__()
+        self.model = model
+        self.layers = tuple(layers)
+        self.shapes: Mapping[str, torch.Size] = {}
+        self._captured: dict[str, Tensor] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._compiled: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] | None = None
+        self._compiled_mode = True
+        self._paths = {layer: self._path(layer, example) for layer in self.layers}
+        if example is not None and self.layers:
+            with evaluating(self.model), torch.no_grad():
+                self.shapes = {name: feature.shape for name, feature in self(example).features.items()}
+
+    def forward(self, inputs: Any) -> Output:
+        """Run the network and return its logits with the features that were asked for."""
+        if len(self._handles) != len(self._paths):
+            self._attach()
+        fast = self._compiled is not None and self.training == self._compiled_mode
+        logits, features = (self._compiled if fast and self._compiled else self._run)(inputs)
+        return Output(logits=logits, features=features)
+
+    def release(self) -> nn.Module:
+        """Return the bare network, free of hooks; the next forward pass attaches them again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        return self.model
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the network for the mode that it is in now (a student trains, a teacher evaluates)."""
+        self._attach()
+        self._compiled = torch.compile(self._run, *args, **kwargs)
+        self._compiled_mode = self.training
+
+    def _run(self, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        self._captured.clear()
+        raw = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+        features = dict(self._captured)
+        self._captured.clear()
+        missing = [layer for layer in self._paths if layer not in features]
+        if missing:
+            raise UserError(
+                f"The network ran without reaching the layers {missing} of {type(bare(self.model)).__name__}, "
+                "so there is nothing to distill from them. Choose layers that take part in every forward pass."
+            )
+        return logits_of(raw), features
+
+    def _attach(self) -> None:
+        self.release()
+        for layer, (path, of_input) in self._paths.items():
+            module = bare(self.model).get_submodule(path)
+            self._handles.append(module.register_forward_hook(partial(_capture, self._captured, layer, of_input)))
+
+    def _path(self, layer: str, example: Any) -> tuple[str, bool]:
+        if layer == EMBEDDING:
+            return classifier(self.model, example), True
+        path, _, suffix = layer.partition(":")
+        known = [name for name, _ in bare(self.model).named_modules() if name]
+        if path not in known:
+            raise unknown("layer", path, known)
+        return path, suffix == "in"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks and compiled code belong to this object: a copy starts without them and attaches its own.
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.remove()
+        return {**self.__dict__, "_captured": {}, "_compiled": None}
+
+
+def _capture(store: dict[str, Tensor], layer: str, of_input: bool, _: nn.Module, args: Any, output: Any) -> None:
+    value = args if of_input else output
+    store[layer] = value if isinstance(value, Tensor) else value[0]
+
+
+def logits_of(raw: Any) -> Tensor:
+    """Return the logits of a network's raw answer: the tensor itself, or its `.logits`."""
+    logits: Tensor = raw if isinstance(raw, Tensor) else raw.logits
+    return logits
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in eval mode for a while; every submodule returns to the mode that it had."""
+    modes = {module: module.training for root in modules for module in root.modules()}
+    for root in modules:
+        root.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def classifier(model: nn.Module, example: Any) -> str:
+    """Return the name of the layer that makes the logits: the last linear or convolution with logits as its output.
+
+    Args:
+        model: The network.
+        example: Inputs for one forward pass.
+
+    Raises:
+        UserError: If no example is given, or no such layer exists.
+    """
+    if example is None:
+        raise UserError("Finding the classifier takes an example: pass example= (a batch of inputs).")
+    outputs: dict[str, Tensor] = {}
+    root = bare(model)
+
+    def remember(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        outputs[name] = output
+
+    kinds = (nn.Linear, nn.Conv2d)
+    handles = [
+        module.register_forward_hook(partial(remember, name))
+        for name, module in root.named_modules()
+        if isinstance(module, kinds)
+    ]
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = logits_of(model(**example) if isinstance(example, Mapping) else model(example))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, output in reversed(outputs.items()):
+        if output.numel() == logits.numel() and torch.equal(output.reshape(logits.shape), logits):
+            return name
+    raise UserError(
+        f"{type(root).__name__} has no linear or 1x1-convolution layer whose output is its logits, so its classifier "
+        "cannot be found. Name the layer to read instead of 'embedding'."
+    )
+
+
+def stages(model: nn.Module, example: Tensor) -> Sequence[str]:
+    """Return the layers at which a convolutional network leaves each resolution, from fine to coarse.
+
+    Args:
+        model: The network.
+        example: Images `[batch, channel, height, width]`.
+    """
+    last: dict[tuple[int, ...], str] = {}
+
+    def remember(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+            last[tuple(output.shape[-2:])] = name
+
+    handles = [m.register_forward_hook(partial(remember, name)) for name, m in bare(model).named_modules() if name]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(last.values())

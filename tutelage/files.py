@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tutelage.errors import UserError
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name only when it is complete.
+
+    Args:
+        target: The file; its folder is made.
+
+    Raises:
+        UserError: If the disk is full or the place cannot be written; what was there before stays.
+    """
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp keeps others out, which a shared folder of runs does not want.
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{target} could not be written: {error.strerror or error}. Free some space or choose another folder "
+            "with --out; nothing half-written is left, and what was finished before is intact."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(target: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    with atomic(target) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())

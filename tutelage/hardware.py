@@ -1,0 +1,112 @@
+"""What the switches on `auto` become on this machine: precision, memory format, compilation. Decided before training,
+from the sizes alone, so that a resumed or repeated run decides the same."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from tutelage.features import FeatureExtractor, evaluating
+from tutelage.method import Method
+from tutelage.training import Switch, Training
+
+COMPILE_SECONDS = 20.0
+COMPILE_GAIN = 0.25
+SMALL_FLOPS = 5e6
+FLOPS_PER_SECOND = {"cpu": 2.5e11, "cuda": 2e13, "mps": 2e12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a training run uses, and why.
+
+    Attributes:
+        device: Type of the device.
+        precision: Fabric's name of the precision.
+        channels_last: Whether images and convolutions are stored channels-last.
+        compile: Whether networks are compiled.
+        reasons: One line for each decision.
+    """
+
+    device: str
+    precision: str
+    channels_last: bool
+    compile: bool
+    reasons: tuple[str, ...]
+
+
+def decide(training: Training, method: Method, example: Any, *, samples: int) -> Decision:
+    """Decide every switch that is on `auto`.
+
+    Args:
+        training: The settings.
+        method: The method, for the cost of its networks.
+        example: Inputs of one or more samples.
+        samples: Training samples that the run still has to see, over all epochs.
+    """
+    device = device_type(training.device)
+    networks = [module for module in method.modules() if isinstance(module, FeatureExtractor)]
+    flops = sum(_flops(network, example) for network in networks)
+    precision, why_precision = _precision(training.precision, device, flops)
+    compiled, why_compile = _compile(training.compile, device, flops * samples, len(networks))
+    is_image = isinstance(example, Tensor) and example.ndim == 4
+    channels_last = is_image and training.channels_last != "off"
+    memory = "channels-last" if channels_last else "contiguous memory"
+    return Decision(
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compiled,
+        reasons=(why_precision, memory, why_compile),
+    )
+
+
+def device_type(device: str) -> str:
+    """Return the type of device that `auto` stands for here, or the given one."""
+    if device != "auto":
+        return device.partition(":")[0]
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_native_bf16(device: str) -> bool:
+    """Return whether the device multiplies bf16 matrices in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
+    if wish != "auto":
+        return wish, f"{wish} (asked for)"
+    if flops < SMALL_FLOPS and device == "cpu":
+        return "32-true", "float32 (networks this small gain nothing from bf16)"
+    if has_native_bf16(device):
+        return "bf16-mixed", "bf16 mixed precision (native on this hardware)"
+    return "32-true", "float32 (no native bf16 here)"
+
+
+def _compile(wish: Switch, device: str, total_flops: float, networks: int) -> tuple[bool, str]:
+    if wish != "auto":
+        return wish == "on", f"compilation {wish} (asked for)"
+    # A training step costs about three forward passes.
+    seconds = 3 * total_flops / FLOPS_PER_SECOND.get(device, 1e12)
+    pays = seconds * COMPILE_GAIN > 2 * COMPILE_SECONDS * max(1, networks)
+    if not pays:
+        return False, "not compiled (the run is too short for it to pay back)"
+    share = 2 * COMPILE_SECONDS * networks / (seconds * COMPILE_GAIN)
+    return True, f"compiled (pays back after {share:.0%} of the run)"
+
+
+def _flops(network: FeatureExtractor, example: Any) -> float:
+    """Return floating-point operations of one sample's forward pass."""
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        rows = len(network(example).logits)
+    return float(counter.get_total_flops()) / max(1, rows)

@@ -1,0 +1,82 @@
+"""Loss functions that two methods or more share, and that users with a loop of their own can take alone.
+
+All compute in float32 and in log-space, sum over the classes and take the mean over the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Reduction = Literal["batchmean", "mean"]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    r"""Return the mean cross-entropy $H(q', p)$, with $q' = (1 - \epsilon) q + \epsilon / K$, in float32.
+
+    Args:
+        logits: `[batch, class]` (or `[batch, class, ...]`).
+        targets: Class indices `[batch]` (or `[batch, ...]`).
+        label_smoothing: $\epsilon$, spread uniformly over all K classes.
+    """
+    return F.cross_entropy(_wide(logits), targets, label_smoothing=label_smoothing)
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 4.0,
+    *,
+    t_squared: bool = True,
+    reduction: Reduction = "batchmean",
+) -> Tensor:
+    r"""Return the distillation loss $T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T)$, the mean over the batch.
+
+    Args:
+        student_logits: `[batch, class]`.
+        teacher_logits: `[batch, class]`; no gradient flows into them.
+        temperature: $T$, which divides both.
+        t_squared: Whether to multiply by $T^2$, so that gradients keep their size when $T$ changes.
+        reduction: `"batchmean"` is the KL divergence. `"mean"` divides it by the number of classes as well: an error
+            of much released code, here to reproduce it.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"The student answers {tuple(student_logits.shape)} and the teacher {tuple(teacher_logits.shape)}: "
+            "both need the same classes in the same order."
+        )
+    student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(_wide(teacher_logits.detach()) / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="sum", log_target=True) / _rows(student, reduction)
+    return divergence * temperature**2 if t_squared else divergence
+
+
+def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Return $-\sum_c p^t_T(c) \log p^s_T(c)$, the mean over the batch: the KL divergence plus the teacher's entropy.
+
+    Args:
+        student_logits: `[batch, class]`.
+        teacher_logits: `[batch, class]`; no gradient flows into them.
+        temperature: $T$, which divides both.
+    """
+    student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
+    teacher = F.softmax(_wide(teacher_logits.detach()) / temperature, dim=1)
+    return -(teacher * student).sum() / _rows(student, "batchmean")
+
+
+def _wide(logits: Tensor) -> Tensor:
+    # Half precision loses the small probabilities that distillation lives on; float64 is for the tests' oracles.
+    return logits.float() if logits.itemsize < 4 else logits
+
+
+def _rows(log_probabilities: Tensor, reduction: Reduction) -> int:
+    classes = log_probabilities.shape[1]
+    rows = log_probabilities.numel() // classes
+    return rows if reduction == "batchmean" else rows * classes

@@ -1,0 +1,139 @@
+"""What a distillation method is: losses on a batch, and which optimizer steps on them."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from tutelage.data.samplers import BatchSampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training run stands; schedules of weights and temperatures are functions of it.
+
+    Attributes:
+        step: Batches seen before this one.
+        total_steps: Batches that the whole run will see.
+        epoch: Epochs finished before this one.
+        first_of_epoch: Whether this is the first batch of its epoch.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+    epoch: int = 0
+    first_of_epoch: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
+        return self.step / max(1, self.total_steps)
+
+
+Weight = float | Callable[[Progress], float]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: named, unweighted, scalar losses, and the optimizer that steps on their weighted sum."""
+
+    losses: Mapping[str, Tensor]
+    optimizer: str = "student"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """What an optimizer trains, and how it differs from the run's default.
+
+    Attributes:
+        params: Its parameters. An update touches no others.
+        build: Makes the optimizer from the parameters; None takes the run's default.
+        lr_scale: Factor on the run's learning rate.
+        weight_decay_scale: Factor on the run's weight decay.
+        clip_norm: Largest gradient norm; None takes the run's.
+    """
+
+    params: Sequence[nn.Parameter]
+    build: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
+    lr_scale: float = 1.0
+    weight_decay_scale: float = 1.0
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """The data that a method trains on: a dataset, and the order of its batches where that is the method's affair."""
+
+    dataset: Dataset[Any]
+    batches: BatchSampler | None = field(default=None)
+
+
+class Method(nn.Module, ABC):
+    """A distillation method: it owns its networks and says what is to be minimised on a batch.
+
+    Write `losses`, which most methods need alone; or `step`, when several optimizers alternate. The code after a
+    `yield` in `step` runs after the optimizer has stepped. A method knows no training framework.
+
+    Attributes:
+        weights: Weight of each loss by name: a number or a function of `Progress`. A loss that is absent weighs 1.
+        student: The network that is trained and deployed, for methods that have one.
+    """
+
+    weights: Mapping[str, Weight]
+    student: FeatureExtractor
+
+    def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
+        super().__init__()
+        self.weights = dict(weights or {})
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the named, unweighted losses of a batch, each a scalar."""
+        raise TypeError(f"{type(self).__name__} must define losses(batch) or step(batch, progress)")
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield the updates that follow from a batch."""
+        yield Update(self.losses(batch))
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return the optimizers by name; by default one, `"student"`, of all trainable parameters."""
+        return {"student": OptimizerSpec(params=[p for p in self.parameters() if p.requires_grad])}
+
+    def forward(self, inputs: Any) -> Mapping[str, Tensor]:
+        """Return named predictions, each logits `[batch, class]`. The first one is deployed."""
+        return {"student": self.student(inputs).logits}
+
+    def export(self) -> nn.Module:
+        """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
+        return self.student.release()
+
+    def transfer_set(self, dataset: Dataset[Any]) -> TransferSet:
+        """Return the data to train on: pairs, views or negatives where the method needs them."""
+        return TransferSet(dataset)
+
+    def total(self, update: Update, progress: Progress) -> Tensor:
+        """Return the weighted sum of an update's losses, a scalar.
+
+        Raises:
+            UserError: If the update carries no loss.
+        """
+        terms = [self.weight(name, progress) * loss for name, loss in update.losses.items()]
+        if not terms:
+            raise UserError(f"{type(self).__name__} yielded an update without losses.")
+        return sum(terms[1:], start=terms[0])
+
+    def weight(self, name: str, progress: Progress) -> float:
+        """Return the weight of a loss at this point of the run."""
+        weight = self.weights.get(name, 1.0)
+        return weight(progress) if callable(weight) else weight

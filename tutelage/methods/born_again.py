@@ -1,0 +1,136 @@
+"""Born-Again Networks: generations of one architecture, each taught by the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor, logits_of
+from tutelage.losses import cross_entropy, soft_cross_entropy
+from tutelage.method import Method
+from tutelage.methods.supervised import Supervised
+from tutelage.registry import Paper, register
+from tutelage.run import Run
+from tutelage.teachers import FrozenTeacher, Teacher
+
+BORN_AGAIN = Paper(
+    key="furlanello2018born",
+    title="Born-Again Neural Networks",
+    authors="Furlanello, Tommaso and Lipton, Zachary C and Tschannen, Michael and Itti, Laurent and Anandkumar, Anima",
+    venue="International Conference on Machine Learning",
+    year=2018,
+    arxiv="1805.04770",
+)
+
+Variant = Literal["ban", "ban+l", "cwtm", "dkpp"]
+
+
+class BornAgain(Method):
+    r"""One generation: it learns what the one before it says.
+
+    $$ L = -\sum_c p^t(c) \log p^s(c) \; [\, + H(q, p^s) \,] $$
+
+    Args:
+        student: The new generation.
+        teacher: The previous one.
+        variant: `ban`: the teacher's probabilities alone. `ban+l`: the labels as well. Two controls: `cwtm` weighs the
+            label loss of each sample by the teacher's confidence, $w_b = \max_c p^t_b / \sum_u \max_c p^t_u$; `dkpp`
+            permutes the teacher's probabilities of all classes but its first choice.
+    """
+
+    def __init__(self, student: nn.Module, teacher: Teacher, *, variant: Variant = "ban") -> None:
+        super().__init__()
+        self.student, self.teacher, self.variant = FeatureExtractor(student), teacher, variant
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the soft term as `teacher`, the label term as `ce`, as far as the variant has them."""
+        student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        if self.variant == "cwtm":
+            return {"ce": confidence_weighted(student, teacher, batch.labels)}
+        if self.variant == "dkpp":
+            teacher = permute_dark_knowledge(teacher)
+        soft = {"teacher": soft_cross_entropy(student, teacher)}
+        return soft | ({"ce": cross_entropy(student, batch.labels)} if self.variant == "ban+l" else {})
+
+
+def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the label loss weighted by the teacher's confidence; the weights of a batch sum to one."""
+    confidence = teacher_logits.softmax(1).amax(1)
+    return (confidence / confidence.sum() * F.cross_entropy(student_logits, targets, reduction="none")).sum()
+
+
+def permute_dark_knowledge(logits: Tensor) -> Tensor:
+    """Return the logits with all but the largest of each row in a random order, drawn per sample."""
+    top = logits.argmax(1, keepdim=True)
+    rank = torch.rand_like(logits).scatter(1, top, -1.0).argsort(1)
+    # The first column of `rank` is the largest logit's own place; the others come in random order.
+    places = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    rest = places[places != top].view(len(logits), -1)
+    return torch.empty_like(logits).scatter(1, torch.cat([top, rest], 1), logits.gather(1, rank))
+
+
+@register("born-again", papers=[BORN_AGAIN])
+def born_again(
+    run: Run,
+    make_student: Callable[[str], nn.Module],
+    data: Data,
+    *,
+    generations: int = 3,
+    variant: Variant = "ban",
+) -> nn.Module:
+    r"""Born-Again Networks: each generation is taught by the one before; the last one is returned.
+
+    $$ L_k = -\sum_c p^{k-1}(c) \log p^k(c) $$
+
+    Generation 0 learns from the labels. The report shows every generation, and the ensemble of all of them, which
+    averages their probabilities.
+
+    Args:
+        run: The run whose stages these are.
+        make_student: Makes the network afresh, with a new seed for each generation.
+        data: The data.
+        generations: Number of networks trained in all, two or more.
+        variant: The loss, as in `BornAgain`.
+
+    Raises:
+        UserError: If there are fewer than two generations.
+
+    Paper: Furlanello et al., Born-Again Neural Networks, ICML 2018.
+
+    Differences: none known.
+    """
+    if generations < 2:
+        raise UserError(f"generations={generations}: being born again takes two or more.")
+    networks = [run.fit("generation-0", Supervised(make_student("generation-0")), data)]
+    for number in range(1, generations):
+        method = BornAgain(make_student(f"generation-{number}"), FrozenTeacher(networks[-1]), variant=variant)
+        networks.append(run.fit(f"generation-{number}", method, data))
+    if data.test is not None:
+        scored = {f"generation-{number}": network for number, network in enumerate(networks)}
+        scored[f"ensemble of {generations}"] = MeanOfProbabilities(networks)
+        run.note(members={name: asdict(run.evaluate(f"scores-{name}", net, data)) for name, net in scored.items()})
+    return networks[-1]
+
+
+class MeanOfProbabilities(nn.Module):
+    """An ensemble as a network: its logits are the log of the members' mean probability.
+
+    Args:
+        networks: The members.
+    """
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return `[batch, class]`."""
+        return torch.stack([logits_of(net(inputs)).softmax(1) for net in self.networks]).mean(0).log()

@@ -1,0 +1,60 @@
+"""De-KD: distillation from a teacher that was stopped early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from torch import nn
+
+from tutelage.data.sources import Data
+from tutelage.driver import Stop
+from tutelage.methods.kd import KD
+from tutelage.methods.papers import TF_KD
+from tutelage.methods.supervised import Supervised
+from tutelage.registry import register
+from tutelage.run import Run
+from tutelage.teachers import FrozenTeacher
+
+
+@register("de-kd", papers=[TF_KD])
+def de_kd(
+    run: Run,
+    student: nn.Module,
+    make_teacher: Callable[[str], nn.Module],
+    data: Data,
+    *,
+    teacher_epochs: int | None = 1,
+    teacher_accuracy: float | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.9,
+) -> nn.Module:
+    r"""De-KD: the teacher is stopped after a few epochs of its normal schedule, or at a given accuracy.
+
+    $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^{poor}_T \,\|\, p^s_T) $$
+
+    Several settings in one comparison draw the curve of student accuracy over teacher accuracy:
+    `tutelage compare supervised de-kd:teacher_epochs=1 de-kd:teacher_epochs=5 de-kd:teacher_epochs=20 ...`
+
+    Args:
+        run: The run whose stages these are.
+        student: The network to train.
+        make_teacher: Makes the teacher afresh.
+        data: The data.
+        teacher_epochs: Epochs after which the teacher is stopped; none to stop by accuracy alone.
+        teacher_accuracy: Validation accuracy at which the teacher is stopped, a fraction.
+        temperature: $T$.
+        alpha: Weight of the soft term.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+
+    Differences: The soft term carries $T^2$ and is not divided by $K$.
+    """
+    method = Supervised(make_teacher("teacher"))
+    stop = Stop(after=teacher_epochs, at_accuracy=teacher_accuracy)
+    poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")
+    if data.test is not None:
+        scores = run.evaluate("poor-teacher-scores", poor, data)
+        run.note(teacher_accuracy=scores.accuracy, teacher_scores=asdict(scores))
+    distillation = KD(student, FrozenTeacher(poor), temperature=temperature, alpha=alpha)
+    return run.fit("distill", distillation, data)

@@ -1,0 +1,117 @@
+"""Knowledge distillation, and two controls that take the teacher's knowledge away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+from tutelage.losses import Reduction, cross_entropy, kd_loss
+from tutelage.method import Method
+from tutelage.methods.papers import HINTON, TF_KD
+from tutelage.registry import register
+from tutelage.teachers import ShuffledTeacher, Teacher, UniformTeacher
+
+
+@register("kd", papers=[HINTON])
+class KD(Method):
+    r"""Knowledge distillation: the student matches the teacher's softened probabilities.
+
+    $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
+
+    Args:
+        student: The network to train.
+        teacher: Whatever answers a batch with logits.
+        temperature: $T$, which softens both, above zero.
+        alpha: Weight of the soft term, from 0 to 1.
+        t_squared: Whether the soft term is multiplied by $T^2$; eq. 4 of the Tf-KD paper leaves it out.
+        reduction: `batchmean`, or `mean` to divide the soft term by the number of classes as much released code does.
+
+    Raises:
+        UserError: If `alpha` is no share or the temperature is not above zero.
+
+    Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
+
+    Differences: The paper writes a soft cross-entropy; the KL divergence has the same gradient and is zero where
+        student and teacher agree. The Tf-KD authors' code is `reduction="mean"`.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        *,
+        temperature: float = 4.0,
+        alpha: float = 0.9,
+        t_squared: bool = True,
+        reduction: Reduction = "batchmean",
+    ) -> None:
+        check_soft_term(alpha, temperature)
+        super().__init__({"ce": 1 - alpha, "kd": alpha})
+        self.student, self.teacher = FeatureExtractor(student), teacher
+        self.temperature, self.t_squared, self.reduction = temperature, t_squared, reduction
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce` and the soft term as `kd`."""
+        student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, reduction=self.reduction)
+        return {"ce": cross_entropy(student, batch.labels), "kd": soft}
+
+
+@register("kd-uniform-teacher", papers=[HINTON, TF_KD])
+def kd_uniform_teacher(
+    student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9
+) -> KD:
+    r"""KD from a teacher whose logits are all zero: a control for what softening alone does.
+
+    $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(1/K \,\|\, p^s_T) $$
+
+    At high temperature the soft term is a penalty on the centred logits, $\|\tilde z\|^2 / 2K$.
+
+    Args:
+        student: The network to train.
+        num_classes: Number of classes $K$.
+        temperature: $T$.
+        alpha: Weight of the soft term.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+
+    Differences: The control is ours; the paper's poorest teacher is one epoch old.
+    """
+    return KD(student, UniformTeacher(num_classes), temperature=temperature, alpha=alpha)
+
+
+@register("kd-shuffled-teacher", papers=[HINTON, TF_KD])
+def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
+    r"""KD from a teacher whose answers are shuffled among the samples of a batch: a control.
+
+    $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T(x_{\pi(b)}) \,\|\, p^s_T(x_b)) $$
+
+    The soft targets keep their entropy and their mean and lose what they say about the sample.
+
+    Args:
+        student: The network to train.
+        teacher: The teacher whose answers are shuffled.
+        temperature: $T$.
+        alpha: Weight of the soft term.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+
+    Differences: The control is ours; the paper lacks it.
+    """
+    return KD(student, ShuffledTeacher(teacher), temperature=temperature, alpha=alpha)
+
+
+def check_soft_term(alpha: float, temperature: float) -> None:
+    """Refuse weights and temperatures that make no sense.
+
+    Raises:
+        UserError: If `alpha` is no share or the temperature is not above zero.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha={alpha} must be a share, from 0 to 1.")
+    if not temperature > 0:
+        raise UserError(f"temperature={temperature} must be above zero.")

@@ -1,0 +1,28 @@
+"""The papers that several methods come from."""
+
+from tutelage.registry import Paper
+
+HINTON = Paper(
+    key="hinton2015distilling",
+    title="Distilling the Knowledge in a Neural Network",
+    authors="Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff",
+    venue="arXiv preprint arXiv:1503.02531",
+    year=2015,
+    arxiv="1503.02531",
+)
+LABEL_SMOOTHING = Paper(
+    key="szegedy2016rethinking",
+    title="Rethinking the Inception Architecture for Computer Vision",
+    authors="Szegedy, Christian and Vanhoucke, Vincent and Ioffe, Sergey and Shlens, Jon and Wojna, Zbigniew",
+    venue="IEEE Conference on Computer Vision and Pattern Recognition",
+    year=2016,
+    arxiv="1512.00567",
+)
+TF_KD = Paper(
+    key="yuan2020revisiting",
+    title="Revisiting Knowledge Distillation via Label Smoothing Regularization",
+    authors="Yuan, Li and Tay, Francis EH and Li, Guilin and Wang, Tao and Feng, Jiashi",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2020,
+    arxiv="1909.11723",
+)

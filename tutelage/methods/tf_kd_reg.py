@@ -1,0 +1,136 @@
+"""Tf-KD by regularisation: a hand-made virtual teacher in the place of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.features import FeatureExtractor
+from tutelage.losses import cross_entropy, kd_loss
+from tutelage.method import Method
+from tutelage.methods.kd import check_soft_term
+from tutelage.methods.papers import TF_KD
+from tutelage.registry import register
+from tutelage.teachers import VirtualTeacher
+
+Variant = Literal["paper", "code"]
+
+
+@register("tf-kd-reg", papers=[TF_KD])
+class TfKDReg(Method):
+    r"""Tf-KD by a virtual teacher (eq. 9): distillation from a teacher that is always right and knows nothing else.
+
+    $$ L = (1 - \alpha) H(q, p) + \alpha \tau^2 \, \mathrm{KL}(p^d_\tau \,\|\, p_\tau), \qquad
+       p^d(k) = a \text{ for the label, } \tfrac{1 - a}{K - 1} \text{ otherwise} $$
+
+    Args:
+        student: The network to train.
+        num_classes: Number of classes $K$.
+        temperature: $\tau$, above zero.
+        alpha: Weight of the soft term, from 0 to 1.
+        confidence: $a$, from chance to 1.
+        variant: `paper` softens teacher and student by $\tau$, the teacher as $(p^d)^{1/\tau} / Z$. `code` is the
+            released code: the probabilities $p^d$ divided by $\tau$ taken as logits, a student that is not softened, a
+            soft term divided by $K$ and multiplied by `multiplier`, never by $\tau^2$.
+        t_squared: Whether `paper` multiplies by $\tau^2$. Eq. 9 as printed does not, which leaves a soft term whose
+            gradient is of order $1/\tau^2$ and does next to nothing; so the default is to multiply.
+        multiplier: For `code`: factor on the soft term.
+
+    Raises:
+        UserError: If a hyper-parameter is out of range.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+
+    Differences: By default the soft term carries $\tau^2$, which eq. 9 lacks (`t_squared=False` is eq. 9 to the
+        letter). The authors' code is another loss than their equation, and is label smoothing for every $\tau$:
+        `variant="code"`; `matched-label-smoothing` gives its twin.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        num_classes: int,
+        *,
+        temperature: float = 20.0,
+        alpha: float = 0.1,
+        confidence: float = 0.99,
+        variant: Variant = "paper",
+        t_squared: bool = True,
+        multiplier: float = 1.0,
+    ) -> None:
+        check_soft_term(alpha, temperature)
+        super().__init__({"ce": 1 - alpha, "virtual": alpha if variant == "paper" else alpha * multiplier})
+        self.student = FeatureExtractor(student)
+        softening: Literal["log-probability", "probability"] = (
+            "log-probability" if variant == "paper" else "probability"
+        )
+        self.teacher = VirtualTeacher(num_classes, confidence=confidence, softening=softening)
+        self.temperature, self.variant, self.t_squared = temperature, variant, t_squared
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce` and the soft term as `virtual`."""
+        student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        if self.variant == "paper":
+            soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared)
+        else:
+            # Divided here, the teacher alone is softened.
+            soft = kd_loss(student, teacher / self.temperature, 1.0, reduction="mean")
+        return {"ce": cross_entropy(student, batch.labels), "virtual": soft}
+
+
+def virtual_distribution(
+    num_classes: int, *, confidence: float = 0.99, temperature: float = 1.0, variant: Variant = "paper"
+) -> tuple[float, float]:
+    r"""Return the softened virtual teacher: its probability of the label, and of each other class.
+
+    Args:
+        num_classes: Number of classes $K$.
+        confidence: $a$.
+        temperature: $\tau$.
+        variant: `paper`: $p^{1/\tau} / Z$; `code`: $\mathrm{softmax}(p / \tau)$.
+    """
+    label, other = confidence, (1 - confidence) / (num_classes - 1)
+    if variant == "paper":
+        ratio = (other / label) ** (1 / temperature)
+    else:
+        ratio = math.exp((other - label) / temperature)
+    high = 1 / (1 + (num_classes - 1) * ratio)
+    return high, high * ratio
+
+
+def equivalent_smoothing(
+    num_classes: int,
+    *,
+    alpha: float,
+    temperature: float,
+    confidence: float = 0.99,
+    multiplier: float = 1.0,
+    variant: Variant = "code",
+) -> tuple[float, float]:
+    r"""Return the smoothing $\epsilon$ and the loss scale $s$ of the label smoothing that a Tf-KD_reg setting is.
+
+    Exact for `variant="code"` at any temperature; for `variant="paper"` at $\tau = 1$, the temperature being ignored.
+
+    Args:
+        num_classes: Number of classes $K$.
+        alpha: Soft weight.
+        temperature: $\tau$.
+        confidence: $a$.
+        multiplier: Factor on the soft term (`code` only).
+        variant: `paper` or `code`.
+    """
+    if variant == "paper":
+        weight, (_, other) = alpha, virtual_distribution(num_classes, confidence=confidence)
+    else:
+        weight = alpha * multiplier / num_classes
+        _, other = virtual_distribution(
+            num_classes, confidence=confidence, temperature=temperature, variant="code"
+        )
+    scale = 1 - alpha + weight
+    return weight / scale * other * num_classes, scale
+
+

@@ -1,0 +1,99 @@
+"""A method's hyper-parameters as text: `kd:temperature=20,alpha=0.5`, checked against its signature."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from tutelage.errors import UserError, unknown
+from tutelage.registry import FIXTURES, Entry, get
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with some hyper-parameters, as one row of a comparison.
+
+    Attributes:
+        entry: The method.
+        options: The hyper-parameters that were given.
+    """
+
+    entry: Entry
+    options: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The text that chooses it again."""
+        if not self.options:
+            return self.entry.name
+        return f"{self.entry.name}:" + ",".join(f"{key}={value}" for key, value in self.options.items())
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """All hyper-parameters, the defaults included."""
+        return self.entry.hyper_parameters | self.options
+
+
+def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
+    """Add a flag for each hyper-parameter of a method, with its type, default and help."""
+    skip: set[str | int] = {*(FIXTURES & entry.fixtures)}
+    group = f"hyper-parameters of {entry.name}"
+    if isinstance(entry.build, type):
+        parser.add_class_arguments(entry.build, as_group=True, skip=skip)
+    else:
+        parser.add_function_arguments(entry.build, as_group=True, skip=skip)
+    for found in parser.groups.values() if parser.groups else ():
+        if found.title == str(entry.build):
+            found.title = group
+
+
+def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters with the types of the method's signature.
+
+    Args:
+        entry: The method.
+        options: Values, as text or already typed.
+
+    Raises:
+        UserError: If a name is unknown (with the nearest) or a value has the wrong type.
+    """
+    known = entry.hyper_parameters
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {entry.name}", name, known) if known else UserError(
+                f"{entry.name} has no options, so {name}= means nothing to it."
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    add_hyper_parameters(parser, entry)
+    arguments = [f"--{name}={'null' if value is None else value}" for name, value in options.items()]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed: Namespace = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise UserError(f"An option of {entry.name} does not fit: {error.message}") from error
+    return {name: parsed[name] for name in options}
+
+
+def parse_choice(text: str) -> Choice:
+    """Return the method and hyper-parameters that a text names.
+
+    Args:
+        text: `kd`, or `kd:temperature=20,alpha=0.5`; an import path keeps its colon: `package.module:Class`.
+
+    Raises:
+        UserError: If the method or an option is unknown, or a value does not fit.
+    """
+    head, colon, tail = text.rpartition(":")
+    name, given = (head, tail) if colon and "=" in tail else (text, "")
+    options: dict[str, Any] = {}
+    for part in filter(None, given.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
+        options[key.strip()] = value.strip()
+    entry = get(name)
+    return Choice(entry, check_options(entry, options))

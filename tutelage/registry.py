@@ -1,0 +1,187 @@
+"""The methods by name: built-in, from other packages, or by import path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeVar
+
+from docstring_parser import parse as parse_docstring
+
+from tutelage.errors import UserError, unknown
+
+ENTRY_POINTS = "tutelage.methods"
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+FIXTURES = frozenset(
+    {
+        "run",
+        "student",
+        "students",
+        "make_student",
+        "teacher",
+        "make_teacher",
+        "data",
+        "example",
+        "num_classes",
+        "batch_size",
+    }
+)
+"""Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""
+
+Trains = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a method comes from.
+
+    Attributes:
+        key: BibTeX key.
+        title: Title of the paper.
+        authors: Authors as BibTeX writes them.
+        venue: Where it appeared.
+        year: When it appeared.
+        arxiv: Number on arXiv, if it has one.
+    """
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str | None = None
+
+    @property
+    def bibtex(self) -> str:
+        """The BibTeX entry."""
+        kind, where = ("article", "journal") if self.venue.startswith("arXiv") else ("inproceedings", "booktitle")
+        fields = {"title": f"{{{self.title}}}", "author": self.authors, where: self.venue, "year": str(self.year)}
+        if self.arxiv:
+            fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@{kind}{{{self.key},\n{body}\n}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A registered method or recipe.
+
+    Attributes:
+        name: Its name on the command line.
+        build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
+        papers: The papers it comes from.
+        trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    papers: Sequence[Paper]
+    trains: Trains = "student"
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is a recipe, which runs stages itself, rather than a method for one training run."""
+        return "run" in self.fixtures
+
+    @cached_property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.build).parameters)
+
+    @property
+    def fixtures(self) -> frozenset[str]:
+        """The arguments that the builder passes."""
+        return FIXTURES & self._parameters.keys()
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The hyper-parameters with their defaults."""
+        return {name: p.default for name, p in self._parameters.items() if name not in FIXTURES}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it needs a teacher network, trained or as an architecture."""
+        return bool(self.fixtures & {"teacher", "make_teacher"})
+
+    @property
+    def title(self) -> str:
+        """The first line of its docstring."""
+        return (parse_docstring(inspect.getdoc(self.build) or "").short_description or self.name).rstrip(".")
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, *, papers: Sequence[Paper], trains: Trains = "student") -> Callable[[T], T]:
+    """Register a method or a recipe under its command-line name.
+
+    Args:
+        name: Kebab case.
+        papers: The papers it comes from, at least one.
+        trains: Which network it trains and returns.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+
+    def decorate(build: T) -> T:
+        known = _entries.get(name)
+        if known is not None and known.build is not build:
+            raise ValueError(f"A method named {name!r} is already registered: {known.build}")
+        _entries[name] = Entry(name=name, build=build, papers=tuple(papers), trains=trains)
+        return build
+
+    return decorate
+
+
+def names() -> list[str]:
+    """Return the names of all methods, built-in and from installed packages."""
+    _load()
+    return list(_entries)
+
+
+def entries() -> Iterator[Entry]:
+    """Iterate over all methods in the order of registration."""
+    _load()
+    yield from _entries.values()
+
+
+def get(name: str) -> Entry:
+    """Return a method by its name, or by an import path `package.module:Class`.
+
+    Raises:
+        UserError: If there is none, with the nearest names.
+    """
+    _load()
+    if ":" in name:
+        return _imported(name)
+    if name not in _entries:
+        raise unknown("method", name, _entries)
+    return _entries[name]
+
+
+def cite(method_names: Sequence[str]) -> str:
+    """Return the BibTeX of the papers behind the methods, each once."""
+    papers = {paper.key: paper for name in method_names for paper in get(name).papers}
+    return "\n\n".join(paper.bibtex for paper in papers.values())
+
+
+def _imported(path: str) -> Entry:
+    module, _, attribute = path.partition(":")
+    try:
+        build = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"The method {path!r} cannot be imported: {error}. Write it package.module:Class.") from error
+    known = next((entry for entry in _entries.values() if entry.build is build), None)
+    return known or Entry(name=path, build=build, papers=())
+
+
+def _load() -> None:
+    importlib.import_module("tutelage.methods")
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()

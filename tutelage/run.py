@@ -1,0 +1,231 @@
+"""A run: stages that are done once, training that is resumed, and the folder that holds both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from tutelage import checkpoint, fingerprint
+from tutelage.console import Reporter, Silent
+from tutelage.data.metrics import reliability
+from tutelage.data.sources import Data
+from tutelage.driver import Driver, State, Stop
+from tutelage.evaluation import Scores, collect, predictions_of, score
+from tutelage.features import evaluating
+from tutelage.files import write_json
+from tutelage.method import Method
+from tutelage.models.normalization import Normalized
+from tutelage.models.saving import save_network
+from tutelage.models.weights import load_weights
+from tutelage.training import Training
+
+T = TypeVar("T")
+Keep = Literal["best", "last"]
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a training stage left behind, beside its weights.
+
+    Attributes:
+        name: Name of the stage.
+        epochs: Epochs trained.
+        best_epoch: Epoch of the highest validation accuracy, counted from one; 0 without validation data.
+        seconds: Time that training took.
+        images_per_second: Training samples per second, validation included.
+        history: Metrics, one value an epoch.
+        scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
+        reliability: Of the kept weights on the test set: confidence, accuracy and count per bin.
+    """
+
+    name: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    history: dict[str, list[float]]
+    scores: dict[Keep, dict[str, float]]
+    reliability: dict[str, list[float]]
+
+
+class Run:
+    """One seeded piece of work in a folder of its own. Recipes are functions over it.
+
+    Args:
+        folder: Where everything goes.
+        training: The settings of every training stage.
+        seed: Seed from which each stage derives its own, by name.
+        reporter: Told how the work goes.
+        title: What to call the run while it is shown.
+
+    Attributes:
+        fitted: What the training stages left, in the order in which they were asked for.
+        notes: Facts that a recipe wants in the report, by name.
+    """
+
+    def __init__(
+        self, folder: Path, training: Training, *, seed: int = 0, reporter: Reporter | None = None, title: str = ""
+    ) -> None:
+        self.folder, self.training, self.seed = Path(folder), training, seed
+        self.reporter, self.title = reporter or Silent(), title
+        self.fitted: list[Fitted] = []
+        self.notes: dict[str, Any] = {}
+
+    def seed_of(self, name: str) -> int:
+        """Return the seed of a named piece of work."""
+        return fingerprint.seed_of(self.seed, name)
+
+    def stage(self, name: str, make: Callable[[], T], **identity: Any) -> T:
+        """Make an artefact once; later calls, in this process or another, return what was stored.
+
+        Args:
+            name: Name of the stage, and of its folder.
+            make: Makes it: tensors and plain values, in dictionaries, lists or tuples. It is seeded by the name.
+            **identity: Whatever the artefact depends on; plain values.
+
+        Raises:
+            UserError: If the stored artefact was made from something else.
+        """
+        folder = self.folder / name
+        self._claim(folder, {"seed": self.seed, **identity})
+        file = folder / "artefact.pt"
+        if not file.exists():
+            checkpoint.seed_everything(self.seed_of(name))
+            checkpoint.save(file, {"artefact": make()})
+        artefact: T = checkpoint.load(file)["artefact"]
+        return artefact
+
+    def fit(
+        self,
+        name: str,
+        method: Method,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        keep: Keep | None = None,
+    ) -> nn.Module:
+        """Train a method as a stage, resumable in its middle, and return the exported network in eval mode.
+
+        Args:
+            name: Name of the stage, and of its folder.
+            method: The method, freshly made.
+            data: The data.
+            epochs: Length of the schedule; the settings' by default.
+            stop: When to end before that.
+            keep: Which weights to return; the settings' choice by default.
+
+        Raises:
+            UserError: If the folder holds a different stage.
+            Interrupted: If a signal came; everything is saved.
+        """
+        folder, keep = self.folder / name, keep or self.training.keep
+        self._claim(folder, self._identity(method, data, epochs, stop, keep))
+        if not (folder / "result.json").exists():
+            driver = Driver(self.training, seed=self.seed_of(name), reporter=self.reporter)
+            title = f"{self.title} {name}".strip()
+            file = folder / "checkpoint.pt"
+            state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
+            self._finish(folder, name, method, data, state, keep)
+            file.unlink(missing_ok=True)
+        network = method.export()
+        load_weights(network, folder / "student.safetensors")
+        self.fitted.append(Fitted(**json.loads((folder / "result.json").read_text())))
+        return network.eval()
+
+    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
+        """Return a network's scores on a split, measured once as a stage."""
+
+        def measure() -> dict[str, float]:
+            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+            return asdict(score(logits, targets))
+
+        weights = fingerprint.of_tensors(network.state_dict())
+        return Scores(**self.stage(name, measure, weights=weights, data=data.fingerprint, split=split))
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts for the report, such as the accuracy of a teacher that a recipe made."""
+        self.notes |= facts
+
+    def _identity(
+        self, method: Method, data: Data, epochs: int | None, stop: Stop | None, keep: Keep
+    ) -> dict[str, Any]:
+        training = asdict(self.training)
+        for convenience in ("checkpoint_seconds", "log_every", "workers", "keep"):
+            training.pop(convenience)
+        return {
+            "seed": self.seed,
+            "epochs": epochs or self.training.epochs,
+            "stop": asdict(stop or Stop()),
+            "keep": keep,
+            "training": training,
+            "data": data.fingerprint,
+            "augmentation": str(data.augmentation),
+            **fingerprint.of_method(method),
+        }
+
+    def _claim(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        file = folder / "fingerprint.json"
+        fingerprint.check(file, identity)
+        if not file.exists():
+            write_json(file, identity)
+
+    def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, keep: Keep) -> None:
+        method.to("cpu")
+        states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
+        states["best"] = state.best or states["last"]
+        order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
+        scores: dict[Keep, dict[str, float]] = {}
+        kept = None
+        for which in order:
+            checkpoint.load_student_state(method, states[which])
+            scores[which], kept = self._score(method, data)
+        self._save(folder, method.export(), data)
+        result = Fitted(
+            name=name,
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            seconds=state.seconds,
+            images_per_second=state.samples / max(state.seconds, 1e-9),
+            history=state.history,
+            scores=scores,
+            reliability=_reliability(*kept) if kept else {},
+        )
+        write_json(folder / "result.json", asdict(result))
+
+    def _save(self, folder: Path, network: nn.Module, data: Data) -> None:
+        save_network(
+            folder,
+            network,
+            spec=network.spec if isinstance(network, Normalized) else None,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            class_names=data.class_names,
+            input_size=data.image_size,
+        )
+
+    def _score(self, method: Method, data: Data) -> tuple[dict[str, float], tuple[Tensor, Tensor] | None]:
+        """Score every prediction of a method on the validation and test data, in float32."""
+        found: dict[str, float] = {}
+        deployed = None
+        for split in ("validation", "test"):
+            if getattr(data, split) is None:
+                continue
+            with evaluating(method):
+                logits, targets = collect(method, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+            for position, (name, prediction) in enumerate(logits.items()):
+                suffix = f"/{name}" if position else ""
+                found |= {key + suffix: value for key, value in score(prediction, targets).named(split).items()}
+            deployed = (next(iter(logits.values())), targets)
+        return found, deployed
+
+
+def _reliability(logits: Tensor, targets: Tensor) -> dict[str, list[float]]:
+    confidence, right, count = reliability(logits, targets)
+    return {"confidence": confidence.tolist(), "accuracy": right.tolist(), "count": count.tolist()}

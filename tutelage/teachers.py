@@ -1,0 +1,218 @@
+"""Teachers: whatever answers a batch. Frozen, always in eval mode, never in a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch, Output
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+
+
+class Teacher(nn.Module):
+    """Answers a batch. It stays in eval mode whatever its parent does, and its answers carry no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
+        return super().train(False)
+
+    def forward(self, batch: Batch) -> Output:
+        """Return what the teacher says about the batch."""
+        raise TypeError(f"{type(self).__name__} must define forward(batch) -> Output")
+
+
+class FrozenTeacher(Teacher):
+    """A trained network whose parameters and buffers never change.
+
+    Args:
+        model: The network; it is frozen in place.
+        layers: Names of the layers to read, as in `FeatureExtractor`.
+        example: Inputs from which the layers' shapes are known at once.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
+        super().__init__()
+        self.extractor = FeatureExtractor(model, layers, example=example).requires_grad_(False).eval()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for methods that use its classifier or let gradients flow through it."""
+        return self.extractor.model
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shape of each layer that is read, on the example."""
+        return self.extractor.shapes
+
+    def reading(self, layers: Sequence[str], *, example: Any = None) -> FrozenTeacher:
+        """Return a teacher on the same network that reads these layers."""
+        return FrozenTeacher(self.network, layers, example=example)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Output:
+        """Return the network's logits and features."""
+        output: Output = self.extractor(batch.inputs)
+        return output
+
+
+class EnsembleTeacher(Teacher):
+    r"""Several teachers as one: `logits` are the log of the mean probability, `members` the single logits.
+
+    $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$, in log-space.
+
+    Args:
+        teachers: The members, at least one.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        if not teachers:
+            raise UserError("An ensemble needs at least one teacher.")
+        self.teachers = nn.ModuleList(teachers)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Output:
+        """Return the log of the mean probability `[batch, class]` and the members `[member, batch, class]`."""
+        members = torch.stack([teacher(batch).logits.float() for teacher in self.teachers])
+        logits = members.log_softmax(-1).logsumexp(0) - math.log(len(members))
+        return Output(logits=logits, members=members)
+
+
+class NoisyTeacher(Teacher):
+    r"""A teacher whose logits are disturbed: $z' = z \odot (1 + \sigma \xi)$, $\xi \sim N(0, 1)$.
+
+    Args:
+        teacher: The teacher to disturb.
+        std: Standard deviation $\sigma$ of the relative noise.
+    """
+
+    def __init__(self, teacher: Teacher, *, std: float) -> None:
+        super().__init__()
+        self.teacher, self.std = teacher, std
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Output:
+        """Return the teacher's output with disturbed logits."""
+        output: Output = self.teacher(batch)
+        return replace(output, logits=output.logits * (1 + self.std * torch.randn_like(output.logits)))
+
+
+class ShuffledTeacher(Teacher):
+    """A control: each sample gets the answer that the teacher gave to another sample of the batch.
+
+    Whatever a student still gains from it has nothing to do with what the teacher knows about the sample.
+
+    Args:
+        teacher: The teacher whose answers are shuffled.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Output:
+        """Return the teacher's logits in a random order."""
+        output: Output = self.teacher(batch)
+        order = torch.randperm(len(output.logits), device=output.logits.device)
+        return Output(logits=output.logits[order])
+
+
+class UniformTeacher(Teacher):
+    """A control: a teacher that knows nothing and says so, with zero for every logit.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, batch: Batch) -> Output:
+        """Return zeros, `[batch, class]`."""
+        return Output(logits=torch.zeros(len(batch), self.num_classes, device=batch.labels.device))
+
+
+class VirtualTeacher(Teacher):
+    r"""The hand-made teacher of Tf-KD (eq. 8): right with probability $a$, equally wrong everywhere else.
+
+    $p^d(k) = a$ for the label and $(1 - a) / (K - 1)$ for every other class, which sums to one.
+
+    Args:
+        num_classes: Number of classes $K$, at least two.
+        confidence: Probability $a$ of the label, between $1/K$ and 1.
+        softening: What a temperature is applied to. `"log-probability"` returns $\log p^d$ as logits, so that
+            temperature $\tau$ gives $p^{1/\tau} / Z$; `"probability"` returns $p^d$ itself as logits, as the
+            authors' code does.
+
+    Raises:
+        UserError: If the confidence is not a probability above chance, or one class is too few.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        confidence: float = 0.99,
+        softening: Literal["log-probability", "probability"] = "log-probability",
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise UserError(f"A virtual teacher needs two classes or more, not {num_classes}.")
+        if not 1 / num_classes <= confidence <= 1:
+            raise UserError(
+                f"confidence={confidence} is no probability of the label between chance, 1/{num_classes}, and 1."
+            )
+        self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
+
+    def forward(self, batch: Batch) -> Output:
+        """Return the virtual logits, `[batch, class]`."""
+        label = batch.labels
+        other = (1 - self.confidence) / (self.num_classes - 1)
+        high, low = self.confidence, other
+        if self.softening == "log-probability":
+            # The smallest normal float keeps a = 1, a one-hot teacher, finite.
+            high, low = math.log(high), math.log(max(low, torch.finfo(torch.float32).tiny))
+        logits = torch.full((len(label), self.num_classes), low, device=label.device)
+        return Output(logits=logits.scatter(1, label[:, None], high))
+
+
+class RecordedTeacher(Teacher):
+    """A teacher whose answers travel with the data, for the very views that the student sees."""
+
+    def forward(self, batch: Batch) -> Output:
+        """Return the recorded output of the batch."""
+        if batch.teacher is None:
+            raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
+        return batch.teacher
+
+
+class BlackBoxTeacher(Teacher):
+    """A teacher behind a query: only logits leave it, and each sample asked for is counted.
+
+    Args:
+        query: Function from inputs to logits `[batch, class]`.
+    """
+
+    def __init__(self, query: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.query, self.queries = query, 0
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Output:
+        """Ask the box about the batch."""
+        self.queries += len(batch)
+        return Output(logits=self.query(batch.inputs).detach())

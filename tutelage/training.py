@@ -1,0 +1,108 @@
+"""The settings of a training run, and what follows from them: the optimizer and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tutelage.errors import UserError
+from tutelage.method import OptimizerSpec
+
+Switch = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is trained. The defaults suit small images.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples in a batch.
+        lr: Peak learning rate.
+        momentum: Momentum of SGD.
+        nesterov: Whether SGD looks ahead.
+        weight_decay: Coupled weight decay, on every parameter.
+        optimizer: `sgd` or `adamw`.
+        schedule: Course of the learning rate after the warm-up: `cosine` to zero, `steps`, or `constant`.
+        milestones: For `steps`: the shares of the run after which the learning rate falls.
+        gamma: For `steps`: the factor by which it falls.
+        warmup_epochs: Epochs over which the learning rate rises from zero, batch by batch.
+        clip_norm: Largest gradient norm; none by default.
+        keep: Which weights a run leaves: those of the best validation epoch, or the last.
+        precision: `auto` takes bf16 where the hardware multiplies it natively, else float32.
+        channels_last: Memory format of images and convolutions; `auto` is on.
+        compile: Whether to compile the networks; `auto` does so where it pays back.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        devices: How many of them.
+        workers: Processes that decode images, for data that do not stay in memory.
+        checkpoint_seconds: Longest time between two checkpoints.
+        log_every: Batches between two readings of the losses.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    milestones: Sequence[float] = (0.3, 0.6, 0.8)
+    gamma: float = 0.2
+    warmup_epochs: float = 1.0
+    clip_norm: float | None = None
+    keep: Literal["best", "last"] = "best"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 2
+    checkpoint_seconds: float = 60.0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "lr", "devices", "log_every")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above zero.")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+            raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
+
+    def lr_factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
+        """Return the factor on the peak learning rate for the batch number `step`, counted from zero."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if warmup and total_steps > warmup and step < warmup:
+            return (step + 1) / warmup
+        fraction = step / total_steps
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * fraction)) / 2
+        if self.schedule == "steps":
+            return self.gamma ** sum(fraction >= milestone for milestone in self.milestones)
+        return 1.0
+
+    def build_optimizer(self, spec: OptimizerSpec) -> Optimizer:
+        """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`."""
+        optimizer = spec.build(spec.params) if spec.build else self._default(spec.params)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"] = group["lr"] * spec.lr_scale
+            group["weight_decay"] = group.get("weight_decay", 0.0) * spec.weight_decay_scale
+        return optimizer
+
+    def _default(self, params: Iterable[nn.Parameter]) -> Optimizer:
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.SGD(
+            params,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
