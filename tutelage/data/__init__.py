@@ -1,0 +1,27 @@
+"""Data: sources, augmentation as recorded views, loaders that resume, metrics."""
+
+from tutelage.data.as_data import as_data
+from tutelage.data.augment import Augmentation
+from tutelage.data.dataset import Data
+from tutelage.data.foreign import ForeignImages, ForeignLoader
+from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
+from tutelage.data.samplers import BatchSampler, ShuffledBatches
+from tutelage.data.sources import load_data
+
+__all__ = [
+    "Augmentation",
+    "BatchSampler",
+    "Data",
+    "ForeignImages",
+    "ForeignLoader",
+    "Loader",
+    "ResidentImages",
+    "ResidentLoader",
+    "ShuffledBatches",
+    "StreamedImages",
+    "StreamedLoader",
+    "as_data",
+    "load_data",
+    "make_loader",
+]

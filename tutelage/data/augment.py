@@ -1,0 +1,128 @@
+"""What is done to a batch of images, as data: a text, the drawn parameters, the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Generator, Tensor
+
+from tutelage.data.transforms import Crop, Cutout, Flip, ResizedCrop, Rotate, Transform
+from tutelage.errors import UserError, unknown
+
+_NONE = "none"
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Transforms in the order in which they are applied; `Augmentation()` leaves images as they are."""
+
+    transforms: tuple[Transform, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Augmentation:
+        """Read an augmentation such as `"crop:4,flip,rotate:15"`.
+
+        Args:
+            text: Transforms in order, separated by commas; a transform's numbers follow it after colons. `"none"` is
+                the empty augmentation.
+
+        Raises:
+            UserError: If a transform does not exist or its numbers make no sense.
+        """
+        parts = [part.strip() for part in text.split(",")]
+        return cls() if parts in ([_NONE], [""]) else cls(tuple(_transform(part) for part in parts))
+
+    @property
+    def width(self) -> int:
+        """How many numbers describe what happens to one image."""
+        return sum(transform.width for transform in self.transforms)
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw what happens to `n` images.
+
+        Args:
+            generator: A CPU generator; its state decides.
+            n: The number of images.
+            size: Their height and width in pixels.
+
+        Returns:
+            float32 `[n, width]`, on the CPU.
+        """
+        drawn = [transform.sample(generator, n, size) for transform in self.transforms]
+        return torch.cat(drawn, dim=1) if drawn else torch.empty(n, 0)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Return the images as the parameters say: bit-identical each time, whatever else is in the batch.
+
+        Args:
+            images: `[batch, channel, height, width]`, uint8 or float.
+            parameters: `[batch, width]` from `sample`, on any device.
+
+        Raises:
+            UserError: If the parameters were drawn by another augmentation.
+        """
+        if parameters.shape != (images.shape[0], self.width):
+            raise UserError(
+                f"The view parameters have shape {list(parameters.shape)}, but {str(self)!r} on {images.shape[0]} "
+                f"images takes {[images.shape[0], self.width]}: use the augmentation that drew them."
+            )
+        parameters = parameters.to(images.device, non_blocking=True)
+        ends = list(accumulate(transform.width for transform in self.transforms))
+        for transform, end in zip(self.transforms, ends):
+            images = transform.apply(images, parameters[:, end - transform.width : end])
+        return images
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.transforms)) or _NONE
+
+    def __bool__(self) -> bool:
+        return bool(self.transforms)
+
+
+def _resized_crop(*numbers: float) -> ResizedCrop:
+    match numbers:
+        case ():
+            return ResizedCrop()
+        case (low,):
+            return ResizedCrop((low, 1.0))
+        case (low, high):
+            return ResizedCrop((low, high))
+        case (low, high, flat, wide):
+            return ResizedCrop((low, high), (flat, wide))
+    raise TypeError("resized-crop takes 0, 1, 2 or 4 numbers")
+
+
+def _whole(make: Callable[[int], Transform]) -> Callable[..., Transform]:
+    def checked(*numbers: float) -> Transform:
+        if any(number != int(number) for number in numbers):
+            raise TypeError("pixels are whole numbers")
+        return make(*map(int, numbers))
+
+    return checked
+
+
+_TRANSFORMS: Mapping[str, Callable[..., Transform]] = {
+    "crop": _whole(Crop),
+    "flip": Flip,
+    "rotate": Rotate,
+    "resized-crop": _resized_crop,
+    "cutout": _whole(Cutout),
+}
+
+
+def _transform(text: str) -> Transform:
+    name, *numbers = text.split(":")
+    if name not in _TRANSFORMS:
+        raise unknown("augmentation", name, [*_TRANSFORMS, _NONE])
+    try:
+        return _TRANSFORMS[name](*map(float, numbers))
+    except UserError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"The augmentation {text!r} cannot be read. Write for example crop:4, flip, rotate:15, "
+            f"resized-crop:0.2:1 (smallest and largest area) or cutout:8."
+        ) from error

@@ -1,0 +1,136 @@
+"""From encoded images to uint8 pixels of one size."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import Progress
+
+from tutelage.errors import UserError
+
+# Above this side, images that no one gave a size are brought to the usual size of pretrained networks.
+_LARGEST_NATIVE, _USUAL = 256, 224
+_PROBES = 64
+_PATIENCE_SECONDS = 2.0
+_GREY = ("1", "L", "LA")
+
+
+def read_image(cell: Any, where: str) -> Image.Image:
+    """Open one image.
+
+    Args:
+        cell: What a Hugging Face dataset holds: a mapping with encoded `bytes`, or with a `path`.
+        where: The place to name when the image cannot be read, such as `"row 7 of split 'train'"`.
+
+    Raises:
+        UserError: If the image is absent, damaged, or has more than 8 bits per channel.
+    """
+    cell = cell or {}
+    place = where if cell.get("bytes") is not None or not cell.get("path") else f"{cell['path']} ({where})"
+    image: Image.Image
+    try:
+        if cell.get("bytes") is not None:
+            image = Image.open(BytesIO(cell["bytes"]))
+        elif cell.get("path"):
+            image = Image.open(cell["path"])
+        else:
+            raise UserError(f"There is no image at {place}: remove the row, or name the image column with ,image=.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"The image at {place} has more than 8 bits per channel: convert the images to 8 bits.")
+    return image
+
+
+def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image as uint8 `[channels, height, width]`: shorter side resized to fit, then the centre cut out.
+
+    Args:
+        image: The opened image.
+        channels: 1 for grey, 3 for colour.
+        size: Height and width in pixels.
+    """
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    image = image.convert("L" if channels == 1 else "RGB")
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def probe(read: Callable[[int], Image.Image], length: int, image_size: int | None) -> tuple[int, tuple[int, int]]:
+    """Look at some images and decide on channels and size for all.
+
+    Args:
+        read: Opens the image at a position.
+        length: How many images there are.
+        image_size: The side in pixels that was asked for; None keeps a common small size.
+
+    Returns:
+        The number of channels (1 if all probed images are grey, else 3), and height and width in pixels.
+
+    Raises:
+        UserError: If the size asked for is below 1.
+    """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
+    images = [read(int(position)) for position in np.unique(np.linspace(0, length - 1, _PROBES).round())]
+    channels = 1 if all(image.mode in _GREY for image in images) else 3
+    if image_size is not None:
+        return channels, (image_size, image_size)
+    sizes = {(image.height, image.width) for image in images}
+    size = sizes.pop()
+    return channels, size if not sizes and max(size) <= _LARGEST_NATIVE else (_USUAL, _USUAL)
+
+
+def decode_all(
+    read: Callable[[int], NDArray[np.uint8]], shape: tuple[int, int, int, int], what: str
+) -> NDArray[np.uint8]:
+    """Decode all images into one array, with a progress bar when it takes long.
+
+    Args:
+        read: Returns the pixels `[channels, height, width]` at a position.
+        shape: `(images, channels, height, width)`.
+        what: Named in the progress bar.
+    """
+    pixels = np.empty(shape, dtype=np.uint8)
+
+    def decode(start: int) -> int:
+        stop = min(start + 256, shape[0])
+        for position in range(start, stop):
+            pixels[position] = read(position)
+        return stop - start
+
+    # PIL frees the interpreter while it decodes, so threads help.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        _watch(pool.map(decode, range(0, shape[0], 256)), shape[0], what)
+    return pixels
+
+
+def _watch(steps: Iterable[int], total: int, what: str) -> None:
+    """Run through the steps; show how far they are once it has taken longer than a moment."""
+    console, began, done = Console(stderr=True), time.monotonic(), 0
+    with Progress(console=console, transient=True, disable=not console.is_terminal, auto_refresh=False) as progress:
+        task = progress.add_task(f"Decoding {what}", total=total, visible=False)
+        for step in steps:
+            done += step
+            late = time.monotonic() - began > _PATIENCE_SECONDS
+            progress.update(task, completed=done, visible=late, refresh=late)

@@ -1,0 +1,125 @@
+"""Opening what `datasets` can open: a folder of Parquet, a saved dataset, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.data.tables import quiet
+from tutelage.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+_TABLE_SUFFIXES = frozenset({".parquet", ".arrow", ".tar"})
+
+
+def holds_tables(path: Path) -> bool:
+    """Return whether a path is a table file, or a folder that has one at the top or one level below."""
+    if path.is_file():
+        return path.suffix in _TABLE_SUFFIXES
+    return any(
+        file.suffix in _TABLE_SUFFIXES for pattern in ("*.*", "*/*.*") for file in path.glob(pattern) if file.is_file()
+    )
+
+
+def file_states(path: Path) -> list[tuple[str, int, int]]:
+    """Return relative path, size in bytes and time of change in nanoseconds of all files under a path.
+
+    Args:
+        path: A file or a folder.
+    """
+    return sorted(_walk(path, path if path.is_dir() else path.parent))
+
+
+def open_path(path: Path) -> Mapping[str, datasets.Dataset]:
+    """Open a local file or folder of tables; nothing is written next to it.
+
+    Args:
+        path: A Parquet file, a folder of Parquet, or what `Dataset.save_to_disk` wrote.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    import datasets
+
+    try:
+        with quiet():
+            if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+                return _as_mapping(datasets.load_from_disk(str(path)))
+            if path.is_file():
+                return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=_cache_dir()))
+            return _as_mapping(datasets.load_dataset(str(path), cache_dir=_cache_dir()))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{path} cannot be read as a dataset ({_line(error)}): is it a folder of Parquet?") from error
+
+
+def open_hub(name: str) -> Mapping[str, datasets.Dataset]:
+    """Open a dataset of the Hugging Face hub, downloading it when it is not there yet.
+
+    Args:
+        name: `owner/name`.
+
+    Raises:
+        UserError: If it does not exist or cannot be reached.
+    """
+    import datasets
+
+    try:
+        with quiet():
+            return _as_mapping(datasets.load_dataset(name, cache_dir=_cache_dir()))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"{name} could not be had from the Hugging Face hub ({_line(error)}): check the name and the network, or "
+            "download it elsewhere and give the local folder instead of the name."
+        ) from error
+
+
+def hub_states(loaded: Mapping[str, datasets.Dataset]) -> list[tuple[str, int]]:
+    """Return what stands for the content of a hub dataset: its revision's files in the cache, and their sizes.
+
+    Args:
+        loaded: What `open_hub` returned.
+    """
+    files = [Path(file["filename"]) for rows in loaded.values() for file in rows.cache_files]
+    # The folders above the file name dataset, configuration, version and revision.
+    return sorted(("/".join(file.parts[-5:]), file.stat().st_size) for file in files)
+
+
+def _as_mapping(loaded: Any) -> Mapping[str, datasets.Dataset]:
+    return loaded if isinstance(loaded, Mapping) else {"train": loaded}
+
+
+def _cache_dir() -> str | None:
+    """Return None for the usual cache, or a folder that goes away with this process when that can't be written."""
+    from datasets import config
+
+    usual = Path(config.HF_DATASETS_CACHE)
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        if os.access(usual, os.W_OK):
+            return None
+    except OSError:
+        pass
+    scratch = tempfile.mkdtemp(prefix="tutelage-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
+
+
+def _walk(path: Path, root: Path) -> Iterator[tuple[str, int, int]]:
+    if path.is_file():
+        state = path.stat()
+        yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
+    elif path.is_dir():
+        for child in path.iterdir():
+            if not child.name.startswith("."):
+                yield from _walk(child, root)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

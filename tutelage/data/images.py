@@ -1,0 +1,144 @@
+"""Images with class indices: resident in memory, or decoded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tutelage.data.decode import decode_all, read_image, to_pixels
+from tutelage.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def as_inputs(images: Tensor, *, channels_last: bool = False) -> Tensor:
+    """Return images as a network takes them: uint8 divided by 255; floats as they are, in float32.
+
+    Args:
+        images: `[batch, channel, height, width]`.
+        channels_last: Whether to lay the channels innermost in memory.
+    """
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images.float() if images.is_floating_point() else images.float().div_(255)
+
+
+class ResidentImages(Dataset[tuple[Tensor, int]]):
+    """All images of a split as one uint8 tensor: the fast way for small images.
+
+    Args:
+        images: uint8 `[sample, channel, height, width]`.
+        targets: Class indices, int64 `[sample]`.
+
+    Raises:
+        UserError: If the shapes or dtypes are others.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise UserError(
+                f"Images are {images.dtype} {list(images.shape)}: give uint8 [sample, channel, height, width]."
+            )
+        if targets.shape != images.shape[:1]:
+            raise UserError(f"Targets {list(targets.shape)} for {len(images)} images: give one class index for each.")
+        self.images, self.targets = images, targets.long()
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.targets[index])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return the images at `indices` as one uint8 batch, on the device of the images."""
+        return self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ResidentImages:
+        """Return the samples at `indices` as a dataset of their own."""
+        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.images.device)
+        return ResidentImages(self.images.index_select(0, chosen), self.targets.index_select(0, chosen))
+
+    def to(self, device: torch.device | str) -> ResidentImages:
+        """Return the same samples on another device."""
+        return ResidentImages(self.images.to(device), self.targets.to(device))
+
+
+class StreamedImages(Dataset[tuple[Tensor, int]]):
+    """Images that are decoded when they are asked for, all brought to one size.
+
+    Args:
+        rows: A Hugging Face dataset whose image column is not decoded (`Image(decode=False)`).
+        targets: Class indices, int64 `[sample]`.
+        image: The name of the image column.
+        split: The split's name, for messages.
+        channels: 1 for grey, 3 for colour.
+        size: Height and width in pixels.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        targets: Tensor,
+        *,
+        image: str,
+        split: str,
+        channels: int,
+        size: tuple[int, int],
+    ) -> None:
+        self._rows, self._image, self._split = rows, image, split
+        self.targets, self.channels, self.size = targets, channels, size
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.pixels(index).copy()), int(self.targets[index])
+
+    def read(self, index: int) -> Image.Image:
+        """Open the image at a position, as it is in the source."""
+        return read_image(self._rows[index][self._image], f"row {index} of split {self._split!r}")
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return the image at a position as uint8 `[channel, height, width]`."""
+        return to_pixels(self.read(index), channels=self.channels, size=self.size)
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> StreamedImages:
+        """Return the samples at `indices` as a dataset of their own."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return StreamedImages(
+            self._rows.select(chosen),
+            self.targets[torch.from_numpy(chosen)],
+            image=self._image,
+            split=self._split,
+            channels=self.channels,
+            size=self.size,
+        )
+
+    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the images at `indices` as one uint8 batch, and their targets."""
+        shape = (len(indices), self.channels, *self.size)
+        pixels = np.stack([self.pixels(index) for index in indices]) if indices else np.empty(shape, dtype=np.uint8)
+        return torch.from_numpy(pixels), self.targets[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def resident(self) -> ResidentImages:
+        """Decode all images into memory."""
+        pixels = decode_all(self.pixels, (len(self), self.channels, *self.size), f"{self._split} images")
+        return ResidentImages(torch.from_numpy(pixels), self.targets)

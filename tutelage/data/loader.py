@@ -1,0 +1,210 @@
+"""Loaders: the batches of an epoch, the same whether the run started there or resumed in its middle."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tutelage.batch import Batch
+from tutelage.data.augment import Augmentation
+from tutelage.data.foreign import ForeignImages, ForeignLoader
+from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
+from tutelage.data.plan import FOREIGN, Plan, PlannedBatch
+from tutelage.data.samplers import BatchSampler, ShuffledBatches
+from tutelage.data.seeding import seeded
+from tutelage.errors import UserError
+
+Device = torch.device | str
+Images = ResidentImages | StreamedImages | ForeignImages
+_MOST_WORKERS = 8
+_NO_AUGMENTATION = Augmentation()
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """What the driver reads batches from."""
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` from batch `start` on, from (seed, number) alone."""
+
+
+class ResidentLoader:
+    """Batches of images that live in memory: gathered and augmented as uint8 on the device, then made float.
+
+    Args:
+        dataset: The images; they are moved to the device once.
+        plan: The batches.
+        device: Where the batches are made.
+        channels_last: Whether inputs have the channels innermost in memory.
+    """
+
+    def __init__(
+        self, dataset: ResidentImages, plan: Plan, *, device: Device = "cpu", channels_last: bool = False
+    ) -> None:
+        self._dataset, self._plan, self._channels_last = dataset.to(device), plan, channels_last
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` from batch `start` on."""
+        targets = self._dataset.targets
+        for planned in self._plan.epoch(number, start):
+            indices = planned.indices.to(targets.device, non_blocking=True)
+            images, extras = self._plan.augmented(self._dataset.gather(indices), planned)
+            inputs = as_inputs(images, channels_last=self._channels_last)
+            yield Batch(inputs=inputs, targets=targets.index_select(0, indices), indices=indices, extras=extras)
+
+
+class StreamedLoader:
+    """Batches of images that are read when they are needed, by worker processes; augmented on the device.
+
+    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing.
+
+    Args:
+        dataset: The images.
+        plan: The batches.
+        device: Where the batches go.
+        channels_last: Whether inputs have the channels innermost in memory.
+        workers: Processes that read ahead; 0 reads in this one.
+    """
+
+    def __init__(
+        self,
+        dataset: StreamedImages | ForeignImages,
+        plan: Plan,
+        *,
+        device: Device = "cpu",
+        channels_last: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self._plan, self._device, self._channels_last = plan, torch.device(device), channels_last
+        self._queue = _Queue(plan)
+        self._reader: DataLoader[Any] = DataLoader(
+            _Reader(dataset),
+            batch_size=None,
+            sampler=self._queue,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._device.type == "cuda",
+            # Its own, or each epoch would draw from the global one.
+            generator=Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` from batch `start` on; the epoch before must be over or given up."""
+        planned_batches = self._queue.begin(number, start)
+        for read in self._reader:
+            if isinstance(read, UserError):
+                raise read
+            planned = planned_batches.popleft()
+            images, targets = (value.to(self._device, non_blocking=True) for value in read)
+            images, extras = self._plan.augmented(images, planned)
+            yield Batch(
+                inputs=as_inputs(images, channels_last=self._channels_last),
+                targets=targets,
+                indices=planned.indices.to(self._device, non_blocking=True),
+                extras=extras,
+            )
+
+
+class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
+    """Tells the reader what to read next; keeps what was planned until the reader delivers it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._position = plan, (0, 0)
+        self._planned: deque[PlannedBatch] = deque()
+
+    def begin(self, number: int, start: int) -> deque[PlannedBatch]:
+        self._position, self._planned = (number, start), deque()
+        return self._planned
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        (number, start), planned = self._position, self._planned
+        for batch in self._plan.epoch(number, start):
+            planned.append(batch)
+            yield (self._plan.seed, FOREIGN, number, batch.number, self._plan.rank), batch.indices.tolist()
+
+
+class _Reader(Dataset[Any]):
+    """Reads a batch at a time. A user's error travels as a value: torch would bury its message in a traceback."""
+
+    def __init__(self, dataset: StreamedImages | ForeignImages) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, request: tuple[tuple[int, ...], list[int]]) -> tuple[Tensor, Tensor] | UserError:
+        seeds, indices = request
+        try:
+            with seeded(*seeds):
+                return self._dataset.read_batch(indices)
+        except UserError as error:
+            return error
+
+
+def make_loader(
+    dataset: Images | DataLoader[Any],
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = False,
+    augmentation: Augmentation = _NO_AUGMENTATION,
+    drop_last: bool = False,
+    batch_sampler: BatchSampler | None = None,
+    device: Device = "cpu",
+    channels_last: bool = False,
+    workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """Return the loader that fits a dataset.
+
+    Args:
+        dataset: Resident, streamed or foreign images, or a user's own DataLoader, which is used as it is.
+        batch_size: Samples per batch, over all processes.
+        seed: Decides all chance.
+        shuffle: Whether each epoch has its own order.
+        augmentation: What is done to the images.
+        drop_last: Whether to leave out a last batch that is smaller.
+        batch_sampler: Decides the batches instead of `batch_size`, `shuffle` and `drop_last`.
+        device: Where the batches go.
+        channels_last: Whether inputs have the channels innermost in memory.
+        workers: Processes that read images; None takes the processors that there are for image files, and 0 for a
+            user's own dataset, which may not bear to be copied.
+        rank: Which process this is; it gets the samples `rank::world_size` of each batch.
+        world_size: How many processes share each batch.
+
+    Raises:
+        UserError: If there would be no batch, or a DataLoader is asked for another sampler.
+    """
+    if isinstance(dataset, DataLoader):
+        if batch_sampler is not None:
+            raise UserError("This method forms its own batches: pass the dataset instead of a DataLoader.")
+        return ForeignLoader(
+            dataset, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
+        )
+    plan = Plan(
+        sampler=batch_sampler
+        or ShuffledBatches(len(dataset), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
+        seed=seed,
+        augmentation=augmentation,
+        size=dataset.size,
+        rank=rank,
+        world_size=world_size,
+    )
+    if isinstance(dataset, ResidentImages):
+        return ResidentLoader(dataset, plan, device=device, channels_last=channels_last)
+    if workers is None:
+        workers = min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(dataset, StreamedImages) else 0
+    return StreamedLoader(dataset, plan, device=device, channels_last=channels_last, workers=workers)

@@ -1,0 +1,79 @@
+"""What the batches of an epoch hold, decided before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
+
+from tutelage.data.augment import Augmentation
+from tutelage.data.samplers import BatchSampler
+from tutelage.data.seeding import generator
+from tutelage.errors import UserError
+
+# Streams of random numbers that must not meet.
+ORDER, VIEW, FOREIGN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """One batch of one process.
+
+    Attributes:
+        number: Its position in the epoch.
+        indices: Position of each sample in the dataset, `[batch]`.
+        view: Parameters of the augmentation, `[batch, width]`; None without one.
+    """
+
+    number: int
+    indices: Tensor
+    view: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The batches of every epoch, each from (seed, epoch, batch) alone.
+
+    Attributes:
+        sampler: Decides which samples form a batch.
+        seed: All chance comes from it.
+        augmentation: What is done to the images.
+        size: The images' height and width in pixels.
+        rank: Which process this is.
+        world_size: How many processes share each batch.
+    """
+
+    sampler: BatchSampler
+    seed: int
+    augmentation: Augmentation
+    size: tuple[int, int]
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UserError(f"rank {self.rank} of {self.world_size} processes: ranks go from 0 to world_size - 1.")
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[PlannedBatch]:
+        """Yield the batches of epoch `number` from batch `start` on: the same ones as without the start."""
+        batches = enumerate(self.sampler.epoch(number, generator(self.seed, ORDER, number)))
+        mine = slice(self.rank, None, self.world_size)
+        for position, indices in islice(batches, start, None):
+            view = None
+            if self.augmentation:
+                # For the whole batch, so that the views do not depend on the number of processes.
+                chance = generator(self.seed, VIEW, number, position)
+                view = self.augmentation.sample(chance, len(indices), self.size)[mine]
+            yield PlannedBatch(position, indices[mine], view)
+
+    def augmented(self, images: Tensor, planned: PlannedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the images as planned, and the view parameters, on the images' device, as a batch's extras."""
+        if planned.view is None:
+            return images, {}
+        view = planned.view.to(images.device, non_blocking=True)
+        return self.augmentation.apply(images, view), {"view": view}

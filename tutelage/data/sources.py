@@ -1,0 +1,126 @@
+"""Where data come from: a name, a folder, the Hugging Face hub, or a Python user's own objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tutelage.data.augment import Augmentation
+from tutelage.data.cache import Decoded, content_digest, key_of, recall, store
+from tutelage.data.dataset import Data, Images, assemble
+from tutelage.data.folders import scan_folder
+from tutelage.data.hub import file_states, holds_tables, hub_states, open_hub, open_path
+from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.spec import DIGITS, Spec, parse_spec
+from tutelage.data.tables import as_streamed, as_tables
+from tutelage.errors import UserError
+
+_AUGMENTATIONS = {
+    "cifar10": "crop:4,flip",
+    "cifar100": "crop:4,flip",
+    "fashion-mnist": "crop:2,flip",
+    DIGITS: "crop:1",
+}
+_SMALL = 64
+_TEST_FRACTION, _DIGITS_TEST_FRACTION = 0.2, 1 / 3
+
+
+def load_data(
+    spec: str,
+    *,
+    validation: float = 0.1,
+    split_seed: int = 0,
+    subset: int | None = None,
+    image_size: int | None = None,
+    augment: str | None = None,
+    resident_limit_mib: int = 2048,
+) -> Data:
+    """Load a dataset of images with classes.
+
+    A missing test split is held out of the training images, the same for every seed.
+
+    Args:
+        spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of
+            Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
+            after commas, as in `data/cifar100,label=coarse_label,image=img`.
+        validation: The fraction of the training images to hold out when the source has no validation split; 0 for
+            none. Each class keeps its share.
+        split_seed: Decides which images are held out for validation, and which form the subset.
+        subset: How many training images to use, those held out for validation included; None for all.
+        image_size: The side in pixels to which images are resized and cut; None keeps small images as they are.
+        augment: What is done to training images, such as `"crop:4,flip"`, or `"none"`; None for what is usual.
+        resident_limit_mib: Up to this size the decoded images are kept in memory, in MiB; above, they are decoded
+            when they are needed.
+
+    Raises:
+        UserError: If the data do not exist, cannot be read, or do not make sense; the message says what to do.
+    """
+    where = parse_spec(spec)
+    augmentation = None if augment is None else Augmentation.parse(augment)
+    if image_size is not None and image_size < 1:
+        raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
+    if where.name == DIGITS and where.path is None and where.hub is None:
+        splits, class_names, digest = _digits(image_size)
+        test = _DIGITS_TEST_FRACTION
+    else:
+        splits, class_names, digest = _load(where, image_size, resident_limit_mib)
+        test = _TEST_FRACTION
+    return assemble(
+        splits,
+        name=where.name,
+        class_names=class_names,
+        augmentation=_usual(where.name, splits["train"].size) if augmentation is None else augmentation,
+        digest=digest,
+        validation=validation,
+        test=test,
+        split_seed=split_seed,
+        subset=subset,
+    )
+
+
+def _usual(name: str, size: tuple[int, int]) -> Augmentation:
+    small, large = "crop:4,flip", "resized-crop,flip"
+    return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(size) < _SMALL else large))
+
+
+def _digits(image_size: int | None) -> tuple[Mapping[str, Images], tuple[str, ...], str]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # Sixteen steps of grey, stretched over the bytes.
+    images = (torch.from_numpy(bunch.images)[:, None] * (255 / 16)).round().byte()
+    if image_size is not None:
+        images = F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
+    splits = {"train": ResidentImages(images, torch.from_numpy(bunch.target))}
+    return splits, tuple(map(str, bunch.target_names)), content_digest(splits)
+
+
+def _load(where: Spec, image_size: int | None, limit_mib: int) -> tuple[Mapping[str, Images], tuple[str, ...], str]:
+    """Return the splits, the class names, and what stands for the content."""
+    loaded = None if where.hub is None else open_hub(where.hub)
+    state: Any = file_states(where.path) if where.path is not None else hub_states(loaded or {})
+    key = key_of(state=state, label=where.label, image=where.image, image_size=image_size)
+    decoded = recall(key)
+    if decoded is not None and _mib(decoded.splits) <= limit_mib:
+        return decoded.splits, decoded.class_names, decoded.digest
+    if where.path is not None and not holds_tables(where.path):
+        tables = scan_folder(where.path, label=where.label, image=where.image)
+    else:
+        rows = open_path(where.path) if where.path is not None else loaded or {}
+        tables = as_tables(rows, image=where.image, label=where.label, spec=where.text)
+    streamed, class_names = as_streamed(tables, image_size=image_size, spec=where.text)
+    if _mib(streamed) > limit_mib:
+        return streamed, class_names, key
+    resident = {name: images.resident() for name, images in streamed.items()}
+    decoded = Decoded(resident, class_names, content_digest(resident))
+    store(key, decoded)
+    return resident, class_names, decoded.digest
+
+
+def _mib(splits: Mapping[str, ResidentImages] | Mapping[str, StreamedImages]) -> float:
+    sizes: list[int] = [len(images) * images.channels * math.prod(images.size) for images in splits.values()]
+    return sum(sizes) / 2**20

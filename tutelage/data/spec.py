@@ -1,0 +1,95 @@
+"""Reading what the user wrote for the data: a place, and columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from tutelage.errors import UserError, unknown
+
+DIGITS = "digits"
+# Short names, and where the hub keeps them.
+HUB: Mapping[str, str] = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "fashion-mnist": "zalando-datasets/fashion_mnist",
+}
+NAMES = (DIGITS, *HUB)
+_OPTIONS = ("label", "image")
+_PREFIX = "hf:"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the user asked for.
+
+    Attributes:
+        text: As it was written.
+        name: What the data are called in reports.
+        path: The local file or folder, or None.
+        hub: The name on the Hugging Face hub, or None.
+        label: The label column, or None to find it.
+        image: The image column, or None to find it.
+    """
+
+    text: str
+    name: str
+    path: Path | None = None
+    hub: str | None = None
+    label: str | None = None
+    image: str | None = None
+
+
+def parse_spec(text: str) -> Spec:
+    """Read a place with columns after commas, as in `data/cifar100,label=coarse_label,image=img`.
+
+    Raises:
+        UserError: If an option is wrong, or there is no such place.
+    """
+    place, *options = (part.strip() for part in text.split(","))
+    columns: dict[str, str] = {}
+    for option in options:
+        key, _, column = option.partition("=")
+        if key not in _OPTIONS:
+            raise unknown("data option", key, _OPTIONS)
+        if not column:
+            raise UserError(f"The data option {option!r} names no column: write {key}=COLUMN.")
+        columns[key] = column
+    label, image = columns.get("label"), columns.get("image")
+    if not place:
+        raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
+    if place == DIGITS:
+        if columns:
+            raise UserError(f"digits have no columns: leave out {','.join(options)}.")
+        return Spec(text, DIGITS)
+    if place in HUB or place.startswith(_PREFIX):
+        hub = HUB.get(place, place.removeprefix(_PREFIX))
+        return Spec(text, _name(hub), hub=hub, label=label, image=image)
+    path = Path(place).expanduser()
+    if path.exists():
+        return Spec(text, _name(path.resolve().name), path=path, label=label, image=image)
+    owner, slash, _ = place.partition("/")
+    if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():
+        return Spec(text, _name(place), hub=place, label=label, image=image)
+    raise _no_such_place(place, path)
+
+
+def _name(place: str) -> str:
+    return place.rpartition("/")[2].removesuffix(".parquet").replace("_", "-").lower()
+
+
+def _no_such_place(place: str, path: Path) -> UserError:
+    folder = path.parent
+    siblings = {str(folder / child.name): child.name for child in folder.iterdir()} if folder.is_dir() else {}
+    near = [found for found, name in siblings.items() if name in get_close_matches(path.name, siblings.values(), n=3)]
+    near = get_close_matches(place, NAMES, n=1) + near
+    if near:
+        hint = f"Did you mean {' or '.join(map(repr, near))}?"
+    elif not folder.is_dir():
+        hint = f"Nor is there a folder {str(folder)!r}: check the path."
+    else:
+        hint = f"Give a folder of images by class, a folder of Parquet, owner/name on the hub, or {', '.join(NAMES)}."
+    return UserError(f"There are no data at {place!r}. {hint}")

@@ -1,0 +1,55 @@
+"""Mean and standard deviation of the channels, over images in [0, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.data.foreign import ForeignImages
+from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.seeding import seeded
+
+_CHUNK = 4096
+# Enough for three digits; every image would take as long as an epoch.
+_SAMPLED = 1000
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def mean_and_std(images: ResidentImages | StreamedImages | ForeignImages) -> Statistics:
+    """Return mean and standard deviation per channel: exact for resident images, else over up to 1,000 of them.
+
+    A user's own float images count as normalised: mean 0, standard deviation 1.
+
+    Args:
+        images: The training images.
+    """
+    if isinstance(images, ResidentImages):
+        return _from_histogram(_histogram(images.images))
+    if isinstance(images, ForeignImages) and images.as_given:
+        return (0.0,) * images.channels, (1.0,) * images.channels
+    positions = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).round().astype(int)).tolist()
+    with seeded(0):
+        pixels, _ = images.read_batch(positions)
+    if pixels.is_floating_point():
+        pixels = pixels.mul(255).round().byte()
+    return _from_histogram(_histogram(pixels))
+
+
+def _histogram(images: Tensor) -> Tensor:
+    """Count the 256 values of each channel, `[channel, 256]`: exact, whatever the number of pixels."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
+    for chunk in torch.split(images, _CHUNK):
+        for channel in range(images.shape[1]):
+            counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+    return counts.cpu()
+
+
+def _from_histogram(counts: Tensor) -> Statistics:
+    values = torch.arange(256, dtype=torch.float64) / 255
+    share = counts / counts.sum(dim=1, keepdim=True).double()
+    mean = share @ values
+    std = ((values - mean[:, None]).square() * share).sum(dim=1).sqrt()
+    # A constant channel would make the normalisation divide by zero.
+    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, 1.0).tolist())

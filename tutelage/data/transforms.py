@@ -1,0 +1,209 @@
+"""Augmentations as two functions: draw the parameters, apply the parameters. Whole batches, no loop over samples.
+
+Parameters hold everything that was drawn (angles as cosine and sine, boxes as fractions), so that applying them is
+multiplication, addition and copying only: the same parameters give the same bits in whatever batch a sample sits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from tutelage.errors import UserError
+
+
+class Transform(Protocol):
+    """One augmentation. `str(transform)` is what `Augmentation.parse` reads."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers describe what happens to one image."""
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the parameters of `n` images of `size` (height, width): float32 `[n, width]`, on the CPU."""
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Return the images `[batch, channel, height, width]` under the parameters `[batch, width]`, same dtype."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Shift by up to `padding` pixels each way: pad with black, then crop to the old size. Parameters: row, column."""
+
+    padding: int = 4
+    width = 2
+
+    def __post_init__(self) -> None:
+        if self.padding < 1:
+            raise UserError(f"crop pads by {self.padding} pixels: write crop:4 for 4, or leave crop out.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the crop's upper left corner in the padded image, `[n, 2]` in pixels."""
+        return torch.randint(0, 2 * self.padding + 1, (n, 2), generator=generator).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Crop each image at its corner."""
+        height, width = images.shape[-2:]
+        corners = parameters.long()
+        # Every possible crop as a view: indexing then copies whole rows, in one pass.
+        windows = F.pad(images, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        sample = torch.arange(images.shape[0], device=images.device)
+        return windows[sample, :, corners[:, 0], corners[:, 1]]
+
+    def __str__(self) -> str:
+        return f"crop:{self.padding}"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror left and right with the given probability. Parameter: 1 where mirrored."""
+
+    probability: float = 0.5
+    width = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UserError(f"flip's probability is {self.probability:g}: give a number between 0 and 1.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw which images are mirrored, `[n, 1]`."""
+        return (torch.rand((n, 1), generator=generator) < self.probability).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Mirror the chosen images."""
+        return torch.where(parameters[:, :, None, None] > 0.5, images.flip(-1), images)
+
+    def __str__(self) -> str:
+        return "flip" if self.probability == 0.5 else f"flip:{_exact(self.probability)}"
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Rotate by up to `degrees` either way about the centre; corners become black. Parameters: cosine, sine.
+
+    A positive angle turns the image counter-clockwise, as in torchvision.
+    """
+
+    degrees: float = 15.0
+    width = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.degrees <= 180:
+            raise UserError(f"rotate turns by {self.degrees:g} degrees: give more than 0 and at most 180.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the angles, `[n, 2]` as cosine and sine."""
+        angle = (2 * torch.rand((n, 1), generator=generator, dtype=torch.float64) - 1) * math.radians(self.degrees)
+        return torch.cat([angle.cos(), angle.sin()], dim=1).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Rotate each image by its angle, bilinearly."""
+        height, width = images.shape[-2:]
+        rows, columns = _centres(height, images.device), _centres(width, images.device)
+        cosine, sine = (value[:, None, None] for value in parameters.unbind(1))
+        # In pixels rather than in [-1, 1], or an image that is not square would be sheared.
+        x, y = columns[None, None, :] * (width / 2), rows[None, :, None] * (height / 2)
+        grid = torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
+        return _resample(images, grid, padding_mode="zeros")
+
+    def __str__(self) -> str:
+        return f"rotate:{_exact(self.degrees)}"
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cut out a random box and enlarge it to the full size, as ImageNet networks are trained.
+
+    Differences from torchvision: the box has fractional corners, and a box that does not fit is clamped, not redrawn.
+    Parameters: the box's centre (x, y) and half size (x, y), in units of the half image.
+
+    Args:
+        scale: Smallest and largest area of the box, as a fraction of the image.
+        ratio: Smallest and largest width divided by height of the box, relative to the image's own.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    width = 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(f"resized-crop's area goes from {self.scale[0]:g} to {self.scale[1]:g}: stay in (0, 1].")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise UserError(f"resized-crop's ratio goes from {self.ratio[0]:g} to {self.ratio[1]:g}: small one first.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the boxes, `[n, 4]`."""
+        area, ratio, x, y = torch.rand((n, 4), generator=generator).unbind(1)
+        area = self.scale[0] + (self.scale[1] - self.scale[0]) * area
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = torch.exp(low + (high - low) * ratio)
+        half_x, half_y = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        return torch.stack([(2 * x - 1) * (1 - half_x), (2 * y - 1) * (1 - half_y), half_x, half_y], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Enlarge each image's box, bilinearly."""
+        height, width = images.shape[-2:]
+        rows, columns = _centres(height, images.device), _centres(width, images.device)
+        centre_x, centre_y, half_x, half_y = (value[:, None, None] for value in parameters.unbind(1))
+        x = (half_x * columns[None, None, :] + centre_x).expand(-1, height, -1)
+        y = (half_y * rows[None, :, None] + centre_y).expand(-1, -1, width)
+        return _resample(images, torch.stack([x, y], dim=-1), padding_mode="border")
+
+    def __str__(self) -> str:
+        default = ResizedCrop()
+        if self == default:
+            return "resized-crop"
+        values = self.scale if self.ratio == default.ratio else (*self.scale, *self.ratio)
+        return "resized-crop:" + ":".join(map(_exact, values))
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Black out a square of `size` pixels, its centre anywhere in the image. Parameters: the centre's row, column."""
+
+    size: int = 8
+    width = 2
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"cutout blacks out {self.size} pixels: write cutout:8 for 8, or leave cutout out.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the centres, `[n, 2]` in pixels."""
+        return torch.cat([torch.randint(0, side, (n, 1), generator=generator) for side in size], dim=1).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Black out each image's square; the part outside the image is lost."""
+        inside = []
+        for side, centre in zip(images.shape[-2:], parameters.unbind(1)):
+            offset = torch.arange(side, device=images.device) - (centre[:, None].long() - self.size // 2)
+            inside.append((offset >= 0) & (offset < self.size))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return images.masked_fill(hole, 0)
+
+    def __str__(self) -> str:
+        return f"cutout:{self.size}"
+
+
+def _centres(side: int, device: torch.device) -> Tensor:
+    """Return where the pixels' centres lie when the image spans [-1, 1]."""
+    return (2 * torch.arange(side, device=device, dtype=torch.float32) + 1) / side - 1
+
+
+def _resample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
+    """Read the images at `grid` (`[batch, height, width, (x, y)]`) bilinearly, keeping their dtype."""
+    # One memory layout, so that the layout cannot choose another kernel with other rounding.
+    pixels = images.contiguous().float()
+    pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
+    return pixels if images.is_floating_point() else pixels.round().clamp(0, 255).to(images.dtype)
+
+
+def _exact(number: float) -> str:
+    """Return the shortest text that reads back as this very number."""
+    return repr(float(number)).removesuffix(".0")
