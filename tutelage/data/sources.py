@@ -19,6 +19,8 @@ from tutelage.data.spec import DIGITS, Spec, parse_spec
 from tutelage.data.tables import as_streamed, as_tables
 from tutelage.errors import UserError
 
+__all__ = ["Data", "load_data"]
+
 _AUGMENTATIONS = {
     "cifar10": "crop:4,flip",
     "cifar100": "crop:4,flip",
