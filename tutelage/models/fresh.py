@@ -18,7 +18,8 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a network with new parameters, the same for the same seed on any device.
 
     Every submodule resets itself by its `reset_parameters`, inner ones first, so that a network's own initialisation
-    has the last word; what is left may be reset by a method `init_weights`, as timm's networks have.
+    has the last word; what is left may be reset by a method `init_weights`, as timm's networks have. What a network did
+    only in its constructor is not repeated: where that matters, build it again from its spec.
 
     Args:
         module: The network, unchanged.
@@ -27,16 +28,14 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
     Raises:
         UserError: A submodule has parameters of its own and no way to reset them.
     """
-    devices = {parameter.device for parameter in module.parameters()}
-    network = copy.deepcopy(module)
-    if len(devices) == 1:
-        network = network.cpu()
+    # Reset on the CPU, so that a seed means the same on every device.
+    network = copy.deepcopy(module).cpu()
     # NaN marks what nobody resets: any method of resetting overwrites it, and none can leave it by accident.
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(math.nan)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
         _reset(network)
     forgotten = [name for name, part in network.named_modules() if _marked(part, recurse=False)]
     if forgotten:
@@ -46,7 +45,9 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
             f"These submodules have parameters of their own and no `reset_parameters`: {', '.join(named[:_SHOWN])}"
             f"{more}. Pass a factory instead of the network."
         )
-    return network.to(devices.pop()) if len(devices) == 1 else network
+    result = copy.deepcopy(module)
+    result.load_state_dict(network.state_dict())
+    return result
 
 
 def _reset(network: nn.Module) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -16,6 +17,7 @@ from tutelage.models.heads import adapt_input, replace_classifier
 from tutelage.models.normalization import Normalization
 
 _REACH_SECONDS = 5.0
+_SILENT_SECONDS = 20.0
 
 
 def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int | None:
@@ -54,7 +56,7 @@ def build_timm(
         _check_timm_name(name)
     arguments = {"num_classes": num_classes, "in_chans": in_channels, **options}
     try:
-        with _short_of_network():
+        with _short_waits() if pretrained else nullcontext():
             network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except TypeError as error:
         raise UserError(f"timm:{name} does not accept the options {dict(options)}: {error}.") from error
@@ -89,7 +91,8 @@ def build_torchvision(
     if weights is None:
         arguments.setdefault("num_classes", num_classes)
     try:
-        network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
+        with _bounded_sockets():
+            network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
     except TypeError as error:
         raise UserError(f"torchvision:{name} does not accept the options {arguments}: {error}.") from error
     except OSError as error:
@@ -117,7 +120,7 @@ def _timm_config(name: str) -> Mapping[str, Any]:
     _check_timm_name(name)
     if name.startswith(("hf_hub:", "hf-hub:")):
         try:
-            with _short_of_network():
+            with _short_waits():
                 loaded: dict[str, Any] = timm.models.load_model_config_from_hf(name.split(":", 1)[1])[0]
         except OSError as error:
             raise _not_fetched(f"timm:{name}", error) from error
@@ -128,7 +131,7 @@ def _timm_config(name: str) -> Mapping[str, Any]:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         raise unknown(
-            "set of pretrained weights in timm", name, timm.list_pretrained(f"{name.split('.')[0]}.*")
+            "set of pretrained weights in timm", name, timm.list_pretrained(f"{name.split('.', 1)[0]}.*")
         ) from error
     if config is None or not config.has_weights:
         raise UserError(
@@ -166,7 +169,7 @@ def _not_fetched(network: str, error: Exception) -> UserError:
 
 
 @contextmanager
-def _short_of_network() -> Iterator[None]:
+def _short_waits() -> Iterator[None]:
     """Answer from the cache, at once, if the hub is out of reach; its client would retry for most of a minute."""
     from huggingface_hub import constants
 
@@ -176,6 +179,17 @@ def _short_of_network() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _bounded_sockets() -> Iterator[None]:
+    """Give up on a silent server; torch.hub opens its connections without a limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _reachable(address: str) -> bool:

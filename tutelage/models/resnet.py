@@ -94,7 +94,7 @@ def cifar_resnet(num_classes: int, *, in_channels: int = 3, depth: int = 20, ste
         width: Channels of the first stage; the others have two and four times as many.
     """
     if depth < 8 or (depth - 2) % 6:
-        raise UserError(f"the depth is 6n+2 (8, 14, 20, ...), not {depth}")
+        raise UserError(f"The depth of a CIFAR ResNet is 6n+2 (8, 14, 20, ...), not {depth}")
     blocks = (depth - 2) // 6
     return residual_network(
         num_classes,
@@ -127,7 +127,7 @@ def wide_stem_resnet(num_classes: int, *, in_channels: int = 3, depth: int = 18,
     """
     depths = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
     if depth not in depths:
-        raise UserError(f"the depth is one of {', '.join(map(str, depths))}, not {depth}")
+        raise UserError(f"The depth of this ResNet is one of {', '.join(map(str, depths))}, not {depth}")
     return residual_network(
         num_classes,
         in_channels=in_channels,

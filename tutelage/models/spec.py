@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.errors import UserError, unknown
@@ -58,6 +58,8 @@ class NetworkSpec:
         Raises:
             UserError: The text does not follow this grammar.
         """
+        if _exists(text.strip()):  # Folders of sweeps are often named like options: `runs/kd,lr=0.1`.
+            return cls(target=text.strip())
         head, weights = _split_weights(text.strip())
         target, *items = _split_outside(head, ",")
         options: dict[str, Any] = {}
@@ -100,7 +102,7 @@ class NetworkSpec:
             return "import"
         if self.target in CATALOGUE:
             return "catalogue"
-        if Path(self.target).exists():
+        if _exists(self.target):
             return "run"
         if any(mark in self.target for mark in "/\\:"):
             raise UserError(f"There is nothing at {self.target!r}: neither a saved run nor a file of weights.")
@@ -140,6 +142,10 @@ class NetworkSpec:
         """Return the spec of the same network without weights and statistics."""
         bare = replace(self, normalize=None, pretrained=None, weights=None)
         return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
 
 
 def _split_weights(text: str) -> tuple[str, str | None]:

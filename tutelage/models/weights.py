@@ -129,20 +129,27 @@ def _does_not_fit(
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     lines = [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
     cause = "they belong to another architecture, or to other options of this one"
-    head = last_layer(network)
-    weight = f"{head[0]}.weight" if head else ""
-    if not missing and not unexpected and different[-1].startswith(head[0] if head else "-") and weight in different:
-        file_classes, classes = found[weight].shape[0], expected[weight].shape[0]
-        if file_classes != classes and len(different) <= 2:
-            cause = f"the checkpoint has {file_classes} classes, the data {classes}"
-    elif not missing and not unexpected and len(different) == 1 and found[different[0]].ndim == 4:
-        cause = (
-            f"the checkpoint takes {found[different[0]].shape[1]} input channels, the data have "
-            f"{expected[different[0]].shape[1]}"
-        )
+    if not missing and not unexpected:
+        cause = _cause(found, expected, different, head=last_layer(network)) or cause
     return UserError(
-        f"The weights in {path} do not fit the {type(network).__name__}. " + "; ".join(lines) + f". Likely {cause}."
+        f"The weights in {path} do not fit the network ({type(network).__name__}). {'; '.join(lines)}. Likely {cause}."
     )
+
+
+def _cause(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    different: list[str],
+    *,
+    head: tuple[str, nn.Module] | None,
+) -> str | None:
+    weight = f"{head[0]}.weight" if head else ""
+    if head is not None and weight in different and all(key.startswith(f"{head[0]}.") for key in different):
+        return f"the checkpoint has {found[weight].shape[0]} classes, the data {expected[weight].shape[0]}"
+    if len(different) == 1 and found[different[0]].ndim == expected[different[0]].ndim == 4:
+        theirs, ours = found[different[0]].shape[1], expected[different[0]].shape[1]
+        return f"the checkpoint takes {theirs} input channels, the data have {ours}"
+    return None
 
 
 def _some(keys: list[str]) -> str:

@@ -46,7 +46,7 @@ def wrn(num_classes: int, *, in_channels: int = 3, depth: int = 16, widen: int =
         widen: Factor on the stages' 16/32/64 channels.
     """
     if depth < 10 or (depth - 4) % 6:
-        raise UserError(f"the depth is 6n+4 (10, 16, 22, ...), not {depth}")
+        raise UserError(f"The depth of a wide ResNet is 6n+4 (10, 16, 22, ...), not {depth}")
     channels, stages = 16, []
     for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
         blocks = []

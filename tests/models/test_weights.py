@@ -1,0 +1,105 @@
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tutelage.errors import UserError
+from tutelage.models import load_weights, read_weights
+from tutelage.models.tiny import tiny_cnn
+
+
+@pytest.fixture
+def source():
+    return tiny_cnn(10, width=4)
+
+
+def same(network, other):
+    first, second = network.state_dict(), other.state_dict()
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model", "model_state_dict", "student", "net", "my_weights"])
+def test_wrappers_are_opened(tmp_path, source, key):
+    state = source.state_dict()
+    content = state if key is None else {key: state, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(1)}}}}
+    torch.save(content, tmp_path / "w.pth")
+    load_weights(target := tiny_cnn(10, width=4), tmp_path / "w.pth")
+    assert same(target, source)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.model."])
+def test_prefixes_are_stripped(tmp_path, source, prefix):
+    save_file({prefix + key: value for key, value in source.state_dict().items()}, tmp_path / "w.safetensors")
+    load_weights(target := tiny_cnn(10, width=4), tmp_path / "w.safetensors")
+    assert same(target, source)
+
+
+def test_a_network_with_a_prefix_of_its_own_keeps_it(tmp_path, source):
+    network = torch.nn.ModuleDict({"model": source})
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    load_weights(target := torch.nn.ModuleDict({"model": tiny_cnn(10, width=4)}), tmp_path / "w.pt")
+    assert same(target, network)
+
+
+def test_old_files_without_counters_of_batches(tmp_path, source):
+    state = {key: value for key, value in source.state_dict().items() if "num_batches" not in key}
+    torch.save(state, tmp_path / "w.pt")
+    load_weights(target := tiny_cnn(10, width=4), tmp_path / "w.pt")
+    assert same(target, source)
+
+
+def test_harmless_records_of_training_are_accepted(tmp_path, source):
+    extras = {"args": argparse.Namespace(lr=0.1), "best": np.float64(0.7)}
+    torch.save({"state_dict": source.state_dict()} | extras, tmp_path / "w.tar")
+    assert read_weights(tmp_path / "w.tar").keys() == source.state_dict().keys()
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("trapped", "w"))
+
+
+def test_code_is_never_run(tmp_path, source, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for content in ({"state_dict": source.state_dict(), "x": Trap()}, source):
+        torch.save(content, "w.pth")
+        with pytest.raises(UserError, match="convert it once"):
+            read_weights("w.pth")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_other_class_counts_and_channels_are_named(tmp_path, source):
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="the checkpoint has 10 classes, the data 100"):
+        load_weights(tiny_cnn(100, width=4), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="the checkpoint takes 3 input channels, the data have 1"):
+        load_weights(tiny_cnn(10, width=4, in_channels=1), tmp_path / "w.pth")
+
+
+def test_other_architectures_are_told_and_nothing_is_loaded(tmp_path, source):
+    state = source.state_dict()
+    state["strange"] = torch.ones(1)
+    del state["stem.0.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    target = tiny_cnn(10, width=4)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(UserError, match=r"missing: stem.0.weight; unexpected: strange\. Likely they belong to another"):
+        load_weights(target, tmp_path / "w.pth")
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+
+
+def test_unreadable_files_are_told(tmp_path):
+    with pytest.raises(UserError, match="no file of weights"):
+        read_weights(tmp_path / "absent.pth")
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+        with pytest.raises(UserError, match=r"damaged|convert"):
+            read_weights(tmp_path / name)
+    torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="'epoch', 'lr'"):
+        read_weights(tmp_path / "w.pth")
+    torch.save(torch.ones(3), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="holds a Tensor"):
+        read_weights(tmp_path / "w.pth")
