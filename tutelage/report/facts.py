@@ -133,4 +133,4 @@ def _seeds(entries: Sequence[Row]) -> Fact:
 
 def _chunks(parts: Sequence[str]) -> str:
     """Return the parts in one line that breaks between them only."""
-    return " · ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)
+    return ", ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)

@@ -91,7 +91,7 @@ def breakable(text: str) -> Markup:
 
 def unbroken(text: str) -> str:
     """Return a sentence whose numbers stay with their units at the end of a line."""
-    return re.sub(r" (?=%|points|seed)|(?<=[a-z]) (?=[0-9])", "\u00a0", text)
+    return re.sub(r" (?=%|±|points|seed)|(?<=±) |(?<=[a-z]) (?=[0-9])", "\u00a0", text)
 
 
 def _context(comparison: Comparison) -> Mapping[str, Any]:

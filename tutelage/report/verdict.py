@@ -28,7 +28,9 @@ def verdict(comparison: Comparison) -> str:
     winners = _winners(judged)
     if not judged:
         top = max(compared, key=_gain)
-        return f"One seed cannot tell a difference from noise ({called(top, entries)}: {points(_gain(top))} points)"
+        side = "above" if _gain(top) >= 0 else "below"
+        ended = f"{called(top, entries)} ended {magnitude(_gain(top))} points {side} {_base(baseline, entries)}"
+        return f"{ended}, but one seed cannot tell that from noise"
     if winners:
         top = winners[0]
         beat = f"{called(top, entries)} beat {_base(baseline, entries)} by {magnitude(_gain(top))} points"
@@ -37,7 +39,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def qualifications(comparison: Comparison) -> list[str]:
-    """Return the sentences that belong beside the verdict: the other rows, the last epoch, how many were compared.
+    """Return the sentences that belong beside the verdict: the last epoch, the other rows, how many were compared.
 
     Args:
         comparison: A comparison of version 1.
@@ -46,12 +48,12 @@ def qualifications(comparison: Comparison) -> list[str]:
     judged = _judged(entries)
     winners = _winners(judged)
     said = []
+    if winners and winners[0].paired_last and winners[0].paired_last.low is not None:
+        last = winners[0].paired_last
+        said.append(f"At the last epoch the difference is {points(last.mean)} points ({interval(last)}).")
     if len(judged) > 1:
         baseline = next(row for row in entries if row.is_baseline)
         said.append(_others(judged, winners, _base(baseline, entries)))
-    if winners and winners[0].paired_last and winners[0].paired_last.low is not None:
-        last = winners[0].paired_last
-        said.append(f"At the last epoch its difference is {points(last.mean)} points ({interval(last)}).")
     if len(judged) > 1:
         said.append(f"The intervals are not corrected for {len(judged)} comparisons.")
     return said
@@ -113,12 +115,12 @@ def _others(judged: Sequence[Row], winners: Sequence[Row], base: str) -> str:
     below = sum(row.standing is Standing.WORSE for row in judged)
     level = len(judged) - below - len(winners)
     parts = []
-    if winners:
-        parts.append(f"{len(winners) - 1 or 'none'} also beat {base}")
+    if len(winners) > 1:
+        parts.append(f"{len(winners) - 1} also beat {base}")
     if level:
         parts.append(f"{level} showed no difference beyond noise")
     if below:
-        parts.append(f"{below} fell below {'it' if winners else base}")
+        parts.append(f"{below} fell below {'it' if len(winners) > 1 else base}")
     lead = f"Of the {several(len(judged) - 1, 'other method')}, " if winners else f"Of the {len(judged)} methods, "
     return f"{lead}{', '.join(parts)}."
 

@@ -17,10 +17,17 @@ from matplotlib.figure import Figure
 
 # Colours that stand for the page's own: the SVG writer knows no CSS variables, so they are swapped in afterwards.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
-PAGE_COLOURS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"}
 
 # Okabe and Ito's palette without its black and yellow, which vanish on a dark or a light page.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7"
+PAGE_COLOURS = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    PAPER: "--card",
+    BLUE: "--blue",
+    VERMILLION: "--vermillion",
+}
 
 STYLE: Any = {
     "svg.fonttype": "none",
