@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -50,6 +50,7 @@ class Comparison:
         baseline: The row that the others are compared with.
         command: What was typed, for the report.
         title: Title of the report.
+        strict: Whether a row that fails ends everything, rather than being reported as failed.
     """
 
     choices: Sequence[Choice]
@@ -61,6 +62,7 @@ class Comparison:
     baseline: str
     command: str = ""
     title: str = "A comparison of distillation methods"
+    strict: bool = False
 
     def run(self, reporter: Reporter | None = None) -> dict[str, Any]:
         """Run what has not been run, write `comparison.json` after every row, and return its content.
@@ -70,10 +72,24 @@ class Comparison:
             Interrupted: If a signal came; the same command goes on from there.
         """
         reporter = reporter or Silent()
-        if any("teacher" in choice.entry.fixtures for choice in self.choices) and self.experiment.answers is None:
-            return replace(self, experiment=self._with_teacher(reporter)).run(reporter)
-        if any(choice.entry.needs_teacher for choice in self.choices) and self.experiment.teacher is None:
+        return self.with_teacher(reporter)._run(reporter)
+
+    def with_teacher(self, reporter: Reporter) -> Comparison:
+        """Return the comparison with its shared teacher trained or loaded, where a row asks for one.
+
+        Raises:
+            UserError: If a method needs a teacher and there is none.
+        """
+        experiment = self.experiment
+        asked = any("teacher" in choice.entry.fixtures for choice in self.choices)
+        if asked and experiment.answers is None:
+            run = Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
+            return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(run)))
+        if any("make_teacher" in choice.entry.fixtures for choice in self.choices) and experiment.teacher is None:
             raise no_teacher()
+        return self
+
+    def _run(self, reporter: Reporter) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
         content = self._head() | {"rows": rows}
         for seed in self.seeds:
@@ -83,10 +99,10 @@ class Comparison:
                 write_json(self.folder / "comparison.json", content)
         return content
 
-    def _with_teacher(self, reporter: Reporter) -> Experiment:
-        run = Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
-        network = self.experiment.train_teacher(run)
-        return replace(self.experiment, answers=network)
+    def network(self, choice: Choice, seed: int) -> nn.Module:
+        """Return the network of a finished cell."""
+        ready = self.with_teacher(Silent())
+        return ready.experiment.execute(choice, Run(ready._folder(choice, seed), self.training, seed=seed))
 
     def _teacher_folder(self) -> str:
         if self.experiment.teacher is None:
@@ -100,6 +116,8 @@ class Comparison:
         try:
             network = self.experiment.execute(choice, run)
         except UserError as error:
+            if self.strict:
+                raise
             reporter.note(f"[red]failed[/red]  {title} {error}")
             row["error"] = f"seed {seed}: {error}"
             return
@@ -247,15 +265,19 @@ def _summary(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict
         }
         for which in ("best", "last")
     }
-    seconds = fmean(run["seconds"] for run in runs)
-    found["seconds"] = {"mean": seconds}
+    found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
     found["images_per_second"] = {"mean": fmean(run["images_per_second"] for run in runs)}
     found["paired"] = None
     if baseline is not None and baseline["runs"]:
-        found["relative_cost"] = seconds / fmean(run["seconds"] for run in baseline["runs"])
+        found["relative_cost"] = _typical_seconds(runs) / _typical_seconds(baseline["runs"])
         if baseline["label"] != row["label"]:
             found["paired"] = {which: _paired(runs, baseline["runs"], which) for which in ("best", "last")}
     return found
+
+
+def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
+    # The median, because the first training of a process also pays for its start.
+    return median(run["seconds"] for run in runs)
 
 
 def _paired(

@@ -1,6 +1,6 @@
 """Data: sources, augmentation as recorded views, loaders that resume, metrics."""
 
-from tutelage.data.python import as_data
+from tutelage.data.as_data import as_data
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.foreign import ForeignImages, ForeignLoader

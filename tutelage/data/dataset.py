@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.foreign import ForeignImages
@@ -20,7 +20,6 @@ from tutelage.data.statistics import mean_and_std
 from tutelage.errors import UserError, unknown
 
 Images = ResidentImages | StreamedImages | ForeignImages
-_SPLITS = ("train", "validation", "test")
 # The same test images whatever the seed, or results could not be compared.
 _TEST_SEED = 0
 
@@ -45,9 +44,9 @@ class Data:
     """
 
     name: str
-    train: Images | DataLoader[Any] = field(repr=False)
-    validation: Images | DataLoader[Any] | None = field(repr=False)
-    test: Images | DataLoader[Any] | None = field(repr=False)
+    train: Dataset[Any] | DataLoader[Any] = field(repr=False)
+    validation: Dataset[Any] | DataLoader[Any] | None = field(repr=False)
+    test: Dataset[Any] | DataLoader[Any] | None = field(repr=False)
     num_classes: int
     class_names: tuple[str, ...] = field(repr=False)
     in_channels: int
@@ -56,6 +55,18 @@ class Data:
     std: tuple[float, ...]
     augmentation: Augmentation
     fingerprint: str
+
+    def count(self, split: str) -> int:
+        """Return the number of samples of a split, 0 if there is none.
+
+        Raises:
+            UserError: If there is no such name of a split.
+        """
+        images = self._split(split)
+        if images is None:
+            return 0
+        held: Any = images.dataset if isinstance(images, DataLoader) else images
+        return len(held)
 
     def loader(
         self,
@@ -91,9 +102,7 @@ class Data:
         Raises:
             UserError: If there is no such split, or the batch cannot be shared equally.
         """
-        if split not in _SPLITS:
-            raise unknown("split", split, _SPLITS)
-        images = getattr(self, split)
+        images = self._split(split)
         if images is None:
             raise UserError(f"{self.name} has no {split} split: bring one, or hold one out of the training images.")
         if train and world_size > 1 and batch_size % world_size:
@@ -112,6 +121,12 @@ class Data:
             rank=rank,
             world_size=world_size,
         )
+
+    def _split(self, split: str) -> Dataset[Any] | DataLoader[Any] | None:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if split not in splits:
+            raise unknown("split", split, splits)
+        return splits[split]
 
 
 def assemble(

@@ -59,6 +59,8 @@ class ForeignImages(Dataset[tuple[Tensor, int]]):
         """Whether the images are the user's own floats, whose normalisation is the user's."""
         with seeded(0):
             image, _ = _pair(self._dataset[0])
+        if isinstance(image, np.ndarray):
+            return bool(np.issubdtype(image.dtype, np.floating))
         return isinstance(image, Tensor) and image.is_floating_point()
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -74,6 +76,11 @@ class ForeignImages(Dataset[tuple[Tensor, int]]):
         """Return the samples at `indices` as a dataset of their own."""
         chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         return ForeignImages(Subset(self._dataset, chosen.tolist()), self.targets[chosen])
+
+
+def foreign_images(dataset: Any) -> ForeignImages:
+    """Return a map-style dataset as `ForeignImages`, which it may be already."""
+    return dataset if isinstance(dataset, ForeignImages) else ForeignImages(dataset)
 
 
 class ForeignLoader:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
-from tutelage.data.foreign import ForeignImages, ForeignLoader
+from tutelage.data.foreign import ForeignImages, ForeignLoader, foreign_images
 from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
@@ -21,7 +21,6 @@ from tutelage.data.seeding import seeded
 from tutelage.errors import UserError
 
 Device = torch.device | str
-Images = ResidentImages | StreamedImages | ForeignImages
 _MOST_WORKERS = 8
 _NO_AUGMENTATION = Augmentation()
 
@@ -154,7 +153,7 @@ class _Reader(Dataset[Any]):
 
 
 def make_loader(
-    dataset: Images | DataLoader[Any],
+    dataset: Dataset[Any] | DataLoader[Any],
     *,
     batch_size: int,
     seed: int = 0,
@@ -171,7 +170,8 @@ def make_loader(
     """Return the loader that fits a dataset.
 
     Args:
-        dataset: Resident, streamed or foreign images, or a user's own DataLoader, which is used as it is.
+        dataset: Resident or streamed images, any other map-style dataset of (image, label), or a user's own DataLoader,
+            which is used as it is.
         batch_size: Samples per batch, over all processes.
         seed: Decides all chance.
         shuffle: Whether each epoch has its own order.
@@ -194,17 +194,18 @@ def make_loader(
         return ForeignLoader(
             dataset, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
         )
+    images = dataset if isinstance(dataset, ResidentImages | StreamedImages) else foreign_images(dataset)
     plan = Plan(
         sampler=batch_sampler
-        or ShuffledBatches(len(dataset), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
+        or ShuffledBatches(len(images), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
         seed=seed,
         augmentation=augmentation,
-        size=dataset.size,
+        size=images.size,
         rank=rank,
         world_size=world_size,
     )
-    if isinstance(dataset, ResidentImages):
-        return ResidentLoader(dataset, plan, device=device, channels_last=channels_last)
+    if isinstance(images, ResidentImages):
+        return ResidentLoader(images, plan, device=device, channels_last=channels_last)
     if workers is None:
-        workers = min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(dataset, StreamedImages) else 0
-    return StreamedLoader(dataset, plan, device=device, channels_last=channels_last, workers=workers)
+        workers = min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(images, StreamedImages) else 0
+    return StreamedLoader(images, plan, device=device, channels_last=channels_last, workers=workers)

@@ -1,0 +1,266 @@
+"""What one call does: distill, compare, evaluate. The command line calls the same functions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from tutelage import registry
+from tutelage.compare import Comparison
+from tutelage.console import Reporter, Silent, Terminal
+from tutelage.data.dataset import Data
+from tutelage.data.as_data import as_data
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError, unknown
+from tutelage.evaluation import Scores, predictions_of, score
+from tutelage.experiment import Experiment
+from tutelage.models.normalization import bare
+from tutelage.models.saving import save_network
+from tutelage.networks import Source, blueprint
+from tutelage.options import Choice, check_options, parse_choice
+from tutelage.report.html import write_report
+from tutelage.run import EVALUATION_BATCH
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+
+DataSource = str | Data | Dataset[Any] | DataLoader[Any]
+
+
+def distill(
+    method: str,
+    *,
+    student: Source | Sequence[Source],
+    data: DataSource,
+    teacher: Source | Teacher | None = None,
+    validation: DataSource | None = None,
+    test: DataSource | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> nn.Module:
+    """Train a student by a method and return it, in eval mode, with the weights of its best validation epoch.
+
+    Args:
+        method: A name such as `kd` or `tf-kd-self` (see `tutelage methods`), or an import path `package.module:Class`.
+        student: A module (a copy of it is trained), a factory, or a name such as `resnet20`. Several for methods that
+            train several.
+        data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
+            reach a module as they are; a network by name gets its own normalisation.
+        teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first.
+        validation: Data to choose the best epoch on; a tenth is held out of a map-style dataset by default.
+        test: Data that are only reported on.
+        out: Where to keep checkpoints, weights and the report; nothing is kept by default.
+        seed: Seed of everything.
+        progress: Whether to show progress.
+        **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
+
+    Raises:
+        UserError: If anything does not fit; the message says what and how to mend it.
+        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
+
+    Examples:
+        >>> import tutelage
+        >>> student = tutelage.distill("tf-kd-reg", student="tiny_cnn", data="digits", epochs=1, progress=False)
+        >>> sum(p.numel() for p in student.parameters()) > 1000
+        True
+    """
+    splits = resolve_data(data, validation=validation, test=test)
+    training, options = split_settings(settings, [method])
+    entry = registry.get(method)
+    choice = Choice(entry, check_options(entry, options))
+    with ExitStack() as stack:
+        folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))
+        comparison = Comparison(
+            choices=[choice],
+            experiment=experiment_of(student, teacher, splits),
+            training=training,
+            teacher_training=training,
+            seeds=[seed],
+            folder=folder,
+            baseline=choice.label,
+            title=f"{entry.title}: {splits.name}",
+            command=f"tutelage.distill({method!r}, ...)",
+            strict=True,
+        )
+        network = distill_into(comparison, reporter_of(progress))
+    return network if isinstance(student, str) else bare(network)
+
+
+def compare(
+    methods: Sequence[str],
+    *,
+    student: Source | Sequence[Source],
+    data: DataSource,
+    teacher: Source | Teacher | None = None,
+    validation: DataSource | None = None,
+    test: DataSource | None = None,
+    seeds: int | Sequence[int] = 3,
+    baseline: str | None = None,
+    out: str | Path = "runs/comparison",
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a student by several methods under several seeds, and return the table with paired differences.
+
+    Writes `comparison.json` and `report.html` into `out`. What is finished there is never run again.
+
+    Args:
+        methods: The rows: names, each with options of its own if wanted, such as `kd:temperature=20`.
+        student: As for `distill`.
+        data: As for `distill`.
+        teacher: As for `distill`.
+        validation: As for `distill`.
+        test: As for `distill`.
+        seeds: How many, or which.
+        baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
+        out: Where everything goes.
+        progress: Whether to show progress.
+        **settings: Fields of `Training`.
+
+    Raises:
+        UserError: If anything does not fit.
+        Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
+    """
+    splits = resolve_data(data, validation=validation, test=test)
+    training, unknown_settings = split_settings(settings, [])
+    assert not unknown_settings
+    choices = [parse_choice(text) for text in methods]
+    comparison = Comparison(
+        choices=choices,
+        experiment=experiment_of(student, teacher, splits),
+        training=training,
+        teacher_training=training,
+        seeds=seeds_of(seeds),
+        folder=Path(out),
+        baseline=baseline_of(choices, baseline),
+        command=f"tutelage.compare({list(methods)!r}, ...)",
+    )
+    return compare_into(comparison, reporter_of(progress))
+
+
+def evaluate(network: Source, *, data: DataSource, split: str = "test") -> Scores:
+    """Return what a network scores on a split of the data, in float32.
+
+    Args:
+        network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`.
+        data: As for `distill`.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        UserError: If the data have no such split, or the classes differ.
+    """
+    splits = resolve_data(data)
+    if split not in ("train", "validation", "test"):
+        raise unknown("split", split, ("train", "validation", "test"))
+    if getattr(splits, split) is None:
+        raise UserError(f"{splits.name} has no {split} split.")
+    plan = blueprint(network, splits, trained=True)
+    if not plan.trained:
+        raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
+    loader = splits.loader(split, train=False, batch_size=EVALUATION_BATCH)
+    return score(*predictions_of(plan.build(0, "network"), loader))
+
+
+def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
+    """Run a comparison of one row, leave the deployed network in its folder, and return it."""
+    content = comparison.run(reporter)
+    write_report(content, comparison.folder / "report.html")
+    network = comparison.network(comparison.choices[0], comparison.seeds[0])
+    data = comparison.experiment.data
+    save_network(
+        comparison.folder,
+        network,
+        spec=getattr(network, "spec", None),
+        num_classes=data.num_classes,
+        in_channels=data.in_channels,
+        class_names=data.class_names,
+        input_size=data.image_size,
+    )
+    return network
+
+
+def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
+    """Run a comparison and write its report."""
+    content = comparison.run(reporter)
+    write_report(content, comparison.folder / "report.html")
+    return content
+
+
+def resolve_data(
+    data: DataSource, *, validation: DataSource | None = None, test: DataSource | None = None, **options: Any
+) -> Data:
+    """Return data by name, path or object, with their splits.
+
+    Args:
+        data: What to train on.
+        validation: What to validate on.
+        test: What to report on.
+        **options: As for `tutelage.data.sources.load_data`.
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, str):
+        return load_data(data, **options)
+    return as_data(data, validation, test)
+
+
+def experiment_of(
+    student: Source | Sequence[Source], teacher: Source | Teacher | None, data: Data
+) -> Experiment:
+    """Return what the methods share, from whatever a user names networks by."""
+    several: Iterable[Source] = student if isinstance(student, list | tuple) else [student]  # type: ignore[list-item]
+    students = tuple(blueprint(source, data) for source in several)
+    if isinstance(teacher, Teacher):
+        return Experiment(data=data, students=students, answers=teacher)
+    plan = None if teacher is None else blueprint(teacher, data, trained=True)
+    return Experiment(data=data, students=students, teacher=plan)
+
+
+def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:
+    """Return the training settings among some settings, and the rest, which must belong to a method.
+
+    Raises:
+        UserError: If a setting belongs to neither.
+    """
+    of_training = {field.name for field in fields(Training)}
+    options = {name: value for name, value in settings.items() if name not in of_training}
+    of_methods = {name for method in methods for name in registry.get(method).hyper_parameters}
+    for name in options:
+        if name not in of_methods:
+            raise unknown("setting", name, of_training | of_methods)
+    return replace(Training(), **{name: settings[name] for name in settings if name in of_training}), options
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds: as they are, or so many from zero."""
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not found:
+        raise UserError("A comparison needs at least one seed, and three to say anything about spread.")
+    return found
+
+
+def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
+    """Return the label of the row that the others are compared with.
+
+    Raises:
+        UserError: If the wanted one is not among them.
+    """
+    if not choices:
+        raise UserError("Nothing to compare: name at least one method (see `tutelage methods`).")
+    labels = [choice.label for choice in choices]
+    if wanted is not None and wanted not in labels:
+        raise unknown("row", wanted, labels)
+    return wanted or ("supervised" if "supervised" in labels else labels[0])
+
+
+def reporter_of(progress: bool) -> Reporter:
+    """Return a reporter that shows progress, or none."""
+    return Terminal() if progress else Silent()

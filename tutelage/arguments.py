@@ -1,0 +1,272 @@
+"""Flags from typed signatures: what the commands have in common, and how their words are read."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from rich.table import Table
+
+from tutelage import registry
+from tutelage.errors import UserError, unknown
+from tutelage.options import add_hyper_parameters
+
+T = TypeVar("T")
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Networks.
+
+    Attributes:
+        student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory, file.py:factory
+            or a run's folder; options follow after commas, weights after @.
+        teacher: Network that teaches, named likewise. One that comes without weights is trained first.
+    """
+
+    student: str
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Data.
+
+    Attributes:
+        data: digits, fashion-mnist, cifar10, cifar100, an image dataset of the Hugging Face hub (owner/name), a folder
+            of Parquet files, or a folder of images by class.
+        validation: Share of the training samples that is held out to choose the best epoch.
+        subset: Number of training samples to take, the same share of each class; all by default.
+        image_size: Height and width in pixels; as they are by default.
+        augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
+    """
+
+    data: str
+    validation: float = 0.1
+    subset: int | None = None
+    image_size: int | None = None
+    augment: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """Run.
+
+    Attributes:
+        out: Folder for checkpoints, weights and the report; runs/METHOD-STUDENT-DATA by default.
+        seed: Seed of everything.
+        teacher_epochs: Epochs of the teacher's training, where it comes untrained; the student's by default.
+    """
+
+    out: str | None = None
+    seed: int = 0
+    teacher_epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Comparison.
+
+    Attributes:
+        seeds: Number of seeds of every row.
+        baseline: Row that the others are compared with; supervised where it is among them, else the first.
+        out: Folder for everything; runs/compare-DATA by default.
+        title: Title of the report.
+        teacher_epochs: Epochs of the shared teacher's training, where it comes untrained; the student's by default.
+    """
+
+    seeds: int = 3
+    baseline: str | None = None
+    out: str | None = None
+    title: str | None = None
+    teacher_epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Demo.
+
+    Attributes:
+        seeds: Number of seeds of every row.
+        out: Folder for everything.
+    """
+
+    seeds: int = 3
+    out: str = "runs/demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Evaluation.
+
+    Attributes:
+        split: train, validation or test.
+    """
+
+    split: str = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Report.
+
+    Attributes:
+        out: File to write; report.html beside the comparison by default.
+    """
+
+    out: str | None = None
+
+
+class Found:
+    """The values of the flags, by name."""
+
+    def __init__(self, values: Namespace) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values[name]
+
+    def make(self, kind: type[T]) -> T:
+        """Return a dataclass filled from the flags of the same names."""
+        return kind(**{field.name: self._values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+    def changed(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the flags among some names whose value is not the default."""
+        return {name: self._values[name] for name, default in defaults.items() if self._values[name] != default}
+
+
+def parse(
+    command: Callable[..., Any],
+    words: Sequence[str],
+    *groups: type,
+    entry: registry.Entry | None = None,
+    after: str = "",
+) -> Found:
+    """Return the values of a command's flags.
+
+    Args:
+        command: The command, whose docstring is its help.
+        words: What was typed after the command and its names.
+        *groups: Dataclasses whose fields are flags.
+        entry: A method whose hyper-parameters are flags too.
+        after: What stands between the command and the flags, for the usage line.
+
+    Raises:
+        UserError: If a flag is unknown (with the nearest), a value does not fit, or a preset is malformed.
+    """
+    parser = _parser(command, groups, entry, after)
+    words = [_underscored(word) for word in words]
+    if "-h" in words or "--help" in words:
+        parser.print_help()
+        sys.exit(0)
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise unknown("flag", flag, known)
+    try:
+        return Found(parser.parse_args(_with_presets(words, known)))
+    except ArgumentError as error:
+        raise UserError(f"{error.message or error} (tutelage {_name(command)} --help explains the flags)") from error
+
+
+def help_of(command: Callable[..., Any], *, after: str = "") -> str:
+    """Return a command's help without flags."""
+    return str(_parser(command, (), None, after).format_help())
+
+
+def method_table() -> Table:
+    """Return the table of methods."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("method", "what it is", "teacher", "paper"):
+        table.add_column(column, no_wrap=column == "method")
+    for entry in registry.entries():
+        needs = "none"
+        if "teacher" in entry.fixtures:
+            needs = "trained"
+        elif "make_teacher" in entry.fixtures:
+            needs = "trained in the run"
+        papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
+        table.add_row(entry.name, entry.title, needs, papers)
+    return table
+
+
+def _parser(
+    command: Callable[..., Any], groups: Sequence[type], entry: registry.Entry | None, after: str
+) -> ArgumentParser:
+    text = inspect.getdoc(command) or ""
+    description, _, examples = text.partition("Examples:")
+    if entry is not None:
+        paragraph = parse_docstring(inspect.getdoc(entry.build) or "")
+        description += f"\n{entry.name}: {paragraph.short_description}"
+    parser = ArgumentParser(
+        prog=f"tutelage {_name(command)} {after}".strip(),
+        description=description.strip(),
+        epilog="examples:\n" + inspect.cleandoc(examples),
+        exit_on_error=False,
+        default_env=False,
+    )
+    parser.add_argument("--preset", metavar="NAME_OR_FILE", help=f"Values from a YAML file, or one of: {_presets()}.")
+    if entry is not None:
+        add_hyper_parameters(parser, entry)
+    for group in groups:
+        parser.add_class_arguments(group, as_group=True)
+    return parser
+
+
+def _with_presets(words: Sequence[str], known: set[str]) -> list[str]:
+    """Return the words with each preset replaced by the flags it stands for; what is typed later wins."""
+    expanded: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag != "--preset":
+            expanded.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        expanded[:0] = _preset(value, known)
+    return expanded
+
+
+def _preset(name: str, known: set[str]) -> list[str]:
+    file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
+    if not file.exists():
+        raise unknown("preset", name, _preset_names())
+    try:
+        values = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"The preset {file} is no YAML: {error}") from error
+    if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
+        raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")
+    for key in values:
+        if f"--{key}" not in known:
+            raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
+    return [f"--{key}={'null' if value is None else value}" for key, value in values.items()]
+
+
+def _preset_names() -> list[str]:
+    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+
+
+def _presets() -> str:
+    return ", ".join(_preset_names())
+
+
+def _underscored(word: str) -> str:
+    """Return a flag with underscores, as the signatures have them; people type either."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _name(command: Callable[..., Any]) -> str:
+    return command.__name__.removesuffix("_command")

@@ -1,0 +1,295 @@
+"""The command line, generated from typed signatures and their docstrings. Nothing imports it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from tutelage import arguments, registry
+from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, resolve_data
+from tutelage.arguments import DataOptions, NetworkOptions, parse
+from tutelage.compare import Comparison
+from tutelage.console import Terminal
+from tutelage.data.dataset import Data
+from tutelage.demo import demo_comparison
+from tutelage.doctor import examine
+from tutelage.errors import UserError, unknown
+from tutelage.interrupt import Interrupted
+from tutelage.options import Choice, check_options, parse_choice
+from tutelage.report.console import render_table
+from tutelage.report.html import write_report
+from tutelage.report.reading import load as load_comparison
+from tutelage.report.verdict import verdict
+from tutelage.training import Training
+from tutelage.version import VERSION
+
+T = TypeVar("T")
+Command = Callable[[Sequence[str]], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        _command(words)(words[1:])
+    except UserError as error:
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        errors.print(str(error), markup=False)
+        return 2
+    except Interrupted as stop:
+        errors.print(str(stop), markup=False)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept; run the same command again to go on.")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _command(words: Sequence[str]) -> Command:
+    if not words or words[0] in ("-h", "--help", "help"):
+        return lambda _: print(_overview())
+    if words[0] in ("-V", "--version"):
+        return lambda _: print(f"tutelage {VERSION}")
+    if words[0] not in COMMANDS:
+        raise unknown("command", words[0], COMMANDS)
+    return COMMANDS[words[0]]
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["Knowledge distillation for PyTorch: any teacher, any student, honest comparisons.", ""]
+        + ["usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."]
+    )
+
+
+def demo(words: Sequence[str]) -> None:
+    """See distillation work and be argued about: five methods, three seeds, real digits, two minutes.
+
+    Trains a teacher on scikit-learn's 1,797 handwritten digits, then compares the plain student, label smoothing, KD
+    and both Tf-KDs. Nothing is downloaded.
+
+    Examples:
+        tutelage demo
+        tutelage demo --seeds 5 --out runs/my-demo
+    """
+    options = parse(demo, words, arguments.DemoOptions)
+    _compare(demo_comparison(Path(options.out), seeds=options.seeds, command=_typed("demo", words)))
+
+
+def distill(words: Sequence[str]) -> None:
+    """Train a student by one method, and leave its weights and a report.
+
+    Examples:
+        tutelage distill kd --teacher timm:resnet34 --student resnet20 --data path/to/photos --epochs 30
+        tutelage distill tf-kd-reg --student resnet20 --data cifar100 --temperature 20 --alpha 0.1
+        tutelage distill kd --teacher runs/teacher --student tiny_cnn,width=16 --data digits --out runs/kd
+    """
+    entry, rest = _method(distill, words)
+    found = parse(
+        distill, rest, NetworkOptions, DataOptions, arguments.DistillOptions, Training, entry=entry, after=entry.name
+    )
+    choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
+    training = found.make(Training)
+    student = found.student.partition(",")[0].rpartition("/")[2].rpartition(":")[2]
+    default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
+    comparison = _comparison(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
+    comparison = replace(
+        comparison,
+        title=f"{entry.title}: {found.data}",
+        command=_typed("distill", words),
+        strict=True,
+    )
+    console, terminal = Console(highlight=False), Terminal()
+    _drawing(terminal, lambda: distill_into(comparison, terminal))
+    content = load_comparison(comparison.folder / "comparison.json")
+    console.print(render_table(content))
+    console.print(f"weights  {comparison.folder / 'student.safetensors'}\nreport   {comparison.folder / 'report.html'}")
+
+
+def compare(words: Sequence[str]) -> None:
+    """Compare methods over several seeds, with the plain student beside them.
+
+    A row is a method, with options of its own if wanted. An interrupted comparison goes on where it was; what is
+    finished is never run again.
+
+    Examples:
+        tutelage compare supervised label-smoothing kd tf-kd-reg --student resnet20 --teacher runs/teacher --data cifar100 --seeds 3
+        tutelage compare supervised de-kd:teacher_epochs=1 de-kd:teacher_epochs=5 --student resnet8 --teacher resnet20 --data fashion-mnist
+        tutelage compare supervised supervised:loss_scale=0.0595 kd:temperature=20,alpha=0.95 --student resnet8 --teacher resnet20 --data cifar100
+    """  # noqa: E501
+    rows = list(_leading(words))
+    found = parse(
+        compare, words[len(rows) :], NetworkOptions, DataOptions, arguments.CompareOptions, Training, after="ROW..."
+    )
+    choices = [parse_choice(row) for row in rows]
+    baseline = baseline_of(choices, found.baseline)
+    training = found.make(Training)
+    folder = Path(found.out or f"runs/compare-{Path(found.data.partition(',')[0]).name}")
+    comparison = _comparison(found, choices, training, folder=folder, seeds=list(range(found.seeds)))
+    _compare(
+        replace(
+            comparison,
+            baseline=baseline,
+            command=_typed("compare", words),
+            title=found.title or f"Distillation methods on {found.data}",
+        )
+    )
+
+
+def evaluate_command(words: Sequence[str]) -> None:
+    """Measure a network on a dataset: accuracy, negative log-likelihood, calibration.
+
+    Examples:
+        tutelage evaluate runs/kd --data cifar100
+        tutelage evaluate timm:resnet18.a1_in1k --data path/to/imagenet --split validation
+        tutelage evaluate "nets.py:ResNet,depth=56,normalize=imagenet@weights.safetensors" --data cifar10
+    """
+    names = list(_leading(words))
+    if len(names) != 1 and not _asks_for_help(words):
+        raise UserError("Name one network: tutelage evaluate NETWORK --data DATA.")
+    found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK")
+    scores = evaluate(names[0], data=_data(found), split=found.split)
+    Console(highlight=False).print(
+        f"{names[0]} on {found.data}, {found.split}:\n"
+        f"  accuracy {100 * scores.accuracy:.2f} %   NLL {scores.nll:.4f}   calibration error {100 * scores.ece:.2f} %"
+    )
+
+
+def report(words: Sequence[str]) -> None:
+    """Write the HTML report of a comparison or a run again.
+
+    Examples:
+        tutelage report runs/demo
+        tutelage report runs/demo --out demo.html
+    """
+    names = list(_leading(words))
+    found = parse(report, words[len(names) :], arguments.ReportOptions, after="FOLDER")
+    if len(names) != 1:
+        raise UserError("Name one folder or comparison.json: tutelage report runs/demo.")
+    source = Path(names[0])
+    file = source / "comparison.json" if source.is_dir() else source
+    if not file.exists():
+        raise UserError(f"There is no comparison at {file}. Name the folder that `tutelage compare` wrote.")
+    print(write_report(load_comparison(file), Path(found.out or file.with_name("report.html"))))
+
+
+def doctor(words: Sequence[str]) -> None:
+    """Find out what will go wrong before hours are spent: teacher, shapes, loss scales, time, memory.
+
+    Examples:
+        tutelage doctor kd --teacher runs/teacher --student resnet20 --data cifar100 --epochs 200
+    """
+    entry, rest = _method(doctor, words)
+    found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
+    choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
+    data = _data(found)
+    experiment = experiment_of(found.student, found.teacher, data)
+    Console(highlight=False).print(examine(choice, experiment, found.make(Training)))
+
+
+def methods(words: Sequence[str]) -> None:
+    """List the methods, with what each needs and where it comes from.
+
+    Examples:
+        tutelage methods
+    """
+    parse(methods, words)
+    Console(highlight=False).print(arguments.method_table())
+
+
+def cite(words: Sequence[str]) -> None:
+    """Print the BibTeX of the papers behind methods.
+
+    Examples:
+        tutelage cite kd tf-kd-reg
+    """
+    names = list(_leading(words))
+    parse(cite, words[len(names) :], after="METHOD...")
+    print(registry.cite(names or registry.names()))
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": demo,
+    "distill": distill,
+    "compare": compare,
+    "evaluate": evaluate_command,
+    "report": report,
+    "doctor": doctor,
+    "methods": methods,
+    "cite": cite,
+}
+
+
+def _comparison(
+    found: arguments.Found, choices: list[Choice], training: Training, *, folder: Path, seeds: list[int]
+) -> Comparison:
+    experiment = experiment_of(found.student, found.teacher, _data(found))
+    return Comparison(
+        choices=choices,
+        experiment=experiment,
+        training=training,
+        teacher_training=replace(training, epochs=found.teacher_epochs or training.epochs),
+        seeds=seeds,
+        folder=folder,
+        baseline=choices[0].label,
+    )
+
+
+def _compare(comparison: Comparison) -> None:
+    terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
+    content = _drawing(terminal, lambda: compare_into(comparison, terminal))
+    console = Console(highlight=False)
+    console.print(render_table(content))
+    console.print(verdict(content))
+    console.print(f"report  {comparison.folder / 'report.html'}")
+
+
+def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        terminal.close()
+
+
+def _data(found: arguments.Found) -> Data:
+    options = {field.name: getattr(found, field.name) for field in fields(DataOptions) if field.name != "data"}
+    return resolve_data(found.data, **options)
+
+
+def _method(command: Command, words: Sequence[str]) -> tuple[registry.Entry, Sequence[str]]:
+    names = list(_leading(words))
+    if not names:
+        if not _asks_for_help(words):
+            raise UserError(f"Name a method first, one of: {', '.join(registry.names())}.")
+        print(arguments.help_of(command, after="METHOD"))
+        print(f"\nMethods: {', '.join(registry.names())}.\nFlags: tutelage {command.__name__} kd --help")
+        raise SystemExit(0)
+    return registry.get(names[0]), words[1:]
+
+
+def _leading(words: Sequence[str]) -> Sequence[str]:
+    """Return the words before the first flag."""
+    count = next((position for position, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:count]
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+def _typed(command: str, words: Sequence[str]) -> str:
+    return shlex.join(["tutelage", command, *words])
+
+

@@ -1,0 +1,37 @@
+"""The demonstration: real handwritten digits that ship with scikit-learn, five methods, three seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tutelage.api import experiment_of, seeds_of
+from tutelage.compare import Comparison
+from tutelage.data.sources import load_data
+from tutelage.options import parse_choice
+from tutelage.training import Training
+
+STUDENT, TEACHER = "tiny_cnn,width=4", "tiny_cnn,width=48"
+ROWS = ("supervised", "label-smoothing", "kd", "tf-kd-self", "tf-kd-reg")
+
+
+def demo_comparison(folder: Path, *, seeds: int, command: str) -> Comparison:
+    """Return the demonstration's comparison.
+
+    Args:
+        folder: Where everything goes.
+        seeds: Number of seeds.
+        command: What was typed, for the report.
+    """
+    data = load_data("digits")
+    training = Training(epochs=40, batch_size=64, lr=0.05)
+    return Comparison(
+        choices=[parse_choice(row) for row in ROWS],
+        experiment=experiment_of(STUDENT, TEACHER, data),
+        training=training,
+        teacher_training=training,
+        seeds=seeds_of(seeds),
+        folder=folder,
+        baseline="supervised",
+        command=command,
+        title="Distillation on handwritten digits",
+    )

@@ -1,0 +1,5 @@
+"""Preflight."""
+
+
+def examine(choice, experiment, training):  # replaced below
+    return "ok"
