@@ -20,8 +20,8 @@ from rich.progress import (
 class Reporter(Protocol):
     """Told how training goes."""
 
-    def note(self, text: str) -> None:
-        """Say one line."""
+    def note(self, text: str, *, once: bool = False) -> None:
+        """Say one line, or, if `once`, say it unless it has been said."""
 
     def begin(self, title: str, *, total: int, done: int) -> None:
         """Start a bar of `total` batches, of which `done` are behind."""
@@ -39,7 +39,7 @@ class Reporter(Protocol):
 class Silent:
     """A reporter that says nothing."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, once: bool = False) -> None:
         """Say nothing."""
 
     def begin(self, title: str, *, total: int, done: int) -> None:
@@ -81,10 +81,13 @@ class Terminal:
         self._task: TaskID | None = None
         self._status = ""
         self._title = ""
-        self._seconds = 0.0
+        self._said: set[str] = set()
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, once: bool = False) -> None:
         """Say one line above the bars."""
+        if once and text in self._said:
+            return
+        self._said.add(text)
         self.console.print(text, soft_wrap=True)
 
     def begin(self, title: str, *, total: int, done: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ class _Fit:
         if checkpoint_file is not None and checkpoint_file.exists():
             self._resume(checkpoint_file)
         else:
-            self.reporter.note(f"[dim]{title_case(decision.reasons)}[/dim]")
+            self.reporter.note(f"[dim]{decision}[/dim]", once=True)
 
     def run(self, interruption: Interruption) -> None:
         """Train until the schedule ends, or `stop` is reached."""
@@ -323,6 +324,8 @@ class _Fit:
 
 
 def _fabric(training: Training, decision: Decision) -> Fabric:
+    # Fabric repeats what `Decision` has said.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=decision.device,
         devices=training.devices,
@@ -338,12 +341,6 @@ def _example(data: Data) -> Any:
     """Return one sample's inputs as a batch of one."""
     loader = replace(data, train=data.train).loader("train", train=False, batch_size=1, workers=0)
     return next(iter(loader.epoch(0))).inputs
-
-
-def title_case(reasons: Sequence[str]) -> str:
-    """Return reasons as one sentence."""
-    text = "; ".join(reasons)
-    return text[:1].upper() + text[1:] + "."
 
 
 def _how_to_go_on(checkpoint_file: Path | None) -> str:

@@ -39,6 +39,10 @@ class Decision:
     compile: bool
     reasons: tuple[str, ...]
 
+    def __str__(self) -> str:
+        text = "; ".join(self.reasons)
+        return f"{text[:1].upper()}{text[1:]}."
+
 
 def decide(training: Training, method: Method, example: Any, *, samples: int) -> Decision:
     """Decide every switch that is on `auto`.

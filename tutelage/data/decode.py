@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 
@@ -37,21 +38,17 @@ def read_image(cell: Any, where: str) -> Image.Image:
     """
     cell = cell or {}
     place = where if cell.get("bytes") is not None or not cell.get("path") else f"{cell['path']} ({where})"
+    if not cell.get("path") and cell.get("bytes") is None:
+        raise UserError(f"There is no image at {place}: remove the row, or name the image column with ,image=.")
     image: Image.Image
     try:
-        if cell.get("bytes") is not None:
-            image = Image.open(BytesIO(cell["bytes"]))
-        elif cell.get("path"):
-            image = Image.open(cell["path"])
-        else:
-            raise UserError(f"There is no image at {place}: remove the row, or name the image column with ,image=.")
+        encoded = Path(cell["path"]).read_bytes() if cell.get("bytes") is None else cell["bytes"]
+        image = Image.open(BytesIO(encoded))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
             image.load()
             image = ImageOps.exif_transpose(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
     if image.mode.startswith(("I", "F")):
         raise UserError(f"The image at {place} has more than 8 bits per channel: convert the images to 8 bits.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from torch import Generator
 
 def derive(*parts: int) -> int:
     """Return the seed that belongs to these numbers, such as (seed, epoch, batch)."""
-    # Negative seeds are allowed by torch, not by numpy.
-    return int(np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint32)[0])
+    # 32 bits: torch's CPU generator and numpy's global one take no more.
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest())
 
 
 def generator(*parts: int) -> Generator:
