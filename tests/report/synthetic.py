@@ -219,3 +219,15 @@ def _poor_teachers(seeds: int) -> list[dict[str, Any]]:
             (0.58, 0.01, 15),
         )
     ]
+
+
+def with_teacher_rows() -> dict[str, Any]:
+    """A comparison with rows that train the teacher's network and are compared with a baseline of their own."""
+    found = comparison(take=3, failed=False)
+    plain = row(("supervised-teacher", "supervised-teacher", "Plain teacher", 0.1, 3.0, 0.05), range(3), None)
+    reverse = ("re-kd", "re-kd", "Reversed distillation", 0.13, 3.4, 0.04)
+    taught = row(reverse, range(3), plain["runs"])
+    plain["trains"] = taught["trains"] = "teacher"
+    plain["baseline"] = taught["baseline"] = "supervised-teacher"
+    found["rows"] += [plain, taught]
+    return found

@@ -216,3 +216,39 @@ def test_other_versions_are_refused(content, tmp_path):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.json"):
         write_report(tmp_path / "nowhere.json", tmp_path / "report.html")
+
+
+def test_second_baseline_is_marked_and_used(synthetic):
+    comparison = synthetic.with_teacher_rows()
+    source = render_html(comparison)
+    assert source.count(">second baseline<") == 1
+    assert source.count("<small>to supervised-teacher</small>") == 1
+    assert 'id="cost"' in source
+
+
+def test_without_test_data_the_page_says_so(synthetic):
+    comparison = synthetic.comparison(take=2, failed=False)
+    for row in comparison["rows"]:
+        row["summary"]["paired"] = None
+        for moment in ("best", "last"):
+            for metric in ("test_accuracy", "test_nll", "test_ece"):
+                del row["summary"][moment][metric]
+                for run in row["runs"]:
+                    run[moment].pop(metric, None)
+    text = Page(render_html(comparison)).text
+    assert "there were no test data" in text
+    assert "Test accuracy" not in text
+
+
+def test_poor_teachers_are_found_in_the_rows(synthetic):
+    comparison = synthetic.comparison()
+    del comparison["curves"]
+    assert 'id="teachers"' in render_html(comparison)
+
+
+def test_a_paper_shared_by_methods_is_cited_once(synthetic):
+    comparison = synthetic.comparison(take=1)
+    comparison["citations"] = {"tf-kd-self": "@article{a}", "tf-kd-reg": "@article{a}", "kd": "@article{b}"}
+    source = render_html(comparison)
+    assert source.count("@article{a}") == 1
+    assert "tf-kd-self, tf-kd-reg" in source

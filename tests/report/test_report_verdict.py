@@ -75,3 +75,20 @@ def test_baseline_comes_first_and_is_found_by_label_before_method(full):
     assert [row.is_baseline for row in rows(full)] == [True] + [False] * 9
     full["baseline"] = "kd:temperature=1.0"
     assert rows(full)[0].label == "kd:temperature=1.0"
+
+
+def test_rows_with_a_baseline_of_their_own_stay_out_of_the_verdict(synthetic):
+    comparison = synthetic.with_teacher_rows()
+    assert verdict(comparison).startswith("Knowledge distillation beat the plain student")
+    said = " ".join(qualifications(comparison))
+    assert "Reversed distillation is compared with supervised-teacher: +" in said
+    assert "not corrected for 2 comparisons" in said
+    assert [row.standing for row in rows(comparison)][3:] == [Standing.BASELINE, Standing.BETTER]
+
+
+def test_without_test_data_the_validation_accuracy_is_shown(synthetic):
+    comparison = synthetic.comparison(take=1, failed=False)
+    for moment in ("best", "last"):
+        for metric in ("test_accuracy", "test_nll", "test_ece"):
+            del comparison["rows"][0]["summary"][moment][metric]
+    assert "% validation accuracy (3 seeds)" in verdict(comparison)

@@ -24,7 +24,8 @@ def render_table(comparison: Comparison) -> Table:
     entries = rows(comparison)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(entries), caption_justify="left")
     table.add_column("Row", overflow="fold", min_width=16)
-    for heading in ("Test acc. %", "Difference", "NLL", "ECE %", "Time", "Cost"):
+    accuracy = "Val. acc. %" if entries and entries[0].metric == "validation_accuracy" else "Test acc. %"
+    for heading in (accuracy, "Difference", "NLL", "ECE %", "Time", "Cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in entries:
         table.add_row(*_cells(row))
@@ -58,6 +59,6 @@ def _gain(difference: Difference | None) -> str:
 def _caption(entries: list[Row]) -> Text:
     amounts = {row.accuracy.n for row in entries if row.accuracy}
     if amounts == {1}:
-        return Text("One seed: no spread and no interval. Test accuracy at the best validation epoch.")
+        return Text("One seed: no spread and no interval. Accuracy at the best validation epoch.")
     seeds = "n = " + " to ".join(str(n) for n in sorted({min(amounts), max(amounts)})) if amounts else "no result"
     return Text(f"Mean ± std over seeds ({seeds}) at the best validation epoch; difference with 95 % paired interval.")

@@ -108,9 +108,16 @@ def _teacher(teacher: Mapping[str, Any]) -> Fact | None:
         calibration.append(f"NLL {decimal(nll)}")
     if (ece := number(teacher.get("test_ece"))) is not None:
         calibration.append(f"ECE {percent(ece)} %")
-    origin = f"trained here in {duration(number(teacher.get('seconds')))}" if teacher.get("trained_here") else ""
+    origin = _origin(teacher)
     details = (*accuracy, _chunks(calibration), *_size(teacher), origin)
     return Fact("Teacher", str(teacher.get("spec") or "unnamed"), tuple(filter(None, details)))
+
+
+def _origin(teacher: Mapping[str, Any]) -> str:
+    if not teacher.get("trained_here"):
+        return ""
+    seconds = number(teacher.get("seconds"))
+    return "trained here" if seconds is None else f"trained here in {duration(seconds)}"
 
 
 def _size(model: Mapping[str, Any]) -> tuple[str, ...]:

@@ -107,25 +107,27 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
         "facts": key_facts(comparison, entries),
         "rows": entries,
         "baseline": baseline,
+        "measured": entries[0].metric.replace("_", " ") if entries else "test accuracy",
         "compared": sum(row.paired_best is not None for row in entries),
         "has_interval": any(row.paired_best and row.paired_best.low is not None for row in entries),
         "only_one_seed": all(row.accuracy.n == 1 for row in entries if row.accuracy),
         "scale": scale_of(entries),
         "bar_width": WIDTH,
+        "has_teacher": bool(comparison.get("teacher")),
         "runs": _runs(entries),
         "commands": [row for row in entries if row.command],
         "tables": tables(comparison),
-        "citations": dict(block(comparison.get("citations"))),
+        "citations": _citations(block(comparison.get("citations"))),
         **_charts(comparison, entries, baseline),
     }
 
 
 def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
     return {
-        "forest": forest_chart(entries, baseline) if baseline else None,
+        "forest": forest_chart(entries),
         "learning": learning_charts(entries),
         "cost": cost_chart(entries),
-        "teachers": teacher_charts(comparison, baseline),
+        "teachers": teacher_charts(comparison, entries, baseline),
         "reliability": reliability_charts(entries),
         **_similarity(comparison),
     }
@@ -161,6 +163,14 @@ def _runs(entries: Sequence[Row]) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Return each text once, under the names of all that it is for."""
+    names: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        names.setdefault(str(entry), []).append(str(name))
+    return {", ".join(shared): entry for entry, shared in names.items()}
 
 
 def _also(run: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from tutelage.report.reading import Comparison, Row, Standing, rows
 from tutelage.report.verdict import verdict
 from tutelage.report.wording import ABSENT, cost, decimal, duration, estimate, interval, percent, points
 
-COLUMNS = ("Row", "Test accuracy %", "Last epoch %", "Difference (95 % interval)", "NLL", "ECE %", "Time", "Cost", "n")
+COLUMNS = ("Row", "Accuracy %", "Last epoch %", "Difference (95 % interval)", "NLL", "ECE %", "Time", "Cost", "n")
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -29,7 +29,7 @@ def _cells(row: Row) -> list[str]:
     return [
         name,
         estimate(row.accuracy),
-        estimate(row.last.get("test_accuracy")),
+        estimate(row.last.get(row.metric)),
         _gain(row),
         decimal(nll.mean if nll else None),
         percent(ece.mean if ece else None),

@@ -56,14 +56,22 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """One method with its options, summed up over its seeds."""
+    """One method with its options, summed up over its seeds.
+
+    Attributes:
+        reference: Label of the row that this one is compared with; rows that train another network have their own.
+        is_primary: Whether this is the comparison's baseline.
+        metric: What its accuracy is: `test_accuracy`, or `validation_accuracy` where there are no test data.
+    """
 
     label: str
     method: str
     title: str
     command: str
     error: str | None
-    is_baseline: bool
+    reference: str | None
+    is_primary: bool
+    metric: str
     parameters: float | None
     multiply_adds: float | None
     best: Mapping[str, Estimate]
@@ -77,8 +85,13 @@ class Row:
 
     @property
     def accuracy(self) -> Estimate | None:
-        """Return the test accuracy at the epoch with the best validation accuracy."""
-        return self.best.get("test_accuracy")
+        """Return the accuracy at the epoch with the best validation accuracy."""
+        return self.best.get(self.metric)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Return whether rows are compared with this one."""
+        return self.is_primary or self.label == self.reference
 
     @property
     def standing(self) -> Standing:
@@ -132,13 +145,21 @@ def rows(comparison: Comparison) -> list[Row]:
     """Return the rows of a comparison: the baseline first, the others in the order they were asked for."""
     entries = [block(entry) for entry in comparison.get("rows") or []]
     baseline = _baseline_index(entries, comparison.get("baseline"))
-    read = [_row(entry, index == baseline) for index, entry in enumerate(entries)]
-    return sorted(read, key=lambda row: not row.is_baseline)
+    primary = None if baseline is None else str(entries[baseline].get("label"))
+    tested = [entry for entry in entries if "test_accuracy" in block(block(entry.get("summary")).get("best"))]
+    metric = "test_accuracy" if tested else "validation_accuracy"
+    read = [_row(entry, index == baseline, primary, metric) for index, entry in enumerate(entries)]
+    return sorted(read, key=lambda row: not row.is_primary)
 
 
 def baseline_of(entries: Sequence[Row]) -> Row | None:
-    """Return the baseline row when it has a result."""
-    return next((row for row in entries if row.is_baseline and row.accuracy), None)
+    """Return the comparison's baseline row when it has a result."""
+    return next((row for row in entries if row.is_primary and row.accuracy), None)
+
+
+def reference_of(row: Row, entries: Sequence[Row]) -> Row | None:
+    """Return the row that a row is compared with, when it is another one and has a result."""
+    return next((other for other in entries if other.label == row.reference and other.accuracy and other != row), None)
 
 
 def _baseline_index(entries: Sequence[Mapping[str, Any]], name: object) -> int | None:
@@ -149,9 +170,9 @@ def _baseline_index(entries: Sequence[Mapping[str, Any]], name: object) -> int |
     return None
 
 
-def _row(entry: Mapping[str, Any], is_baseline: bool) -> Row:
+def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, metric: str) -> Row:
     summary = block(entry.get("summary"))
-    paired = {} if is_baseline else block(summary.get("paired"))
+    paired = {} if is_primary else block(summary.get("paired"))
     method = str(entry.get("method") or "")
     label = str(entry.get("label") or method)
     error = entry.get("error")
@@ -163,7 +184,9 @@ def _row(entry: Mapping[str, Any], is_baseline: bool) -> Row:
         title=str(entry.get("title") or label),
         command=str(entry.get("command") or ""),
         error=str(error) if error else None,
-        is_baseline=is_baseline,
+        reference=str(entry["baseline"]) if entry.get("baseline") else primary,
+        is_primary=is_primary,
+        metric=metric,
         parameters=number(entry.get("parameters")),
         multiply_adds=number(entry.get("multiply_adds")),
         best=_estimates(summary.get("best")),

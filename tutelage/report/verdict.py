@@ -21,7 +21,8 @@ def verdict(comparison: Comparison) -> str:
     finished = [row for row in entries if row.accuracy]
     if not finished:
         return "No run has finished, so there is nothing to compare"
-    baseline, compared = baseline_of(entries), [row for row in finished if row.paired_best]
+    baseline = baseline_of(entries)
+    compared = [row for row in finished if row.paired_best and baseline and row.reference == baseline.label]
     if baseline is None or not compared:
         return _alone(finished)
     judged = _judged(entries)
@@ -52,8 +53,12 @@ def qualifications(comparison: Comparison) -> list[str]:
         last = winners[0].paired_last
         said.append(f"At the last epoch the difference is {points(last.mean)} points ({interval(last)}).")
     if len(judged) > 1:
-        baseline = next(row for row in entries if row.is_baseline)
+        baseline = next(row for row in entries if row.is_primary)
         said.append(_others(judged, winners, _base(baseline, entries)))
+    for row in entries:
+        if row.paired_best and not row.is_baseline and row not in judged and row.standing is not Standing.UNKNOWN:
+            found = f"{points(_gain(row))} points ({interval(row.paired_best)})"
+            said.append(f"{called(row, entries)} is compared with {row.reference}: {found}.")
     if len(judged) > 1:
         said.append(f"The intervals are not corrected for {len(judged)} comparisons.")
     return said
@@ -69,7 +74,9 @@ def called(row: Row, entries: Sequence[Row]) -> str:
 
 
 def _judged(entries: Sequence[Row]) -> list[Row]:
-    return [row for row in entries if row.standing in {Standing.BETTER, Standing.WORSE, Standing.SAME}]
+    primary = next((row.label for row in entries if row.is_primary), None)
+    clear = {Standing.BETTER, Standing.WORSE, Standing.SAME}
+    return [row for row in entries if row.standing in clear and row.reference == primary]
 
 
 def _winners(judged: Sequence[Row]) -> list[Row]:
@@ -95,10 +102,14 @@ def _alone(finished: Sequence[Row]) -> str:
     assert reached is not None
     if len(finished) > 1:
         return (
-            f"{called(best, finished)} has the highest mean, {percent(reached.mean)} % test accuracy, with no baseline"
+            f"{called(best, finished)} has the highest mean, {percent(reached.mean)} % {_kind(best)}, with no baseline"
         )
     over = "one seed" if reached.n == 1 else several(reached.n, "seed")
-    return f"{called(best, finished)} reached {estimate(reached)} % test accuracy ({over})"
+    return f"{called(best, finished)} reached {estimate(reached)} % {_kind(best)} ({over})"
+
+
+def _kind(row: Row) -> str:
+    return row.metric.replace("_", " ")
 
 
 def _drawn(judged: Sequence[Row], entries: Sequence[Row], base: str) -> str:

@@ -17,7 +17,9 @@ from tutelage.report.wording import cost, duration, estimate
 
 def cost_chart(entries: Sequence[Row]) -> Chart | None:
     """Return test accuracy over relative cost, or over seconds where no cost is known."""
-    finished = [row for row in entries if row.accuracy]
+    # A cost relative to another baseline belongs on another scale.
+    primary = next((row.label for row in entries if row.is_primary), None)
+    finished = [row for row in entries if row.accuracy and row.reference == primary]
     is_relative = all(row.relative_cost is not None for row in finished)
     shown = [row for row in finished if _spent(row, is_relative) is not None]
     if len(shown) < 2:
@@ -28,13 +30,13 @@ def cost_chart(entries: Sequence[Row]) -> Chart | None:
         axes = single(figure)
         for row, spent in zip(shown, costs, strict=True):
             _point(axes, row, spent)
-        axes.set_ylabel("test accuracy, %")
+        axes.set_ylabel(f"{shown[0].metric.replace('_', ' ')}, %")
         axes.set_xlabel("training cost, as a multiple of the baseline's" if is_relative else "training time, seconds")
         axes.margins(x=0.12, y=0.08)
         figure.legend(handles=_key(shown), loc="outside upper left", ncols=2 if is_narrow else 4, labelcolor=MUTED)
         _labels(figure, axes, shown, costs, is_narrow)
 
-    alt = "Test accuracy against training cost. " + "; ".join(
+    alt = "Accuracy against training cost. " + "; ".join(
         f"{row.label} {estimate(row.accuracy)} % for {cost(spent) if is_relative else duration(spent)}"
         for row, spent in zip(shown, costs, strict=True)
     )

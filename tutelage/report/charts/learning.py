@@ -25,7 +25,7 @@ from tutelage.report.charts.canvas import (
     single,
     spread,
 )
-from tutelage.report.reading import Row, baseline_of, block, numbers
+from tutelage.report.reading import Row, block, numbers, reference_of
 from tutelage.report.wording import percent
 
 OVERLAID = 5
@@ -44,7 +44,7 @@ class Curve:
     """One row's validation accuracy in per cent over epochs."""
 
     label: str
-    is_baseline: bool
+    row: Row
     epoch: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -67,7 +67,7 @@ def curve(row: Row) -> Curve | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(All-NaN|empty slice)")
         mean, low, high = (100 * reduce(values, axis=0) for reduce in (np.nanmean, np.nanmin, np.nanmax))
-    return Curve(row.label, row.is_baseline, epoch, mean, low, high)
+    return Curve(row.label, row, epoch, mean, low, high)
 
 
 def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
@@ -81,10 +81,13 @@ def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
         return []
     if len(curves) <= OVERLAID:
         return [("", _overlaid(curves))]
-    baseline = next((line for line in curves if line.is_baseline), None) if baseline_of(entries) else None
-    limits = _limits(curves)
-    others = [line for line in curves if line is not baseline]
-    return [(line.label, _panel(index, line, baseline, limits)) for index, line in enumerate(others)]
+    by_label = {line.label: line for line in curves}
+    panels = []
+    for index, line in enumerate(line for line in curves if not line.row.is_baseline):
+        reference = reference_of(line.row, entries)
+        against = by_label.get(reference.label) if reference else None
+        panels.append((line.label, _panel(index, line, against, _limits(curves))))
+    return panels
 
 
 def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -108,7 +111,7 @@ def _summary(line: Curve) -> str:
 
 def _overlaid(curves: Sequence[Curve]) -> Chart:
     others = iter(LINES)
-    looks = [(INK, "-") if line.is_baseline else next(others) for line in curves]
+    looks = [(INK, "-") if line.row.is_primary else next(others) for line in curves]
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)

@@ -16,14 +16,28 @@ from tutelage.report.wording import percent
 Point = tuple[float, list[float]]
 
 
-def teacher_charts(comparison: Comparison, baseline: Row | None) -> list[tuple[str, Chart]]:
-    """Return one chart for every method that the comparison keeps a curve of, with the method's name."""
+def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None) -> list[tuple[str, Chart]]:
+    """Return one chart for every method with a curve, with the method's name.
+
+    A comparison that keeps no curves has them all the same where several rows of a method noted their teachers.
+    """
     found = []
-    for index, (method, entries) in enumerate(block(comparison.get("curves")).items()):
-        curve = _points(entries or [])
+    for index, (method, points) in enumerate((block(comparison.get("curves")) or _noted(entries)).items()):
+        curve = _points(points or [])
         if curve:
             found.append((str(method), _chart(index, str(method), curve, baseline)))
     return found
+
+
+def _noted(entries: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in entries:
+        teachers = [value for run in row.runs if (value := number(run.get("teacher_accuracy"))) is not None]
+        students = [block(run.get("best")).get(row.metric) for run in row.runs]
+        if teachers and row.accuracy:
+            point = {"teacher_accuracy": sum(teachers) / len(teachers), "student_accuracy": students}
+            found.setdefault(row.method, []).append(point)
+    return {method: points for method, points in found.items() if len(points) > 1}
 
 
 def _points(entries: Sequence[Mapping[str, Any]]) -> list[Point]:
@@ -46,8 +60,8 @@ def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None
         for teacher, students in curve:
             axes.plot([teacher] * len(students), students, "o", color=BLUE, alpha=0.4, markersize=4)
         axes.plot(teachers, means, "-o", color=BLUE, linewidth=1.9, markersize=7)
-        axes.set_xlabel("the teacher's own test accuracy, %")
-        axes.set_ylabel("student's test accuracy, %")
+        axes.set_xlabel("the teacher's own accuracy, %")
+        axes.set_ylabel("student's accuracy, %")
         axes.margins(y=0.12)
 
     said = "; ".join(f"teacher {t:.2f} %, student {sum(s) / len(s):.2f} %" for t, s in curve)

@@ -48,8 +48,11 @@ def reliability(row: Row) -> Reliability | None:
 def reliability_charts(entries: Sequence[Row]) -> list[tuple[str, str, Chart]]:
     """Return one diagram per row, each against the baseline, with the row's label and its error in words."""
     found = [bins for row in entries if (bins := reliability(row))]
-    baseline = next((bins for bins in found if bins.row.is_baseline), None)
-    return [(bins.row.label, _error(bins.row), _panel(index, bins, baseline)) for index, bins in enumerate(found)]
+    by_label = {bins.row.label: bins for bins in found}
+    return [
+        (bins.row.label, _error(bins.row), _panel(index, bins, by_label.get(bins.row.reference or "")))
+        for index, bins in enumerate(found)
+    ]
 
 
 def _error(row: Row) -> str:
