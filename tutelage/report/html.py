@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tutelage.files import atomic
 from tutelage.report import wording
 from tutelage.report.bars import WIDTH, scale_of
 from tutelage.report.charts.cost import cost_chart
@@ -36,19 +35,14 @@ def write_report(comparison: Comparison | str | Path, target: str | Path) -> Pat
 
     Returns:
         The path of the report.
+
+    Raises:
+        UserError: If the comparison cannot be read or the report cannot be written.
     """
     page = render_html(load(comparison))
     path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with atomic(path) as file:
+        file.write(page.encode())
     return path
 
 

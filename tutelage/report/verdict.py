@@ -132,7 +132,9 @@ def _others(judged: Sequence[Row], winners: Sequence[Row], base: str) -> str:
         parts.append(f"{level} showed no difference beyond noise")
     if below:
         parts.append(f"{below} fell below {'it' if len(winners) > 1 else base}")
-    lead = f"Of the {several(len(judged) - 1, 'other method')}, " if winners else f"Of the {len(judged)} methods, "
+    if winners and len(judged) == 2:
+        return f"The other method {parts[0].removeprefix('1 ')}."
+    lead = f"Of the {len(judged) - 1} other methods, " if winners else f"Of the {len(judged)} methods, "
     return f"{lead}{', '.join(parts)}."
 
 

@@ -35,18 +35,11 @@ def label_points(
     """
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
-    spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
-    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
-    unit = axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1]
-    taken += [(x - 2, y - far * unit, x + 2, y + far * unit) for (x, y), far in zip(spots, reach, strict=True)]
     bounds = (frame.x0, frame.y0, frame.x1, frame.y1)
-    for index, (place, text, ink) in enumerate(zip(places, texts, inks, strict=True)):
-        x, y = spots[index]
-        width, height = LETTER * size * len(text), 1.25 * size
-        boxes = [(dx, dy, _box(x + dx, y + dy, width, height)) for dx, dy in _offsets(width)]
-        dx, dy, box = min(boxes, key=lambda option: _price(option, index, spots, taken, bounds))
-        taken.append(box)
-        line = {"arrowstyle": "-", "color": ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5} if dy else None
+    spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
+    unit = float(axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1])
+    offsets = _places(spots, [far * unit for far in reach], [LETTER * size * len(text) for text in texts], size, bounds)
+    for place, text, ink, (dx, dy) in zip(places, texts, inks, offsets, strict=True):
         axes.annotate(
             text,
             place,
@@ -55,10 +48,26 @@ def label_points(
             va="center",
             color=ink,
             fontsize=size,
-            arrowprops=line,
+            arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5} if dy else None,
             annotation_clip=False,
             in_layout=False,
         )
+
+
+def _places(
+    spots: Sequence[tuple[float, float]], reach: Sequence[float], widths: Sequence[float], size: float, bounds: Box
+) -> list[tuple[float, float]]:
+    """Return the offset of every label: the cheapest that the labels before it have left."""
+    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
+    taken += [(x - 2, y - far, x + 2, y + far) for (x, y), far in zip(spots, reach, strict=True)]
+    chosen = []
+    for index, ((x, y), width) in enumerate(zip(spots, widths, strict=True)):
+        options = [(dx, dy, _box(x + dx, y + dy, width, 1.25 * size)) for dx, dy in _offsets(width)]
+        prices = [_price(option, index, spots, taken, bounds) for option in options]
+        dx, dy, box = options[prices.index(min(prices))]
+        taken.append(box)
+        chosen.append((dx, dy))
+    return chosen
 
 
 def _offsets(width: float) -> list[tuple[float, float]]:

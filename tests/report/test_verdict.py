@@ -21,7 +21,7 @@ def test_a_winner_is_named_with_its_interval():
     assert verdict(comparison) == "Method 0 beat the plain student by 2.10 points (95 % interval 0.90 to 3.30, 3 seeds)"
     said = " ".join(qualifications(comparison))
     assert "At the last epoch the difference is +2.10 points (+0.90 to +3.30)." in said
-    assert "Of the 1 other method, 1 showed no difference beyond noise." in said
+    assert "The other method showed no difference beyond noise." in said
     assert "not corrected for 2 comparisons" in said
 
 

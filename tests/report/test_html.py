@@ -199,7 +199,7 @@ def test_failure_keeps_the_old_report(full, tmp_path, monkeypatch):
         raise OSError("disk is full")
 
     monkeypatch.setattr("pathlib.Path.replace", fail)
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises(UserError, match="disk is full"):
         write_report(full, target)
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
