@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar
@@ -77,12 +77,14 @@ class Entry:
         build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
         papers: The papers it comes from.
         trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
+        exceptions: Checks of the conformance suite that it truly cannot meet, and why.
     """
 
     name: str
     build: Callable[..., Any]
     papers: Sequence[Paper]
     trains: Trains = "student"
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_recipe(self) -> bool:
@@ -117,13 +119,16 @@ class Entry:
 _entries: dict[str, Entry] = {}
 
 
-def register(name: str, *, papers: Sequence[Paper], trains: Trains = "student") -> Callable[[T], T]:
+def register(
+    name: str, *, papers: Sequence[Paper], trains: Trains = "student", exceptions: Mapping[str, str] | None = None
+) -> Callable[[T], T]:
     """Register a method or a recipe under its command-line name.
 
     Args:
         name: Kebab case.
         papers: The papers it comes from, at least one.
         trains: Which network it trains and returns.
+        exceptions: Checks of the conformance suite that it cannot meet, and why.
 
     Raises:
         ValueError: If the name is taken.
@@ -133,7 +138,9 @@ def register(name: str, *, papers: Sequence[Paper], trains: Trains = "student") 
         known = _entries.get(name)
         if known is not None and known.build is not build:
             raise ValueError(f"A method named {name!r} is already registered: {known.build}")
-        _entries[name] = Entry(name=name, build=build, papers=tuple(papers), trains=trains)
+        _entries[name] = Entry(
+            name=name, build=build, papers=tuple(papers), trains=trains, exceptions=dict(exceptions or {})
+        )
         return build
 
     return decorate

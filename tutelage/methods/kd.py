@@ -84,7 +84,11 @@ def kd_uniform_teacher(
     return KD(student, UniformTeacher(num_classes), temperature=temperature, alpha=alpha)
 
 
-@register("kd-shuffled-teacher", papers=[HINTON, TF_KD])
+@register(
+    "kd-shuffled-teacher",
+    papers=[HINTON, TF_KD],
+    exceptions={"parts-of-a-batch-add-up": "each process shuffles its own part of the batch"},
+)
 def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
     r"""KD from a teacher whose answers are shuffled among the samples of a batch: a control.
 

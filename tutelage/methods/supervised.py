@@ -66,6 +66,13 @@ class Supervised(Method):
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
     """The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
 
+    $$ L = H(q, p^t) $$
+
+    Args:
+        run: The run whose stage this is.
+        make_teacher: Makes the teacher afresh.
+        data: The data.
+
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020 (baseline).
 
     Differences: none known.

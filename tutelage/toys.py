@@ -1,0 +1,153 @@
+"""Toy networks, data and recipes' stand-in for the conformance suite: small enough to check a method in seconds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch, Output
+from tutelage.data.augment import Augmentation
+from tutelage.data.dataset import Data
+from tutelage.data.images import ResidentImages
+from tutelage.driver import Stop
+from tutelage.experiment import Experiment
+from tutelage.method import Method
+from tutelage.networks import Blueprint
+from tutelage.registry import Entry
+from tutelage.run import Keep, Run
+from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.training import Training
+
+CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
+SAMPLES, BATCH = 48, 12
+TRAINING = Training(
+    epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
+)
+
+
+class ToyNetwork(nn.Module):
+    """Two convolutions and a classifier.
+
+    Args:
+        width: Channels of the first convolution.
+        batch_norm: Whether to normalise; without it, samples of a batch do not see each other.
+    """
+
+    def __init__(self, width: int = 6, *, batch_norm: bool = True) -> None:
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+
+        self.layer1 = nn.Sequential(nn.Conv2d(CHANNELS, width, 3, 2, 1), norm(width), nn.ReLU())
+        self.layer2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), norm(2 * width), nn.ReLU())
+        self.classifier = nn.Linear(2 * width, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits `[batch, class]`."""
+        logits: Tensor = self.classifier(self.layer2(self.layer1(inputs)).mean((2, 3)))
+        return logits
+
+
+def toy_data() -> Data:
+    """Return random images with random labels, each class several times; the images are not square."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (SAMPLES, CHANNELS, *SIZE), dtype=torch.uint8, generator=generator)
+    samples = ResidentImages(images, torch.arange(SAMPLES) % CLASSES)
+    return Data(
+        name="toy",
+        train=samples,
+        validation=samples,
+        test=samples,
+        num_classes=CLASSES,
+        class_names=tuple(f"class {number}" for number in range(CLASSES)),
+        in_channels=CHANNELS,
+        image_size=SIZE,
+        mean=(0.5,) * CHANNELS,
+        std=(0.25,) * CHANNELS,
+        augmentation=Augmentation.parse("crop:1,flip"),
+        fingerprint="toy",
+    )
+
+
+def toy_batch() -> Batch:
+    """Return the first training batch, without augmentation."""
+    return next(iter(toy_data().loader("train", train=False, batch_size=BATCH).epoch(0)))
+
+
+def toy_experiment(*, batch_norm: bool = True, teacher: Teacher | None = None) -> Experiment:
+    """Return data, a student and a larger teacher with fixed weights.
+
+    Args:
+        batch_norm: Whether the networks normalise over the batch.
+        teacher: Takes the place of the network as the one that answers.
+    """
+
+    def blueprint(width: int) -> Blueprint:
+        def make() -> nn.Module:
+            return ToyNetwork(width, batch_norm=batch_norm)
+
+        return Blueprint(make=make, name=f"toy-{width}", trained=True, untrained=make)
+
+    large = blueprint(10)
+    answers = teacher or FrozenTeacher(large.build(0, "teacher"))
+    students = (blueprint(6), blueprint(8), blueprint(6))
+    return Experiment(data=toy_data(), students=students, teacher=large, answers=answers)
+
+
+class Recorder(Run):
+    """A run that trains nothing: it notes the methods that a recipe would fit, and hands back their networks.
+
+    Attributes:
+        methods: The methods by the name of their stage.
+    """
+
+    def __init__(self, folder: Path, training: Training = TRAINING) -> None:
+        super().__init__(folder, training)
+        self.methods: dict[str, Method] = {}
+
+    def stage(self, name: str, make: Callable[[], Any], **identity: Any) -> Any:
+        """Make the artefact and store nothing."""
+        return make()
+
+    def fit(
+        self,
+        name: str,
+        method: Method,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        keep: Keep | None = None,
+    ) -> nn.Module:
+        """Note the method, and return its network as it is."""
+        self.methods[name] = method
+        # A copy, because whoever comes next may freeze or train it.
+        return copy.deepcopy(method.export()).eval()
+
+
+def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] | None = None) -> dict[str, Method]:
+    """Return the methods that an entry trains, by stage: one for a method, several for a recipe.
+
+    Args:
+        entry: The method or recipe.
+        experiment: Data and networks.
+        options: Hyper-parameters.
+    """
+    from tutelage.options import Choice
+
+    recorder = Recorder(Path("unused"))
+    experiment.execute(Choice(entry, dict(options or {})), recorder)
+    return recorder.methods
+
+
+def recorded(batch: Batch, teacher: nn.Module) -> Batch:
+    """Return the batch with a network's answer recorded in it."""
+    with torch.no_grad():
+        return replace(batch, teacher=Output(logits=teacher.eval()(batch.inputs)))
