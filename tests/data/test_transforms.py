@@ -128,7 +128,7 @@ def test_rotating_back_restores_a_smooth_image():
     y, x = torch.meshgrid(torch.linspace(-2, 2, height), torch.linspace(-2, 2, width), indexing="ij")
     smooth = torch.exp(-(x**2) - 2 * y**2)[None, None]
     there = Rotate().apply(smooth, angle(20, 1))
-    assert (there - smooth).abs().max() > 0.1
+    assert (there - smooth).abs().max() > 0.05
     torch.testing.assert_close(Rotate().apply(there, angle(-20, 1)), smooth, atol=0.02, rtol=0)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data, Images, assemble
@@ -115,7 +115,7 @@ def _from_loaders(
 def _targets(train: Images | DataLoader[Any]) -> torch.Tensor:
     if not isinstance(train, DataLoader):
         return train.targets
-    if not hasattr(train.dataset, "__getitem__"):
+    if isinstance(train.dataset, IterableDataset):
         raise UserError("The classes of this DataLoader cannot be counted beforehand: pass num_classes=.")
     with seeded(0):
         return find_targets(train.dataset)

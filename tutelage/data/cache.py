@@ -64,7 +64,7 @@ def recall(key: str) -> Decoded | None:
         about = json.loads((folder / "about.json").read_text())
         splits = {name: _load(folder, name) for name in about["splits"]}
         return Decoded(splits, tuple(about["class_names"]), about["digest"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError):
         return None
 
 
@@ -82,6 +82,8 @@ def store(key: str, decoded: Decoded) -> None:
             np.save(scratch / f"{name}-targets.npy", samples.targets.numpy())
         about = {"splits": list(decoded.splits), "class_names": decoded.class_names, "digest": decoded.digest}
         (scratch / "about.json").write_text(json.dumps(about))
+        if recall(key) is None:
+            shutil.rmtree(folder, ignore_errors=True)
         # A rename is all or nothing; it fails when another process was first, which is as good.
         scratch.rename(folder)
     except OSError:

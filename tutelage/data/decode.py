@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -22,7 +22,9 @@ from tutelage.errors import UserError
 # Above this side, images that no one gave a size are brought to the usual size of pretrained networks.
 _LARGEST_NATIVE, _USUAL = 256, 224
 _PROBES = 64
+_CHUNK = 256
 _PATIENCE_SECONDS = 2.0
+_USUAL_FORMATS = ("JPEG", "PNG", "WEBP")
 _GREY = ("1", "L", "LA")
 
 
@@ -43,7 +45,7 @@ def read_image(cell: Any, where: str) -> Image.Image:
     image: Image.Image
     try:
         encoded = Path(cell["path"]).read_bytes() if cell.get("bytes") is None else cell["bytes"]
-        image = Image.open(BytesIO(encoded))
+        image = _open(encoded)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
             image.load()
@@ -99,27 +101,35 @@ def probe(read: Callable[[int], Image.Image], length: int, image_size: int | Non
 
 
 def decode_all(
-    read: Callable[[int], NDArray[np.uint8]], shape: tuple[int, int, int, int], what: str
+    read: Callable[[range], Iterable[NDArray[np.uint8]]], shape: tuple[int, int, int, int], what: str
 ) -> NDArray[np.uint8]:
     """Decode all images into one array, with a progress bar when it takes long.
 
     Args:
-        read: Returns the pixels `[channels, height, width]` at a position.
+        read: Yields the pixels `[channels, height, width]` at a range of positions.
         shape: `(images, channels, height, width)`.
         what: Named in the progress bar.
     """
     pixels = np.empty(shape, dtype=np.uint8)
 
     def decode(start: int) -> int:
-        stop = min(start + 256, shape[0])
-        for position in range(start, stop):
-            pixels[position] = read(position)
-        return stop - start
+        positions = range(start, min(start + _CHUNK, shape[0]))
+        for position, image in zip(positions, read(positions)):
+            pixels[position] = image
+        return len(positions)
 
     # PIL frees the interpreter while it decodes, so threads help.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        _watch(pool.map(decode, range(0, shape[0], 256)), shape[0], what)
+        _watch(pool.map(decode, range(0, shape[0], _CHUNK)), shape[0], what)
     return pixels
+
+
+def _open(encoded: bytes) -> Image.Image:
+    """Open an image; the usual formats first, because asking all that PIL knows takes longer than decoding."""
+    try:
+        return Image.open(BytesIO(encoded), formats=_USUAL_FORMATS)
+    except UnidentifiedImageError:
+        return Image.open(BytesIO(encoded))
 
 
 def _watch(steps: Iterable[int], total: int, what: str) -> None:

@@ -55,8 +55,11 @@ def open_path(path: Path) -> Mapping[str, datasets.Dataset]:
             if path.is_file():
                 return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=_cache_dir()))
             return _as_mapping(datasets.load_dataset(str(path), cache_dir=_cache_dir()))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{path} cannot be read as a dataset ({_line(error)}): is it a folder of Parquet?") from error
+    except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"{path} cannot be read as a dataset ({_line(error)}): give whole Parquet files, with a row "
+            "at least in each split."
+        ) from error
 
 
 def open_hub(name: str) -> Mapping[str, datasets.Dataset]:

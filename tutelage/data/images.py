@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -110,15 +109,15 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
         return self.targets.shape[0]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.pixels(index).copy()), int(self.targets[index])
+        images, targets = self.read_batch([index])
+        return images[0], int(targets[0])
 
-    def read(self, index: int) -> Image.Image:
-        """Open the image at a position, as it is in the source."""
-        return read_image(self._rows[index][self._image], f"row {index} of split {self._split!r}")
-
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """Return the image at a position as uint8 `[channel, height, width]`."""
-        return to_pixels(self.read(index), channels=self.channels, size=self.size)
+    def pixels(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the images at `indices` as uint8 `[channel, height, width]`."""
+        cells = self._rows[indices][self._image] if len(indices) else []
+        for index, cell in zip(indices, cells):
+            image = read_image(cell, f"row {index} of split {self._split!r}")
+            yield to_pixels(image, channels=self.channels, size=self.size)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> StreamedImages:
         """Return the samples at `indices` as a dataset of their own."""
@@ -134,8 +133,9 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the images at `indices` as one uint8 batch, and their targets."""
-        shape = (len(indices), self.channels, *self.size)
-        pixels = np.stack([self.pixels(index) for index in indices]) if indices else np.empty(shape, dtype=np.uint8)
+        pixels = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
+        for position, image in enumerate(self.pixels(indices)):
+            pixels[position] = image
         return torch.from_numpy(pixels), self.targets[torch.as_tensor(indices, dtype=torch.int64)]
 
     def resident(self) -> ResidentImages:

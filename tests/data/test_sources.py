@@ -1,0 +1,99 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.data import StreamedImages, load_data
+from tutelage.data.cache import cache_folder
+from tutelage.errors import UserError
+
+
+def test_digits():
+    data = load_data("digits")
+    assert [data.count(split) for split in ("train", "validation", "test")] == [1078, 120, 599]
+    assert (data.name, data.num_classes, data.in_channels, data.image_size) == ("digits", 10, 1, (8, 8))
+    assert str(data.augmentation) == "crop:1"
+    assert data.train.images.max() == 255
+    assert torch.bincount(data.test.targets).min() >= 57
+    assert load_data("digits").fingerprint == data.fingerprint
+
+
+def test_digits_can_be_enlarged_and_thinned_out():
+    data = load_data("digits", image_size=16, subset=200, validation=0.25, augment="none")
+    assert data.image_size == (16, 16)
+    assert data.count("train") + data.count("validation") == 200
+    assert not data.augmentation
+
+
+def test_usual_augmentations(make_parquet, make_photos):
+    small = make_parquet({"train": 60}, name="animals")[0]
+    assert str(load_data(str(small)).augmentation) == "crop:4,flip"
+    fashion = make_parquet({"train": 60}, name="fashion_mnist")[0]
+    assert str(load_data(str(fashion)).augmentation) == "crop:2,flip"
+    large = make_photos(size=(70, 80))
+    assert str(load_data(str(large), validation=0.2).augmentation) == "resized-crop,flip"
+    assert str(load_data(str(large), validation=0.2, augment="rotate:5").augmentation) == "rotate:5"
+
+
+def test_the_second_time_comes_from_the_cache(make_parquet, monkeypatch, tmp_path):
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    folder, _ = make_parquet({"train": 30, "test": 6})
+    first = load_data(str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr("tutelage.data.sources.open_path", lambda path: pytest.fail("the source was opened"))
+        again = load_data(str(folder))
+    assert torch.equal(first.train.images, again.train.images)
+    assert (first.fingerprint, first.mean, first.class_names) == (again.fingerprint, again.mean, again.class_names)
+    os.utime(next(folder.iterdir()), (0, 0))
+    assert load_data(str(folder)).fingerprint == first.fingerprint
+    assert len(list(cache_folder().iterdir())) == 2
+
+
+def test_large_data_are_streamed_and_agree_with_resident_ones(make_photos):
+    root = make_photos(("train", "test"), count=20)
+    resident, streamed = load_data(str(root)), load_data(str(root), resident_limit_mib=0)
+    assert isinstance(streamed.train, StreamedImages)
+    assert torch.equal(streamed.train.resident().images, resident.train.images)
+    assert torch.equal(streamed.validation.targets, resident.validation.targets)
+    np.testing.assert_allclose((streamed.mean, streamed.std), (resident.mean, resident.std), atol=1e-12)
+    assert streamed.fingerprint == load_data(str(root), resident_limit_mib=0).fingerprint
+
+
+def test_images_are_brought_to_the_size_asked_for(make_photos):
+    data = load_data(str(make_photos()), image_size=6, validation=0.2)
+    assert data.train.images.shape[1:] == (3, 6, 6)
+
+
+def test_grey_photos_have_one_channel(make_photos):
+    assert load_data(str(make_photos(mode="L")), validation=0.2).in_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": 1.5}, "between 0 and 1"),
+        ({"validation": 0.001}, "fewer on one side"),
+        ({"subset": 5}, "subset is 5"),
+        ({"subset": 5000}, "subset is 5000"),
+        ({"image_size": 0}, "image size"),
+        ({"augment": "crp"}, "'crop'"),
+    ],
+)
+def test_mistakes_say_what_to_do(options, message):
+    with pytest.raises(UserError, match=message):
+        load_data("digits", **options)
+
+
+def test_cifar100(shared_data, tmp_path_factory, monkeypatch):
+    # Kept from one test run to the next: decoding takes seconds.
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path_factory.getbasetemp().parent / "tutelage-cifar100"))
+    data = load_data(str(shared_data / "cifar100"), validation=0)
+    assert [data.count(split) for split in ("train", "validation", "test")] == [50_000, 0, 10_000]
+    assert (data.num_classes, data.class_names[:2]) == (100, ("apple", "aquarium_fish"))
+    assert data.mean == pytest.approx((0.50707516, 0.48654887, 0.44091784), abs=1e-6)
+    assert data.std == pytest.approx((0.26733429, 0.25643846, 0.27615047), abs=1e-6)
+    assert str(data.augmentation) == "crop:4,flip"
+    coarse = load_data(f"{shared_data / 'cifar100'},label=coarse_label", resident_limit_mib=0, subset=200)
+    assert coarse.num_classes == 20
+    assert torch.equal(coarse.test[7][0], data.test[7][0])
