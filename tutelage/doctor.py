@@ -1,5 +1,220 @@
-"""Preflight."""
+"""What will go wrong, found out before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.data.dataset import Data
+from tutelage.experiment import Experiment, no_teacher
+from tutelage.options import Choice
+from tutelage.preflight.cost import peak_memory
+from tutelage.preflight.losses import far_apart
+from tutelage.preflight.rehearsal import Rehearsal, Stage
+from tutelage.preflight.teacher import TeacherReport, examine_teacher
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+
+PAIRS_SHOWN = 4
 
 
-def examine(choice, experiment, training):  # replaced below
-    return "ok"
+def examine(choice: Choice, experiment: Experiment, training: Training) -> RenderableType:
+    """Return what can be known before training: the teacher, the networks, the losses, time and memory.
+
+    Each stage of a recipe is examined in its turn. Nothing is written.
+
+    Args:
+        choice: The method and its hyper-parameters.
+        experiment: Data and networks.
+        training: The settings.
+
+    Raises:
+        UserError: If the method needs a teacher and there is none, or anything does not fit.
+    """
+    run = Rehearsal(training)
+    experiment, teacher = _teacher(choice, experiment, run)
+    experiment.execute(choice, run)
+    warnings = [*_teacher_warnings(teacher, experiment.data)] if isinstance(teacher, TeacherReport) else []
+    for stage in run.stages:
+        warnings += _stage_warnings(stage, experiment.data.num_classes)
+    parts: list[RenderableType] = [_heading(choice, experiment.data)]
+    if teacher is not None:
+        parts.append(_teacher_text(teacher) if isinstance(teacher, TeacherReport) else Text(teacher))
+    for stage in run.stages:
+        parts += ["", *_stage_parts(stage)]
+    return Group(*parts, "", _total(run.stages), "", *_verdict(warnings))
+
+
+def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Experiment, TeacherReport | str | None]:
+    """Return the experiment with its teacher, and what is known about it."""
+    needs = choice.entry.fixtures & {"teacher", "make_teacher"}
+    if needs and experiment.teacher is None and experiment.answers is None:
+        raise no_teacher()
+    if "teacher" not in needs:
+        note = (
+            f"Teacher  {experiment.teacher.name}: the method trains it itself." if needs and experiment.teacher else ""
+        )
+        return experiment, note or None
+    if isinstance(experiment.answers, Teacher):
+        return experiment, "Teacher  as given; what it knows was not measured."
+    network = experiment.answers or experiment.train_teacher(run)
+    experiment = replace(experiment, answers=network)
+    if experiment.teacher is not None and not experiment.teacher.trained:
+        name = experiment.teacher.name
+        return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
+    return experiment, examine_teacher(network, experiment.data)
+
+
+def _heading(choice: Choice, data: Data) -> Text:
+    counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "validation", "test"))
+    text = f"{choice.label} on {data.name}"
+    return Text.assemble((text, "bold"), f"  {counts}, {data.num_classes} classes")
+
+
+def _teacher_text(report: TeacherReport) -> Text:
+    style = "bold red" if report.at_chance else "green"
+    text = Text.assemble(
+        "Teacher  ",
+        (f"{report.accuracy:.1%}", style),
+        f" right on {report.samples} {report.split} samples; a guess is right on {report.chance:.1%}",
+    )
+    if report.alternatives:
+        others = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in report.alternatives.items())
+        text.append(f"\n         with the input statistics {report.normalization}; under others: {others}", "dim")
+    return text
+
+
+def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
+    causes = []
+    if report.better:
+        causes.append(
+            f"Its input statistics are wrong: {report.accuracy:.1%} with {report.normalization}, "
+            f"{report.alternatives[report.better]:.1%} with {report.better}. Name it with normalize={report.better}."
+        )
+    if report.reordered is not None:
+        causes.append(
+            f"Its classes are in another order: {report.reordered:.1%} once they are put right. "
+            f"{_pairs(report.order, data.class_names)}. Reorder the rows of its classifier, or the labels."
+        )
+    if report.at_chance:
+        doubt = f"it answers with {report.answered} of {report.num_classes} classes"
+        yield (
+            f"THE TEACHER GUESSES: {report.accuracy:.1%} on {report.samples} samples is no better than chance "
+            f"({doubt}). " + (" ".join(causes) or _other_causes(report))
+        )
+    else:
+        yield from (f"The teacher is right on {report.accuracy:.1%}, and could do better. {cause}" for cause in causes)
+
+
+def _other_causes(report: TeacherReport) -> str:
+    tried = f" ({', '.join([report.normalization, *report.alternatives])} give no more)" if report.alternatives else ""
+    return (
+        f"Neither common input statistics{tried} nor another order of classes explain it. Likely its classifier was "
+        "made afresh or belongs to another dataset, or its weights were not loaded: give trained weights as NAME@FILE."
+    )
+
+
+def _pairs(order: Sequence[int], names: Sequence[str]) -> str:
+    moved = [(label, answer) for label, answer in enumerate(order) if label != answer]
+    shown = ", ".join(f"{names[answer]!r} for {names[label]!r}" for label, answer in moved[:PAIRS_SHOWN])
+    more = f" and {len(moved) - PAIRS_SHOWN} more" if len(moved) > PAIRS_SHOWN else ""
+    return f"It says {shown}{more}"
+
+
+def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
+    for gap in far_apart(stage.terms):
+        before = "" if gap.weighted else " before their weights"
+        yield (
+            f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; is a "
+            f"reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and its "
+            f"weight, {gap.weak.weight:.3g}."
+        )
+
+
+def _stage_parts(stage: Stage) -> list[RenderableType]:
+    title = Text.assemble(
+        (f"Stage {stage.name}", "bold"), f"  {stage.epochs} epochs of {stage.steps} batches.  {stage.decision}"
+    )
+    time = Text(f"{stage.step_seconds * 1000:.0f} ms a batch, {_duration(stage.seconds)} in all.  {_memory(stage)}")
+    tables: list[RenderableType] = [_networks(stage), _terms(stage)]
+    return [title, *(Padding(table, (0, 0, 0, 2)) for table in tables), Padding(time, (0, 0, 0, 2))]
+
+
+def _networks(stage: Stage) -> Table:
+    table = _table("network", "parameters", "multiply-adds", "answer", "")
+    for network in stage.networks:
+        table.add_row(
+            network.name,
+            f"{network.size.parameters:,}",
+            f"{network.size.multiply_adds / 1e6:,.1f} M",
+            "x".join(map(str, network.shape)),
+            "trained" if network.trained else "frozen",
+        )
+    return table
+
+
+def _terms(stage: Stage) -> Table:
+    table = _table("loss", "value", "weight", "weighted", "pull", "share of the pull")
+    for term in stage.terms:
+        whole = sum(other.pull for other in stage.terms if other.optimizer == term.optimizer)
+        table.add_row(
+            term.name if term.optimizer == "student" else f"{term.optimizer}/{term.name}",
+            f"{term.value:.4g}",
+            f"{term.weight:.3g}",
+            f"{term.weight * term.value:.4g}",
+            f"{term.pull:.3g}",
+            f"{term.pull / whole:.1%}" if whole else "none",
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left", no_wrap=True)
+    return table
+
+
+def _memory(stage: Stage) -> str:
+    memory = stage.memory
+    parts = {
+        "parameters": memory.parameters,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+    }
+    return f"Memory {_size(memory.total)}: " + ", ".join(f"{name} {_size(size)}" for name, size in parts.items()) + "."
+
+
+def _total(stages: Sequence[Stage]) -> Text:
+    of, peak = peak_memory()
+    seconds = sum(stage.seconds for stage in stages)
+    return Text.assemble(
+        "Estimate  ",
+        (_duration(seconds), "bold"),
+        f" for one seed, {len(stages)} training{'s' if len(stages) > 1 else ''}. "
+        f"Most memory so far: {_size(peak)} ({of}, data included).",
+    )
+
+
+def _verdict(warnings: Sequence[str]) -> list[RenderableType]:
+    if not warnings:
+        return [Text("Nothing speaks against this run.", "green")]
+    return [Text.assemble(("warning  ", "bold red"), warning) for warning in warnings]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

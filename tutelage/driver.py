@@ -325,7 +325,7 @@ class _Fit:
 
 def _fabric(training: Training, decision: Decision) -> Fabric:
     # Fabric repeats what `Decision` has said.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=decision.device,
         devices=training.devices,

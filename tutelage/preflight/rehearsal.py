@@ -1,0 +1,162 @@
+"""A run that trains nothing: each stage of a recipe is examined in its turn instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from tutelage import checkpoint
+from tutelage.data.dataset import Data
+from tutelage.driver import Stop
+from tutelage.evaluation import Scores
+from tutelage.experiment import example_of
+from tutelage.features import FeatureExtractor, evaluating
+from tutelage.hardware import Decision, decide
+from tutelage.method import Method
+from tutelage.models.size import NetworkSize, describe
+from tutelage.preflight.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
+from tutelage.preflight.losses import Term, measure_terms
+from tutelage.run import EVALUATION_BATCH, Keep, Run
+from tutelage.training import Training
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network that takes part in a stage.
+
+    Attributes:
+        name: Its name in the method.
+        size: How large it is.
+        shape: Shape of its answer to one sample.
+        trained: Whether the stage trains it.
+    """
+
+    name: str
+    size: NetworkSize
+    shape: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What was found out about a training stage.
+
+    Attributes:
+        name: Its name.
+        epochs: Epochs that it will train, at most.
+        steps: Batches of an epoch.
+        networks: The networks in it.
+        decision: Precision, memory format, compilation.
+        terms: The terms of its loss.
+        memory: Memory of a training step.
+        step_seconds: Time of a training step.
+        seconds: Time of the whole stage.
+    """
+
+    name: str
+    epochs: int
+    steps: int
+    networks: tuple[Network, ...]
+    decision: Decision
+    terms: tuple[Term, ...]
+    memory: Memory
+    step_seconds: float
+    seconds: float
+
+
+class Rehearsal(Run):
+    """A run whose stages are examined rather than trained. It writes nothing.
+
+    Args:
+        training: The settings.
+
+    Attributes:
+        stages: What was found out, in the order of the stages.
+    """
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(Path(), training)
+        self.stages: list[Stage] = []
+
+    def fit(
+        self,
+        name: str,
+        method: Method,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        keep: Keep | None = None,
+    ) -> nn.Module:
+        """Examine a stage, and return its network, which has seen a few batches at most."""
+        checkpoint.seed_everything(self.seed_of(name))
+        self.stages.append(_examine(name, method, data, self.training, epochs or self.training.epochs, stop or Stop()))
+        return method.to("cpu").export().eval()
+
+    def stage(self, name: str, make: Callable[[], T], **identity: Any) -> T:
+        """Make an artefact, and store it nowhere."""
+        checkpoint.seed_everything(self.seed_of(name))
+        return make()
+
+    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
+        """Return the scores of a guess: nothing was trained, so there is nothing to measure."""
+        return Scores(accuracy=1 / data.num_classes, nll=math.log(data.num_classes), ece=0.0)
+
+
+def _examine(name: str, method: Method, data: Data, training: Training, epochs: int, stop: Stop) -> Stage:
+    example = example_of(data)
+    decision = decide(training, method, example, samples=data.count("train") * epochs)
+    networks = tuple(_networks(method, example))
+    device = torch.device(decision.device)
+    method.to(device).train()
+    source: Any = data.train
+    transfer = method.transfer_set(source)
+    loader = replace(data, train=transfer.dataset).loader(
+        "train", train=True, batch_size=training.batch_size, workers=0, device=device, batch_sampler=transfer.batches
+    )
+    batch = next(iter(loader.epoch(0)))
+    terms = measure_terms(method, batch, total_steps=epochs * len(loader), epochs=epochs)
+    memory = measure_memory(method, batch, training)
+    step = seconds_per_step(method, data, training)
+    planned = min(epochs, stop.after or epochs)
+    validation = seconds_to_score(method, data, "validation", training.batch_size, device)
+    # At the end, the best and the last weights are scored on both splits.
+    splits = ("validation", "test")
+    scoring = 2 * sum(seconds_to_score(method, data, split, EVALUATION_BATCH, device) for split in splits)
+    return Stage(
+        name=name,
+        epochs=planned,
+        steps=len(loader),
+        networks=networks,
+        decision=decision,
+        terms=tuple(terms),
+        memory=memory,
+        step_seconds=step,
+        seconds=planned * (len(loader) * step + validation) + scoring,
+    )
+
+
+def _networks(method: Method, example: torch.Tensor) -> list[Network]:
+    found = []
+    for name, module in method.named_modules():
+        if not isinstance(module, FeatureExtractor):
+            continue
+        with evaluating(module), torch.no_grad():
+            shape = tuple(module(example).logits.shape[1:])
+        found.append(
+            Network(
+                name=name.removesuffix(".extractor"),
+                size=describe(module.model, input_shape=tuple(example.shape[1:])),
+                shape=shape,
+                trained=any(parameter.requires_grad for parameter in module.parameters()),
+            )
+        )
+    return found
