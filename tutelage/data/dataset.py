@@ -40,7 +40,8 @@ class Data:
         mean: Per channel, over the training images in [0, 1]; 0 when the user normalises.
         std: Per channel, over the training images in [0, 1]; 1 when the user normalises.
         augmentation: What is done to training images.
-        fingerprint: SHA-256 over the content and the splits.
+        fingerprint: SHA-256 over content and splits: pixels and labels of resident images; files of streamed ones;
+            labels and the first image of a user's own datasets; only the sizes of a user's own loaders.
     """
 
     name: str

@@ -107,7 +107,8 @@ class StreamedLoader:
         planned_batches = self._queue.begin(number, start)
         for read in self._reader:
             if isinstance(read, UserError):
-                raise read
+                # A new one: `read` would hold this frame in a cycle, and the workers would be long in ending.
+                raise UserError(*read.args)
             planned = planned_batches.popleft()
             images, targets = (value.to(self._device, non_blocking=True) for value in read)
             images, extras = self._plan.augmented(images, planned)

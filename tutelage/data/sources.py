@@ -43,7 +43,8 @@ def load_data(
 ) -> Data:
     """Load a dataset of images with classes.
 
-    A missing test split is held out of the training images, the same for every seed.
+    A missing test split is held out of the training images, the same for every seed. Decoded images are kept in
+    `~/.cache/tutelage`, or where the environment variable `TUTELAGE_CACHE` says.
 
     Args:
         spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of

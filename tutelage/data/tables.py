@@ -84,7 +84,7 @@ def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, labe
     for name, rows in splits.items():
         if missing := {image, label} - set(rows.features):
             raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
-    return Tables({name: _encoded(rows, image) for name, rows in splits.items()}, image, label)
+    return Tables({name: _encoded(rows, image, label) for name, rows in splits.items()}, image, label)
 
 
 def as_streamed(
@@ -153,11 +153,11 @@ def _label_column(features: Mapping[str, Any], label: str | None, spec: str) -> 
     return found[0]
 
 
-def _encoded(rows: datasets.Dataset, image: str) -> datasets.Dataset:
+def _encoded(rows: datasets.Dataset, image: str, label: str) -> datasets.Dataset:
     from datasets import Image
 
     # Undecoded, so that one unreadable image can be named.
-    return rows.cast_column(image, Image(decode=False))
+    return rows.select_columns([image, label]).cast_column(image, Image(decode=False))
 
 
 def _label_values(rows: datasets.Dataset, label: str) -> NDArray[Any]:
