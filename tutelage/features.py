@@ -93,7 +93,9 @@ class FeatureExtractor(nn.Module):
     def _path(self, layer: str, example: Any) -> tuple[str, bool]:
         if layer == EMBEDDING:
             return classifier(self.model, example), True
-        path, _, suffix = layer.partition(":")
+        path, colon, suffix = layer.partition(":")
+        if colon and suffix != "in":
+            raise UserError(f"{layer!r} is no place to read: write {path!r} for the output, '{path}:in' for the input.")
         known = [name for name, _ in bare(self.model).named_modules() if name]
         if path not in known:
             raise unknown("layer", path, known)

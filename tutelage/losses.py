@@ -21,7 +21,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0
         targets: Class indices `[batch]` (or `[batch, ...]`).
         label_smoothing: $\epsilon$, spread uniformly over all K classes.
     """
-    return F.cross_entropy(_wide(logits), targets, label_smoothing=label_smoothing)
+    return F.cross_entropy(wide(logits), targets, label_smoothing=label_smoothing)
 
 
 def kd_loss(
@@ -47,13 +47,9 @@ def kd_loss(
 
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"The student answers {tuple(student_logits.shape)} and the teacher {tuple(teacher_logits.shape)}: "
-            "both need the same classes in the same order."
-        )
-    student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(_wide(teacher_logits.detach()) / temperature, dim=1)
+    _check_shapes(student_logits, teacher_logits)
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="sum", log_target=True) / _rows(student, reduction)
     return divergence * temperature**2 if t_squared else divergence
 
@@ -65,15 +61,27 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
         student_logits: `[batch, class]`.
         teacher_logits: `[batch, class]`; no gradient flows into them.
         temperature: $T$, which divides both.
+
+    Raises:
+        ValueError: If the two shapes differ.
     """
-    student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
-    teacher = F.softmax(_wide(teacher_logits.detach()) / temperature, dim=1)
+    _check_shapes(student_logits, teacher_logits)
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     return -(teacher * student).sum() / _rows(student, "batchmean")
 
 
-def _wide(logits: Tensor) -> Tensor:
-    # Half precision loses the small probabilities that distillation lives on; float64 is for the tests' oracles.
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in float32, or as they are if wider: half precision loses what distillation lives on."""
     return logits.float() if logits.itemsize < 4 else logits
+
+
+def _check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"The student answers {tuple(student_logits.shape)} and the teacher {tuple(teacher_logits.shape)}: "
+            "both need the same classes in the same order."
+        )
 
 
 def _rows(log_probabilities: Tensor, reduction: Reduction) -> int:

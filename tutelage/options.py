@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from tutelage.errors import UserError, unknown
-from tutelage.registry import FIXTURES, Entry, get
+from tutelage.registry import FIXTURES, Entry, get, names
+
+_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[({]*[\])}])")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
             )
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, entry)
-    arguments = [f"--{name}={'null' if value is None else value}" for name, value in options.items()]
+    arguments = [f"--{name}={'null' if value in (None, 'None') else value}" for name, value in options.items()]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
@@ -82,18 +85,23 @@ def parse_choice(text: str) -> Choice:
     """Return the method and hyper-parameters that a text names.
 
     Args:
-        text: `kd`, or `kd:temperature=20,alpha=0.5`; an import path keeps its colon: `package.module:Class`.
+        text: `kd`, or `kd:temperature=20,alpha=0.5`; an import path keeps its colon: `package.module:Class`, or
+            `package.module:Class:name=value`.
 
     Raises:
         UserError: If the method or an option is unknown, or a value does not fit.
     """
-    head, colon, tail = text.rpartition(":")
-    name, given = (head, tail) if colon and "=" in tail else (text, "")
+    name, _, given = text.partition(":")
+    if given and name not in names() and "=" not in given.partition(":")[0]:
+        attribute, _, given = given.partition(":")
+        name = f"{name}:{attribute}"
     options: dict[str, Any] = {}
-    for part in filter(None, given.split(",")):
-        key, equals, value = part.partition("=")
+    for part in filter(None, _COMMA_OUTSIDE_BRACKETS.split(given)):
+        key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
-        options[key.strip()] = value.strip()
+        if key in options:
+            raise UserError(f"{key} is given twice in {text!r}.")
+        options[key] = value
     entry = get(name)
     return Choice(entry, check_options(entry, options))

@@ -182,8 +182,10 @@ def _imported(path: str) -> Entry:
     module, _, attribute = path.partition(":")
     try:
         build = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"The method {path!r} cannot be imported: {error}. Write it package.module:Class.") from error
+    if not callable(build):
+        raise UserError(f"{path!r} is a {type(build).__name__}. A method is a class or function: package.module:Class.")
     known = next((entry for entry in _entries.values() if entry.build is build), None)
     return known or Entry(name=path, build=build, papers=())
 

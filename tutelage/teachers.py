@@ -13,14 +13,30 @@ from torch import Tensor, nn
 from tutelage.batch import Batch, Output
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
+from tutelage.losses import wide
+
+# In place of log 0, which makes 0 * log 0 a NaN: its exponential is 0 at any temperature.
+_LOG_ZERO = -1e30
 
 
 class Teacher(nn.Module):
-    """Answers a batch. It stays in eval mode whatever its parent does, and its answers carry no gradient."""
+    """Answers a batch. It stays in eval mode whatever its parent does, and its answers carry no gradient.
+
+    A network that becomes its attribute is frozen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         super().train(False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.requires_grad_(False).eval() if isinstance(value, nn.Module) else value)
+
+    def __call__(self, batch: Batch) -> Output:
+        """Return what the teacher says about the batch, without a gradient."""
+        with torch.no_grad():
+            output: Output = super().__call__(batch)
+        return output
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
@@ -42,7 +58,7 @@ class FrozenTeacher(Teacher):
 
     def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(model, layers, example=example).requires_grad_(False).eval()
+        self.extractor = FeatureExtractor(model, layers, example=example)
 
     @property
     def network(self) -> nn.Module:
@@ -58,7 +74,6 @@ class FrozenTeacher(Teacher):
         """Return a teacher on the same network that reads these layers."""
         return FrozenTeacher(self.network, layers, example=example)
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Output:
         """Return the network's logits and features."""
         output: Output = self.extractor(batch.inputs)
@@ -80,12 +95,23 @@ class EnsembleTeacher(Teacher):
             raise UserError("An ensemble needs at least one teacher.")
         self.teachers = nn.ModuleList(teachers)
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Output:
         """Return the log of the mean probability `[batch, class]` and the members `[member, batch, class]`."""
-        members = torch.stack([teacher(batch).logits.float() for teacher in self.teachers])
-        logits = members.log_softmax(-1).logsumexp(0) - math.log(len(members))
-        return Output(logits=logits, members=members)
+        answers = [wide(teacher(batch).logits) for teacher in self.teachers]
+        shapes = [tuple(answer.shape) for answer in answers]
+        if len(set(shapes)) > 1:
+            raise UserError(f"The teachers of an ensemble must agree on the classes; they answer {shapes}.")
+        members = torch.stack(answers)
+        return Output(logits=log_mean_probability(members), members=members)
+
+
+def log_mean_probability(logits: Tensor) -> Tensor:
+    """Return the log of the members' mean probability, computed in log-space.
+
+    Args:
+        logits: `[member, batch, class]`.
+    """
+    return wide(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
 class NoisyTeacher(Teacher):
@@ -100,10 +126,9 @@ class NoisyTeacher(Teacher):
         super().__init__()
         self.teacher, self.std = teacher, std
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Output:
         """Return the teacher's output with disturbed logits."""
-        output: Output = self.teacher(batch)
+        output = self.teacher(batch)
         return replace(output, logits=output.logits * (1 + self.std * torch.randn_like(output.logits)))
 
 
@@ -120,12 +145,12 @@ class ShuffledTeacher(Teacher):
         super().__init__()
         self.teacher = teacher
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Output:
         """Return the teacher's logits in a random order."""
-        output: Output = self.teacher(batch)
+        output = self.teacher(batch)
+        # A random cycle: unlike a random permutation, it leaves no sample its own answer.
         order = torch.randperm(len(output.logits), device=output.logits.device)
-        return Output(logits=output.logits[order])
+        return Output(logits=torch.empty_like(output.logits).index_copy_(0, order, output.logits[order.roll(1)]))
 
 
 class UniformTeacher(Teacher):
@@ -184,8 +209,7 @@ class VirtualTeacher(Teacher):
         other = (1 - self.confidence) / (self.num_classes - 1)
         high, low = self.confidence, other
         if self.softening == "log-probability":
-            # The smallest normal float keeps a = 1, a one-hot teacher, finite.
-            high, low = math.log(high), math.log(max(low, torch.finfo(torch.float32).tiny))
+            high, low = math.log(high), math.log(low) if low > 0 else _LOG_ZERO
         logits = torch.full((len(label), self.num_classes), low, device=label.device)
         return Output(logits=logits.scatter(1, label[:, None], high))
 
@@ -211,7 +235,6 @@ class BlackBoxTeacher(Teacher):
         super().__init__()
         self.query, self.queries = query, 0
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Output:
         """Ask the box about the batch."""
         self.queries += len(batch)

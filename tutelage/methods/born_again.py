@@ -14,12 +14,12 @@ from tutelage.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor, logits_of
-from tutelage.losses import cross_entropy, soft_cross_entropy
+from tutelage.losses import cross_entropy, soft_cross_entropy, wide
 from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
 from tutelage.registry import Paper, register
 from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.teachers import FrozenTeacher, Teacher, log_mean_probability
 
 BORN_AGAIN = Paper(
     key="furlanello2018born",
@@ -63,14 +63,15 @@ class BornAgain(Method):
 
 def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
     """Return the label loss weighted by the teacher's confidence; the weights of a batch sum to one."""
-    confidence = teacher_logits.softmax(1).amax(1)
-    return (confidence / confidence.sum() * F.cross_entropy(student_logits, targets, reduction="none")).sum()
+    confidence = wide(teacher_logits).softmax(1).amax(1)
+    return (confidence / confidence.sum() * F.cross_entropy(wide(student_logits), targets, reduction="none")).sum()
 
 
 def permute_dark_knowledge(logits: Tensor) -> Tensor:
     """Return the logits with all but the largest of each row in a random order, drawn per sample."""
     top = logits.argmax(1, keepdim=True)
-    rank = torch.rand_like(logits).scatter(1, top, -1.0).argsort(1)
+    # In float32: half precision draws equal numbers, which would favour some orders.
+    rank = torch.rand(logits.shape, device=logits.device).scatter(1, top, -1.0).argsort(1)
     # The first column of `rank` is the largest logit's own place; the others come in random order.
     places = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
     rest = places[places != top].view(len(logits), -1)
@@ -133,4 +134,4 @@ class MeanOfProbabilities(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return `[batch, class]`."""
-        return torch.stack([logits_of(net(inputs)).softmax(1) for net in self.networks]).mean(0).log()
+        return log_mean_probability(torch.stack([logits_of(net(inputs)) for net in self.networks]))

@@ -9,6 +9,7 @@ from torch import nn
 
 from tutelage.data.sources import Data
 from tutelage.driver import Stop
+from tutelage.errors import UserError
 from tutelage.methods.kd import KD
 from tutelage.methods.papers import TF_KD
 from tutelage.methods.supervised import Supervised
@@ -46,10 +47,15 @@ def de_kd(
         temperature: $T$.
         alpha: Weight of the soft term.
 
+    Raises:
+        UserError: If the teacher would not train for a single epoch.
+
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
     Differences: The soft term carries $T^2$ and is not divided by $K$.
     """
+    if teacher_epochs is not None and teacher_epochs < 1:
+        raise UserError(f"teacher_epochs={teacher_epochs}: the teacher trains for an epoch at least.")
     method = Supervised(make_teacher("teacher"))
     stop = Stop(after=teacher_epochs, at_accuracy=teacher_accuracy)
     poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")

@@ -26,7 +26,7 @@ class LabelSmoothing(Method):
     Args:
         student: The network to train.
         num_classes: Number of classes $K$.
-        smoothing: $\epsilon$, from 0 to below 1.
+        smoothing: $\epsilon$, from 0 to 1.
         variant: `uniform` spreads $\epsilon$ over all K classes, the label among them. `others` leaves
             $1 - \epsilon$ on the label and spreads $\epsilon$ over the other $K - 1$, as the Tf-KD authors' code does;
             it equals `uniform` with $\epsilon K / (K - 1)$.
@@ -49,13 +49,14 @@ class LabelSmoothing(Method):
         variant: Literal["uniform", "others"] = "uniform",
         loss_scale: float = 1.0,
     ) -> None:
-        if not 0 <= smoothing < 1:
-            raise UserError(f"smoothing={smoothing} must be a share from 0 to below 1.")
+        uniform = smoothing if variant == "uniform" else smoothing * num_classes / (num_classes - 1)
+        if not 0 <= uniform <= 1:
+            raise UserError(f"smoothing={smoothing} must be a share from 0 to 1, and leave the label the largest.")
         if not loss_scale > 0:
             raise UserError(f"loss_scale={loss_scale} must be above zero.")
         super().__init__({"ce": loss_scale})
         self.student = FeatureExtractor(student)
-        self.smoothing = smoothing if variant == "uniform" else smoothing * num_classes / (num_classes - 1)
+        self.smoothing = uniform
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy against smoothed labels as `ce`."""

@@ -64,7 +64,9 @@ class Supervised(Method):
 
 @register("supervised-teacher", papers=[TF_KD], trains="teacher")
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
-    """The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
+    r"""The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
+
+    $$ L = H(q, p) $$
 
     $$ L = H(q, p^t) $$
 

@@ -10,7 +10,7 @@ from tutelage.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import cross_entropy
+from tutelage.losses import cross_entropy, wide
 from tutelage.method import Method
 from tutelage.methods.kd import KD
 from tutelage.registry import Paper, register
@@ -34,8 +34,7 @@ def top_score_difference(logits: Tensor, top: int) -> Tensor:
         logits: `[batch, class]`.
         top: $K$, the top class counted, from 2 to the number of classes.
     """
-    largest = logits.float().softmax(1) if logits.itemsize < 4 else logits.softmax(1)
-    largest = largest.topk(top, dim=1).values
+    largest = wide(logits).softmax(1).topk(top, dim=1).values
     return (largest[:, 0] - largest[:, 1:].mean(1)).mean()
 
 

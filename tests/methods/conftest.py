@@ -1,0 +1,154 @@
+"""A network that answers with its inputs, slow arithmetic, and a run that trains nothing."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tutelage.batch import Batch, Output
+from tutelage.evaluation import Scores
+from tutelage.teachers import Teacher
+
+
+class Slow:
+    """The equations of the papers in plain Python, one number at a time."""
+
+    @staticmethod
+    def softmax(row, temperature=1.0):
+        top = max(row)
+        weights = [math.exp((value - top) / temperature) for value in row]
+        return [weight / math.fsum(weights) for weight in weights]
+
+    @staticmethod
+    def entropy(p):
+        return -math.fsum(x * math.log(x) for x in p if x > 0)
+
+    @staticmethod
+    def cross_entropy(target, p):
+        return -math.fsum(t * math.log(x) for t, x in zip(target, p, strict=True) if t > 0)
+
+    @classmethod
+    def kl(cls, target, p):
+        return cls.cross_entropy(target, p) - cls.entropy(target)
+
+    @staticmethod
+    def one_hot(label, classes):
+        return [float(k == label) for k in range(classes)]
+
+    @classmethod
+    def mean(cls, values):
+        values = list(values)
+        return math.fsum(values) / len(values)
+
+    @classmethod
+    def label_loss(cls, logits, labels):
+        return cls.mean(-math.log(cls.softmax(row)[y]) for row, y in zip(logits, labels, strict=True))
+
+    @classmethod
+    def target_loss(cls, logits, targets):
+        return cls.mean(cls.cross_entropy(t, cls.softmax(row)) for row, t in zip(logits, targets, strict=True))
+
+    @classmethod
+    def soft_loss(cls, student, teacher, temperature):
+        """The mean over the batch of KL(teacher || student), both softened; no square of the temperature."""
+        pairs = zip(student, teacher, strict=True)
+        return cls.mean(cls.kl(cls.softmax(t, temperature), cls.softmax(s, temperature)) for s, t in pairs)
+
+
+class Parrot(Teacher):
+    """A teacher that says the same whatever it is asked."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, batch):
+        return Output(logits=self.logits)
+
+
+class IdleRun:
+    """A run whose stages train nothing; it remembers what it was asked for."""
+
+    def __init__(self):
+        self.fits, self.notes, self.evaluated = [], {}, []
+
+    def fit(self, name, method, data, **options):
+        self.fits.append(SimpleNamespace(name=name, method=method, data=data, options=options))
+        return method.export()
+
+    def evaluate(self, name, network, data):
+        self.evaluated.append((name, network))
+        return Scores(accuracy=0.25, nll=1.0, ece=0.5)
+
+    def note(self, **facts):
+        self.notes |= facts
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def slow():
+    return Slow
+
+
+@pytest.fixture
+def parrot():
+    return Parrot
+
+
+@pytest.fixture
+def echo():
+    """A network whose logits are its inputs."""
+    return nn.Identity()
+
+
+@pytest.fixture
+def run():
+    return IdleRun()
+
+
+@pytest.fixture
+def make():
+    """Makes networks, and remembers for which part."""
+
+    def build(part):
+        build.parts.append(part)
+        network = nn.Linear(4, 3)
+        build.networks.append(network)
+        return network
+
+    build.parts, build.networks = [], []
+    return build
+
+
+@pytest.fixture
+def with_test():
+    return SimpleNamespace(test="test images")
+
+
+@pytest.fixture
+def without_test():
+    return SimpleNamespace(test=None)
+
+
+@pytest.fixture
+def measure():
+    """Returns a method's weighted loss on logits, the gradient for them, and the named losses."""
+
+    def measure(method, logits, labels):
+        from tutelage.method import Progress, Update
+
+        logits = logits.detach().clone().requires_grad_(True)
+        losses = method.losses(Batch(inputs=logits, targets=labels))
+        total = method.total(Update(losses), Progress())
+        (gradient,) = torch.autograd.grad(total, logits)
+        return SimpleNamespace(total=total.item(), gradient=gradient, losses={k: v.item() for k, v in losses.items()})
+
+    return measure
