@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -175,7 +176,21 @@ def parse(
     try:
         return Found(parser.parse_args(_with_presets(words, known)))
     except ArgumentError as error:
-        raise UserError(f"{error.message or error} (tutelage {_name(command)} --help explains the flags)") from error
+        text = _readable(str(error.message or error))
+        raise UserError(f"{text} (tutelage {_name(command)} --help explains the flags)") from error
+
+
+def _readable(message: str) -> str:
+    """Return a message of the parser in the words of the command line."""
+    if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+        flags = " and ".join(f"--{name.strip()}" for name in found[1].split(","))
+        return f"{flags} is missing: give a value."
+    pattern = r"""Parser key "(.*)":\s+Expected a (?:<class '(.*)'>|typing\.Literal\[(.*)\])\. Got value: (.*)"""
+    if found := re.fullmatch(pattern, message, re.DOTALL):
+        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        wanted = kinds.get(found[2], found[2]) if found[2] else "one of " + found[3].replace("'", "")
+        return f"--{found[1]} {found[4]} does not fit: it takes {wanted}."
+    return message
 
 
 def help_of(command: Callable[..., Any], *, after: str = "") -> str:
@@ -242,7 +257,7 @@ def _preset(name: str, known: set[str]) -> list[str]:
         raise unknown("preset", name, _preset_names())
     try:
         values = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The preset {file} is no YAML: {error}") from error
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")

@@ -13,7 +13,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from tutelage import arguments, registry
-from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, resolve_data
+from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, resolve_data, seeds_of
 from tutelage.arguments import DataOptions, NetworkOptions, parse
 from tutelage.compare import Comparison
 from tutelage.console import Terminal
@@ -137,7 +137,7 @@ def compare(words: Sequence[str]) -> None:
     baseline = baseline_of(choices, found.baseline)
     training = found.make(Training)
     folder = Path(found.out or f"runs/compare-{Path(found.data.partition(',')[0]).name}")
-    comparison = _comparison(found, choices, training, folder=folder, seeds=list(range(found.seeds)))
+    comparison = _comparison(found, choices, training, folder=folder, seeds=seeds_of(found.seeds))
     _compare(
         replace(
             comparison,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tutelage import checkpoint
 from tutelage.batch import Batch
@@ -24,7 +23,7 @@ from tutelage.evaluation import collect, score
 from tutelage.features import FeatureExtractor, evaluating
 from tutelage.hardware import Decision, decide
 from tutelage.interrupt import Interrupted, Interruption
-from tutelage.method import Method, OptimizerSpec, Progress, Update
+from tutelage.method import Method, Progress, Update
 from tutelage.training import Training
 
 History = dict[str, list[float]]
@@ -150,7 +149,7 @@ class _Fit:
     def run(self, interruption: Interruption) -> None:
         """Train until the schedule ends, or `stop` is reached."""
         started, before = time.monotonic(), self.state.seconds
-        while self.state.epoch < self.epochs:
+        while self.state.epoch < self.epochs and not self.stop.reached(self.state.epoch, self.state.history):
             self.method.train()
             for batch in self.loader.epoch(self.state.epoch, self.state.batch):
                 self._step(batch)
@@ -158,8 +157,7 @@ class _Fit:
                 self._between_steps(interruption)
             self._end_epoch()
             self.state.seconds = before + time.monotonic() - started
-            if self.stop.reached(self.state.epoch, self.state.history):
-                break
+            self._heed(interruption)
 
     def _loaders(self, data: Data, seed: int, decision: Decision) -> tuple[Loader, Loader | None]:
         transfer = self.method.transfer_set(data.train)
@@ -250,11 +248,14 @@ class _Fit:
         if self.state.steps % self.training.log_every == 0:
             self.reporter.advance(self.training.log_every)
             self._check_finite()
+        self._heed(interruption)
+        if time.monotonic() - self._saved_at > self.training.checkpoint_seconds:
+            self._save()
+
+    def _heed(self, interruption: Interruption) -> None:
         if interruption.requested is not None:
             self._save()
             raise Interrupted(interruption.requested, _how_to_go_on(self.checkpoint_file))
-        if time.monotonic() - self._saved_at > self.training.checkpoint_seconds:
-            self._save()
 
     def _end_epoch(self) -> None:
         self._check_finite()
@@ -285,12 +286,13 @@ class _Fit:
     def _check_finite(self) -> None:
         broken = [name for name, (total, _) in self.state.sums.items() if not bool(torch.isfinite(total))]
         if broken:
-            kept = f" The last checkpoint, {self.checkpoint_file}, is sound." if self.checkpoint_file else ""
+            file = self.checkpoint_file
+            kept = f" The last checkpoint, {file}, is sound." if file is not None and file.exists() else ""
             raise UserError(
                 f"The loss {broken[0].removeprefix('train/')!r} became infinite or NaN in epoch "
                 f"{self.state.epoch + 1}, at or before batch {self.state.batch} of {len(self.loader)}. Lower the "
-                "learning rate (--training.lr), clip gradients (--training.clip_norm 1), or use float32 "
-                f"(--training.precision 32-true).{kept}"
+                "learning rate (--lr), clip gradients (--clip_norm 1), or use float32 (--precision 32-true)."
+                f"{kept}"
             )
 
     def _save(self) -> None:

@@ -35,14 +35,24 @@ def atomic(target: Path) -> Iterator[IO[bytes]]:
         # mkstemp keeps others out, which a shared folder of runs does not want.
         temporary.chmod(0o644)
         temporary.replace(target)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
         raise UserError(
-            f"{target} could not be written: {error.strerror or error}. Free some space or choose another folder "
+            f"{target} could not be written: {cause.strerror or cause}. Free some space or choose another folder "
             "with --out; nothing half-written is left, and what was finished before is intact."
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Return the system's error behind another: torch.save hides a full disk behind an error of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def write_json(target: Path, content: Mapping[str, Any]) -> None:

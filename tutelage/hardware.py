@@ -1,5 +1,7 @@
-"""What the switches on `auto` become on this machine: precision, memory format, compilation. Decided before training,
-from the sizes alone, so that a resumed or repeated run decides the same."""
+"""What the switches on `auto` become on this machine: precision, memory format, compilation.
+
+Decided before training, from the sizes alone, so that a resumed or repeated run decides the same.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tutelage.errors import UserError, unknown
 from tutelage.features import FeatureExtractor, evaluating
 from tutelage.method import Method
 from tutelage.training import Switch, Training
@@ -71,12 +74,26 @@ def decide(training: Training, method: Method, example: Any, *, samples: int) ->
 
 
 def device_type(device: str) -> str:
-    """Return the type of device that `auto` stands for here, or the given one."""
+    """Return the type of device that `auto` stands for here, or the given one.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
     if device != "auto":
-        return device.partition(":")[0]
+        return _present(device)
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _present(device: str) -> str:
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in present:
+        raise unknown("device", device, ["auto", *present])
+    if not present[device]:
+        found = ", ".join(name for name, is_here in present.items() if is_here)
+        raise UserError(f"There is no {device} device here, only {found}: leave --device away, or fix the driver.")
+    return device
 
 
 def has_native_bf16(device: str) -> bool:

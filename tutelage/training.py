@@ -72,6 +72,9 @@ class Training:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be above zero.")
+        for name in ("momentum", "weight_decay", "warmup_epochs", "workers", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
 

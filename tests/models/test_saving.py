@@ -66,12 +66,11 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(state, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
+    def fail(_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tutelage.models.saving.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(UserError, match="No space left on device"):
         save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.files import atomic, write_json
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
 
@@ -79,7 +78,7 @@ def save_network(
         The file of weights.
 
     Raises:
-        UserError: The file's name is not `.safetensors`.
+        UserError: The file's name is not `.safetensors`, or the disk is full.
     """
     folder = Path(folder)
     if Path(filename).suffix != ".safetensors" or Path(filename).name != filename:
@@ -99,10 +98,9 @@ def save_network(
     )
     # Cloned, because the format refuses tensors that share memory, as tied weights do.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / filename, lambda path: save_file(state, path))
-    text = json.dumps(asdict(metadata), indent=2) + "\n"
-    _replace(folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+    with atomic(folder / filename) as file:
+        file.write(save(state))
+    write_json(folder / METADATA, asdict(metadata))
     return folder / filename
 
 
@@ -161,16 +159,3 @@ def _architecture(spec: str | NetworkSpec) -> str:
     if metadata.spec is None:
         raise UserError(f"The network in {spec.target!r} was a Python object: pass `spec=None` for its copy.")
     return metadata.spec
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file, then rename, so that no reader and no crash ever sees half of it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp keeps others out, which a shared folder of runs does not want.
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
