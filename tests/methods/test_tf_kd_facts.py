@@ -137,9 +137,7 @@ def test_fact_03_a_convex_mix_of_cross_entropies_has_the_mixed_target(slow):
 @pytest.mark.parametrize("variant", ["paper", "code"])
 def test_fact_03_every_target_of_ours_is_a_distribution(variant):
     for classes, confidence, temperature in ((2, 0.9, 1.0), (10, 0.99, 20.0), (100, 0.5, 40.0), (7, 1 / 7, 3.0)):
-        label, other = virtual_distribution(
-            classes, confidence=confidence, temperature=temperature, variant=variant
-        )
+        label, other = virtual_distribution(classes, confidence=confidence, temperature=temperature, variant=variant)
         assert label >= other >= 0
         assert label + (classes - 1) * other == pytest.approx(1.0, rel=1e-13)
 
@@ -591,4 +589,5 @@ def test_consequence_a_reg_for_resnet18_is_its_label_smoothing_baseline():
     assert 1 - epsilon + epsilon / 100 == pytest.approx(0.90105, abs=5e-6)
     assert epsilon / 100 == pytest.approx(0.000999, abs=5e-7)
     # Its baseline, the released label smoothing: 0.9 and 0.00101.
-    assert 0.1 / 99 == pytest.approx(0.00101, abs=5e-6)
+    baseline = 0.1 / 99
+    assert baseline == pytest.approx(0.00101, abs=5e-6)

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.method import Progress
+from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
+from tutelage.teachers import FrozenTeacher, ShuffledTeacher, UniformTeacher
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("t_squared", [True, False])
+@pytest.mark.parametrize("reduction", ["batchmean", "mean"])
+def test_loss_against_loops_and_closed_gradient(temperature, t_squared, reduction, double, slow, measure, echo, parrot):
+    logits, labels, answers = torch.randn(5, 4) * 3, torch.randint(0, 4, (5,)), torch.randn(5, 4) * 3
+    options = {"temperature": temperature, "t_squared": t_squared, "reduction": reduction}
+    found = measure(KD(echo, parrot(answers), alpha=0.7, **options), logits, labels)
+    factor = (temperature**2 if t_squared else 1) / (4 if reduction == "mean" else 1)
+    soft = factor * slow.soft_loss(logits.tolist(), answers.tolist(), temperature)
+    hard = slow.label_loss(logits.tolist(), labels.tolist())
+    assert found.losses == pytest.approx({"ce": hard, "kd": soft}, rel=1e-10)
+    assert found.total == pytest.approx(0.3 * hard + 0.7 * soft, rel=1e-10)
+    gap = (F.softmax(logits / temperature, 1) - F.softmax(answers / temperature, 1)) / temperature
+    closed = (0.3 * (F.softmax(logits, 1) - F.one_hot(labels, 4)) + 0.7 * factor * gap) / 5
+    assert torch.allclose(found.gradient, closed, atol=1e-14)
+
+
+def test_known_answer(double, measure, echo, parrot):
+    student, teacher = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [[3.0, 2.0, 1.0], [1.0, 0.0, -1.0]]
+    found = measure(KD(echo, parrot(torch.tensor(teacher))), torch.tensor(student), torch.tensor([2, 0]))
+    assert found.total == pytest.approx(0.816835374048982, rel=1e-12)
+
+
+def test_uniform_teacher(double, slow, measure, echo):
+    logits, labels = torch.randn(5, 4) * 3, torch.randint(0, 4, (5,))
+    method = kd_uniform_teacher(echo, 4, temperature=3.0, alpha=0.6)
+    assert isinstance(method.teacher, UniformTeacher)
+    found = measure(method, logits, labels)
+    uniform = [slow.kl([0.25] * 4, slow.softmax(row, 3.0)) for row in logits.tolist()]
+    assert found.losses["kd"] == pytest.approx(9 * slow.mean(uniform), rel=1e-12)
+
+
+def test_shuffled_teacher_gives_each_sample_the_answer_of_another(double, slow, measure, echo, parrot):
+    logits, labels, answers = torch.randn(2, 4), torch.randint(0, 4, (2,)), torch.randn(2, 4)
+    method = kd_shuffled_teacher(echo, parrot(answers), temperature=3.0, alpha=0.6)
+    assert isinstance(method.teacher, ShuffledTeacher)
+    found = measure(method, logits, labels)
+    swapped = slow.soft_loss(logits.tolist(), answers.flip(0).tolist(), 3.0)
+    assert found.losses["kd"] == pytest.approx(9 * swapped, rel=1e-12)
+    assert (method.weights["ce"], method.weights["kd"]) == (pytest.approx(0.4), 0.6)
+
+
+def test_only_the_student_is_trained_and_exported():
+    student, teacher = nn.Linear(3, 4), nn.Linear(3, 4)
+    method = KD(student, FrozenTeacher(teacher))
+    assert list(method.optimizers()["student"].params) == list(student.parameters())
+    assert method.export() is student
+    inputs = torch.randn(2, 3)
+    assert torch.equal(method(inputs)["student"], student(inputs))
+
+
+def test_one_update_a_batch(echo, parrot):
+    method = KD(echo, parrot(torch.randn(5, 4)))
+    (update,) = method.step(Batch(inputs=torch.randn(5, 4), targets=torch.randint(0, 4, (5,))), Progress())
+    assert (update.optimizer, set(update.losses)) == ("student", {"ce", "kd"})
+    assert all(loss.shape == () for loss in update.losses.values())
+
+
+def test_other_classes_are_refused(echo, parrot):
+    method = KD(echo, parrot(torch.zeros(5, 100)))
+    with pytest.raises(ValueError, match=r"\(5, 4\) and the teacher \(5, 100\)"):
+        method.losses(Batch(inputs=torch.zeros(5, 4), targets=torch.zeros(5, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
+def test_alpha_is_a_share(alpha, echo, parrot):
+    with pytest.raises(UserError, match="alpha=.*from 0 to 1"):
+        KD(echo, parrot(torch.zeros(1, 2)), alpha=alpha)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -4.0, math.nan])
+def test_temperature_is_above_zero(temperature, echo, parrot):
+    with pytest.raises(UserError, match="temperature=.*above zero"):
+        KD(echo, parrot(torch.zeros(1, 2)), temperature=temperature)
