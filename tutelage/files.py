@@ -48,6 +48,22 @@ def atomic(target: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+def read_json(source: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(source.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{source} is damaged ({error}). Delete the folder {source.parent}: the same command then starts this stage "
+            "again."
+        ) from error
+    return content
+
+
 def _os_error(error: BaseException | None) -> OSError | None:
     """Return the system's error behind another: torch.save hides a full disk behind an error of its own."""
     while error is not None and not isinstance(error, OSError):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
+from tutelage.files import read_json
 
 Plain = bool | int | float | str | None
 
@@ -70,7 +71,7 @@ def check(file: Path, now: Mapping[str, Any]) -> None:
     """
     if not file.exists():
         return
-    lines = difference(json.loads(file.read_text()), json.loads(json.dumps(now)))
+    lines = difference(read_json(file), json.loads(json.dumps(now)))
     if lines:
         raise UserError(
             f"{file.parent} holds another piece of work:\n  "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tutelage.data.sources import Data
 from tutelage.driver import Driver, State, Stop
 from tutelage.evaluation import Scores, collect, predictions_of, score
 from tutelage.features import evaluating
-from tutelage.files import write_json
+from tutelage.files import read_json, write_json
 from tutelage.method import Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
@@ -136,7 +135,7 @@ class Run:
             file.unlink(missing_ok=True)
         network = method.export()
         load_weights(network, folder / "student.safetensors")
-        self.fitted.append(Fitted(**json.loads((folder / "result.json").read_text())))
+        self.fitted.append(Fitted(**read_json(folder / "result.json")))
         return network.eval()
 
     def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:

@@ -1,0 +1,80 @@
+"""Two processes train as one does: the same batches, the same gradients, the same weights."""
+
+import os
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from tutelage.data.sources import load_data
+from tutelage.driver import Driver
+from tutelage.methods.kd import KD
+from tutelage.methods.tf_kd_reg import TfKDReg
+from tutelage.teachers import FrozenTeacher
+from tutelage.training import Training
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+
+
+def method_of(name):
+    if name == "kd":
+        return KD(network(1), FrozenTeacher(network(2)), temperature=2.0)
+    return TfKDReg(network(1), 10)
+
+
+def train(name, devices):
+    # 96 samples in batches of 32: no smaller last batch, which several processes leave out.
+    data = load_data("digits", subset=96, validation=0, augment="rotate:10")
+    training = Training(
+        epochs=2, batch_size=32, lr=0.1, device="cpu", devices=devices, precision="32-true", channels_last="off"
+    )
+    method = method_of(name)
+    state = Driver(training, seed=5).fit(method, data)
+    return [parameter.detach().clone() for parameter in method.student.parameters()], state.samples
+
+
+def work(rank, port, folder):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    torch.set_num_threads(1)
+    found = {name: train(name, devices=2) for name in ("kd", "tf-kd-reg")}
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("two")
+    mp.start_processes(work, args=(port, str(folder)), nprocs=2, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["kd", "tf-kd-reg"])
+def test_two_processes_end_with_the_weights_of_one(name, two):
+    alone, samples = train(name, devices=1)
+    for (weights, seen), other in zip((rank[name] for rank in two), (two[1][name], two[0][name]), strict=True):
+        assert seen == samples
+        for mine, theirs, single in zip(weights, other[0], alone, strict=True):
+            assert torch.equal(mine, theirs)
+            assert torch.allclose(mine, single, rtol=0, atol=1e-6)
+
+
+def test_training_moved_the_weights(two):
+    assert not torch.allclose(two[0]["kd"][0][0], next(method_of("kd").student.parameters()), atol=1e-3)
