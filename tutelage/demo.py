@@ -10,7 +10,7 @@ from tutelage.data.sources import load_data
 from tutelage.options import parse_choice
 from tutelage.training import Training
 
-STUDENT, TEACHER = "tiny_cnn,width=4", "tiny_cnn,width=48"
+STUDENT, TEACHER = "tiny_cnn,width=3", "tiny_cnn,width=32"
 ROWS = ("supervised", "label-smoothing", "kd", "tf-kd-self", "tf-kd-reg")
 
 
@@ -22,8 +22,8 @@ def demo_comparison(folder: Path, *, seeds: int, command: str) -> Comparison:
         seeds: Number of seeds.
         command: What was typed, for the report.
     """
-    data = load_data("digits")
-    training = Training(epochs=40, batch_size=64, lr=0.05)
+    data = load_data("digits", validation=0.2)
+    training = Training(epochs=50, batch_size=64, lr=0.1)
     return Comparison(
         choices=[parse_choice(row) for row in ROWS],
         experiment=experiment_of(STUDENT, TEACHER, data),
