@@ -16,6 +16,7 @@ from tutelage.fingerprint import seed_of
 from tutelage.models.fresh import fresh
 from tutelage.models.loading import load_network
 from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.saving import architecture_of
 from tutelage.models.spec import NetworkSpec
 
 Source = str | nn.Module | Callable[[], nn.Module]
@@ -97,15 +98,13 @@ def _from_spec(spec: NetworkSpec, data: Data) -> Blueprint:
     statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
 
     def load(what: NetworkSpec) -> Normalized:
-        return load_network(
-            what, num_classes=data.num_classes, in_channels=data.in_channels, normalization=statistics
-        )
+        return load_network(what, num_classes=data.num_classes, in_channels=data.in_channels, normalization=statistics)
 
     return Blueprint(
         make=lambda: load(spec),
         name=str(spec),
         trained=spec.trained_for(data.num_classes),
-        untrained=lambda: load(replace(spec.architecture(), normalize=spec.normalize)),
+        untrained=lambda: load(replace(NetworkSpec.parse(architecture_of(spec)), normalize=spec.normalize)),
     )
 
 

@@ -87,7 +87,7 @@ def save_network(
         normalization = network.normalization
     statistics = normalization or Normalization.named("none")
     metadata = NetworkMetadata(
-        spec=None if spec is None else _architecture(spec),
+        spec=None if spec is None else architecture_of(spec),
         num_classes=num_classes,
         in_channels=in_channels,
         mean=statistics.mean,
@@ -151,7 +151,15 @@ def metadata_beside(path: str | Path) -> NetworkMetadata | None:
     return read_metadata(path)
 
 
-def _architecture(spec: str | NetworkSpec) -> str:
+def architecture_of(spec: str | NetworkSpec) -> str:
+    """Return the spec of the same network without weights; for a saved network, that of what was saved.
+
+    Args:
+        spec: The network.
+
+    Raises:
+        UserError: A saved network was given as a Python object.
+    """
     spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
     if spec.kind != "run":
         return str(spec.architecture())

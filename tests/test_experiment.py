@@ -1,0 +1,159 @@
+"""One method, one seed; and comparisons that are killed and go on."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tutelage.compare import Comparison
+from tutelage.console import Silent
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError
+from tutelage.experiment import Experiment, example_of
+from tutelage.networks import blueprint
+from tutelage.options import parse_choice
+from tutelage.run import Run
+from tutelage.teachers import UniformTeacher
+from tutelage.training import Training
+
+TRAINING = Training(epochs=2, batch_size=32, precision="32-true", log_every=1)
+ROWS = ["supervised", "kd", "kd-shuffled-teacher", "tf-kd-self"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", subset=150, augment="crop:1")
+
+
+@pytest.fixture(scope="module")
+def experiment(data):
+    students = (blueprint("tiny_cnn,width=4", data),)
+    return Experiment(data=data, students=students, teacher=blueprint("tiny_cnn,width=6", data))
+
+
+def comparison(experiment, folder, **changes):
+    plain = Comparison(
+        choices=[parse_choice(row) for row in ROWS],
+        experiment=experiment,
+        training=TRAINING,
+        teacher_training=TRAINING,
+        seeds=[0, 1],
+        folder=folder,
+        baseline="supervised",
+    )
+    return replace(plain, **changes)
+
+
+class PowerCut(BaseException):
+    """Ends everything as kill -9 does."""
+
+
+class Cutting(Silent):
+    def __init__(self, after):
+        self.left, self.begun = after, []
+
+    def begin(self, title, *, total, done):
+        self.begun.append((title, done))
+
+    def advance(self, steps):
+        self.left -= steps
+        if self.left == 0:
+            raise PowerCut
+
+
+TIMES = {"seconds", "images_per_second", "created", "relative_cost", "stages"}
+
+
+def numbers(content):
+    if isinstance(content, dict):
+        return {key: numbers(value) for key, value in content.items() if key not in TIMES}
+    return [numbers(item) for item in content] if isinstance(content, list) else content
+
+
+def test_a_comparison_killed_three_times_gives_the_numbers_of_one_that_was_not(experiment, tmp_path):
+    whole = Cutting(-1)
+    comparison(experiment, tmp_path / "whole").run(whole)
+    often = replace(TRAINING, checkpoint_seconds=0.0)
+    titles = []
+    for batches in (7, 13, 40):
+        reporter = Cutting(batches)
+        with pytest.raises(PowerCut):
+            comparison(experiment, tmp_path / "cut", training=often, teacher_training=often).run(reporter)
+        titles += reporter.begun
+    last = Cutting(-1)
+    comparison(experiment, tmp_path / "cut", training=often, teacher_training=often).run(last)
+    titles += last.begun
+    assert any(done for _, done in titles), "a training went on in its middle"
+    assert len(titles) == len(whole.begun) + 3, "what was finished was not run again"
+    one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "cut"))
+    one["settings"], other["settings"] = 0, 0
+    for content in (one, other):
+        for row in content["rows"]:
+            for run in row["runs"]:
+                run["folder"] = 0
+    assert numbers(one) == numbers(other)
+
+
+def test_a_changed_setting_gets_a_folder_of_its_own(experiment, tmp_path):
+    small = comparison(experiment, tmp_path, choices=[parse_choice("supervised")], seeds=[0])
+    small.run()
+    reporter = Cutting(-1)
+    replace(small, training=replace(TRAINING, lr=0.05)).run(reporter)
+    assert len(reporter.begun) == 1
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    again = Cutting(-1)
+    small.run(again)
+    assert not again.begun
+
+
+def test_a_row_that_fails_does_not_end_the_others(experiment, tmp_path):
+    rows = [parse_choice("kd:temperature=0"), parse_choice("supervised")]
+    content = comparison(experiment, tmp_path, choices=rows, seeds=[0]).run()
+    assert "temperature=0.0" in content["rows"][0]["error"]
+    assert len(content["rows"][1]["runs"]) == 1
+    with pytest.raises(UserError, match="temperature"):
+        comparison(experiment, tmp_path, choices=rows, seeds=[0], strict=True).run()
+
+
+def test_the_teacher_is_trained_once_for_all_rows_and_seeds(experiment, tmp_path):
+    reporter = Cutting(-1)
+    comparison(experiment, tmp_path, choices=[parse_choice("kd"), parse_choice("kd:alpha=0.5")]).run(reporter)
+    assert [title for title, _ in reporter.begun].count("teacher") == 1
+
+
+@pytest.mark.parametrize("row", ["kd", "de-kd", "re-kd"])
+def test_a_method_without_its_teacher_is_told_what_to_pass(row, experiment, tmp_path):
+    lonely = replace(experiment, teacher=None)
+    with pytest.raises(UserError, match="pass --teacher"):
+        comparison(lonely, tmp_path, choices=[parse_choice(row)]).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_teacher_comes_as_it_is(data, experiment, tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    given = replace(experiment, teacher=blueprint(module, data, trained=True))
+    found = given.train_teacher(Run(tmp_path, TRAINING))
+    assert torch.equal(found[1].weight, module[1].weight)
+    assert not found.training
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_object_answers_for_itself(experiment, tmp_path):
+    own = replace(experiment, teacher=None, answers=UniformTeacher(10))
+    network = own.execute(parse_choice("kd"), Run(tmp_path, replace(TRAINING, epochs=1)))
+    assert network(example_of(experiment.data)).shape == (2, 10)
+
+
+def test_the_same_seed_starts_from_the_same_student_in_every_method(experiment, tmp_path):
+    starts = []
+
+    class Looking(Run):
+        def fit(self, name, method, data, **options):
+            starts.append(next(method.student.parameters()).detach().clone())
+            return method.export()
+
+    for row in ("supervised", "tf-kd-reg", "label-smoothing"):
+        experiment.execute(parse_choice(row), Looking(tmp_path, TRAINING))
+    assert all(torch.equal(start, starts[0]) for start in starts)
