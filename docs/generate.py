@@ -21,7 +21,9 @@ def method_table() -> str:
     lines = ["| name | what it is | teacher | paper |", "|---|---|---|---|"]
     for entry in registry.entries():
         papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
-        lines.append(f"| [`{entry.name}`](docs/methods/{entry.name}.md) | {entry.title} | {teacher_of(entry)} | {papers} |")
+        lines.append(
+            f"| [`{entry.name}`](docs/methods/{entry.name}.md) | {entry.title} | {teacher_of(entry)} | {papers} |"
+        )
     return "\n".join(lines)
 
 

@@ -51,12 +51,12 @@ def test_a_snapshot_does_not_follow_the_training():
 
 def test_every_random_generator_comes_back(tmp_path):
     checkpoint.seed_everything(5)
-    random.gauss(0, 1), np.random.standard_normal(), torch.rand(1)  # noqa: NPY002
+    random.gauss(0, 1), np.random.standard_normal(), torch.rand(1)
     checkpoint.save(tmp_path / "c.pt", {"random": checkpoint.random_state()})
-    first = random.gauss(0, 1), np.random.standard_normal(), torch.rand(1).item()  # noqa: NPY002
+    first = random.gauss(0, 1), np.random.standard_normal(), torch.rand(1).item()
     checkpoint.seed_everything(6)
     checkpoint.restore_random_state(checkpoint.load(tmp_path / "c.pt")["random"])
-    assert (random.gauss(0, 1), np.random.standard_normal(), torch.rand(1).item()) == first  # noqa: NPY002
+    assert (random.gauss(0, 1), np.random.standard_normal(), torch.rand(1).item()) == first
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x04]"])

@@ -15,7 +15,7 @@ from torch import nn
 from tutelage import checkpoint
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
-from tutelage.driver import Driver, Stop
+from tutelage.driver import Driver
 from tutelage.errors import UserError
 from tutelage.interrupt import Interrupted
 from tutelage.method import Method, Progress, Update
@@ -24,6 +24,7 @@ from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.models.loading import load_network
 from tutelage.run import Run
+from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher, ShuffledTeacher
 from tutelage.training import Training
 

@@ -22,7 +22,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt(), ValueError("mine")])
 def test_an_error_leaves_what_was_there_and_passes(error, tmp_path):
     (tmp_path / "file").write_bytes(b"before")
-    with pytest.raises(type(error)), atomic(tmp_path / "file") as file:  # noqa: PT012
+    with pytest.raises(type(error)), atomic(tmp_path / "file") as file:
         file.write(b"half")
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

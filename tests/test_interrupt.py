@@ -18,14 +18,14 @@ def test_the_first_signal_is_noted(number):
 
 
 def test_the_second_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), Interruption():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), Interruption():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_handlers_come_back_even_after_an_error():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ValueError, match="any"), Interruption():  # noqa: PT012
+    with pytest.raises(ValueError, match="any"), Interruption():
         assert signal.getsignal(signal.SIGINT) != before[0]
         raise ValueError("any")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -4,7 +4,7 @@ from tutelage.api import compare, distill, evaluate
 from tutelage.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
-from tutelage.driver import Driver, Stop
+from tutelage.driver import Driver
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.interrupt import Interrupted
@@ -13,6 +13,7 @@ from tutelage.models.loading import load_network
 from tutelage.models.weights import load_weights
 from tutelage.registry import Paper, cite, register
 from tutelage.run import Run
+from tutelage.state import Stop
 from tutelage.teachers import (
     BlackBoxTeacher,
     EnsembleTeacher,

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from tutelage import registry
 from tutelage.compare import Comparison
 from tutelage.console import Reporter, Silent, Terminal
-from tutelage.data.dataset import Data
 from tutelage.data.as_data import as_data
+from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError, unknown
 from tutelage.evaluation import Scores, predictions_of, score
@@ -212,9 +212,7 @@ def resolve_data(
     return as_data(data, validation, test)
 
 
-def experiment_of(
-    student: Source | Sequence[Source], teacher: Source | Teacher | None, data: Data
-) -> Experiment:
+def experiment_of(student: Source | Sequence[Source], teacher: Source | Teacher | None, data: Data) -> Experiment:
     """Return what the methods share, from whatever a user names networks by."""
     several: Iterable[Source] = student if isinstance(student, list | tuple) else [student]  # type: ignore[list-item]
     students = tuple(blueprint(source, data) for source in several)

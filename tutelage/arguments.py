@@ -28,8 +28,8 @@ class NetworkOptions:
     """Networks.
 
     Attributes:
-        student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory, file.py:factory
-            or a run's folder; options follow after commas, weights after @.
+        student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory,
+            file.py:factory or a run's folder; options follow after commas, weights after @.
         teacher: Network that teaches, named likewise. One that comes without weights is trained first.
     """
 

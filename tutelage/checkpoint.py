@@ -41,9 +41,7 @@ def load(source: Path) -> dict[str, Any]:
 def student_state(method: nn.Module) -> dict[str, Tensor]:
     """Return the state of everything in a method but its teachers."""
     teachers = tuple(f"{name}." for name, module in method.named_modules() if isinstance(module, Teacher))
-    return {
-        key: value for key, value in method.state_dict().items() if not (teachers and key.startswith(teachers))
-    }
+    return {key: value for key, value in method.state_dict().items() if not (teachers and key.startswith(teachers))}
 
 
 def load_student_state(method: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -65,6 +63,7 @@ def snapshot(method: nn.Module) -> dict[str, Tensor]:
 def random_state() -> dict[str, Any]:
     """Return the state of every random generator that training may draw from."""
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (third-party augmentations)
+    assert isinstance(keys, np.ndarray)
     version, internal, gauss = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),

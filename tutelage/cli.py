@@ -68,10 +68,8 @@ def _command(words: Sequence[str]) -> Command:
 
 def _overview() -> str:
     lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        ["Knowledge distillation for PyTorch: any teacher, any student, honest comparisons.", ""]
-        + ["usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."]
-    )
+    about = "Knowledge distillation for PyTorch: any teacher, any student, honest comparisons."
+    return "\n".join([about, "", "usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."])
 
 
 def demo(words: Sequence[str]) -> None:
@@ -291,5 +289,3 @@ def _asks_for_help(words: Sequence[str]) -> bool:
 
 def _typed(command: str, words: Sequence[str]) -> str:
     return shlex.join(["tutelage", command, *words])
-
-

@@ -260,9 +260,7 @@ def _named(scores: Mapping[str, float]) -> dict[str, float]:
 def _summary(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
     runs = row["runs"]
     found: dict[str, Any] = {
-        which: {
-            metric: summary([run[which][metric] for run in runs]) for metric in METRICS if metric in runs[0][which]
-        }
+        which: {metric: summary([run[which][metric] for run in runs]) for metric in METRICS if metric in runs[0][which]}
         for which in ("best", "last")
     }
     found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
@@ -277,7 +275,7 @@ def _summary(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict
 
 def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
     # The median, because the first training of a process also pays for its start.
-    return median(run["seconds"] for run in runs)
+    return float(median(run["seconds"] for run in runs))
 
 
 def _paired(
@@ -311,9 +309,7 @@ def _teacher_facts(network: nn.Module, data: Data) -> dict[str, Any]:
         if getattr(data, split) is not None:
             logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
             facts |= score(logits, targets).named(split)
-            facts["class_similarity"] = class_similarity(
-                logits, targets, temperature=SIMILARITY_TEMPERATURE
-            ).tolist()
+            facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
     return facts
 
 

@@ -103,7 +103,9 @@ class Terminal:
 
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics beside the bar."""
-        self._status = f"epoch {number}/{epochs}" + "".join(f"  {name} {value}" for name, value in shown(metrics).items())
+        self._status = f"epoch {number}/{epochs}" + "".join(
+            f"  {name} {value}" for name, value in shown(metrics).items()
+        )
         if self._task is not None:
             self._bars.update(self._task, status=self._status)
 
@@ -132,5 +134,7 @@ def shown(metrics: Mapping[str, float]) -> dict[str, str]:
     line = {}
     if "validation_accuracy" in metrics:
         line["validation"] = f"{100 * metrics['validation_accuracy']:.2f} %"
-    line |= {name.removeprefix("train/"): f"{value:.4f}" for name, value in metrics.items() if name.startswith("train/")}
+    line |= {
+        name.removeprefix("train/"): f"{value:.4f}" for name, value in metrics.items() if name.startswith("train/")
+    }
     return line

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tutelage import checkpoint
 from tutelage.batch import Batch
@@ -23,55 +24,9 @@ from tutelage.evaluation import collect, score
 from tutelage.features import FeatureExtractor, evaluating
 from tutelage.hardware import Decision, decide
 from tutelage.interrupt import Interrupted, Interruption
-from tutelage.method import Method, Progress, Update
+from tutelage.method import Method, OptimizerSpec, Progress, Update
+from tutelage.state import State, Stop
 from tutelage.training import Training
-
-History = dict[str, list[float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """When training ends before its schedule does.
-
-    Attributes:
-        after: Number of epochs.
-        at_accuracy: Validation accuracy that is enough.
-    """
-
-    after: int | None = None
-    at_accuracy: float | None = None
-
-    def reached(self, epochs_done: int, history: History) -> bool:
-        """Return whether to stop now."""
-        enough = self.at_accuracy is not None and history.get("validation_accuracy", [0.0])[-1] >= self.at_accuracy
-        return enough or epochs_done == self.after
-
-
-@dataclass(kw_only=True)
-class State:
-    """Where a training run stands. All of it goes into the checkpoint.
-
-    Attributes:
-        epoch: Epochs finished.
-        batch: Batches seen in the epoch under way.
-        steps: Batches seen in all.
-        samples: Samples seen in all.
-        seconds: Time spent, interruptions not counted.
-        history: Metrics, one value an epoch.
-        sums: Sum of each loss over the epoch under way, and how many were added.
-        best_epoch: Epoch of the highest validation accuracy, counted from one; the earliest if several.
-        best: The method's state after that epoch.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    steps: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    history: History = field(default_factory=dict)
-    sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
-    best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Driver:
@@ -130,15 +85,13 @@ class _Fit:
     ) -> None:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
         self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
-        decision = decide(self.training, method, _example(data), samples=len(data.train) * epochs)
+        decision = decide(self.training, method, _example(data), samples=data.count("train") * epochs)
         self.fabric = _fabric(self.training, decision)
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
         self._prepare(decision)
         self.specs = method.optimizers()
-        self.optimizers = {
-            name: self.fabric.setup_optimizers(self.training.build_optimizer(spec)) for name, spec in self.specs.items()
-        }
+        self.optimizers = {name: self._optimizer(spec) for name, spec in self.specs.items()}
         self.state = State()
         self._saved_at = time.monotonic()
         if checkpoint_file is not None and checkpoint_file.exists():
@@ -177,7 +130,7 @@ class _Fit:
             **arguments,
         )
         if len(train) == 0:
-            raise UserError(f"{data.name} yields no training batch: it has {len(data.train)} samples.")
+            raise UserError(f"{data.name} yields no training batch: it has {data.count('train')} samples.")
         validation = None if data.validation is None else data.loader("validation", train=False, **arguments)
         return train, validation
 
@@ -185,13 +138,16 @@ class _Fit:
         self.method.train()
         self.method.to(self.fabric.device)
         if decision.channels_last:
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+            self.method.to(memory_format=torch.channels_last)
         if decision.compile:
             for module in self.method.modules():
                 if isinstance(module, FeatureExtractor):
                     module.compile()
         for tensor in [*self.method.parameters(), *self.method.buffers()] if self.fabric.world_size > 1 else []:
             self.fabric.broadcast(tensor.data)
+
+    def _optimizer(self, spec: OptimizerSpec) -> Optimizer:
+        return cast("Optimizer", self.fabric.setup_optimizers(self.training.build_optimizer(spec)))
 
     def _step(self, batch: Batch) -> None:
         state = self.state
@@ -234,8 +190,8 @@ class _Fit:
             return
         gradients = [p.grad for p in params if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        mean = self.fabric.all_reduce(flat, reduce_op="mean")
-        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        mean = cast("Tensor", self.fabric.all_reduce(flat, reduce_op="mean"))
+        for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def _add(self, update: Update) -> None:
@@ -303,7 +259,7 @@ class _Fit:
             "method": checkpoint.student_state(self.method),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": checkpoint.random_state(),
-            "state": {**vars(self.state), "sums": {k: list(v) for k, v in self.state.sums.items()}},
+            "state": self.state.packed(),
             "total_steps": self.total_steps,
         }
         checkpoint.save(self.checkpoint_file, content)
@@ -319,8 +275,7 @@ class _Fit:
         checkpoint.load_student_state(self.method, content["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
-        state = content["state"]
-        self.state = State(**{**state, "sums": {key: (total, count) for key, (total, count) in state["sums"].items()}})
+        self.state = State.unpacked(content["state"], self.fabric.device)
         checkpoint.restore_random_state(content["random"])
         self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.[/dim]")
 
@@ -341,8 +296,7 @@ def _fabric(training: Training, decision: Decision) -> Fabric:
 
 def _example(data: Data) -> Any:
     """Return one sample's inputs as a batch of one."""
-    loader = replace(data, train=data.train).loader("train", train=False, batch_size=1, workers=0)
-    return next(iter(loader.epoch(0))).inputs
+    return next(iter(data.loader("train", train=False, batch_size=1, workers=0).epoch(0))).inputs
 
 
 def _how_to_go_on(checkpoint_file: Path | None) -> str:

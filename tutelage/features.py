@@ -38,10 +38,11 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
         super().__init__()
-        self.model = model
+        # A network that its user compiled may skip hooks that come later. The driver compiles where it pays back.
+        self.model = _uncompiled(model) if layers else model
         self.layers = tuple(layers)
         self.shapes: Mapping[str, torch.Size] = {}
-        self._captured: dict[str, Tensor] = {}
+        self._captured: dict[str, Tensor | None] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._compiled: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] | None = None
         self._compiled_mode = True
@@ -72,9 +73,9 @@ class FeatureExtractor(nn.Module):
         self._compiled_mode = self.training
 
     def _run(self, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        self._captured.clear()
+        self._captured.update(dict.fromkeys(self._paths))
         raw = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
-        features = dict(self._captured)
+        features = {layer: feature for layer, feature in self._captured.items() if feature is not None}
         self._captured.clear()
         missing = [layer for layer in self._paths if layer not in features]
         if missing:
@@ -88,7 +89,8 @@ class FeatureExtractor(nn.Module):
         self.release()
         for layer, (path, of_input) in self._paths.items():
             module = bare(self.model).get_submodule(path)
-            self._handles.append(module.register_forward_hook(partial(_capture, self._captured, layer, of_input)))
+            hook = partial(_capture, self._captured, layer, of_input)
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def _path(self, layer: str, example: Any) -> tuple[str, bool]:
         if layer == EMBEDDING:
@@ -109,9 +111,18 @@ class FeatureExtractor(nn.Module):
         return {**self.__dict__, "_captured": {}, "_compiled": None}
 
 
-def _capture(store: dict[str, Tensor], layer: str, of_input: bool, _: nn.Module, args: Any, output: Any) -> None:
-    value = args if of_input else output
-    store[layer] = value if isinstance(value, Tensor) else value[0]
+def _capture(
+    store: dict[str, Tensor | None], layer: str, of_input: bool, _: nn.Module, args: Any, kwargs: Any, output: Any
+) -> None:
+    # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
+    if layer in store:
+        value = (*args, *kwargs.values()) if of_input else output
+        store[layer] = value if isinstance(value, Tensor) else value[0]
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 def logits_of(raw: Any) -> Tensor:
@@ -146,6 +157,7 @@ def classifier(model: nn.Module, example: Any) -> str:
     if example is None:
         raise UserError("Finding the classifier takes an example: pass example= (a batch of inputs).")
     outputs: dict[str, Tensor] = {}
+    model = _uncompiled(model)
     root = bare(model)
 
     def remember(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
@@ -175,15 +187,20 @@ def classifier(model: nn.Module, example: Any) -> str:
 def stages(model: nn.Module, example: Tensor) -> Sequence[str]:
     """Return the layers at which a convolutional network leaves each resolution, from fine to coarse.
 
+    A layer inside a block that itself leaves at another resolution belongs to that block, and is not taken where there
+    is one further out.
+
     Args:
         model: The network.
         example: Images `[batch, channel, height, width]`.
     """
-    last: dict[tuple[int, ...], str] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
+    model = _uncompiled(model)
 
-    def remember(name: str, _: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-            last[tuple(output.shape[-2:])] = name
+    def remember(name: str, module: nn.Module, _: Any, output: Any) -> None:
+        is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1
+        if is_map and not isinstance(module, nn.Identity):
+            sizes[name] = tuple(output.shape[-2:])
 
     handles = [m.register_forward_hook(partial(remember, name)) for name, m in bare(model).named_modules() if name]
     try:
@@ -192,4 +209,16 @@ def stages(model: nn.Module, example: Tensor) -> Sequence[str]:
     finally:
         for handle in handles:
             handle.remove()
+    last: dict[tuple[int, ...], str] = {}
+    for name, size in sizes.items():
+        if size not in last or _blocks_around(name, sizes) <= _blocks_around(last[size], sizes):
+            last[size] = name
     return tuple(last.values())
+
+
+def _blocks_around(name: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many blocks around a layer leave at another resolution. A trunk of many resolutions is no block."""
+    parts = name.split(".")
+    around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    others = [outer for outer in around if sizes.get(outer, sizes[name]) != sizes[name]]
+    return sum(len({size for inner, size in sizes.items() if inner.startswith(f"{outer}.")}) <= 2 for outer in others)

@@ -58,8 +58,8 @@ def read_json(source: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(source.read_text())
     except ValueError as error:
         raise UserError(
-            f"{source} is damaged ({error}). Delete the folder {source.parent}: the same command then starts this stage "
-            "again."
+            f"{source} is damaged ({error}). Delete the folder {source.parent}: the same command then starts this "
+            "stage again."
         ) from error
     return content
 

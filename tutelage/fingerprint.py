@@ -33,7 +33,7 @@ def of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def of_method(method: nn.Module) -> dict[str, Any]:
-    """Return what a method is: its class, its hyper-parameters, its structure and its initial weights, teacher included."""
+    """Return what a method is: its hyper-parameters, its structure and its initial weights, the teacher included."""
     parts: dict[str, Any] = {}
     for name, module in method.named_modules():
         settings = {key: _plain(value) for key, value in vars(module).items() if _is_setting(key, value)}

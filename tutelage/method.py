@@ -15,9 +15,11 @@ from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
+    from torch.utils.data import DataLoader, Dataset
 
     from tutelage.data.samplers import BatchSampler
+
+    Samples = Dataset[Any] | DataLoader[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class OptimizerSpec:
 class TransferSet:
     """The data that a method trains on: a dataset, and the order of its batches where that is the method's affair."""
 
-    dataset: Dataset[Any]
+    dataset: Samples
     batches: BatchSampler | None = field(default=None)
 
 
@@ -118,7 +120,7 @@ class Method(nn.Module, ABC):
         """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
         return self.student.release()
 
-    def transfer_set(self, dataset: Dataset[Any]) -> TransferSet:
+    def transfer_set(self, dataset: Samples) -> TransferSet:
         """Return the data to train on: pairs, views or negatives where the method needs them."""
         return TransferSet(dataset)
 

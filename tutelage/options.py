@@ -43,15 +43,15 @@ class Choice:
 
 def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
     """Add a flag for each hyper-parameter of a method, with its type, default and help."""
+    before = set(parser.groups or ())
     skip: set[str | int] = {*(FIXTURES & entry.fixtures)}
-    group = f"hyper-parameters of {entry.name}"
     if isinstance(entry.build, type):
         parser.add_class_arguments(entry.build, as_group=True, skip=skip)
     else:
         parser.add_function_arguments(entry.build, as_group=True, skip=skip)
-    for found in parser.groups.values() if parser.groups else ():
-        if found.title == str(entry.build):
-            found.title = group
+    for name, group in (parser.groups or {}).items():
+        if name not in before:
+            group.title = f"hyper-parameters of {entry.name}"
 
 
 def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
@@ -67,8 +67,10 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
     known = entry.hyper_parameters
     for name in options:
         if name not in known:
-            raise unknown(f"option of {entry.name}", name, known) if known else UserError(
-                f"{entry.name} has no options, so {name}= means nothing to it."
+            raise (
+                unknown(f"option of {entry.name}", name, known)
+                if known
+                else UserError(f"{entry.name} has no options, so {name}= means nothing to it.")
             )
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, entry)

@@ -13,7 +13,7 @@ from tutelage import checkpoint, fingerprint
 from tutelage.console import Reporter, Silent
 from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
-from tutelage.driver import Driver, State, Stop
+from tutelage.driver import Driver
 from tutelage.evaluation import Scores, collect, predictions_of, score
 from tutelage.features import evaluating
 from tutelage.files import read_json, write_json
@@ -21,6 +21,7 @@ from tutelage.method import Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
+from tutelage.state import State, Stop
 from tutelage.training import Training
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ def losses_are_finite_scalars(entry: Entry) -> None:
         for name, loss in losses.items():
             assert loss.ndim == 0, f"{stage}: the loss {name} has shape {tuple(loss.shape)}"
             assert torch.isfinite(loss), f"{stage}: the loss {name} is {loss.item()}"
-        assert set(method.weights) <= set(losses), f"{stage}: weights without a loss, {set(method.weights) - set(losses)}"
+        assert set(method.weights) <= set(losses), (
+            f"{stage}: weights without a loss, {set(method.weights) - set(losses)}"
+        )
 
 
 def teacher_stays_still(entry: Entry) -> None:
@@ -119,10 +122,8 @@ def resumes_bit_identical(entry: Entry) -> None:
         straight, _ = _fit(entry, stage, None)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
-            try:
+            with suppress(_KilledError):
                 _fit(entry, stage, file, stop_at=5)
-            except _KilledError:
-                pass
             resumed, saved = _fit(entry, stage, file)
         assert saved, f"{stage}: no checkpoint was written"
         _assert_same(straight, resumed, f"{stage}: resumed")
@@ -162,7 +163,9 @@ def accepts_other_teachers(entry: Entry) -> None:
     for teacher, batch in ((ensemble, toy_batch()), (RecordedTeacher(), recorded(toy_batch(), networks[0]))):
         for method in methods_of(entry, toy_experiment(teacher=teacher)).values():
             losses = [loss for update in _updates(method, batch) for loss in update.losses.values()]
-            assert all(torch.isfinite(loss) for loss in losses), f"{type(teacher).__name__} gives a loss that is not finite"
+            assert all(torch.isfinite(loss) for loss in losses), (
+                f"{type(teacher).__name__} gives a loss that is not finite"
+            )
 
 
 def same_seed_same_run(entry: Entry) -> None:
@@ -178,13 +181,17 @@ def same_seed_same_run(entry: Entry) -> None:
 def parts_of_a_batch_add_up(entry: Entry) -> None:
     """The mean of two half batches' gradients is the whole batch's: two processes train as one does."""
     batch = toy_batch()
-    halves = [replace(batch, **{key: getattr(batch, key)[r::2] for key in ("inputs", "targets", "indices")}) for r in (0, 1)]
+    halves = [
+        replace(batch, **{key: getattr(batch, key)[r::2] for key in ("inputs", "targets", "indices")}) for r in (0, 1)
+    ]
     for stage in _methods(entry):
         whole = _gradients(_methods(entry, batch_norm=False)[stage], batch)
         parts = [_gradients(_methods(entry, batch_norm=False)[stage], half) for half in halves]
         for name, gradient in whole.items():
             mean = (parts[0][name] + parts[1][name]) / 2
-            assert torch.allclose(mean, gradient, rtol=1e-4, atol=1e-6), f"{stage}: {name} differs between 1 and 2 processes"
+            assert torch.allclose(mean, gradient, rtol=1e-4, atol=1e-6), (
+                f"{stage}: {name} differs between 1 and 2 processes"
+            )
 
 
 def is_documented(entry: Entry) -> None:
@@ -223,7 +230,7 @@ def plain_loop(method: Method, *, seed: int = 0) -> None:
     loader = replace(toy_data(), train=transfer.dataset).loader(
         "train", train=True, batch_size=BATCH, seed=seed, channels_last=True, batch_sampler=transfer.batches
     )
-    method.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    method.train().to(memory_format=torch.channels_last)
     specs = method.optimizers()
     optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
     step, total = 0, TRAINING.epochs * len(loader)
@@ -236,7 +243,7 @@ def plain_loop(method: Method, *, seed: int = 0) -> None:
             progress = Progress(step=step, total_steps=total, epoch=epoch, first_of_epoch=number == 0)
             for update in method.step(batch, progress):
                 optimizers[update.optimizer].zero_grad()
-                method.total(update, progress).backward(inputs=list(specs[update.optimizer].params))
+                torch.autograd.backward(method.total(update, progress), inputs=list(specs[update.optimizer].params))
                 optimizers[update.optimizer].step()
             step += 1
 
@@ -277,7 +284,7 @@ def _train(method: Method, batch: Batch, *, steps: int) -> list[float]:
         for update in method.step(batch, progress):
             loss = method.total(update, progress)
             optimizers[update.optimizer].zero_grad()
-            loss.backward(inputs=list(specs[update.optimizer].params))
+            torch.autograd.backward(loss, inputs=list(specs[update.optimizer].params))
             optimizers[update.optimizer].step()
             total += loss.item()
         totals.append(total)

@@ -15,12 +15,12 @@ from tutelage.batch import Batch, Output
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
-from tutelage.driver import Stop
 from tutelage.experiment import Experiment
 from tutelage.method import Method
 from tutelage.networks import Blueprint
 from tutelage.registry import Entry
 from tutelage.run import Keep, Run
+from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher, Teacher
 from tutelage.training import Training
 

@@ -78,11 +78,11 @@ def test_other_classes_are_refused(echo, parrot):
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
 def test_alpha_is_a_share(alpha, echo, parrot):
-    with pytest.raises(UserError, match="alpha=.*from 0 to 1"):
+    with pytest.raises(UserError, match=r"alpha=.*from 0 to 1"):
         KD(echo, parrot(torch.zeros(1, 2)), alpha=alpha)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -4.0, math.nan])
 def test_temperature_is_above_zero(temperature, echo, parrot):
-    with pytest.raises(UserError, match="temperature=.*above zero"):
+    with pytest.raises(UserError, match=r"temperature=.*above zero"):
         KD(echo, parrot(torch.zeros(1, 2)), temperature=temperature)

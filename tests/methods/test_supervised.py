@@ -34,7 +34,7 @@ def test_trains_whatever_is_trainable():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
 def test_scale_must_be_positive(scale):
-    with pytest.raises(UserError, match="loss_scale=.*above zero"):
+    with pytest.raises(UserError, match=r"loss_scale=.*above zero"):
         Supervised(nn.Linear(2, 2), loss_scale=scale)
 
 

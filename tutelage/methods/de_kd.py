@@ -8,13 +8,13 @@ from dataclasses import asdict
 from torch import nn
 
 from tutelage.data.sources import Data
-from tutelage.driver import Stop
 from tutelage.errors import UserError
 from tutelage.methods.kd import KD
 from tutelage.methods.papers import TF_KD
 from tutelage.methods.supervised import Supervised
 from tutelage.registry import register
 from tutelage.run import Run
+from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher
 
 

@@ -62,9 +62,7 @@ class KD(Method):
 
 
 @register("kd-uniform-teacher", papers=[HINTON, TF_KD])
-def kd_uniform_teacher(
-    student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9
-) -> KD:
+def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
     r"""KD from a teacher whose logits are all zero: a control for what softening alone does.
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(1/K \,\|\, p^s_T) $$

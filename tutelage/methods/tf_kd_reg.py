@@ -127,10 +127,6 @@ def equivalent_smoothing(
         weight, (_, other) = alpha, virtual_distribution(num_classes, confidence=confidence)
     else:
         weight = alpha * multiplier / num_classes
-        _, other = virtual_distribution(
-            num_classes, confidence=confidence, temperature=temperature, variant="code"
-        )
+        _, other = virtual_distribution(num_classes, confidence=confidence, temperature=temperature, variant="code")
     scale = 1 - alpha + weight
     return weight / scale * other * num_classes, scale
-
-

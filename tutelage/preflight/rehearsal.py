@@ -13,7 +13,6 @@ from torch import nn
 
 from tutelage import checkpoint
 from tutelage.data.dataset import Data
-from tutelage.driver import Stop
 from tutelage.evaluation import Scores
 from tutelage.experiment import example_of
 from tutelage.features import FeatureExtractor, evaluating
@@ -23,6 +22,7 @@ from tutelage.models.size import NetworkSize, describe
 from tutelage.preflight.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.preflight.losses import Term, measure_terms
 from tutelage.run import EVALUATION_BATCH, Keep, Run
+from tutelage.state import Stop
 from tutelage.training import Training
 
 T = TypeVar("T")
