@@ -381,6 +381,15 @@ def test_stages_of_networks_of_the_catalogue(name, expected):
     assert tuple(found) == expected
 
 
+def test_stages_inside_a_trunk_of_many_resolutions():
+    def block(stride):
+        return nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride, 1), nn.ReLU(inplace=True))
+
+    trunk = nn.Sequential(block(1), block(2), block(1), block(2))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    assert list(stages(model, torch.randn(IMAGES))) == ["1.0", "1.2", "1"]
+
+
 def test_stages_of_oblong_images():
     found = stages(tiny(), torch.randn(2, 3, 32, 48))
     assert list(found) == ["layer1", "layer2", "layer3"]
