@@ -157,3 +157,11 @@ def test_the_same_seed_starts_from_the_same_student_in_every_method(experiment, 
     for row in ("supervised", "tf-kd-reg", "label-smoothing"):
         experiment.execute(parse_choice(row), Looking(tmp_path, TRAINING))
     assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_conveniences_may_change_without_running_anything_again(experiment, tmp_path):
+    small = comparison(experiment, tmp_path, choices=[parse_choice("kd")], seeds=[0])
+    small.run()
+    other, reporter = replace(TRAINING, checkpoint_seconds=1.0, log_every=7, workers=0), Cutting(-1)
+    replace(small, training=other, teacher_training=other).run(reporter)
+    assert not reporter.begun

@@ -75,3 +75,10 @@ def test_an_optimizer_of_the_methods_own():
 def test_settings_out_of_range_are_named(setting):
     with pytest.raises(UserError, match=next(iter(setting))):
         Training(**setting)
+
+
+def test_identity_leaves_out_what_changes_no_result():
+    plain = Training().identity()
+    assert Training(checkpoint_seconds=1.0, log_every=3, workers=0).identity() == plain
+    assert Training(lr=0.2).identity() != plain
+    assert Training(keep="last").identity() != plain

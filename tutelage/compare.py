@@ -26,7 +26,7 @@ from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
 from tutelage.models.size import describe
 from tutelage.options import Choice
-from tutelage.run import EVALUATION_BATCH, Run
+from tutelage.run import EVALUATION_BATCH, Fitted, Run
 from tutelage.statistics import paired_difference, summary
 from tutelage.teachers import Teacher
 from tutelage.training import Training
@@ -107,7 +107,7 @@ class Comparison:
     def _teacher_folder(self) -> str:
         if self.experiment.teacher is None:
             raise no_teacher()
-        identity = [asdict(self.teacher_training), self.experiment.data.fingerprint, self.experiment.teacher.name]
+        identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, self.experiment.teacher.name]
         return f"teacher-{_digest(identity)}"
 
     def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter) -> None:
@@ -130,7 +130,7 @@ class Comparison:
         experiment = self.experiment
         identity = [
             choice.hyper_parameters,
-            asdict(self.training),
+            self.training.identity(),
             experiment.data.fingerprint,
             str(experiment.data.augmentation),
             [student.name for student in experiment.students],
@@ -231,7 +231,7 @@ def environment() -> dict[str, Any]:
 def _record(run: Run, seed: int, root: Path) -> dict[str, Any]:
     final = run.fitted[-1]
     history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
-    members = [
+    members = _members(final) + [
         {"name": name, "best": _named(scores), "last": _named(scores)}
         for name, scores in run.notes.get("members", {}).items()
     ]
@@ -251,6 +251,21 @@ def _record(run: Run, seed: int, root: Path) -> dict[str, Any]:
         "teacher_accuracy": run.notes.get("teacher_accuracy"),
         "members": members,
     }
+
+
+def _members(final: Fitted) -> list[dict[str, Any]]:
+    """Return the predictions beside the deployed one: other students, exits, an ensemble."""
+    names = dict.fromkeys(key.partition("/")[2] for key in final.scores["best"] if "/" in key)
+    return [
+        {
+            "name": name,
+            **{
+                which: {key.partition("/")[0]: value for key, value in scores.items() if key.endswith(f"/{name}")}
+                for which, scores in final.scores.items()
+            },
+        }
+        for name in names
+    ]
 
 
 def _named(scores: Mapping[str, float]) -> dict[str, float]:

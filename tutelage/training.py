@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,8 @@ from tutelage.errors import UserError
 from tutelage.method import OptimizerSpec
 
 Switch = Literal["auto", "on", "off"]
+# An interrupted run may go on with other values of these.
+CONVENIENCES = frozenset({"workers", "checkpoint_seconds", "log_every"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,10 @@ class Training:
                 raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a result depends on; the others, mere conveniences, are at their defaults."""
+        return asdict(self) | {found.name: found.default for found in fields(self) if found.name in CONVENIENCES}
 
     def lr_factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         """Return the factor on the peak learning rate for the batch number `step`, counted from zero."""
