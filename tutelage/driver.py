@@ -22,7 +22,7 @@ from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.evaluation import collect, score
 from tutelage.features import FeatureExtractor, evaluating
-from tutelage.hardware import Decision, decide
+from tutelage.hardware import Decision, decide, threads
 from tutelage.interrupt import Interrupted, Interruption
 from tutelage.method import Method, OptimizerSpec, Progress, Update
 from tutelage.state import State, Stop
@@ -70,7 +70,7 @@ class Driver:
         fit = _Fit(self, method, data, epochs or self.training.epochs, stop or Stop(), checkpoint_file)
         self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
         try:
-            with Interruption() as interruption:
+            with Interruption() as interruption, threads(fit.threads):
                 fit.run(interruption)
         finally:
             self.reporter.end()
@@ -86,7 +86,7 @@ class _Fit:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
         self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
         decision = decide(self.training, method, _example(data), samples=data.count("train") * epochs)
-        self.fabric = _fabric(self.training, decision)
+        self.fabric, self.threads = _fabric(self.training, decision), decision.threads
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
         self._prepare(decision)

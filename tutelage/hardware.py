@@ -6,6 +6,8 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from tutelage.training import Switch, Training
 
 COMPILE_SECONDS = 20.0
 COMPILE_GAIN = 0.25
-SMALL_FLOPS = 5e6
+SMALL_FLOPS = 1e7
 FLOPS_PER_SECOND = {"cpu": 2.5e11, "cuda": 2e13, "mps": 2e12}
 
 
@@ -33,6 +35,7 @@ class Decision:
         precision: Fabric's name of the precision.
         channels_last: Whether images and convolutions are stored channels-last.
         compile: Whether networks are compiled.
+        threads: Processor threads to compute with; None leaves torch's choice.
         reasons: One line for each decision.
     """
 
@@ -40,6 +43,7 @@ class Decision:
     precision: str
     channels_last: bool
     compile: bool
+    threads: int | None
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -69,6 +73,8 @@ def decide(training: Training, method: Method, example: Any, *, samples: int) ->
         precision=precision,
         channels_last=channels_last,
         compile=compiled,
+        # Threads wait for each other longer than networks this small compute, on a busy machine a hundred times longer.
+        threads=1 if device == "cpu" and flops < SMALL_FLOPS else None,
         reasons=(why_precision, memory, why_compile),
     )
 
@@ -96,6 +102,18 @@ def _present(device: str) -> str:
     return device
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with so many processor threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def has_native_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 matrices in hardware."""
     if device == "cuda":
@@ -107,7 +125,7 @@ def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     if wish != "auto":
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":
-        return "32-true", "float32 (networks this small gain nothing from bf16)"
+        return "32-true", "float32, one thread (networks this small gain nothing from bf16 or more)"
     if has_native_bf16(device):
         return "bf16-mixed", "bf16 mixed precision (native on this hardware)"
     return "32-true", "float32 (no native bf16 here)"

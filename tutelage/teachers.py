@@ -42,6 +42,17 @@ class Teacher(nn.Module):
         """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
         return super().train(False)
 
+    def reading(self, layers: Sequence[str], *, example: Any = None) -> Teacher:
+        """Return a teacher on the same network that reads these layers.
+
+        Raises:
+            UserError: If there is no network to read: only logits leave this teacher.
+        """
+        raise UserError(
+            f"This method reads the teacher's layers {list(layers)}, and a {type(self).__name__} gives only logits. "
+            "Pass the network itself, or choose a method that reads only logits, such as kd."
+        )
+
     def forward(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch."""
         raise TypeError(f"{type(self).__name__} must define forward(batch) -> Output")
