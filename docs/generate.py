@@ -22,7 +22,7 @@ def method_table() -> str:
     for entry in registry.entries():
         papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
         lines.append(
-            f"| [`{entry.name}`](docs/methods/{entry.name}.md) | {entry.title} | {teacher_of(entry)} | {papers} |"
+            f"| [`{entry.name}`](docs/methods/{entry.name}.md) | {entry.summary} | {teacher_of(entry)} | {papers} |"
         )
     return "\n".join(lines)
 

@@ -48,7 +48,8 @@ def test_options_are_typed():
 
 def test_defaults_are_filled_in():
     found = parse_choice("kd:alpha=0.5").hyper_parameters
-    assert found == {"temperature": 4.0, "alpha": 0.5, "t_squared": True, "reduction": "batchmean"}
+    defaults = {"temperature": 4.0, "t_squared": True, "reduction": "batchmean", "multiplier": 1.0}
+    assert found == defaults | {"alpha": 0.5}
 
 
 @pytest.mark.parametrize("text", ["kd: temperature = 20 , alpha = 0.5 ", "kd:temperature=20,alpha=0.5,"])

@@ -210,7 +210,7 @@ def method_table() -> Table:
         elif "make_teacher" in entry.fixtures:
             needs = "trained in the run"
         papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
-        table.add_row(entry.name, entry.title, needs, papers)
+        table.add_row(entry.name, entry.summary, needs, papers)
     return table
 
 

@@ -111,9 +111,14 @@ class Entry:
         return bool(self.fixtures & {"teacher", "make_teacher"})
 
     @property
-    def title(self) -> str:
+    def summary(self) -> str:
         """The first line of its docstring."""
         return (parse_docstring(inspect.getdoc(self.build) or "").short_description or self.name).rstrip(".")
+
+    @property
+    def title(self) -> str:
+        """What its docstring calls it, up to the colon."""
+        return self.summary.partition(":")[0]
 
 
 _entries: dict[str, Entry] = {}

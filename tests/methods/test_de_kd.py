@@ -32,7 +32,8 @@ def test_nothing_is_noted_without_test_data(run, make, without_test):
 
 
 def test_stop_by_accuracy(run, make, without_test):
-    de_kd(run, nn.Linear(4, 3), make, without_test, teacher_epochs=None, teacher_accuracy=0.15)
+    without_test.validation = ["samples"]
+    de_kd(run, nn.Linear(4, 3), make, without_test, teacher_accuracy=0.15)
     assert run.fits[0].options["stop"] == Stop(after=None, at_accuracy=0.15)
 
 

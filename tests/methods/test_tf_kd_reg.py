@@ -56,9 +56,11 @@ def test_virtual_distribution_against_loops(variant, slow):
 
 
 def test_multiplier_is_for_the_code_alone():
-    paper = TfKDReg(nn.Linear(2, 4), 4, alpha=0.2, multiplier=50.0)
+    with pytest.raises(UserError, match="variant=code"):
+        TfKDReg(nn.Linear(2, 4), 4, alpha=0.2, multiplier=50.0)
+    with pytest.raises(UserError, match="variant=paper"):
+        TfKDReg(nn.Linear(2, 4), 4, variant="code", t_squared=False)
     code = TfKDReg(nn.Linear(2, 4), 4, alpha=0.2, multiplier=50.0, variant="code")
-    assert paper.weights == pytest.approx({"ce": 0.8, "virtual": 0.2})
     assert code.weights == pytest.approx({"ce": 0.8, "virtual": 10.0})
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.losses import Reduction
 from tutelage.methods.kd import KD
 from tutelage.methods.papers import TF_KD
 from tutelage.methods.supervised import Supervised
@@ -25,10 +26,11 @@ def de_kd(
     make_teacher: Callable[[str], nn.Module],
     data: Data,
     *,
-    teacher_epochs: int | None = 1,
+    teacher_epochs: int | None = None,
     teacher_accuracy: float | None = None,
     temperature: float = 4.0,
     alpha: float = 0.9,
+    reduction: Reduction = "batchmean",
 ) -> nn.Module:
     r"""De-KD: the teacher is stopped after a few epochs of its normal schedule, or at a given accuracy.
 
@@ -42,25 +44,30 @@ def de_kd(
         student: The network to train.
         make_teacher: Makes the teacher afresh.
         data: The data.
-        teacher_epochs: Epochs after which the teacher is stopped; none to stop by accuracy alone.
+        teacher_epochs: Epochs after which the teacher is stopped; one, if no accuracy is given either.
         teacher_accuracy: Validation accuracy at which the teacher is stopped, a fraction.
         temperature: $T$.
         alpha: Weight of the soft term.
+        reduction: As in `kd`; the authors' code is `mean`.
 
     Raises:
-        UserError: If the teacher would not train for a single epoch.
+        UserError: If the teacher would not train for a single epoch, or is to stop at an accuracy that nobody measures.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
-    Differences: The soft term carries $T^2$ and is not divided by $K$.
+    Differences: The soft term carries $T^2$ and is not divided by $K$ (`reduction="mean"` divides).
     """
     if teacher_epochs is not None and teacher_epochs < 1:
         raise UserError(f"teacher_epochs={teacher_epochs}: the teacher trains for an epoch at least.")
+    if teacher_accuracy is not None and data.validation is None:
+        raise UserError("teacher_accuracy= is measured on validation data, and there are none. Give teacher_epochs=.")
+    if teacher_epochs is None and teacher_accuracy is None:
+        teacher_epochs = 1
     method = Supervised(make_teacher("teacher"))
     stop = Stop(after=teacher_epochs, at_accuracy=teacher_accuracy)
     poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")
     if data.test is not None:
         scores = run.evaluate("poor-teacher-scores", poor, data)
         run.note(teacher_accuracy=scores.accuracy, teacher_scores=asdict(scores))
-    distillation = KD(student, FrozenTeacher(poor), temperature=temperature, alpha=alpha)
+    distillation = KD(student, FrozenTeacher(poor), temperature=temperature, alpha=alpha, reduction=reduction)
     return run.fit("distill", distillation, data)

@@ -29,6 +29,7 @@ class KD(Method):
         alpha: Weight of the soft term, from 0 to 1.
         t_squared: Whether the soft term is multiplied by $T^2$; eq. 4 of the Tf-KD paper leaves it out.
         reduction: `batchmean`, or `mean` to divide the soft term by the number of classes as much released code does.
+        multiplier: Factor on the soft term, as the Tf-KD authors' code has for some networks.
 
     Raises:
         UserError: If `alpha` is no share or the temperature is not above zero.
@@ -48,9 +49,10 @@ class KD(Method):
         alpha: float = 0.9,
         t_squared: bool = True,
         reduction: Reduction = "batchmean",
+        multiplier: float = 1.0,
     ) -> None:
         check_soft_term(alpha, temperature)
-        super().__init__({"ce": 1 - alpha, "kd": alpha})
+        super().__init__({"ce": 1 - alpha, "kd": alpha * multiplier})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.t_squared, self.reduction = temperature, t_squared, reduction
 
@@ -63,7 +65,7 @@ class KD(Method):
 
 @register("kd-uniform-teacher", papers=[HINTON, TF_KD])
 def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
-    r"""KD from a teacher whose logits are all zero: a control for what softening alone does.
+    r"""KD from a uniform teacher: all its logits are zero, a control for what softening alone does.
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(1/K \,\|\, p^s_T) $$
 
@@ -88,7 +90,7 @@ def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: flo
     exceptions={"parts-of-a-batch-add-up": "each process shuffles its own part of the batch"},
 )
 def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
-    r"""KD from a teacher whose answers are shuffled among the samples of a batch: a control.
+    r"""KD from a shuffled teacher: its answers change places within the batch, a control.
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T(x_{\pi(b)}) \,\|\, p^s_T(x_b)) $$
 

@@ -19,7 +19,7 @@ from tutelage.registry import register
 
 @register("label-smoothing", papers=[LABEL_SMOOTHING, TF_KD])
 class LabelSmoothing(Method):
-    r"""Label smoothing (eq. 1): a share of the label's mass goes to all classes.
+    r"""Label smoothing: a share of the label's mass goes to all classes (eq. 1).
 
     $$ L = s \, H(q', p), \qquad q' = (1 - \epsilon) q + \epsilon / K $$
 
@@ -75,7 +75,7 @@ def matched_label_smoothing(
     multiplier: float = 1.0,
     variant: Literal["paper", "code"] = "code",
 ) -> LabelSmoothing:
-    r"""Label smoothing matched to a Tf-KD_reg setting in $\epsilon$ and in loss scale: a control.
+    r"""Matched label smoothing: the share and the loss scale of a Tf-KD_reg setting, a control.
 
     $$ (1 - \alpha) H(q, p) + w \, H(\tilde p^d, p) = s \, H(q', p), \qquad s = 1 - \alpha + w $$
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from tutelage.data.sources import Data
+from tutelage.losses import Reduction
 from tutelage.methods.kd import KD
 from tutelage.methods.papers import TF_KD
 from tutelage.methods.supervised import Supervised
@@ -24,6 +25,7 @@ def re_kd(
     *,
     temperature: float = 4.0,
     alpha: float = 0.5,
+    reduction: Reduction = "batchmean",
 ) -> nn.Module:
     r"""Re-KD: a trained student teaches a fresh network of the teacher's architecture, which is what is returned.
 
@@ -38,6 +40,7 @@ def re_kd(
         data: The data.
         temperature: $T$.
         alpha: Weight of the soft term.
+        reduction: As in `kd`; the authors' code is `mean`.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
@@ -45,5 +48,7 @@ def re_kd(
         1.5 % and scale the whole loss by 0.406. Ours is a real soft term at the loss's full scale.
     """
     small = run.fit("student", Supervised(make_student("student")), data)
-    method = KD(make_teacher("teacher"), FrozenTeacher(small), temperature=temperature, alpha=alpha)
+    method = KD(
+        make_teacher("teacher"), FrozenTeacher(small), temperature=temperature, alpha=alpha, reduction=reduction
+    )
     return run.fit("distill", method, data)

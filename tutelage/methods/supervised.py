@@ -20,7 +20,7 @@ from tutelage.run import Run
 
 @register("supervised", papers=[TF_KD])
 class Supervised(Method):
-    r"""The plain student, with an optional control for the scale of the loss.
+    r"""The plain student: trained on the labels, with an optional control for the scale of the loss.
 
     $$ L = s \, H(q, p) $$
 
@@ -32,7 +32,7 @@ class Supervised(Method):
     Args:
         student: The network to train.
         loss_scale: $s$, above zero.
-        scale_by: Apply $s$ to the `loss`, or its exact twin to the `optimizer`. The twin holds for SGD alone.
+        scale_by: Apply $s$ to the `loss`, or its exact twin to the `optimizer`. The twin holds for SGD without gradient clipping.
 
     Raises:
         UserError: If the scale is not above zero.

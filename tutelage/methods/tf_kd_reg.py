@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from tutelage.batch import Batch
+from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss
 from tutelage.method import Method
@@ -22,7 +23,7 @@ Variant = Literal["paper", "code"]
 
 @register("tf-kd-reg", papers=[TF_KD])
 class TfKDReg(Method):
-    r"""Tf-KD by a virtual teacher (eq. 9): distillation from a teacher that is always right and knows nothing else.
+    r"""Tf-KD by a virtual teacher: one that is always right and knows nothing else (eq. 9).
 
     $$ L = (1 - \alpha) H(q, p) + \alpha \tau^2 \, \mathrm{KL}(p^d_\tau \,\|\, p_\tau), \qquad
        p^d(k) = a \text{ for the label, } \tfrac{1 - a}{K - 1} \text{ otherwise} $$
@@ -63,6 +64,10 @@ class TfKDReg(Method):
         multiplier: float = 1.0,
     ) -> None:
         check_soft_term(alpha, temperature)
+        if variant == "paper" and multiplier != 1:
+            raise UserError("multiplier= belongs to variant=code; the paper's equation has none.")
+        if variant == "code" and not t_squared:
+            raise UserError("t_squared= belongs to variant=paper; the released code never multiplies by it.")
         super().__init__({"ce": 1 - alpha, "virtual": alpha if variant == "paper" else alpha * multiplier})
         self.student = FeatureExtractor(student)
         softening: Literal["log-probability", "probability"] = (

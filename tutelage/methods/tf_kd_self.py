@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from tutelage.data.sources import Data
+from tutelage.losses import Reduction
 from tutelage.methods.kd import KD
 from tutelage.methods.papers import TF_KD
 from tutelage.methods.supervised import Supervised
@@ -23,8 +24,10 @@ def tf_kd_self(
     *,
     temperature: float = 6.0,
     alpha: float = 0.9,
+    reduction: Reduction = "batchmean",
+    multiplier: float = 1.0,
 ) -> nn.Module:
-    r"""Tf-KD by self-training (eq. 7): train a network, then distill it into a fresh copy of itself.
+    r"""Tf-KD by self-training: train a network, then distill it into a fresh copy of itself (eq. 7).
 
     $$ L = (1 - \alpha) H(q, p) + \alpha \tau^2 \, \mathrm{KL}(p^{self}_\tau \,\|\, p_\tau) $$
 
@@ -34,6 +37,8 @@ def tf_kd_self(
         data: The data.
         temperature: $\tau$.
         alpha: Weight of the soft term.
+        reduction: As in `kd`; the authors' code is `mean`.
+        multiplier: As in `kd`; the authors' code has 1, 50 or 100 by network.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
@@ -42,13 +47,20 @@ def tf_kd_self(
         at $\tau = 6$.
     """
     teacher = run.fit("self-teacher", Supervised(make_student("self-teacher")), data)
-    method = KD(make_student("student"), FrozenTeacher(teacher), temperature=temperature, alpha=alpha)
+    method = KD(
+        make_student("student"),
+        FrozenTeacher(teacher),
+        temperature=temperature,
+        alpha=alpha,
+        reduction=reduction,
+        multiplier=multiplier,
+    )
     return run.fit("distill", method, data)
 
 
 @register("double-training", papers=[TF_KD])
 def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Data) -> nn.Module:
-    r"""Train on the labels, then once more from those weights: the control for what a second training alone does.
+    r"""Double training: on the labels, then once more from those weights; what a second training alone does.
 
     $$ L = H(q, p), \text{ twice} $$
 

@@ -79,7 +79,7 @@ def tolerant_teacher(
     eta: float = 0.6,
     alpha: float = 0.5,
 ) -> nn.Module:
-    r"""Training in generations from a tolerant teacher: the last student is returned.
+    r"""Tolerant teacher: training in generations from one that keeps its second choices alive.
 
     $$ L_0 = \eta H(q, f) + (1 - \eta) \Big[ f_{a_1} - \tfrac{1}{K-1} \sum_{k=2}^{K} f_{a_k} \Big], \qquad
        L_m = (1 - \alpha) H(q, f^m) + \alpha \, \mathrm{KL}(f^{m-1} \,\|\, f^m) $$
