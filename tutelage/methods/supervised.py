@@ -32,7 +32,8 @@ class Supervised(Method):
     Args:
         student: The network to train.
         loss_scale: $s$, above zero.
-        scale_by: Apply $s$ to the `loss`, or its exact twin to the `optimizer`. The twin holds for SGD without gradient clipping.
+        scale_by: Apply $s$ to the `loss`, or its exact twin to the `optimizer`. The twin holds for SGD without gradient
+            clipping.
 
     Raises:
         UserError: If the scale is not above zero.
