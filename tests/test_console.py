@@ -21,7 +21,7 @@ def train(reporter):
     reporter.begin("kd, seed 0: distill", total=10, done=0)
     reporter.advance(5)
     reporter.epoch(1, 2, {"train/ce": 1.25, "validation_accuracy": 0.5, "lr": 0.1})
-    reporter.end()
+    reporter.end(finished=True)
 
 
 def test_away_from_a_terminal_each_training_is_one_plain_line(output):
@@ -54,10 +54,19 @@ def test_shown_takes_the_accuracy_and_the_losses():
 
 
 def test_ending_what_never_began_is_harmless(output):
-    terminal(output).end()
+    terminal(output).end(finished=True)
     assert output.getvalue() == ""
 
 
 def test_a_library_call_says_nothing(capsys):
     train(Silent())
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_stopped_run_is_not_called_done():
+    output = io.StringIO()
+    reporter = terminal(output)
+    reporter.begin("kd, seed 0", total=10, done=0)
+    reporter.end(finished=False)
+    assert "stopped" in output.getvalue()
+    assert "done" not in output.getvalue()

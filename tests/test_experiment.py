@@ -11,7 +11,7 @@ from tutelage.compare import Comparison
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
-from tutelage.experiment import Experiment, example_of
+from tutelage.experiment import Experiment
 from tutelage.networks import blueprint
 from tutelage.options import parse_choice
 from tutelage.run import Run
@@ -96,27 +96,6 @@ def test_a_comparison_killed_three_times_gives_the_numbers_of_one_that_was_not(e
     assert numbers(one) == numbers(other)
 
 
-def test_a_changed_setting_gets_a_folder_of_its_own(experiment, tmp_path):
-    small = comparison(experiment, tmp_path, choices=[parse_choice("supervised")], seeds=[0])
-    small.run()
-    reporter = Cutting(-1)
-    replace(small, training=replace(TRAINING, lr=0.05)).run(reporter)
-    assert len(reporter.begun) == 1
-    assert len(list((tmp_path / "runs").iterdir())) == 2
-    again = Cutting(-1)
-    small.run(again)
-    assert not again.begun
-
-
-def test_a_row_that_fails_does_not_end_the_others(experiment, tmp_path):
-    rows = [parse_choice("kd:temperature=0"), parse_choice("supervised")]
-    content = comparison(experiment, tmp_path, choices=rows, seeds=[0]).run()
-    assert "temperature=0.0" in content["rows"][0]["error"]
-    assert len(content["rows"][1]["runs"]) == 1
-    with pytest.raises(UserError, match="temperature"):
-        comparison(experiment, tmp_path, choices=rows, seeds=[0], strict=True).run()
-
-
 def test_the_teacher_is_trained_once_for_all_rows_and_seeds(experiment, tmp_path):
     reporter = Cutting(-1)
     comparison(experiment, tmp_path, choices=[parse_choice("kd"), parse_choice("kd:alpha=0.5")]).run(reporter)
@@ -143,7 +122,7 @@ def test_a_trained_teacher_comes_as_it_is(data, experiment, tmp_path):
 def test_a_teacher_object_answers_for_itself(experiment, tmp_path):
     own = replace(experiment, teacher=None, answers=UniformTeacher(10))
     network = own.execute(parse_choice("kd"), Run(tmp_path, replace(TRAINING, epochs=1)))
-    assert network(example_of(experiment.data)).shape == (2, 10)
+    assert network(experiment.data.example(2)).shape == (2, 10)
 
 
 def test_the_same_seed_starts_from_the_same_student_in_every_method(experiment, tmp_path):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from tutelage import fingerprint, registry
+from tutelage import checkpoint, fingerprint, registry
 from tutelage.console import Reporter, Silent
 from tutelage.data.metrics import class_similarity
 from tutelage.data.sources import Data
+from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.evaluation import predictions_of, score
 from tutelage.experiment import Experiment, no_teacher
@@ -68,11 +69,27 @@ class Comparison:
         """Run what has not been run, write `comparison.json` after every row, and return its content.
 
         Raises:
-            UserError: If a method needs a teacher and there is none.
+            UserError: If a row cannot be built, or its method needs a teacher and there is none.
             Interrupted: If a signal came; the same command goes on from there.
         """
         reporter = reporter or Silent()
+        self.check()
         return self.with_teacher(reporter)._run(reporter)
+
+    def check(self) -> None:
+        """Build every row's methods once, the teacher untrained, so that what does not fit shows before any training.
+
+        Raises:
+            UserError: If a row cannot be built, or its method needs a teacher and there is none.
+        """
+        before = checkpoint.random_state()
+        try:
+            experiment = self._with_answers(lambda: DryRun(self.teacher_training)).experiment
+            for choice in self.choices:
+                _build(choice, experiment, DryRun(self.training))
+        finally:
+            # What is trained afterwards must not depend on what was tried.
+            checkpoint.restore_random_state(before)
 
     def with_teacher(self, reporter: Reporter) -> Comparison:
         """Return the comparison with its shared teacher trained or loaded, where a row asks for one.
@@ -80,11 +97,15 @@ class Comparison:
         Raises:
             UserError: If a method needs a teacher and there is none.
         """
+        return self._with_answers(
+            lambda: Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
+        )
+
+    def _with_answers(self, make_run: Callable[[], Run]) -> Comparison:
         experiment = self.experiment
         asked = any("teacher" in choice.entry.fixtures for choice in self.choices)
         if asked and experiment.answers is None:
-            run = Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
-            return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(run)))
+            return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(make_run())))
         if any("make_teacher" in choice.entry.fixtures for choice in self.choices) and experiment.teacher is None:
             raise no_teacher()
         return self
@@ -214,6 +235,13 @@ class Comparison:
             "scores", lambda: _teacher_facts(network, data), weights=_weights(network), data=data.fingerprint
         )
         return {"spec": teacher.name, **asdict(size), **facts, "trained_here": not teacher.trained}
+
+
+def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
+    try:
+        experiment.execute(choice, run)
+    except UserError as error:
+        raise UserError(f"{choice.label}: {error}") from error
 
 
 def environment() -> dict[str, Any]:

@@ -32,8 +32,8 @@ class Reporter(Protocol):
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics of a finished epoch (counted from one)."""
 
-    def end(self) -> None:
-        """Finish the bar."""
+    def end(self, *, finished: bool) -> None:
+        """Finish the bar, of a training run that has finished or that stopped on its way."""
 
 
 class Silent:
@@ -51,7 +51,7 @@ class Silent:
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show nothing."""
 
-    def end(self) -> None:
+    def end(self, *, finished: bool) -> None:
         """Show nothing."""
 
 
@@ -109,12 +109,13 @@ class Terminal:
         if self._task is not None:
             self._bars.update(self._task, status=self._status)
 
-    def end(self) -> None:
+    def end(self, *, finished: bool) -> None:
         """Turn the bar into a line."""
         if self._task is not None:
             seconds = self._bars.tasks[self._bars.task_ids.index(self._task)].elapsed or 0.0
             self._bars.remove_task(self._task)
-            self.note(f"[green]done[/green]  {self._title}  {self._status}  {seconds:.1f} s")
+            outcome = "[green]done[/green]" if finished else "[yellow]stopped[/yellow]"
+            self.note(f"{outcome}  {self._title}  {self._status}  {seconds:.1f} s")
         self._task = None
         if self._overall is None:
             self._bars.stop()

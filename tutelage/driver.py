@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,13 +19,16 @@ from tutelage.console import Reporter, Silent
 from tutelage.data.loader import Loader
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.evaluation import collect, score
-from tutelage.features import FeatureExtractor, evaluating
+from tutelage.evaluation import validation_metrics
+from tutelage.features import FeatureExtractor
 from tutelage.hardware import Decision, decide, threads
 from tutelage.interrupt import Interrupted, Interruption
 from tutelage.method import Method, OptimizerSpec, Progress, Update
 from tutelage.state import State, Stop
 from tutelage.training import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Driver:
@@ -69,11 +71,13 @@ class Driver:
         checkpoint.seed_everything(self.seed)
         fit = _Fit(self, method, data, epochs or self.training.epochs, stop or Stop(), checkpoint_file)
         self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
+        finished = False
         try:
             with Interruption() as interruption, threads(fit.threads):
                 fit.run(interruption)
+            finished = True
         finally:
-            self.reporter.end()
+            self.reporter.end(finished=finished)
         return fit.state
 
 
@@ -85,7 +89,7 @@ class _Fit:
     ) -> None:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
         self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
-        decision = decide(self.training, method, _example(data), samples=data.count("train") * epochs)
+        decision = decide(self.training, method, data.example(1), samples=data.count("train") * epochs)
         self.fabric, self.threads = _fabric(self.training, decision), decision.threads
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
@@ -218,7 +222,8 @@ class _Fit:
         state = self.state
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
         metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
-        metrics |= self._validate()
+        if self.validation is not None:
+            metrics |= validation_metrics(self.method, self.validation, autocast=self.fabric.autocast)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
         for name, value in metrics.items():
             state.history.setdefault(name, []).append(value)
@@ -226,18 +231,6 @@ class _Fit:
         if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
             state.best_epoch, state.best = state.epoch, checkpoint.snapshot(self.method)
         self.reporter.epoch(state.epoch, self.epochs, metrics)
-
-    def _validate(self) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        with evaluating(self.method):
-            logits, targets = collect(self.method, self.validation, autocast=self.fabric.autocast)
-        scores = {name: score(prediction, targets) for name, prediction in logits.items()}
-        deployed = next(iter(scores.values()))
-        others = {
-            f"validation_accuracy/{name}": other.accuracy for name, other in scores.items() if other is not deployed
-        }
-        return {"validation_accuracy": deployed.accuracy, "validation_nll": deployed.nll} | others
 
     def _check_finite(self) -> None:
         broken = [name for name, (total, _) in self.state.sums.items() if not bool(torch.isfinite(total))]
@@ -281,6 +274,9 @@ class _Fit:
 
 
 def _fabric(training: Training, decision: Decision) -> Fabric:
+    # Imported here, because it takes a second, which commands that train nothing need not wait.
+    from lightning_fabric import Fabric
+
     # Fabric repeats what `Decision` has said.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
@@ -292,11 +288,6 @@ def _fabric(training: Training, decision: Decision) -> Fabric:
     if training.devices > 1:
         fabric.launch()
     return fabric
-
-
-def _example(data: Data) -> Any:
-    """Return one sample's inputs as a batch of one."""
-    return next(iter(data.loader("train", train=False, batch_size=1, workers=0).epoch(0))).inputs
 
 
 def _how_to_go_on(checkpoint_file: Path | None) -> str:

@@ -73,3 +73,24 @@ def predictions_of(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
     with evaluating(network):
         logits, targets = collect(lambda inputs: {"network": logits_of(network(inputs))}, loader)
     return logits["network"], targets
+
+
+def validation_metrics(
+    method: nn.Module, loader: Loader, *, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> dict[str, float]:
+    """Return what an epoch's history says of the validation data: the deployed prediction, and the others' accuracy.
+
+    Args:
+        method: From inputs to named logits, the deployed ones first.
+        loader: The validation data.
+        autocast: Makes the context in which to predict.
+    """
+    with evaluating(method):
+        logits, targets = collect(method, loader, autocast=autocast)
+    scores = {name: score(prediction, targets) for name, prediction in logits.items()}
+    deployed, *others = scores
+    return {
+        "validation_accuracy": scores[deployed].accuracy,
+        "validation_nll": scores[deployed].nll,
+        **{f"validation_accuracy/{name}": scores[name].accuracy for name in others},
+    }

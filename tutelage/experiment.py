@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from tutelage.data.sources import Data
@@ -81,7 +80,7 @@ class Experiment:
             "make_student": lambda: make_student,
             "teacher": self._teacher,
             "make_teacher": lambda: make_teacher,
-            "example": lambda: example_of(self.data),
+            "example": lambda: self.data.example(2),
             "num_classes": lambda: self.data.num_classes,
             "batch_size": lambda: run.training.batch_size,
         }
@@ -90,12 +89,6 @@ class Experiment:
         if self.answers is None:
             raise no_teacher()
         return self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
-
-
-def example_of(data: Data) -> torch.Tensor:
-    """Return the inputs of two training samples."""
-    inputs: torch.Tensor = next(iter(data.loader("train", train=False, batch_size=2).epoch(0))).inputs
-    return inputs
 
 
 def no_teacher() -> UserError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -30,5 +30,5 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], *, lev
     mean, count = fmean(differences), len(differences)
     if count < 2:
         return {"mean": mean, "low": None, "high": None, "n": count}
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * stdev(differences) / math.sqrt(count)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": count}

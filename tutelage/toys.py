@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +13,11 @@ from tutelage.batch import Batch, Output
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
+from tutelage.dry_run import DryRun
 from tutelage.experiment import Experiment
 from tutelage.method import Method
 from tutelage.networks import Blueprint
 from tutelage.registry import Entry
-from tutelage.run import Keep, Run
 from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher, Teacher
 from tutelage.training import Training
@@ -101,35 +99,20 @@ def toy_experiment(*, batch_norm: bool = True, teacher: Teacher | None = None) -
     return Experiment(data=toy_data(), students=students, teacher=large, answers=answers)
 
 
-class Recorder(Run):
-    """A run that trains nothing: it notes the methods that a recipe would fit, and hands back their networks.
+class Recorder(DryRun):
+    """A run that notes the methods that a recipe would train.
 
     Attributes:
         methods: The methods by the name of their stage.
     """
 
-    def __init__(self, folder: Path, training: Training = TRAINING) -> None:
-        super().__init__(folder, training)
+    def __init__(self) -> None:
+        super().__init__(TRAINING)
         self.methods: dict[str, Method] = {}
 
-    def stage(self, name: str, make: Callable[[], Any], **identity: Any) -> Any:
-        """Make the artefact and store nothing."""
-        return make()
-
-    def fit(
-        self,
-        name: str,
-        method: Method,
-        data: Data,
-        *,
-        epochs: int | None = None,
-        stop: Stop | None = None,
-        keep: Keep | None = None,
-    ) -> nn.Module:
-        """Note the method, and return its network as it is."""
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Note the method."""
         self.methods[name] = method
-        # A copy, because whoever comes next may freeze or train it.
-        return copy.deepcopy(method.export()).eval()
 
 
 def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] | None = None) -> dict[str, Method]:
@@ -142,7 +125,7 @@ def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] 
     """
     from tutelage.options import Choice
 
-    recorder = Recorder(Path("unused"))
+    recorder = Recorder()
     experiment.execute(Choice(entry, dict(options or {})), recorder)
     return recorder.methods
 

@@ -69,6 +69,10 @@ class Data:
         held: Any = images.dataset if isinstance(images, DataLoader) else images
         return len(held)
 
+    def example(self, samples: int) -> Any:
+        """Return the inputs of the first training samples, without augmentation."""
+        return next(iter(self.loader("train", train=False, batch_size=samples, workers=0).epoch(0))).inputs
+
     def loader(
         self,
         split: str,

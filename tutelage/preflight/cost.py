@@ -77,7 +77,7 @@ class _Stopwatch:
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show nothing."""
 
-    def end(self) -> None:
+    def end(self, *, finished: bool) -> None:
         """Show nothing."""
 
 

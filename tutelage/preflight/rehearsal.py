@@ -1,31 +1,24 @@
-"""A run that trains nothing: each stage of a recipe is examined in its turn instead."""
+"""Each stage of a recipe, examined in its turn rather than trained."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
 from tutelage import checkpoint
 from tutelage.data.dataset import Data
-from tutelage.evaluation import Scores
-from tutelage.experiment import example_of
+from tutelage.dry_run import DryRun
 from tutelage.features import FeatureExtractor, evaluating
 from tutelage.hardware import Decision, decide
 from tutelage.method import Method
 from tutelage.models.size import NetworkSize, describe
 from tutelage.preflight.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.preflight.losses import Term, measure_terms
-from tutelage.run import EVALUATION_BATCH, Keep, Run
+from tutelage.run import EVALUATION_BATCH
 from tutelage.state import Stop
 from tutelage.training import Training
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +65,8 @@ class Stage:
     seconds: float
 
 
-class Rehearsal(Run):
-    """A run whose stages are examined rather than trained. It writes nothing.
+class Rehearsal(DryRun):
+    """A dry run that examines each stage by a few of its batches.
 
     Args:
         training: The settings.
@@ -83,36 +76,17 @@ class Rehearsal(Run):
     """
 
     def __init__(self, training: Training) -> None:
-        super().__init__(Path(), training)
+        super().__init__(training)
         self.stages: list[Stage] = []
 
-    def fit(
-        self,
-        name: str,
-        method: Method,
-        data: Data,
-        *,
-        epochs: int | None = None,
-        stop: Stop | None = None,
-        keep: Keep | None = None,
-    ) -> nn.Module:
-        """Examine a stage, and return its network, which has seen a few batches at most."""
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Examine a stage; its network has then seen a few batches at most."""
         checkpoint.seed_everything(self.seed_of(name))
         self.stages.append(_examine(name, method, data, self.training, epochs or self.training.epochs, stop or Stop()))
-        return method.to("cpu").export().eval()
-
-    def stage(self, name: str, make: Callable[[], T], **identity: Any) -> T:
-        """Make an artefact, and store it nowhere."""
-        checkpoint.seed_everything(self.seed_of(name))
-        return make()
-
-    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
-        """Return the scores of a guess: nothing was trained, so there is nothing to measure."""
-        return Scores(accuracy=1 / data.num_classes, nll=math.log(data.num_classes), ece=0.0)
 
 
 def _examine(name: str, method: Method, data: Data, training: Training, epochs: int, stop: Stop) -> Stage:
-    example = example_of(data)
+    example = data.example(2)
     decision = decide(training, method, example, samples=data.count("train") * epochs)
     networks = tuple(_networks(method, example))
     device = torch.device(decision.device)
