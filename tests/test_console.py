@@ -37,7 +37,7 @@ def test_on_a_terminal_there_is_a_bar(output):
     train(reporter)
     reporter.finish_one()
     reporter.close()
-    assert "all runs" in output.getvalue()
+    assert "all cells" in output.getvalue()
 
 
 def test_a_line_that_is_said_once_is_said_once(output):

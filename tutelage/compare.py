@@ -33,9 +33,6 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.version import VERSION
 
-METRICS = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
-SIMILARITY_TEMPERATURE = 4.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -116,6 +113,7 @@ class Comparison:
         for seed in self.seeds:
             for choice, row in zip(self.choices, rows, strict=True):
                 self._cell(choice, seed, row, reporter)
+                reporter.finish_one()
                 self._summarise(rows)
                 write_json(self.folder / "comparison.json", content)
         return content
@@ -142,9 +140,9 @@ class Comparison:
             reporter.note(f"[red]failed[/red]  {title} {error}")
             row["error"] = f"seed {seed}: {error}"
             return
-        size = describe(network, input_shape=(self.experiment.data.in_channels, *self.experiment.data.image_size))
+        size = size_for(network, self.experiment.data)
         row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
-        row["runs"].append(_record(run, seed, self.folder))
+        row["runs"].append(record(run, seed, self.folder))
 
     def _folder(self, choice: Choice, seed: int) -> Path:
         """Return the folder of a cell; whatever changes its result changes its name."""
@@ -194,7 +192,7 @@ class Comparison:
         for row in rows:
             if row["runs"]:
                 row["baseline"] = self._baseline_of(row, rows)
-                row["summary"] = _summary(row, by_label.get(row["baseline"]))
+                row["summary"] = summarise(row, by_label.get(row["baseline"]))
 
     def _baseline_of(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
         """Return the row to compare with: one that trains the same network."""
@@ -212,7 +210,7 @@ class Comparison:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             "environment": environment(),
-            "data": _describe_data(self.experiment.data),
+            "data": describe_data(self.experiment.data),
             "student": self._describe_student(),
             "teacher": self._describe_teacher(),
             "settings": asdict(self.training),
@@ -222,17 +220,17 @@ class Comparison:
 
     def _describe_student(self) -> dict[str, Any]:
         student, data = self.experiment.students[0], self.experiment.data
-        size = describe(student.build(0, "student"), input_shape=(data.in_channels, *data.image_size))
+        size = size_for(student.build(0, "student"), data)
         return {"spec": student.name, **asdict(size)}
 
     def _describe_teacher(self) -> dict[str, Any] | None:
         teacher, network, data = self.experiment.teacher, self.experiment.answers, self.experiment.data
         if teacher is None or network is None or isinstance(network, Teacher):
             return None
-        size = describe(network, input_shape=(data.in_channels, *data.image_size))
+        size = size_for(network, data)
         run = Run(self.folder / self._teacher_folder(), self.teacher_training)
         facts: dict[str, Any] = run.stage(
-            "scores", lambda: _teacher_facts(network, data), weights=_weights(network), data=data.fingerprint
+            "scores", lambda: teacher_facts(network, data), weights=_weights(network), data=data.fingerprint
         )
         return {"spec": teacher.name, **asdict(size), **facts, "trained_here": not teacher.trained}
 
@@ -242,118 +240,6 @@ def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
         experiment.execute(choice, run)
     except UserError as error:
         raise UserError(f"{choice.label}: {error}") from error
-
-
-def environment() -> dict[str, Any]:
-    """Return what a measurement depends on beside its settings."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "system": platform.system(),
-    }
-
-
-def _record(run: Run, seed: int, root: Path) -> dict[str, Any]:
-    final = run.fitted[-1]
-    history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
-    members = _members(final) + [
-        {"name": name, "best": _named(scores), "last": _named(scores)}
-        for name, scores in run.notes.get("members", {}).items()
-    ]
-    seconds = sum(stage.seconds for stage in run.fitted)
-    return {
-        "seed": seed,
-        "folder": str(run.folder.relative_to(root)),
-        "best_epoch": final.best_epoch,
-        "epochs": final.epochs,
-        "best": final.scores["best"],
-        "last": final.scores["last"],
-        "seconds": seconds,
-        "images_per_second": final.images_per_second,
-        "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in run.fitted],
-        "history": history,
-        "reliability": final.reliability,
-        "teacher_accuracy": run.notes.get("teacher_accuracy"),
-        "members": members,
-    }
-
-
-def _members(final: Fitted) -> list[dict[str, Any]]:
-    """Return the predictions beside the deployed one: other students, exits, an ensemble."""
-    names = dict.fromkeys(key.partition("/")[2] for key in final.scores["best"] if "/" in key)
-    return [
-        {
-            "name": name,
-            **{
-                which: {key.partition("/")[0]: value for key, value in scores.items() if key.endswith(f"/{name}")}
-                for which, scores in final.scores.items()
-            },
-        }
-        for name in names
-    ]
-
-
-def _named(scores: Mapping[str, float]) -> dict[str, float]:
-    return {f"test_{name}": value for name, value in scores.items()}
-
-
-def _summary(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
-    runs = row["runs"]
-    found: dict[str, Any] = {
-        which: {metric: summary([run[which][metric] for run in runs]) for metric in METRICS if metric in runs[0][which]}
-        for which in ("best", "last")
-    }
-    found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
-    found["images_per_second"] = {"mean": fmean(run["images_per_second"] for run in runs)}
-    found["paired"] = None
-    if baseline is not None and baseline["runs"]:
-        found["relative_cost"] = _typical_seconds(runs) / _typical_seconds(baseline["runs"])
-        if baseline["label"] != row["label"]:
-            found["paired"] = {which: _paired(runs, baseline["runs"], which) for which in ("best", "last")}
-    return found
-
-
-def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
-    # The median, because the first training of a process also pays for its start.
-    return float(median(run["seconds"] for run in runs))
-
-
-def _paired(
-    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str
-) -> dict[str, Any] | None:
-    base = {run["seed"]: run[which].get("test_accuracy") for run in baseline}
-    pairs = [(run[which].get("test_accuracy"), base[run["seed"]]) for run in runs if run["seed"] in base]
-    known = [(value, other) for value, other in pairs if value is not None and other is not None]
-    if not known:
-        return None
-    values, others = zip(*known, strict=True)
-    return paired_difference(values, others)
-
-
-def _describe_data(data: Data) -> dict[str, Any]:
-    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "num_classes": data.num_classes,
-        "class_names": list(data.class_names),
-        **{name: 0 if split is None else len(split) for name, split in splits.items()},
-        "image_size": list(data.image_size),
-        "augmentation": str(data.augmentation),
-    }
-
-
-def _teacher_facts(network: nn.Module, data: Data) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        if getattr(data, split) is not None:
-            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
-            facts |= score(logits, targets).named(split)
-            facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
-    return facts
 
 
 def _weights(network: nn.Module | None) -> str | None:

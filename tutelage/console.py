@@ -35,6 +35,9 @@ class Reporter(Protocol):
     def end(self, *, finished: bool) -> None:
         """Finish the bar, of a training run that has finished or that stopped on its way."""
 
+    def finish_one(self) -> None:
+        """Note that one cell of a comparison is finished."""
+
 
 class Silent:
     """A reporter that says nothing."""
@@ -54,13 +57,16 @@ class Silent:
     def end(self, *, finished: bool) -> None:
         """Show nothing."""
 
+    def finish_one(self) -> None:
+        """Show nothing."""
+
 
 class Terminal:
     """A reporter for people: one line a training run, and a live bar with the latest accuracy while it runs.
 
     Args:
         console: Where to write; standard output by default.
-        plan: Number of training runs that a whole comparison will make, for an overall bar; none by default.
+        plan: Number of cells of a whole comparison, for an overall bar; none by default.
     """
 
     def __init__(self, console: Console | None = None, *, plan: int | None = None) -> None:
@@ -77,7 +83,7 @@ class Terminal:
             transient=True,
             disable=not self._live,
         )
-        self._overall = None if plan is None else self._bars.add_task("all runs", total=plan, status="")
+        self._overall = None if plan is None else self._bars.add_task("all cells", total=plan, status="")
         self._task: TaskID | None = None
         self._status = ""
         self._title = ""
@@ -121,7 +127,7 @@ class Terminal:
             self._bars.stop()
 
     def finish_one(self) -> None:
-        """Move the overall bar on by one training run."""
+        """Move the overall bar on by one cell."""
         if self._overall is not None:
             self._bars.advance(self._overall)
 

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.batch import Batch
+from tutelage.console import Silent
 from tutelage.data.dataset import Data
 from tutelage.driver import Driver
 from tutelage.features import evaluating
@@ -52,18 +53,12 @@ class _Enough(Exception):
     """The rehearsal has seen what it came for."""
 
 
-class _Stopwatch:
+class _Stopwatch(Silent):
     """A reporter that looks at the clock after every batch, and ends the training after a few."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.times: list[float] = []
-
-    def note(self, text: str, *, once: bool = False) -> None:
-        """Say nothing."""
-
-    def begin(self, title: str, *, total: int, done: int) -> None:
-        """Show nothing."""
 
     def advance(self, steps: int) -> None:
         """Look at the clock."""
@@ -73,12 +68,6 @@ class _Stopwatch:
         late = len(self.times) > 2 and self.times[-1] - self.started > PATIENCE
         if late or len(self.times) > WARM_UP + TIMED:
             raise _Enough
-
-    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
-        """Show nothing."""
-
-    def end(self, *, finished: bool) -> None:
-        """Show nothing."""
 
 
 def seconds_per_step(method: Method, data: Data, training: Training) -> float:

@@ -1,0 +1,59 @@
+"""What a comparison was made on: data, networks, the machine."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.data.metrics import class_similarity
+from tutelage.data.sources import Data
+from tutelage.evaluation import predictions_of, score
+from tutelage.models.size import NetworkSize, describe
+from tutelage.run import EVALUATION_BATCH
+
+SIMILARITY_TEMPERATURE = 4.0
+
+
+def environment() -> dict[str, Any]:
+    """Return what a measurement depends on beside its settings."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
+def describe_data(data: Data) -> dict[str, Any]:
+    """Return what the report says of the data."""
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        **{name: 0 if split is None else len(split) for name, split in splits.items()},
+        "image_size": list(data.image_size),
+        "augmentation": str(data.augmentation),
+    }
+
+
+def teacher_facts(network: nn.Module, data: Data) -> dict[str, Any]:
+    """Return a teacher's scores on validation and test data, and how alike it finds the classes."""
+    facts: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if getattr(data, split) is not None:
+            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+            facts |= score(logits, targets).named(split)
+            facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
+    return facts
+
+
+def size_for(network: nn.Module, data: Data) -> NetworkSize:
+    """Return how large a network is on images of the data's size."""
+    return describe(network, input_shape=(data.in_channels, *data.image_size))
