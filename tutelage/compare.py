@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
-import torch
 from torch import nn
 
 from tutelage import checkpoint, fingerprint, registry
 from tutelage.console import Reporter, Silent
-from tutelage.data.metrics import class_similarity
-from tutelage.data.sources import Data
+from tutelage.description import describe_data, environment, size_for, teacher_facts
 from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
-from tutelage.evaluation import predictions_of, score
 from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
-from tutelage.models.size import describe
 from tutelage.options import Choice
-from tutelage.run import EVALUATION_BATCH, Fitted, Run
-from tutelage.statistics import paired_difference, summary
+from tutelage.rows import record, summarise
+from tutelage.run import Run
 from tutelage.teachers import Teacher
 from tutelage.training import Training
 from tutelage.version import VERSION
