@@ -1,0 +1,169 @@
+"""What one call does, with a Python user's own objects."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader, TensorDataset
+
+import tutelage
+from tutelage.api import baseline_of, seeds_of, split_settings
+from tutelage.errors import UserError
+from tutelage.models.normalization import Normalized
+from tutelage.options import parse_choice
+from tutelage.teachers import UniformTeacher
+from tutelage.toys import CLASSES, ToyNetwork, toy_data
+
+QUICK = {"epochs": 1, "batch_size": 16, "precision": "32-true", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.rand(96, 3, 12, 16, generator=generator), torch.arange(96) % CLASSES)
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(1)
+    return ToyNetwork(4)
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(2)
+    return ToyNetwork(8)
+
+
+def test_a_module_is_copied_trained_and_returned_bare_in_eval_mode(student, teacher, pairs):
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    trained = tutelage.distill("kd", student=student, teacher=teacher, data=pairs, **QUICK)
+    assert type(trained) is ToyNetwork
+    assert not any(module.training for module in trained.modules())
+    assert all(torch.equal(one, other) for one, other in zip(before, student.parameters())), "a copy is trained"
+    assert not all(torch.equal(one, other) for one, other in zip(before, trained.parameters()))
+    assert all(parameter.requires_grad for parameter in teacher.parameters()), "a copy teaches"
+    assert not any(module._forward_hooks for module in trained.modules())
+
+
+def test_a_map_style_dataset_a_loader_and_ready_made_data_are_taken(student, pairs):
+    for data in (pairs, DataLoader(pairs, batch_size=16), toy_data()):
+        trained = tutelage.distill("supervised", student=student, data=data, **QUICK)
+        assert trained(torch.rand(2, 3, 12, 16)).shape == (2, CLASSES)
+
+
+def test_validation_and_test_data_of_ones_own_are_reported(student, pairs, tmp_path):
+    tutelage.distill("supervised", student=student, data=pairs, validation=pairs, test=pairs, out=tmp_path, **QUICK)
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert (content["data"]["validation"], content["data"]["test"]) == (96, 96)
+    assert "test_accuracy" in content["rows"][0]["runs"][0]["best"]
+
+
+def test_a_factory_makes_networks_afresh(pairs):
+    made = []
+
+    def factory():
+        made.append(ToyNetwork(4))
+        return made[-1]
+
+    options = {"student": factory, "data": pairs, **QUICK}
+    one, other = (tutelage.distill("supervised", seed=seed, **options) for seed in (0, 0))
+    assert len(made) > 2
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+    different = tutelage.distill("supervised", seed=1, **options)
+    assert not torch.equal(one.classifier.weight, different.classifier.weight)
+
+
+def test_a_name_gets_its_own_normalisation():
+    trained = tutelage.distill("supervised", student="tiny_cnn,width=3", data=toy_data(), **QUICK)
+    assert isinstance(trained, Normalized)
+
+
+def test_the_folder_holds_weights_that_load_strictly_and_a_report(student, pairs, tmp_path):
+    trained = tutelage.distill("supervised", student=student, data=pairs, out=tmp_path, **QUICK)
+    loaded = ToyNetwork(4).eval()
+    loaded.load_state_dict(load_file(tmp_path / "student.safetensors"), strict=True)
+    inputs = torch.rand(3, 3, 12, 16)
+    assert torch.equal(loaded(inputs), trained(inputs))
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_same_call_returns_what_is_there(student, pairs, tmp_path):
+    call = {"student": student, "data": pairs, "out": tmp_path, **QUICK}
+    one = tutelage.distill("supervised", **call)
+    file = next((tmp_path / "runs").rglob("student.safetensors"))
+    written = file.stat().st_mtime_ns
+    other = tutelage.distill("supervised", **call)
+    assert file.stat().st_mtime_ns == written
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_teacher_object_teaches(student, pairs):
+    trained = tutelage.distill("kd", student=student, teacher=UniformTeacher(CLASSES), data=pairs, **QUICK)
+    assert type(trained) is ToyNetwork
+
+
+def test_a_failure_is_raised_rather_than_reported(student, pairs):
+    with pytest.raises(UserError, match="became infinite or NaN"):
+        tutelage.distill("tf-kd-reg", student=student, data=pairs, variant="code", multiplier=1e39, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"temprature": 3.0}, "Did you mean 'temperature'"),
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"alpha": 3.0}, "alpha=3.0 must be a share"),
+        ({"alpha": "much"}, "does not fit"),
+    ],
+)
+def test_a_setting_that_does_not_fit_names_itself(settings, expected, student, pairs):
+    with pytest.raises(UserError, match=expected):
+        tutelage.distill("tf-kd-reg", student=student, data=pairs, **QUICK | settings)
+
+
+def test_compare_returns_the_table_and_writes_it(student, teacher, pairs, tmp_path):
+    rows = ["supervised", "kd:temperature=2"]
+    content = tutelage.compare(rows, student=student, teacher=teacher, data=pairs, seeds=2, out=tmp_path, **QUICK)
+    assert [row["label"] for row in content["rows"]] == ["supervised", "kd:temperature=2.0"]
+    assert content["rows"][1]["baseline"] == "supervised"
+    assert json.loads((tmp_path / "comparison.json").read_text())["rows"][1]["runs"][1]["seed"] == 1
+    assert (tmp_path / "report.html").exists()
+
+
+def test_evaluate_scores_a_split(pairs):
+    perfect = replace(toy_data(), test=None)
+    scores = tutelage.evaluate(ToyNetwork(4), data=perfect, split="validation")
+    assert 0 <= scores.accuracy <= 1
+    with pytest.raises(UserError, match="has no test split"):
+        tutelage.evaluate(ToyNetwork(4), data=perfect)
+    with pytest.raises(UserError, match="Did you mean 'validation'"):
+        tutelage.evaluate(ToyNetwork(4), data=perfect, split="validate")
+    with pytest.raises(UserError, match="comes without weights"):
+        tutelage.evaluate("tiny_cnn", data=perfect, split="validation")
+
+
+def test_settings_are_the_trainings_or_the_methods():
+    training, options = split_settings({"epochs": 3, "alpha": 0.2}, ["kd"])
+    assert training.epochs == 3
+    assert options == {"alpha": 0.2}
+    with pytest.raises(UserError, match="'alpha'"):
+        split_settings({"alpha": 0.2}, ["supervised"])
+
+
+def test_seeds_are_a_number_or_a_list():
+    assert seeds_of(2) == [0, 1]
+    assert seeds_of([5, 7]) == [5, 7]
+    with pytest.raises(UserError, match="at least one seed"):
+        seeds_of([])
+
+
+def test_the_baseline_is_the_plain_student_where_it_is_a_row():
+    kd, plain = parse_choice("kd"), parse_choice("supervised")
+    assert baseline_of([kd, plain], None) == "supervised"
+    assert baseline_of([kd], None) == "kd"
+    assert baseline_of([kd, plain], "kd") == "kd"
+    with pytest.raises(UserError, match="no row named"):
+        baseline_of([kd], "tf-kd-self")
