@@ -23,7 +23,7 @@ def demo_comparison(folder: Path, *, seeds: int, command: str) -> Comparison:
         command: What was typed, for the report.
     """
     data = load_data("digits", validation=0.2)
-    training = Training(epochs=50, batch_size=64, lr=0.1)
+    training = Training(epochs=60, batch_size=64, lr=0.1)
     return Comparison(
         choices=[parse_choice(row) for row in ROWS],
         experiment=experiment_of(STUDENT, TEACHER, data),
