@@ -1,6 +1,7 @@
 """The methods: one paper, one file. Importing this package registers them all."""
 
 from tutelage.methods.born_again import BornAgain, born_again
+from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
@@ -13,6 +14,7 @@ from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
 __all__ = [
     "KD",
     "BornAgain",
+    "ConfidencePenalty",
     "LabelSmoothing",
     "Supervised",
     "TfKDReg",
