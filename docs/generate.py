@@ -20,18 +20,9 @@ def method_table() -> str:
     """Return the README's table."""
     lines = ["| name | what it is | teacher | paper |", "|---|---|---|---|"]
     for entry in registry.entries():
-        papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
-        lines.append(
-            f"| [`{entry.name}`](docs/methods/{entry.name}.md) | {entry.summary} | {teacher_of(entry)} | {papers} |"
-        )
+        link = f"[`{entry.name}`](docs/methods/{entry.name}.md)"
+        lines.append(f"| {link} | {entry.summary} | {entry.teacher} | {entry.sources} |")
     return "\n".join(lines)
-
-
-def teacher_of(entry: Entry) -> str:
-    """Return what kind of teacher a method takes."""
-    if "teacher" in entry.fixtures:
-        return "trained"
-    return "trained in the run" if "make_teacher" in entry.fixtures else "none"
 
 
 def page(entry: Entry) -> str:

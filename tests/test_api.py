@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
-from tutelage.api import baseline_of, seeds_of, split_settings
+from tutelage.api import baseline_of, resolve_data, seeds_of, split_settings
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.options import parse_choice
@@ -59,6 +59,26 @@ def test_validation_and_test_data_of_ones_own_are_reported(student, pairs, tmp_p
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert (content["data"]["validation"], content["data"]["test"]) == (96, 96)
     assert "test_accuracy" in content["rows"][0]["runs"][0]["best"]
+
+
+def test_a_share_for_validation_is_held_out_and_one_that_is_none_is_refused(pairs):
+    assert resolve_data(pairs, validation=0.25).count("validation") == 24
+    assert resolve_data("digits", validation=0.5, subset=100).count("validation") == 50
+    assert resolve_data("digits", validation=0, subset=100).validation is None
+    for share in (2, -0.1, 1, float("nan")):
+        for data in ("digits", pairs):
+            with pytest.raises(UserError, match="validation is"):
+                resolve_data(data, validation=share)
+
+
+def test_splits_beside_data_that_bring_their_own_are_refused_rather_than_ignored(pairs):
+    for data in ("digits", toy_data()):
+        for given in ({"validation": pairs}, {"test": pairs}):
+            with pytest.raises(UserError, match="bring their own"):
+                resolve_data(data, **given)
+    for data in (DataLoader(pairs), toy_data()):
+        with pytest.raises(UserError, match="held out"):
+            resolve_data(data, validation=0.2)
 
 
 def test_a_factory_makes_networks_afresh(pairs):

@@ -76,6 +76,13 @@ def photos(root, *, size=(8, 8), each=12):
         (["distill", "supervised", *STUDENT, "--data", "digit"], "no data at 'digit'. Did you mean 'digits'?"),
         (["distill", "supervised", *WORDS, "--epochs", "-1"], "epochs=-1 must be above zero"),
         (["distill", "supervised", *WORDS, "--epochs", "two"], "--epochs two does not fit: it takes a whole number"),
+        (["distill", "supervised", *WORDS, "--validation", "2"], "validation is 2: give the share"),
+        (["distill", "supervised", *STUDENT, "--data", "digits", "--subset", "few"], "a whole number or none"),
+        (["compare", "supervised", "tf-kd-reg:alpha=3", *WORDS], "tf-kd-reg:alpha=3.0: alpha=3.0 must be a share"),
+        (
+            ["compare", "kd:alpha=3", "--teacher", "tiny_cnn", *WORDS],
+            "kd:alpha=3.0: alpha=3.0 must be a share",
+        ),
         (["distill", "supervised", *WORDS, "--lr", "fast"], "--lr fast does not fit: it takes a number"),
         (["distill", "supervised", *WORDS, "--optimizer", "adam"], "it takes one of sgd, adamw"),
         (["distill", "supervised", *WORDS, "--momentum", "-1"], "momentum=-1.0 must be zero or above"),
@@ -89,7 +96,10 @@ def photos(root, *, size=(8, 8), each=12):
             ["compare", "supervised", "kd:temprature=3", *WORDS],
             "no option of kd named 'temprature'. Did you mean 'temperature'",
         ),
-        (["compare", "supervised", "kd:alpha=x", *WORDS], "option of kd does not fit"),
+        (
+            ["compare", "supervised", "kd:alpha=x", *WORDS],
+            "An option of kd does not fit: alpha=x, which takes a number.",
+        ),
         (["compare", "supervised", "--seeds", "0", *WORDS], "needs at least one seed"),
         (["compare", *WORDS], "name at least one method"),
         (["compare", "supervised", "--baseline", "kd", *WORDS], "no row named 'kd'"),
@@ -127,7 +137,7 @@ def test_unreadable_image_is_named(screen, tmp_path):
     photos(tmp_path / "photos")
     (tmp_path / "photos" / "dog" / "3.png").write_bytes(b"no image")
     found = screen("distill", "supervised", *STUDENT, "--data", "photos", *SHORT)
-    assert "dog/3.png" in found
+    assert "dog/3.png (row 17 of split 'train') is no image" in found
     assert "replace it or remove it" in found
 
 
@@ -162,6 +172,7 @@ def test_malicious_weights_are_refused_and_never_executed(writer, screen, tmp_pa
         torch.save(content, file)
     found = screen("distill", "kd", "--teacher", "tiny_cnn@weights.pth", *WORDS)
     assert "pickled Python objects" in found
+    assert "weights_only" not in found, "PyTorch's advice to switch the protection off is not repeated"
     assert not trap.exists()
     pickle.loads(pickle.dumps(content))
     assert trap.exists(), "the trap works, so it was not sprung"

@@ -39,7 +39,7 @@ def distill(
     student: Source | Sequence[Source],
     data: DataSource,
     teacher: Source | Teacher | None = None,
-    validation: DataSource | None = None,
+    validation: DataSource | float | None = None,
     test: DataSource | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -55,7 +55,7 @@ def distill(
         data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
             reach a module as they are; a network by name gets its own normalisation.
         teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first.
-        validation: Data to choose the best epoch on; a tenth is held out of a map-style dataset by default.
+        validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
         seed: Seed of everything.
@@ -100,7 +100,7 @@ def compare(
     student: Source | Sequence[Source],
     data: DataSource,
     teacher: Source | Teacher | None = None,
-    validation: DataSource | None = None,
+    validation: DataSource | float | None = None,
     test: DataSource | None = None,
     seeds: int | Sequence[int] = 3,
     baseline: str | None = None,
@@ -195,21 +195,40 @@ def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
 
 
 def resolve_data(
-    data: DataSource, *, validation: DataSource | None = None, test: DataSource | None = None, **options: Any
+    data: DataSource,
+    *,
+    validation: DataSource | float | None = None,
+    test: DataSource | None = None,
+    **options: Any,
 ) -> Data:
     """Return data by name, path or object, with their splits.
 
     Args:
         data: What to train on.
-        validation: What to validate on.
+        validation: What to validate on, or the share of the training data to hold out for that.
         test: What to report on.
         **options: As for `tutelage.data.sources.load_data`.
+
+    Raises:
+        UserError: If splits are given beside data that bring their own.
     """
-    if isinstance(data, Data):
-        return data
-    if isinstance(data, str):
-        return load_data(data, **options)
+    is_share = isinstance(validation, int | float)
+    if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
+        raise UserError("Data for validation= and test= go with a dataset or loader; data by name bring their own.")
+    if isinstance(validation, int | float):
+        return _with_share(data, validation, test, options)
+    if isinstance(data, str | Data):
+        return data if isinstance(data, Data) else load_data(data, **options)
     return as_data(data, validation, test)
+
+
+def _with_share(data: DataSource, share: float, test: DataSource | None, options: dict[str, Any]) -> Data:
+    if isinstance(data, Data | DataLoader):
+        kind = "Data that are split already" if isinstance(data, Data) else "A DataLoader"
+        raise UserError(f"{kind} cannot have validation={share:g} of its samples held out: pass validation data.")
+    if isinstance(data, str):
+        return load_data(data, validation=share, **options)
+    return as_data(data, None, test, hold_out=share)
 
 
 def experiment_of(student: Source | Sequence[Source], teacher: Source | Teacher | None, data: Data) -> Experiment:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tutelage import registry
 from tutelage.errors import UserError, unknown
+from tutelage.misfit import misfit
 from tutelage.options import add_hyper_parameters
 
 T = TypeVar("T")
@@ -182,14 +183,11 @@ def parse(
 
 def _readable(message: str) -> str:
     """Return a message of the parser in the words of the command line."""
-    if found := re.fullmatch(r"the following arguments are required: (.*)", message):
-        flags = " and ".join(f"--{name.strip()}" for name in found[1].split(","))
+    if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+        flags = " and ".join(f"--{name.strip()}" for name in missing[1].split(","))
         return f"{flags} is missing: give a value."
-    pattern = r"""Parser key "(.*)":\s+Expected a (?:<class '(.*)'>|typing\.Literal\[(.*)\])\. Got value: (.*)"""
-    if found := re.fullmatch(pattern, message, re.DOTALL):
-        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        wanted = kinds.get(found[2], found[2]) if found[2] else "one of " + found[3].replace("'", "")
-        return f"--{found[1]} {found[4]} does not fit: it takes {wanted}."
+    if (found := misfit(message)) is not None:
+        return f"--{found.name} {found.value} does not fit: it takes {found.wanted}."
     return message
 
 
@@ -204,13 +202,7 @@ def method_table() -> Table:
     for column in ("method", "what it is", "teacher", "paper"):
         table.add_column(column, no_wrap=column == "method")
     for entry in registry.entries():
-        needs = "none"
-        if "teacher" in entry.fixtures:
-            needs = "trained"
-        elif "make_teacher" in entry.fixtures:
-            needs = "trained in the run"
-        papers = "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in entry.papers)
-        table.add_row(entry.name, entry.summary, needs, papers)
+        table.add_row(entry.name, entry.summary, entry.teacher, entry.sources)
     return table
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from tutelage.errors import UserError, unknown
+from tutelage.misfit import misfit
 from tutelage.registry import FIXTURES, Entry, get, names
 
 _COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[({]*[\])}])")
@@ -79,7 +80,9 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
     except ArgumentError as error:
-        raise UserError(f"An option of {entry.name} does not fit: {error.message}") from error
+        found = misfit(str(error.message))
+        text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
+        raise UserError(f"An option of {entry.name} does not fit: {text}") from error
     return {name: parsed[name] for name in options}
 
 

@@ -120,6 +120,18 @@ class Entry:
         """What its docstring calls it, up to the colon."""
         return self.summary.partition(":")[0]
 
+    @property
+    def teacher(self) -> str:
+        """What kind of teacher it takes, in words."""
+        if "teacher" in self.fixtures:
+            return "trained"
+        return "trained in the run" if "make_teacher" in self.fixtures else "none"
+
+    @property
+    def sources(self) -> str:
+        """The papers it comes from, each by its first author and year."""
+        return "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in self.papers)
+
 
 _entries: dict[str, Entry] = {}
 

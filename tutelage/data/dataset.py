@@ -162,6 +162,8 @@ def assemble(
     Raises:
         UserError: If the splits cannot be made, or hold classes that training does not have.
     """
+    if not 0 <= validation < 1:
+        raise UserError(f"validation is {validation:g}: give the share to hold out, from 0 (none) to below 1.")
     chosen: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
     targets = splits["train"].targets.cpu().numpy()
     train = np.arange(len(targets))

@@ -39,7 +39,7 @@ def read_image(cell: Any, where: str) -> Image.Image:
         UserError: If the image is absent, damaged, or has more than 8 bits per channel.
     """
     cell = cell or {}
-    place = where if cell.get("bytes") is not None or not cell.get("path") else f"{cell['path']} ({where})"
+    place = f"{cell['path']} ({where})" if cell.get("path") else where
     if not cell.get("path") and cell.get("bytes") is None:
         raise UserError(f"There is no image at {place}: remove the row, or name the image column with ,image=.")
     image: Image.Image
@@ -50,6 +50,8 @@ def read_image(cell: Any, where: str) -> Image.Image:
             warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
             image.load()
             image = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise UserError(f"The file at {place} is no image of a known format: replace it or remove it.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
     if image.mode.startswith(("I", "F")):

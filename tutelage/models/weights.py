@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -158,9 +159,11 @@ def _some(keys: list[str]) -> str:
 
 
 def _refused(path: Path, error: Exception) -> UserError:
+    # PyTorch's own message tells the reader to switch the protection off.
+    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+    what = f" (it asks for {asked[1]})" if asked else ""
     return UserError(
-        f"{path} holds pickled Python objects beside tensors, and loading those can run any code, so it is not done "
-        f"({str(error).strip().splitlines()[0]}). Where you trust the file, convert it once: "
-        "`torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)`, "
-        "or `torch.save(model.state_dict(), NEW)` if it holds a whole model."
+        f"{path} holds pickled Python objects beside tensors{what}. Loading those can run any code, so it is not done. "
+        "Ask whoever made it for the weights alone, as safetensors or from `torch.save(model.state_dict(), FILE)`, "
+        "or, where you trust the file, convert it once like that in a Python of your own."
     )

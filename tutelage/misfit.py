@@ -1,0 +1,44 @@
+"""What the parser says of a value that does not fit, in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "none"}
+_KIND = r"(?:<class '\w+'>|typing\.Literal\[[^\]]*\])"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A value that does not fit.
+
+    Attributes:
+        name: Of the flag or option.
+        value: As it was given.
+        wanted: What would fit.
+    """
+
+    name: str
+    value: str
+    wanted: str
+
+
+def misfit(message: str) -> Misfit | None:
+    """Return what a message of the parser is about, or None if it is about something else.
+
+    Args:
+        message: The message of jsonargparse.
+    """
+    key = re.match(r'Parser key "(.*?)":', message)
+    value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
+    wanted = [_in_words(kind) for kind in re.findall(rf"Expected a ({_KIND})", message)]
+    if key is None or value is None or not wanted:
+        return None
+    return Misfit(key[1], value[1].strip(), " or ".join(wanted))
+
+
+def _in_words(kind: str) -> str:
+    if found := re.fullmatch(r"<class '(\w+)'>", kind):
+        return _KINDS.get(found[1], found[1])
+    return "one of " + kind.partition("[")[2].rstrip("]").replace("'", "")
