@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
-from tutelage.features import evaluating, logits_of
+from tutelage.features import logits_of
+from tutelage.modes import evaluating
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from tutelage.batch import Output
 from tutelage.errors import UserError, unknown
 from tutelage.models.normalization import bare
+from tutelage.modes import evaluating
 
 EMBEDDING = "embedding"
 
@@ -129,19 +129,6 @@ def logits_of(raw: Any) -> Tensor:
     """Return the logits of a network's raw answer: the tensor itself, or its `.logits`."""
     logits: Tensor = raw if isinstance(raw, Tensor) else raw.logits
     return logits
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules in eval mode for a while; every submodule returns to the mode that it had."""
-    modes = {module: module.training for root in modules for module in root.modules()}
-    for root in modules:
-        root.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def classifier(model: nn.Module, example: Any) -> str:

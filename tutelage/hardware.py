@@ -5,7 +5,6 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.errors import UserError, unknown
-from tutelage.features import FeatureExtractor, evaluating
+from tutelage.features import FeatureExtractor
 from tutelage.method import Method
+from tutelage.models.size import forward_flops
 from tutelage.training import Switch, Training
 
 COMPILE_SECONDS = 20.0
@@ -145,7 +144,5 @@ def _compile(wish: Switch, device: str, total_flops: float, networks: int) -> tu
 
 def _flops(network: FeatureExtractor, example: Any) -> float:
     """Return floating-point operations of one sample's forward pass."""
-    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
-    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        rows = len(network(example).logits)
-    return float(counter.get_total_flops()) / max(1, rows)
+    answer, flops = forward_flops(network, example)
+    return float(flops) / max(1, len(answer.logits))

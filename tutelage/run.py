@@ -15,12 +15,12 @@ from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
 from tutelage.driver import Driver
 from tutelage.evaluation import Scores, collect, predictions_of, score
-from tutelage.features import evaluating
 from tutelage.files import read_json, write_json
 from tutelage.method import Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
+from tutelage.modes import evaluating
 from tutelage.state import State, Stop
 from tutelage.training import Training
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from tutelage.modes import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +39,19 @@ def describe(network: nn.Module, *, input_shape: tuple[int, ...] = (3, 32, 32)) 
     parameters = list(network.parameters())
     like = parameters[0] if parameters else torch.empty(0)
     example = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(example)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return NetworkSize(
-        parameters=sum(parameter.numel() for parameter in parameters), multiply_adds=counter.get_total_flops() // 2
-    )
+    _, flops = forward_flops(network, example)
+    return NetworkSize(parameters=sum(parameter.numel() for parameter in parameters), multiply_adds=flops // 2)
+
+
+def forward_flops(network: nn.Module, inputs: Any) -> tuple[Any, int]:
+    """Return what a network answers in eval mode, and the floating-point operations that it took.
+
+    Args:
+        network: The network; its state is left as it was.
+        inputs: What it takes.
+    """
+    # It warns of every operation that it has no formula for.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        answer = network(inputs)
+    return answer, counter.get_total_flops()

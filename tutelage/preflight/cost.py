@@ -19,8 +19,8 @@ from tutelage.batch import Batch
 from tutelage.console import Silent
 from tutelage.data.dataset import Data
 from tutelage.driver import Driver
-from tutelage.features import evaluating
 from tutelage.method import Method, Progress
+from tutelage.modes import evaluating
 from tutelage.training import Training
 
 WARM_UP, TIMED = 3, 8

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from tutelage.data.dataset import Data
 from tutelage.data.samplers import ShuffledBatches
-from tutelage.features import evaluating, logits_of
+from tutelage.features import logits_of
 from tutelage.models.normalization import Normalization, Normalized
+from tutelage.modes import evaluating
 
 SAMPLES = 512
 BATCH = 128
