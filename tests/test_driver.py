@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from tutelage import checkpoint
@@ -17,13 +16,13 @@ from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
 from tutelage.errors import UserError
+from tutelage.hardware import threads
 from tutelage.interrupt import Interrupted
 from tutelage.method import Method, Progress, Update
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.models.loading import load_network
-from tutelage.run import Run
 from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher, ShuffledTeacher
 from tutelage.training import Training
@@ -103,7 +102,8 @@ def plain_loop(method, data, training, seed):
 def test_driver_equals_a_plain_loop_bit_for_bit(name, data):
     driven, plain = METHODS[name](), METHODS[name]()
     Driver(TRAINING, seed=3).fit(driven, data)
-    plain_loop(plain, data, TRAINING, seed=3)
+    with threads(1):
+        plain_loop(plain, data, TRAINING, seed=3)
     for (key, one), other in zip(driven.state_dict().items(), plain.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
 
@@ -284,42 +284,3 @@ def test_an_update_touches_its_own_parameters_only(data):
 
     state = Driver(replace(TRAINING, epochs=1)).fit(Two(), data)
     assert {"train/ce", "train/critic/critic"} <= state.history.keys()
-
-
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("channels_last", ["on", "off"])
-def test_precision_and_memory_format_can_be_set(precision, channels_last, data):
-    seen = []
-
-    class Watching(Supervised):
-        def losses(self, batch):
-            seen.append((self.student(batch.inputs).logits.dtype, batch.inputs))
-            return super().losses(batch)
-
-    Driver(replace(TRAINING, epochs=1, precision=precision, channels_last=channels_last)).fit(
-        Watching(network(1)), data
-    )
-    assert seen[0][0] == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
-
-
-def test_fast_switches_cost_no_accuracy():
-    digits = load_data("digits")
-    found = []
-    for precision, channels_last in (("32-true", "off"), ("bf16-mixed", "on")):
-        training = Training(epochs=6, batch_size=64, precision=precision, channels_last=channels_last)
-        state = Driver(training).fit(Supervised(network(1, width=8)), digits)
-        found.append(state.history["validation_accuracy"][-1])
-    assert min(found) > 0.8
-    # One standard error of 120 samples at 88 % is 3 points.
-    assert abs(found[0] - found[1]) < 0.06
-
-
-def test_saved_student_is_bare_and_no_larger_than_its_weights(data, tmp_path):
-    torch.manual_seed(1)
-    student = load_network("resnet8", num_classes=10, in_channels=1)
-    Run(tmp_path, replace(TRAINING, epochs=1)).fit("distill", KD(student, teacher()), data)
-    file = tmp_path / "distill" / "student.safetensors"
-    bare = load_network("resnet8", num_classes=10, in_channels=1).model
-    bare.load_state_dict(load_file(file), strict=True)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in bare.state_dict().values())
-    assert file.stat().st_size < 1.05 * size

@@ -7,33 +7,40 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from tutelage import registry
 from tutelage.arguments import PRESETS
-from tutelage.batch import Batch
 from tutelage.checkpoint import seed_everything, student_state
-from tutelage.console import Silent
-from tutelage.driver import Driver
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.method import Method, Progress
+from tutelage.hardware import threads
+from tutelage.method import Method
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, RecordedTeacher, Teacher
-from tutelage.toys import BATCH, TRAINING, methods_of, recorded, toy_batch, toy_data, toy_experiment
+from tutelage.toys import methods_of, recorded, toy_batch, toy_experiment
+from tutelage.trials import (
+    STEPS,
+    KilledError,
+    assert_finite,
+    assert_same,
+    fit_stage,
+    fresh_methods,
+    gradients_of,
+    make_confident,
+    plain_loop,
+    take_steps,
+    updates_of,
+)
 
 Check = Callable[[Entry], None]
-STEPS = 20
 
 
 def check_method(method: str) -> None:
@@ -53,15 +60,15 @@ def check_method(method: str) -> None:
 
 def builds_from_defaults(entry: Entry) -> None:
     """It builds from its defaults, and every method in it is final."""
-    for stage, method in _methods(entry).items():
+    for stage, method in fresh_methods(entry).items():
         assert isinstance(method, Method), f"{stage} is no Method"
         assert Method in type(method).__bases__, f"{type(method).__name__} subclasses another method: wrap instead"
 
 
 def losses_are_finite_scalars(entry: Entry) -> None:
     """Every loss is a finite scalar, and weights name losses that exist."""
-    for stage, method in _methods(entry).items():
-        losses = {name: loss for update in _updates(method, toy_batch()) for name, loss in update.losses.items()}
+    for stage, method in fresh_methods(entry).items():
+        losses = {name: loss for update in updates_of(method, toy_batch()) for name, loss in update.losses.items()}
         for name, loss in losses.items():
             assert loss.ndim == 0, f"{stage}: the loss {name} has shape {tuple(loss.shape)}"
             assert torch.isfinite(loss), f"{stage}: the loss {name} is {loss.item()}"
@@ -72,10 +79,10 @@ def losses_are_finite_scalars(entry: Entry) -> None:
 
 def teacher_stays_still(entry: Entry) -> None:
     """The teacher's parameters and buffers do not change, and it is never in train mode."""
-    for stage, method in _methods(entry).items():
+    for stage, method in fresh_methods(entry).items():
         teachers = [module for module in method.modules() if isinstance(module, Teacher)]
         before = [{key: value.clone() for key, value in teacher.state_dict().items()} for teacher in teachers]
-        _train(method, toy_batch(), steps=3)
+        take_steps(method, toy_batch(), steps=3)
         for teacher, state in zip(teachers, before, strict=True):
             assert not any(module.training for module in teacher.modules()), f"{stage}: a teacher is in train mode"
             assert not any(p.grad is not None for p in teacher.parameters()), f"{stage}: a teacher has gradients"
@@ -85,10 +92,10 @@ def teacher_stays_still(entry: Entry) -> None:
 
 def every_parameter_is_trained(entry: Entry) -> None:
     """Each trainable parameter is in an optimizer and moves; no frozen one is."""
-    for stage, method in _methods(entry).items():
+    for stage, method in fresh_methods(entry).items():
         owned = {id(p) for spec in method.optimizers().values() for p in spec.params}
         before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
-        _train(method, toy_batch(), steps=3)
+        take_steps(method, toy_batch(), steps=3)
         for name, parameter in method.named_parameters():
             assert (id(parameter) in owned) == parameter.requires_grad, f"{stage}: {name} has the wrong optimizers"
             moved = not torch.equal(parameter, before[name])
@@ -97,16 +104,16 @@ def every_parameter_is_trained(entry: Entry) -> None:
 
 def training_lowers_the_loss(entry: Entry) -> None:
     """Twenty steps on one batch lower the weighted loss."""
-    for stage, method in _methods(entry).items():
-        totals = _train(method, toy_batch(), steps=STEPS)
+    for stage, method in fresh_methods(entry).items():
+        totals = take_steps(method, toy_batch(), steps=STEPS)
         assert totals[-1] < totals[0], f"{stage}: the loss went from {totals[0]:.4f} to {totals[-1]:.4f}"
 
 
 def exports_what_it_predicts(entry: Entry) -> None:
     """`export()` equals the first prediction, and holds no adapter, teacher or hook."""
     inputs = toy_batch().inputs
-    for stage, method in _methods(entry).items():
-        _train(method, toy_batch(), steps=1)
+    for stage, method in fresh_methods(entry).items():
+        take_steps(method, toy_batch(), steps=1)
         method.eval()
         with torch.no_grad():
             predicted = next(iter(method(inputs).values()))
@@ -119,25 +126,27 @@ def exports_what_it_predicts(entry: Entry) -> None:
 
 def resumes_bit_identical(entry: Entry) -> None:
     """A run that is killed in the middle of an epoch and resumed ends bit-identical to one that was not."""
-    for stage in _methods(entry):
-        straight, _ = _fit(entry, stage, None)
+    for stage in fresh_methods(entry):
+        straight, _ = fit_stage(entry, stage, None)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
-            with suppress(_KilledError):
-                _fit(entry, stage, file, stop_at=5)
-            resumed, saved = _fit(entry, stage, file)
+            with suppress(KilledError):
+                fit_stage(entry, stage, file, stop_at=5)
+            resumed, saved = fit_stage(entry, stage, file)
         assert saved, f"{stage}: no checkpoint was written"
-        _assert_same(straight, resumed, f"{stage}: resumed")
+        assert_same(straight, resumed, f"{stage}: resumed")
 
 
 def driver_equals_a_plain_loop(entry: Entry) -> None:
     """The driver gives what forty plain lines give, bit for bit."""
-    for stage in _methods(entry):
-        driven, _ = _fit(entry, stage, None)
+    for stage in fresh_methods(entry):
+        driven, _ = fit_stage(entry, stage, None)
         seed_everything(0)
-        method = _methods(entry)[stage]
-        plain_loop(method)
-        _assert_same(driven, student_state(method), f"{stage}: the plain loop")
+        method = fresh_methods(entry)[stage]
+        # A network this small is trained by one thread, and two add up in another order.
+        with threads(1):
+            plain_loop(method)
+        assert_same(driven, student_state(method), f"{stage}: the plain loop")
 
 
 def survives_half_precision(entry: Entry) -> None:
@@ -148,11 +157,11 @@ def survives_half_precision(entry: Entry) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         for confident in (False, True):
             for hard in (batch, constant, black):
-                for stage, method in _methods(entry).items():
+                for stage, method in fresh_methods(entry).items():
                     if confident:
-                        _make_confident(method, hard)
+                        make_confident(method, hard)
                     # Logits of 10,000 take weights through which fp16 gradients overflow in the network itself.
-                    _assert_finite(method, hard, dtype, stage, gradients=not (confident and dtype == torch.float16))
+                    assert_finite(method, hard, dtype, stage, gradients=not (confident and dtype == torch.float16))
 
 
 def accepts_other_teachers(entry: Entry) -> None:
@@ -168,7 +177,7 @@ def accepts_other_teachers(entry: Entry) -> None:
             # It reads layers, and says so.
             return
         for method in methods.values():
-            losses = [loss for update in _updates(method, batch) for loss in update.losses.values()]
+            losses = [loss for update in updates_of(method, batch) for loss in update.losses.values()]
             assert all(torch.isfinite(loss) for loss in losses), (
                 f"{type(teacher).__name__} gives a loss that is not finite"
             )
@@ -176,11 +185,11 @@ def accepts_other_teachers(entry: Entry) -> None:
 
 def same_seed_same_run(entry: Entry) -> None:
     """The same seed gives the same run, and another one another."""
-    for stage in _methods(entry):
-        first, _ = _fit(entry, stage, None)
-        second, _ = _fit(entry, stage, None)
-        _assert_same(first, second, f"{stage}: repeated")
-        other, _ = _fit(entry, stage, None, seed=1)
+    for stage in fresh_methods(entry):
+        first, _ = fit_stage(entry, stage, None)
+        second, _ = fit_stage(entry, stage, None)
+        assert_same(first, second, f"{stage}: repeated")
+        other, _ = fit_stage(entry, stage, None, seed=1)
         assert any(not torch.equal(first[key], other[key]) for key in first), f"{stage}: the seed changes nothing"
 
 
@@ -190,9 +199,9 @@ def parts_of_a_batch_add_up(entry: Entry) -> None:
     halves = [
         replace(batch, **{key: getattr(batch, key)[r::2] for key in ("inputs", "targets", "indices")}) for r in (0, 1)
     ]
-    for stage in _methods(entry):
-        whole = _gradients(_methods(entry, batch_norm=False)[stage], batch)
-        parts = [_gradients(_methods(entry, batch_norm=False)[stage], half) for half in halves]
+    for stage in fresh_methods(entry):
+        whole = gradients_of(fresh_methods(entry, batch_norm=False)[stage], batch)
+        parts = [gradients_of(fresh_methods(entry, batch_norm=False)[stage], half) for half in halves]
         for name, gradient in whole.items():
             mean = (parts[0][name] + parts[1][name]) / 2
             assert torch.allclose(mean, gradient, rtol=1e-4, atol=1e-6), (
@@ -228,120 +237,3 @@ CHECKS: Mapping[str, Check] = {
         is_documented,
     )
 }
-
-
-def plain_loop(method: Method, *, seed: int = 0) -> None:
-    """Train as the driver does, in as few lines as possible: what the driver is held against."""
-    transfer = method.transfer_set(toy_data().train)
-    loader = replace(toy_data(), train=transfer.dataset).loader(
-        "train", train=True, batch_size=BATCH, seed=seed, channels_last=True, batch_sampler=transfer.batches
-    )
-    method.train().to(memory_format=torch.channels_last)
-    specs = method.optimizers()
-    optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
-    step, total = 0, TRAINING.epochs * len(loader)
-    for epoch in range(TRAINING.epochs):
-        method.train()
-        for number, batch in enumerate(loader.epoch(epoch)):
-            for optimizer in optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * (1 + math.cos(math.pi * step / total)) / 2
-            progress = Progress(step=step, total_steps=total, epoch=epoch, first_of_epoch=number == 0)
-            for update in method.step(batch, progress):
-                optimizers[update.optimizer].zero_grad()
-                torch.autograd.backward(method.total(update, progress), inputs=list(specs[update.optimizer].params))
-                optimizers[update.optimizer].step()
-            step += 1
-
-
-class _KilledError(Exception):
-    pass
-
-
-class _Killer(Silent):
-    """Ends a run after some batches, as kill -9 would."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def advance(self, steps: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise _KilledError
-
-
-def _methods(entry: Entry, *, batch_norm: bool = True) -> dict[str, Method]:
-    seed_everything(0)
-    return methods_of(entry, toy_experiment(batch_norm=batch_norm))
-
-
-def _updates(method: Method, batch: Batch) -> list[Any]:
-    return list(method.train().step(batch, Progress(total_steps=STEPS)))
-
-
-def _train(method: Method, batch: Batch, *, steps: int) -> list[float]:
-    """Take steps on one batch; return the weighted loss of each, summed over its updates."""
-    specs = method.train().optimizers()
-    optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
-    totals = []
-    for step in range(steps):
-        progress = Progress(step=step, total_steps=steps)
-        total = 0.0
-        for update in method.step(batch, progress):
-            loss = method.total(update, progress)
-            optimizers[update.optimizer].zero_grad()
-            torch.autograd.backward(loss, inputs=list(specs[update.optimizer].params))
-            optimizers[update.optimizer].step()
-            total += loss.item()
-        totals.append(total)
-    return totals
-
-
-def _fit(
-    entry: Entry, stage: str, file: Path | None, *, seed: int = 0, stop_at: int | None = None
-) -> tuple[dict[str, Tensor], bool]:
-    saved = file is not None and file.exists()
-    method = _methods(entry)[stage]
-    reporter = Silent() if stop_at is None else _Killer(stop_at)
-    training = replace(TRAINING, checkpoint_seconds=0.0)
-    Driver(training, seed=seed, reporter=reporter).fit(method, toy_data(), checkpoint_file=file)
-    return student_state(method), saved
-
-
-def _assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
-    different = [key for key in one if not torch.equal(one[key], other[key])]
-    assert not different, f"{what}, {different[:3]} differ"
-
-
-def _make_confident(method: Method, batch: Batch) -> None:
-    """Scale the classifiers so that the largest logit on the batch is 10,000."""
-    with torch.no_grad():
-        for network in [module for module in method.train().modules() if isinstance(module, FeatureExtractor)]:
-            factor = 1e4 / network(batch.inputs).logits.abs().max()
-            for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
-                layer.weight.mul_(factor)
-                layer.bias.mul_(factor)
-
-
-def _assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, *, gradients: bool) -> None:
-    progress = Progress(total_steps=STEPS)
-    updates = method.train().step(batch, progress)
-    while True:
-        with torch.autocast("cpu", dtype):
-            update = next(updates, None)
-        if update is None:
-            return
-        for name, loss in update.losses.items():
-            assert torch.isfinite(loss), f"{stage}: under {dtype}, the loss {name} is {loss.item()}"
-        if gradients:
-            params = list(method.optimizers()[update.optimizer].params)
-            found = torch.autograd.grad(method.total(update, progress), params, allow_unused=True)
-            assert all(g is None or bool(torch.isfinite(g).all()) for g in found), f"{stage}: {dtype} breaks gradients"
-
-
-def _gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
-    (update, *_) = _updates(method, batch)
-    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    loss = method.total(update, Progress(total_steps=STEPS))
-    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}

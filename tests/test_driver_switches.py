@@ -1,0 +1,72 @@
+"""The driver under other precisions and memory formats, and what it leaves on disk."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tutelage.data.sources import load_data
+from tutelage.driver import Driver
+from tutelage.methods.kd import KD
+from tutelage.methods.supervised import Supervised
+from tutelage.models.loading import load_network
+from tutelage.run import Run
+from tutelage.teachers import FrozenTeacher
+from tutelage.training import Training
+
+TRAINING = Training(epochs=3, batch_size=32, lr=0.05, precision="32-true", warmup_epochs=0.5, log_every=1)
+STEPS = 5 * 3
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", subset=170, augment="crop:1,rotate:10", validation=0.1)
+
+
+def network(seed, width=4):
+    torch.manual_seed(seed)
+    return load_network(f"tiny_cnn,width={width}", num_classes=10, in_channels=1)
+
+
+def teacher():
+    return FrozenTeacher(network(7, width=6).eval())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("channels_last", ["on", "off"])
+def test_precision_and_memory_format_can_be_set(precision, channels_last, data):
+    seen = []
+
+    class Watching(Supervised):
+        def losses(self, batch):
+            seen.append((self.student(batch.inputs).logits.dtype, batch.inputs))
+            return super().losses(batch)
+
+    Driver(replace(TRAINING, epochs=1, precision=precision, channels_last=channels_last)).fit(
+        Watching(network(1)), data
+    )
+    assert seen[0][0] == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+
+
+def test_fast_switches_cost_no_accuracy():
+    digits = load_data("digits")
+    found = []
+    for precision, channels_last in (("32-true", "off"), ("bf16-mixed", "on")):
+        training = Training(epochs=6, batch_size=64, precision=precision, channels_last=channels_last)
+        state = Driver(training).fit(Supervised(network(1, width=8)), digits)
+        found.append(state.history["validation_accuracy"][-1])
+    assert min(found) > 0.8
+    # One standard error of 120 samples at 88 % is 3 points.
+    assert abs(found[0] - found[1]) < 0.06
+
+
+def test_saved_student_is_bare_and_no_larger_than_its_weights(data, tmp_path):
+    torch.manual_seed(1)
+    student = load_network("resnet8", num_classes=10, in_channels=1)
+    Run(tmp_path, replace(TRAINING, epochs=1)).fit("distill", KD(student, teacher()), data)
+    file = tmp_path / "distill" / "student.safetensors"
+    bare = load_network("resnet8", num_classes=10, in_channels=1).model
+    bare.load_state_dict(load_file(file), strict=True)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in bare.state_dict().values())
+    assert file.stat().st_size < 1.05 * size

@@ -1,0 +1,147 @@
+"""What the conformance suite does to a method: steps, runs that are killed, half precision, a plain loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.checkpoint import seed_everything, student_state
+from tutelage.console import Silent
+from tutelage.driver import Driver
+from tutelage.features import FeatureExtractor
+from tutelage.method import Method, Progress
+from tutelage.registry import Entry
+from tutelage.toys import BATCH, TRAINING, methods_of, toy_data, toy_experiment
+
+STEPS = 20
+
+
+def plain_loop(method: Method, *, seed: int = 0) -> None:
+    """Train as the driver does, in as few lines as possible: what the driver is held against."""
+    transfer = method.transfer_set(toy_data().train)
+    loader = replace(toy_data(), train=transfer.dataset).loader(
+        "train", train=True, batch_size=BATCH, seed=seed, channels_last=True, batch_sampler=transfer.batches
+    )
+    method.train().to(memory_format=torch.channels_last)
+    specs = method.optimizers()
+    optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
+    step, total = 0, TRAINING.epochs * len(loader)
+    for epoch in range(TRAINING.epochs):
+        method.train()
+        for number, batch in enumerate(loader.epoch(epoch)):
+            for optimizer in optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * (1 + math.cos(math.pi * step / total)) / 2
+            progress = Progress(step=step, total_steps=total, epoch=epoch, first_of_epoch=number == 0)
+            for update in method.step(batch, progress):
+                optimizers[update.optimizer].zero_grad()
+                torch.autograd.backward(method.total(update, progress), inputs=list(specs[update.optimizer].params))
+                optimizers[update.optimizer].step()
+            step += 1
+
+
+class KilledError(Exception):
+    """The run was killed."""
+
+
+class _Killer(Silent):
+    """Ends a run after some batches, as kill -9 would."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advance(self, steps: int) -> None:
+        """Count the batch."""
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
+
+
+def fresh_methods(entry: Entry, *, batch_norm: bool = True) -> dict[str, Method]:
+    """Return the methods that an entry trains, by stage, the same at every call."""
+    seed_everything(0)
+    return methods_of(entry, toy_experiment(batch_norm=batch_norm))
+
+
+def updates_of(method: Method, batch: Batch) -> list[Any]:
+    """Return the updates of a first step."""
+    return list(method.train().step(batch, Progress(total_steps=STEPS)))
+
+
+def take_steps(method: Method, batch: Batch, *, steps: int) -> list[float]:
+    """Take steps on one batch; return the weighted loss of each, summed over its updates."""
+    specs = method.train().optimizers()
+    optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
+    totals = []
+    for step in range(steps):
+        progress = Progress(step=step, total_steps=steps)
+        total = 0.0
+        for update in method.step(batch, progress):
+            loss = method.total(update, progress)
+            optimizers[update.optimizer].zero_grad()
+            torch.autograd.backward(loss, inputs=list(specs[update.optimizer].params))
+            optimizers[update.optimizer].step()
+            total += loss.item()
+        totals.append(total)
+    return totals
+
+
+def fit_stage(
+    entry: Entry, stage: str, file: Path | None, *, seed: int = 0, stop_at: int | None = None
+) -> tuple[dict[str, Tensor], bool]:
+    """Train one stage by the driver; return its state, and whether there was a checkpoint to go on from."""
+    saved = file is not None and file.exists()
+    method = fresh_methods(entry)[stage]
+    reporter = Silent() if stop_at is None else _Killer(stop_at)
+    training = replace(TRAINING, checkpoint_seconds=0.0)
+    Driver(training, seed=seed, reporter=reporter).fit(method, toy_data(), checkpoint_file=file)
+    return student_state(method), saved
+
+
+def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+    """Fail unless two states are bit-identical."""
+    different = [key for key in one if not torch.equal(one[key], other[key])]
+    assert not different, f"{what}, {different[:3]} differ"
+
+
+def make_confident(method: Method, batch: Batch) -> None:
+    """Scale the classifiers so that the largest logit on the batch is 10,000."""
+    with torch.no_grad():
+        for network in [module for module in method.train().modules() if isinstance(module, FeatureExtractor)]:
+            factor = 1e4 / network(batch.inputs).logits.abs().max()
+            for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
+                layer.weight.mul_(factor)
+                layer.bias.mul_(factor)
+
+
+def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, *, gradients: bool) -> None:
+    """Fail unless losses, and gradients where asked for, are finite under a precision."""
+    progress = Progress(total_steps=STEPS)
+    updates = method.train().step(batch, progress)
+    while True:
+        with torch.autocast("cpu", dtype):
+            update = next(updates, None)
+        if update is None:
+            return
+        for name, loss in update.losses.items():
+            assert torch.isfinite(loss), f"{stage}: under {dtype}, the loss {name} is {loss.item()}"
+        if gradients:
+            params = list(method.optimizers()[update.optimizer].params)
+            found = torch.autograd.grad(method.total(update, progress), params, allow_unused=True)
+            assert all(g is None or bool(torch.isfinite(g).all()) for g in found), f"{stage}: {dtype} breaks gradients"
+
+
+def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """Return the gradient of a first step by the name of the parameter."""
+    (update, *_) = updates_of(method, batch)
+    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    loss = method.total(update, Progress(total_steps=STEPS))
+    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
