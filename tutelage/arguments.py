@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from tutelage import registry
 from tutelage.errors import UserError, unknown
 from tutelage.misfit import misfit
 from tutelage.options import add_hyper_parameters
+from tutelage.training import Training
 
 T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
@@ -167,7 +169,7 @@ def parse(
     parser = _parser(command, groups, entry, after)
     words = [_underscored(word) for word in words]
     if "-h" in words or "--help" in words:
-        parser.print_help()
+        print(_with_examples(command, parser))
         sys.exit(0)
     known = {flag for action in parser._actions for flag in action.option_strings}
     for word in words:
@@ -193,7 +195,7 @@ def _readable(message: str) -> str:
 
 def help_of(command: Callable[..., Any], *, after: str = "") -> str:
     """Return a command's help without flags."""
-    return str(_parser(command, (), None, after).format_help())
+    return _with_examples(command, _parser(command, (), None, after))
 
 
 def method_table() -> Table:
@@ -202,7 +204,7 @@ def method_table() -> Table:
     for column in ("method", "what it is", "teacher", "paper"):
         table.add_column(column, no_wrap=column == "method")
     for entry in registry.entries():
-        table.add_row(entry.name, entry.summary, entry.teacher, entry.sources)
+        table.add_row(entry.name, entry.title, entry.teacher, entry.sources)
     return table
 
 
@@ -210,23 +212,37 @@ def _parser(
     command: Callable[..., Any], groups: Sequence[type], entry: registry.Entry | None, after: str
 ) -> ArgumentParser:
     text = inspect.getdoc(command) or ""
-    description, _, examples = text.partition("Examples:")
+    description = text.partition("Examples:")[0]
     if entry is not None:
         paragraph = parse_docstring(inspect.getdoc(entry.build) or "")
         description += f"\n{entry.name}: {paragraph.short_description}"
     parser = ArgumentParser(
         prog=f"tutelage {_name(command)} {after}".strip(),
         description=description.strip(),
-        epilog="examples:\n" + inspect.cleandoc(examples),
         exit_on_error=False,
         default_env=False,
     )
-    parser.add_argument("--preset", metavar="NAME_OR_FILE", help=f"Values from a YAML file, or one of: {_presets()}.")
+    if Training in groups:
+        help_text = f"Values from a YAML file, or one of: {', '.join(_preset_names())}."
+        parser.add_argument("--preset", metavar="NAME_OR_FILE", help=help_text)
     if entry is not None:
         add_hyper_parameters(parser, entry)
     for group in groups:
         parser.add_class_arguments(group, as_group=True)
+    for action in parser._actions:
+        action.help = _plain(action.help)
     return parser
+
+
+def _with_examples(command: Callable[..., Any], parser: ArgumentParser) -> str:
+    """Return the help with the examples as they stand in the docstring, which the parser would wrap."""
+    examples = inspect.cleandoc((inspect.getdoc(command) or "").partition("Examples:")[2])
+    return f"{parser.format_help()}\nexamples:\n{textwrap.indent(examples, '  ')}"
+
+
+def _plain(text: str | None) -> str | None:
+    """Return a docstring's words without the marks of its formulas, which a terminal cannot set."""
+    return text and re.sub(r"\\(?=[a-zA-Z])|[$`]", "", text)
 
 
 def _with_presets(words: Sequence[str], known: set[str]) -> list[str]:
@@ -261,10 +277,6 @@ def _preset(name: str, known: set[str]) -> list[str]:
 
 def _preset_names() -> list[str]:
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
-
-
-def _presets() -> str:
-    return ", ".join(_preset_names())
 
 
 def _underscored(word: str) -> str:
