@@ -227,8 +227,10 @@ def _parser(
         parser.add_argument("--preset", metavar="NAME_OR_FILE", help=help_text)
     if entry is not None:
         add_hyper_parameters(parser, entry)
+    # Where a method has an option of the same name, as de-kd its teacher_epochs, the flag is the method's.
+    taken: set[str | int] = set(entry.hyper_parameters) if entry is not None else set()
     for group in groups:
-        parser.add_class_arguments(group, as_group=True)
+        parser.add_class_arguments(group, as_group=True, skip=taken)
     for action in parser._actions:
         action.help = _plain(action.help)
     return parser

@@ -1,0 +1,114 @@
+"""What is documented works: Python that can be run is run, commands are parsed, generated pages are what is there."""
+
+import importlib.util
+import inspect
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import tutelage
+from tutelage import cli, registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def _generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATE = _generator()
+
+
+def commands():
+    readme = [line for line in README.splitlines() if line.startswith("tutelage ")]
+    helps = [line for command in cli.COMMANDS.values() for line in inspect.getdoc(command).splitlines()]
+    pages = [GENERATE.example(entry) for entry in registry.entries()]
+    found = [line.strip() for line in [*readme, *helps, *pages] if line.strip().startswith("tutelage ")]
+    return list(dict.fromkeys(found))
+
+
+class Parsed(BaseException):
+    """The words were understood; what they ask for is not done."""
+
+
+@pytest.fixture
+def only_parsed(monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise Parsed
+
+    for work in ("resolve_data", "demo_comparison", "write_report"):
+        monkeypatch.setattr(cli, work, stop)
+    monkeypatch.setattr(cli, "load_comparison", lambda file: {})
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "comparison.json").write_text("{}")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_documented_commands_are_understood(line, only_parsed, capsys):
+    words = shlex.split(line, comments=True)[1:]
+    try:
+        assert cli.main(words) == 0, capsys.readouterr().err
+        assert words[0] in ("methods", "cite")
+    except Parsed:
+        pass
+
+
+def test_there_are_commands_and_python_to_check():
+    assert len(commands()) > 20
+    assert len(PYTHON) == 2
+
+
+@pytest.mark.parametrize("file", GENERATE.pages(), ids=lambda file: file.name)
+def test_generated_pages_are_what_is_there(file):
+    assert file.read_text() == GENERATE.pages()[file], "run `make docs`"
+
+
+def test_every_page_belongs_to_a_method():
+    assert {file.stem for file in (ROOT / "docs" / "methods").glob("*.md")} == set(registry.names())
+
+
+def small():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Small stand-ins for what a reader brings."""
+    pairs = TensorDataset(torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2)
+    monkeypatch.chdir(tmp_path)
+    for name in ("distill", "compare"):
+        quick = partial(getattr(tutelage, name), progress=False)
+        monkeypatch.setattr(tutelage, name, lambda *a, quick=quick, **k: quick(*a, **(k | {"epochs": 1})))
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    return {"net": small(), "big": small(), "train_set": pairs, "test_set": pairs}
+
+
+@pytest.mark.parametrize("source", PYTHON, ids=["six lines", "a method of your own"])
+def test_python_of_the_readme_runs(source, offline):
+    names = dict(offline)
+    exec(compile(source, "README.md", "exec"), names)
+    if "HalfKD" in names:
+        teach = {"teacher": "tiny_cnn,width=4", "data": "digits", "temperature": 2.0}
+        names["student"] = tutelage.distill("half-kd", student="tiny_cnn,width=3", **teach)
+    assert isinstance(names["student"], nn.Module)
+    assert not names["student"].training
+
+
+def test_losses_are_where_the_readme_says():
+    assert "`from tutelage.losses import kd_loss`" in README
+    from tutelage.losses import kd_loss
+
+    assert callable(kd_loss)
