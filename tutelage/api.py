@@ -151,13 +151,13 @@ def evaluate(network: Source, *, data: DataSource, split: str = "test") -> Score
 
     Args:
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`.
-        data: As for `distill`.
-        split: `train`, `validation` or `test`.
+        data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
+        split: Of data by name: `train`, `validation` or `test`.
 
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
-    splits = resolve_data(data)
+    splits = resolve_data(data) if isinstance(data, str | Data) else as_data(data, test=data)
     if split not in ("train", "validation", "test"):
         raise unknown("split", split, ("train", "validation", "test"))
     if getattr(splits, split) is None:
