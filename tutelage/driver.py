@@ -144,6 +144,8 @@ class _Fit:
         if decision.channels_last:
             self.method.to(memory_format=torch.channels_last)
         if decision.compile:
+            # It says that a toolkit found no GPU, which nobody asked about.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             for module in self.method.modules():
                 if isinstance(module, FeatureExtractor):
                     module.compile()
