@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,3 +21,9 @@ def shared_data():
     if not SHARED_DATA.exists():
         pytest.skip(f"the development datasets are not at {SHARED_DATA} (set TUTELAGE_SHARED_DATA)")
     return SHARED_DATA
+
+
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    # A new counterexample belongs to whoever looks for one, not to an unrelated change.
+    hypothesis.settings.load_profile("ci")

@@ -160,7 +160,7 @@ def test_an_unreadable_image_is_named_without_a_traceback(make_photos, workers):
     root = make_photos(("train", "test"))
     data = load_data(str(root), validation=0, resident_limit_mib=0)
     (root / "train" / "bee" / "3.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"^The image at .*bee/3\.png[^\n]*$"):
+    with pytest.raises(UserError, match=r"^The file at .*bee/3\.png[^\n]*$"):
         list(data.loader("train", batch_size=8, train=True, workers=workers).epoch(0))
 
 

@@ -72,7 +72,7 @@ def test_grey_photos_have_one_channel(make_photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation": 1.5}, "between 0 and 1"),
+        ({"validation": 1.5}, r"from 0 \(none\) to below 1"),
         ({"validation": 0.001}, "fewer on one side"),
         ({"subset": 5}, "subset is 5"),
         ({"subset": 5000}, "subset is 5000"),

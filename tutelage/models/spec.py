@@ -160,10 +160,11 @@ def _split_weights(text: str) -> tuple[str, str | None]:
 
 def _split_outside(text: str, separator: str) -> list[str]:
     """Split, but not inside quotes or brackets, which count from the first comma on: paths may have their own."""
-    parts, start, quote, depth, options = [], 0, "", 0, False
+    parts, start, quote, depth, options, escaped = [], 0, "", 0, False, False
     for position, character in enumerate(text):
         if quote:
-            quote = "" if character == quote else quote
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped
         elif options and character in "'\"":
             quote = character
         elif options and character in "([{":
