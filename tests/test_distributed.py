@@ -1,6 +1,7 @@
 """Two processes train as one does: the same batches, the same gradients, the same weights."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
 from tutelage.methods.kd import KD
+from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
+from tutelage.models.loading import load_network
+from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
 from tutelage.training import Training
 
@@ -37,6 +41,15 @@ def train(name, devices):
     return [parameter.detach().clone() for parameter in method.student.parameters()], state.samples
 
 
+def run(folder):
+    """Train a network with batch norm as a stage; return its state and what the stage measured."""
+    data = load_data("digits", subset=160, validation=0.2)
+    training = Training(epochs=3, batch_size=32, device="cpu", devices=2)
+    stages = Run(Path(folder) / "run", training)
+    trained = stages.fit("stage", Supervised(load_network("tiny_cnn,width=3", num_classes=10, in_channels=1)), data)
+    return trained.state_dict(), stages.fitted[-1].scores
+
+
 def work(rank, port, folder):
     os.environ |= {
         "RANK": str(rank),
@@ -50,7 +63,7 @@ def work(rank, port, folder):
     }
     torch.set_num_threads(1)
     found = {name: train(name, devices=2) for name in ("kd", "tf-kd-reg")}
-    torch.save(found, f"{folder}/{rank}.pt")
+    torch.save(found | {"run": run(folder)}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -78,3 +91,12 @@ def test_two_processes_end_with_the_weights_of_one(name, two):
 
 def test_training_moved_the_weights(two):
     assert not torch.allclose(two[0]["kd"][0][0], next(method_of("kd").student.parameters()), atol=1e-3)
+
+
+def test_a_stage_leaves_one_network_to_all(two):
+    """Batch-norm statistics, the choice of the best epoch and the files are one process's, and everybody's."""
+    (state, scores), (other_state, other_scores) = (found["run"] for found in two)
+    assert scores == other_scores
+    assert any("running_mean" in key for key in state)
+    for key, value in state.items():
+        assert torch.equal(value, other_state[key]), key

@@ -16,7 +16,7 @@ from tutelage import arguments, registry
 from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, resolve_data, seeds_of
 from tutelage.arguments import DataOptions, NetworkOptions, parse
 from tutelage.compare import Comparison
-from tutelage.console import Terminal
+from tutelage.console import Terminal, screen
 from tutelage.data.dataset import Data
 from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
@@ -109,7 +109,7 @@ def distill(words: Sequence[str]) -> None:
         command=_typed("distill", words),
         strict=True,
     )
-    console, terminal = Console(highlight=False), Terminal()
+    console, terminal = screen(), Terminal()
     _drawing(terminal, lambda: distill_into(comparison, terminal))
     content = load_comparison(comparison.folder / "comparison.json")
     console.print(render_table(content))
@@ -159,7 +159,7 @@ def evaluate_command(words: Sequence[str]) -> None:
         raise UserError("Name one network: tutelage evaluate NETWORK --data DATA.")
     found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK")
     scores = evaluate(names[0], data=_data(found), split=found.split)
-    Console(highlight=False).print(
+    screen().print(
         f"{names[0]} on {found.data}, {found.split}:\n"
         f"  accuracy {100 * scores.accuracy:.2f} %   NLL {scores.nll:.4f}   calibration error {100 * scores.ece:.2f} %"
     )
@@ -194,7 +194,7 @@ def doctor(words: Sequence[str]) -> None:
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     data = _data(found)
     experiment = experiment_of(found.student, found.teacher, data)
-    Console(highlight=False).print(examine(choice, experiment, found.make(Training)))
+    screen().print(examine(choice, experiment, found.make(Training)))
 
 
 def methods(words: Sequence[str]) -> None:
@@ -204,7 +204,7 @@ def methods(words: Sequence[str]) -> None:
         tutelage methods
     """
     parse(methods, words)
-    Console(highlight=False).print(arguments.method_table())
+    screen().print(arguments.method_table())
 
 
 def cite(words: Sequence[str]) -> None:
@@ -248,7 +248,7 @@ def _comparison(
 def _compare(comparison: Comparison) -> None:
     terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
     content = _drawing(terminal, lambda: compare_into(comparison, terminal))
-    console = Console(highlight=False)
+    console = screen()
     console.print(render_table(content))
     console.print(verdict(content))
     console.print(f"report  {comparison.folder / 'report.html'}")

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tutelage.processes import is_first
+
 
 class Reporter(Protocol):
     """Told how training goes."""
@@ -70,7 +72,7 @@ class Terminal:
     """
 
     def __init__(self, console: Console | None = None, *, plan: int | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or screen()
         self._live = self.console.is_terminal
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -134,6 +136,11 @@ class Terminal:
     def close(self) -> None:
         """Stop drawing."""
         self._bars.stop()
+
+
+def screen() -> Console:
+    """Return the console of standard output; of several processes, only the first one speaks."""
+    return Console(highlight=False, quiet=not is_first())
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:

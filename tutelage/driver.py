@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tutelage import checkpoint
+from tutelage import checkpoint, processes
 from tutelage.batch import Batch
 from tutelage.console import Reporter, Silent
 from tutelage.data.loader import Loader
@@ -144,13 +144,12 @@ class _Fit:
         if decision.channels_last:
             self.method.to(memory_format=torch.channels_last)
         if decision.compile:
-            # It says that a toolkit found no GPU, which nobody asked about.
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # It reports GPUs nobody asked for.
             for module in self.method.modules():
                 if isinstance(module, FeatureExtractor):
                     module.compile()
-        for tensor in [*self.method.parameters(), *self.method.buffers()] if self.fabric.world_size > 1 else []:
-            self.fabric.broadcast(tensor.data)
+        if self.fabric.world_size > 1:
+            processes.share([*self.method.parameters(), *self.method.buffers()])
 
     def _optimizer(self, spec: OptimizerSpec) -> Optimizer:
         return cast("Optimizer", self.fabric.setup_optimizers(self.training.build_optimizer(spec)))
@@ -221,6 +220,9 @@ class _Fit:
 
     def _end_epoch(self) -> None:
         self._check_finite()
+        if self.fabric.world_size > 1:
+            # Batch-norm statistics differ; validation, and so the best epoch, must be one for all.
+            processes.share(self.method.buffers())
         state = self.state
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
         metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from tutelage import checkpoint, fingerprint
+from tutelage import checkpoint, fingerprint, processes
 from tutelage.console import Reporter, Silent
 from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
@@ -132,8 +132,11 @@ class Run:
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
             state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
-            self._finish(folder, name, method, data, state, keep)
-            file.unlink(missing_ok=True)
+            method.to("cpu")
+            if processes.is_first():
+                self._finish(folder, name, method, data, state, keep)
+                file.unlink(missing_ok=True)
+            processes.wait()
         network = method.export()
         load_weights(network, folder / "student.safetensors")
         self.fitted.append(Fitted(**read_json(folder / "result.json")))
@@ -177,7 +180,6 @@ class Run:
             write_json(file, identity)
 
     def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, keep: Keep) -> None:
-        method.to("cpu")
         states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
         states["best"] = state.best or states["last"]
         order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]

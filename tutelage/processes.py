@@ -1,0 +1,26 @@
+"""Several processes that train as one: who writes, and how the others wait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes: the only one, or the first that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def wait() -> None:
+    """Wait until every process is here; a process alone does not wait."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values, in place."""
+    for tensor in tensors:
+        dist.broadcast(tensor.detach(), 0)
