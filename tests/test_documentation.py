@@ -14,6 +14,8 @@ from torch.utils.data import TensorDataset
 
 import tutelage
 from tutelage import cli, registry
+from tutelage.report.markdown import render_markdown
+from tutelage.report.reading import load as load_comparison
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -112,3 +114,14 @@ def test_losses_are_where_the_readme_says():
     from tutelage.losses import kd_loss
 
     assert callable(kd_loss)
+
+
+RESULTS = sorted((ROOT / "docs" / "results").glob("tf-kd-*.json"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_tables_of_the_results_are_those_of_the_json(file):
+    page = (ROOT / "docs" / "results" / "tf-kd.md").read_text()
+    table = [line for line in render_markdown(load_comparison(file)).splitlines() if line.startswith("|")]
+    assert len(table) > 10
+    assert "\n".join(table) in page
