@@ -19,10 +19,10 @@ def test_data_are_described_with_their_splits_and_an_absent_one_counts_nothing()
 def test_a_teacher_is_scored_on_every_split_there_is():
     torch.manual_seed(0)
     network = ToyNetwork()
-    found = teacher_facts(network, replace(toy_data(), validation=None))
+    found = teacher_facts(network, replace(toy_data(), validation=None), device="cpu")
     assert set(found) == {"test_accuracy", "test_nll", "test_ece", "class_similarity"}
     assert len(found["class_similarity"]) == CLASSES
-    assert teacher_facts(network, replace(toy_data(), validation=None, test=None)) == {}
+    assert teacher_facts(network, replace(toy_data(), validation=None, test=None), device="cpu") == {}
 
 
 def test_size_is_that_on_images_of_these_data():

@@ -19,14 +19,14 @@ from tutelage.data.as_data import as_data
 from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError, unknown
-from tutelage.evaluation import Scores, predictions_of, score
+from tutelage.evaluation import Scores, predictions_on, score
 from tutelage.experiment import Experiment
+from tutelage.hardware import device_type
 from tutelage.models.normalization import bare
 from tutelage.models.saving import save_network
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
-from tutelage.run import EVALUATION_BATCH
 from tutelage.teachers import Teacher
 from tutelage.training import Training
 
@@ -165,8 +165,7 @@ def evaluate(network: Source, *, data: DataSource, split: str = "test") -> Score
     plan = blueprint(network, splits, trained=True)
     if not plan.trained:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
-    loader = splits.loader(split, train=False, batch_size=EVALUATION_BATCH)
-    return score(*predictions_of(plan.build(0, "network"), loader))
+    return score(*predictions_on(plan.build(0, "network"), splits, split, device=device_type("auto")))
 
 
 def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:

@@ -20,6 +20,7 @@ from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
+from tutelage.hardware import device_type
 from tutelage.options import Choice
 from tutelage.rows import record, summarise
 from tutelage.run import Run
@@ -224,7 +225,10 @@ class Comparison:
         size = size_for(network, data)
         run = Run(self.folder / self._teacher_folder(), self.teacher_training)
         facts: dict[str, Any] = run.stage(
-            "scores", lambda: teacher_facts(network, data), weights=_weights(network), data=data.fingerprint
+            "scores",
+            lambda: teacher_facts(network, data, device=device_type(self.teacher_training.device)),
+            weights=_weights(network),
+            data=data.fingerprint,
         )
         return {"spec": teacher.name, **asdict(size), **facts, "trained_here": not teacher.trained}
 

@@ -10,9 +10,8 @@ from torch import nn
 
 from tutelage.data.metrics import class_similarity
 from tutelage.data.sources import Data
-from tutelage.evaluation import predictions_of, score
+from tutelage.evaluation import predictions_on, score
 from tutelage.models.size import NetworkSize, describe
-from tutelage.run import EVALUATION_BATCH
 
 SIMILARITY_TEMPERATURE = 4.0
 
@@ -43,12 +42,12 @@ def describe_data(data: Data) -> dict[str, Any]:
     }
 
 
-def teacher_facts(network: nn.Module, data: Data) -> dict[str, Any]:
+def teacher_facts(network: nn.Module, data: Data, *, device: str) -> dict[str, Any]:
     """Return a teacher's scores on validation and test data, and how alike it finds the classes."""
     facts: dict[str, Any] = {}
     for split in ("validation", "test"):
         if getattr(data, split) is not None:
-            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+            logits, targets = predictions_on(network, data, split, device=device)
             facts |= score(logits, targets).named(split)
             facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
     return facts

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
 from tutelage.features import logits_of
 from tutelage.modes import evaluating
+
+EVALUATION_BATCH = 256
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
 
@@ -74,6 +77,22 @@ def predictions_of(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
     with evaluating(network):
         logits, targets = collect(lambda inputs: {"network": logits_of(network(inputs))}, loader)
     return logits["network"], targets
+
+
+def predictions_on(network: nn.Module, data: Data, split: str, *, device: str) -> tuple[Tensor, Tensor]:
+    """Return a network's logits on a split of the data, and the labels; the network ends on the CPU.
+
+    Args:
+        network: The network.
+        data: The data.
+        split: `train`, `validation` or `test`.
+        device: Where to compute.
+    """
+    network.to(device)
+    try:
+        return predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device))
+    finally:
+        network.to("cpu")
 
 
 def validation_metrics(

@@ -14,8 +14,9 @@ from tutelage.console import Reporter, Silent
 from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
 from tutelage.driver import Driver
-from tutelage.evaluation import Scores, collect, predictions_of, score
+from tutelage.evaluation import EVALUATION_BATCH, Scores, collect, predictions_on, score
 from tutelage.files import read_json, write_json
+from tutelage.hardware import device_type
 from tutelage.method import Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
@@ -26,7 +27,6 @@ from tutelage.training import Training
 
 T = TypeVar("T")
 Keep = Literal["best", "last"]
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +132,11 @@ class Run:
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
             state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
-            method.to("cpu")
             if processes.is_first():
                 self._finish(folder, name, method, data, state, keep)
                 file.unlink(missing_ok=True)
             processes.wait()
+            method.to("cpu")
         network = method.export()
         load_weights(network, folder / "student.safetensors")
         self.fitted.append(Fitted(**read_json(folder / "result.json")))
@@ -146,8 +146,8 @@ class Run:
         """Return a network's scores on a split, measured once as a stage."""
 
         def measure() -> dict[str, float]:
-            logits, targets = predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
-            return asdict(score(logits, targets))
+            device = device_type(self.training.device)
+            return asdict(score(*predictions_on(network, data, split, device=device)))
 
         weights = fingerprint.of_tensors(network.state_dict())
         return Scores(**self.stage(name, measure, weights=weights, data=data.fingerprint, split=split))
@@ -159,9 +159,8 @@ class Run:
     def _identity(
         self, method: Method, data: Data, epochs: int | None, stop: Stop | None, keep: Keep
     ) -> dict[str, Any]:
-        training = asdict(self.training)
-        for convenience in ("checkpoint_seconds", "log_every", "workers", "keep"):
-            training.pop(convenience)
+        # What is kept is said below, and may differ from the settings' choice.
+        training = {name: value for name, value in self.training.identity().items() if name != "keep"}
         return {
             "seed": self.seed,
             "epochs": epochs or self.training.epochs,
@@ -219,8 +218,10 @@ class Run:
         for split in ("validation", "test"):
             if getattr(data, split) is None:
                 continue
+            device = next(method.parameters()).device
+            loader = data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device)
             with evaluating(method):
-                logits, targets = collect(method, data.loader(split, train=False, batch_size=EVALUATION_BATCH))
+                logits, targets = collect(method, loader)
             for position, (name, prediction) in enumerate(logits.items()):
                 suffix = f"/{name}" if position else ""
                 found |= {key + suffix: value for key, value in score(prediction, targets).named(split).items()}

@@ -10,6 +10,7 @@ import torch
 from tutelage import checkpoint
 from tutelage.data.dataset import Data
 from tutelage.dry_run import DryRun
+from tutelage.evaluation import EVALUATION_BATCH
 from tutelage.features import FeatureExtractor
 from tutelage.hardware import Decision, decide
 from tutelage.method import Method
@@ -17,7 +18,6 @@ from tutelage.models.size import NetworkSize, describe
 from tutelage.modes import evaluating
 from tutelage.preflight.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.preflight.losses import Term, measure_terms
-from tutelage.run import EVALUATION_BATCH
 from tutelage.state import Stop
 from tutelage.training import Training
 
