@@ -167,6 +167,19 @@ def test_the_network_of_a_finished_cell_is_that_of_its_folder(comparison, tmp_pa
     assert (tmp_path / Path(content["rows"][0]["runs"][0]["folder"]) / "distill" / "student.safetensors").exists()
 
 
-def test_a_row_names_the_command_that_repeats_it(comparison):
-    (row,) = comparison("kd:temperature=2").run()["rows"]
-    assert row["command"].startswith("tutelage distill kd --temperature 2.0 --student tiny_cnn,width=4 --teacher tiny_")
+def test_a_row_names_the_commands_that_repeat_it(comparison):
+    flags = ["--student", "tiny_cnn", "--teacher_epochs", "9", "--epochs=2"]
+    (row,) = replace(comparison("kd:temperature=2"), flags=flags, seeds=[0, 3]).run()["rows"]
+    shared = "tutelage distill kd --temperature=2.0 --student tiny_cnn --teacher_epochs 9 --epochs=2"
+    assert row["command"].splitlines() == [f"{shared} --seed 0", f"{shared} --seed 3"]
+
+
+def test_without_flags_a_row_names_the_whole_command(comparison):
+    (row,) = replace(comparison("kd"), command="tutelage.compare(...)").run()["rows"]
+    assert row["command"] == "tutelage.compare(...)"
+
+
+def test_a_common_flag_gives_way_to_the_methods_own(comparison):
+    flags = ["--teacher-epochs", "9", "--epochs=2", "--teacher-epochs=9"]
+    (row,) = replace(comparison("de-kd:teacher_epochs=1"), flags=flags, seeds=[0]).run()["rows"]
+    assert row["command"] == "tutelage distill de-kd --teacher_epochs=1 --epochs=2 --seed 0"

@@ -22,7 +22,7 @@ from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
 from tutelage.errors import UserError, unknown
 from tutelage.interrupt import Interrupted
-from tutelage.options import Choice, check_options, parse_choice
+from tutelage.options import Choice, check_options, parse_choice, without_flags
 from tutelage.report.console import render_table
 from tutelage.report.html import write_report
 from tutelage.report.reading import load as load_comparison
@@ -141,6 +141,10 @@ def compare(words: Sequence[str]) -> None:
             comparison,
             baseline=baseline,
             command=_typed("compare", words),
+            flags=without_flags(
+                words[len(rows) :],
+                (field.name for field in fields(arguments.CompareOptions) if field.name != "teacher_epochs"),
+            ),
             title=found.title or f"Distillation methods on {found.data}",
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
 from tutelage.hardware import device_type
-from tutelage.options import Choice
+from tutelage.options import Choice, without_flags
 from tutelage.rows import record, summarise
 from tutelage.run import Run
 from tutelage.teachers import Teacher
@@ -42,6 +43,7 @@ class Comparison:
         folder: Where everything goes.
         baseline: The row that the others are compared with.
         command: What was typed, for the report.
+        flags: The flags of that command that a single run of `distill` takes as well.
         title: Title of the report.
         strict: Whether a row that fails ends everything, rather than being reported as failed.
     """
@@ -54,6 +56,7 @@ class Comparison:
     folder: Path
     baseline: str
     command: str = ""
+    flags: Sequence[str] = ()
     title: str = "A comparison of distillation methods"
     strict: bool = False
 
@@ -167,20 +170,14 @@ class Comparison:
         }
 
     def _row_command(self, choice: Choice) -> str:
-        flags = [f"--{name} {value}" for name, value in choice.options.items()]
-        student = " ".join(student.name for student in self.experiment.students)
-        teacher = self.experiment.teacher
-        return " ".join(
-            [
-                f"tutelage distill {choice.entry.name}",
-                *flags,
-                f"--student {student}",
-                *([f"--teacher {teacher.name}"] if teacher and choice.entry.needs_teacher else []),
-                f"--data {self.experiment.data.name}",
-                f"--epochs {self.training.epochs}",
-                "--seed " + "|".join(map(str, self.seeds)),
-            ]
-        )
+        """Return what repeats the row's runs one by one, a line a seed; without flags, what made the whole."""
+        if not self.flags:
+            return self.command
+        # A hyper-parameter of the method takes the place of a common flag of the same name.
+        flags = without_flags(self.flags, choice.entry.hyper_parameters)
+        options = [f"--{name}={value}" for name, value in choice.options.items()]
+        words = ["tutelage", "distill", choice.entry.name, *options, *flags]
+        return "\n".join(shlex.join([*words, "--seed", str(seed)]) for seed in self.seeds)
 
     def _summarise(self, rows: Sequence[dict[str, Any]]) -> None:
         by_label = {row["label"]: row for row in rows}

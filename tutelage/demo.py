@@ -11,6 +11,7 @@ from tutelage.options import parse_choice
 from tutelage.training import Training
 
 STUDENT, TEACHER = "tiny_cnn,width=3", "tiny_cnn,width=32"
+FLAGS = f"--student {STUDENT} --teacher {TEACHER} --data digits --validation 0.2 --epochs 60 --batch-size 64 --lr 0.1"
 ROWS = ("supervised", "label-smoothing", "kd", "tf-kd-self", "tf-kd-reg")
 
 
@@ -33,5 +34,6 @@ def demo_comparison(folder: Path, *, seeds: int, command: str) -> Comparison:
         folder=folder,
         baseline="supervised",
         command=command,
+        flags=FLAGS.split(),
         title="Distillation on handwritten digits",
     )

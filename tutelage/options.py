@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,26 @@ def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
     for name, group in (parser.groups or {}).items():
         if name not in before:
             group.title = f"hyper-parameters of {entry.name}"
+
+
+def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return a command's flags without some of them and their values.
+
+    Args:
+        words: Flags, each with one value, as `--name value` or `--name=value`.
+        names: Those to leave out, with underscores.
+    """
+    dropped, kept, skip = set(names), [], False
+    for word in words:
+        if skip:
+            skip = False
+            continue
+        flag, equals, _ = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") in dropped:
+            skip = not equals
+            continue
+        kept.append(word)
+    return kept
 
 
 def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
