@@ -72,7 +72,7 @@ def decide(training: Training, method: Method, example: Any, *, samples: int) ->
         precision=precision,
         channels_last=channels_last,
         compile=compiled,
-        # Threads wait for each other longer than networks this small compute, on a busy machine a hundred times longer.
+        # Threads wait for each other longer than networks this small compute: over twenty times, on a busy machine.
         threads=1 if device == "cpu" and flops < SMALL_FLOPS else None,
         reasons=(why_precision, memory, why_compile),
     )
