@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -69,6 +70,23 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
     teacher = F.softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     return -(teacher * student).sum() / _rows(student, "batchmean")
+
+
+def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
+    r"""Return logits standardised per row, $(z - \bar z) / \sigma(z)$: only their order and relative distances are left.
+
+    A row of equal logits becomes zeros, with a gradient of zero.
+
+    Args:
+        logits: `[batch, class]`.
+        ddof: 1 divides the variance by $K - 1$, as the authors' code does; 0 by $K$, as the paper's algorithm has it.
+
+    Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
+    """
+    centred = wide(logits) - wide(logits).mean(1, keepdim=True)
+    variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - ddof)
+    equal = variance <= torch.finfo(variance.dtype).tiny
+    return centred * variance.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 
 def wide(logits: Tensor) -> Tensor:
