@@ -83,9 +83,11 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
 
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
     """
-    centred = wide(logits) - wide(logits).mean(1, keepdim=True)
+    raw = wide(logits)
+    centred = raw - raw.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - ddof)
-    equal = variance <= torch.finfo(variance.dtype).tiny
+    # What rounding leaves of equal logits must not be blown up.
+    equal = variance <= (torch.finfo(raw.dtype).eps * raw.abs().amax(1, keepdim=True)).square()
     return centred * variance.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 
