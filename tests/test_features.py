@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
-from tutelage.features import EMBEDDING, FeatureExtractor, classifier, evaluating, logits_of, stages
+from tutelage.features import FeatureExtractor
+from tutelage.anatomy import EMBEDDING, classifier, logits_of, stages
 from tutelage.models import CATALOGUE, Normalized
+from tutelage.modes import evaluating
 
 IMAGES = (2, 3, 32, 32)
 

@@ -233,6 +233,9 @@ def _parser(
         parser.add_class_arguments(group, as_group=True, skip=taken)
     for action in parser._actions:
         action.help = _plain(action.help)
+        if getattr(action, "_typehint", None) is bool:
+            # A switch without a value is on.
+            action.nargs, action.const = "?", True
     return parser
 
 

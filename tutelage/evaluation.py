@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
-from tutelage.features import logits_of
+from tutelage.anatomy import logits_of
 from tutelage.modes import evaluating
 
 EVALUATION_BATCH = 256

@@ -1,4 +1,4 @@
-"""Where a network is read: named layers, its stages, its classifier."""
+"""Where a network is read: a network and the layers whose outputs leave with its logits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.anatomy import EMBEDDING, classifier, logits_of, uncompiled
 from tutelage.batch import Output
 from tutelage.errors import UserError, unknown
 from tutelage.models.normalization import bare
 from tutelage.modes import evaluating
-
-EMBEDDING = "embedding"
 
 
 class FeatureExtractor(nn.Module):
@@ -39,7 +38,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
         super().__init__()
         # A network that its user compiled may skip hooks that come later. The driver compiles where it pays back.
-        self.model = _uncompiled(model) if layers else model
+        self.model = uncompiled(model) if layers else model
         self.layers = tuple(layers)
         self.shapes: Mapping[str, torch.Size] = {}
         self._captured: dict[str, Tensor | None] = {}
@@ -118,94 +117,3 @@ def _capture(
     if layer in store:
         value = (*args, *kwargs.values()) if of_input else output
         store[layer] = value if isinstance(value, Tensor) else value[0]
-
-
-def _uncompiled(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model
-
-
-def logits_of(raw: Any) -> Tensor:
-    """Return the logits of a network's raw answer: the tensor itself, or its `.logits`."""
-    logits: Tensor = raw if isinstance(raw, Tensor) else raw.logits
-    return logits
-
-
-def classifier(model: nn.Module, example: Any) -> str:
-    """Return the name of the layer that makes the logits: the last linear or convolution with logits as its output.
-
-    Args:
-        model: The network.
-        example: Inputs for one forward pass.
-
-    Raises:
-        UserError: If no example is given, or no such layer exists.
-    """
-    if example is None:
-        raise UserError("Finding the classifier takes an example: pass example= (a batch of inputs).")
-    outputs: dict[str, Tensor] = {}
-    model = _uncompiled(model)
-    root = bare(model)
-
-    def remember(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
-        outputs[name] = output
-
-    kinds = (nn.Linear, nn.Conv2d)
-    handles = [
-        module.register_forward_hook(partial(remember, name))
-        for name, module in root.named_modules()
-        if isinstance(module, kinds)
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            logits = logits_of(model(**example) if isinstance(example, Mapping) else model(example))
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, output in reversed(outputs.items()):
-        if output.numel() == logits.numel() and torch.equal(output.reshape(logits.shape), logits):
-            return name
-    raise UserError(
-        f"{type(root).__name__} has no linear or 1x1-convolution layer whose output is its logits, so its classifier "
-        "cannot be found. Name the layer to read instead of 'embedding'."
-    )
-
-
-def stages(model: nn.Module, example: Tensor) -> Sequence[str]:
-    """Return the layers at which a convolutional network leaves each resolution, from fine to coarse.
-
-    A layer inside a block that itself leaves at another resolution belongs to that block, and is not taken where there
-    is one further out.
-
-    Args:
-        model: The network.
-        example: Images `[batch, channel, height, width]`.
-    """
-    sizes: dict[str, tuple[int, ...]] = {}
-    model = _uncompiled(model)
-
-    def remember(name: str, module: nn.Module, _: Any, output: Any) -> None:
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1
-        if is_map and not isinstance(module, nn.Identity):
-            sizes[name] = tuple(output.shape[-2:])
-
-    handles = [m.register_forward_hook(partial(remember, name)) for name, m in bare(model).named_modules() if name]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    last: dict[tuple[int, ...], str] = {}
-    for name, size in sizes.items():
-        if size not in last or _blocks_around(name, sizes) <= _blocks_around(last[size], sizes):
-            last[size] = name
-    return tuple(last.values())
-
-
-def _blocks_around(name: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return how many blocks around a layer leave at another resolution. A trunk of many resolutions is no block."""
-    parts = name.split(".")
-    around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
-    others = [outer for outer in around if sizes.get(outer, sizes[name]) != sizes[name]]
-    return sum(len({size for inner, size in sizes.items() if inner.startswith(f"{outer}.")}) <= 2 for outer in others)

@@ -73,7 +73,7 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
 
 
 def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
-    r"""Return logits standardised per row, $(z - \bar z) / \sigma(z)$: only their order and relative distances are left.
+    r"""Return logits standardised per row, $(z - \bar z) / \sigma(z)$: only relative distances are left.
 
     A row of equal logits becomes zeros, with a gradient of zero.
 

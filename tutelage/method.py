@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from tutelage.data.samplers import BatchSampler
+    from tutelage.pairing import LayerPair
 
     Samples = Dataset[Any] | DataLoader[Any]
 
@@ -91,10 +92,12 @@ class Method(nn.Module, ABC):
     Attributes:
         weights: Weight of each loss by name: a number or a function of `Progress`. A loss that is absent weighs 1.
         student: The network that is trained and deployed, for methods that have one.
+        pairs: Which layer of the student is compared with which of the teacher, for methods that compare layers.
     """
 
     weights: Mapping[str, Weight]
     student: FeatureExtractor
+    pairs: Sequence[LayerPair] = ()
 
     def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import nn
 
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import logits_of
+from tutelage.anatomy import logits_of
 from tutelage.fingerprint import seed_of
 from tutelage.models.fresh import fresh
 from tutelage.models.loading import load_network

@@ -60,12 +60,12 @@ def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
     """Return a command's flags without some of them and their values.
 
     Args:
-        words: Flags, each with one value, as `--name value` or `--name=value`.
+        words: Flags, as `--name value`, `--name=value`, or `--name` for a switch.
         names: Those to leave out, with underscores.
     """
     dropped, kept, skip = set(names), [], False
     for word in words:
-        if skip:
+        if skip and not word.startswith("--"):
             skip = False
             continue
         flag, equals, _ = word.partition("=")

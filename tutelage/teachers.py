@@ -42,16 +42,25 @@ class Teacher(nn.Module):
         """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
         return super().train(False)
 
-    def reading(self, layers: Sequence[str], *, example: Any = None) -> Teacher:
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for methods that look inside it.
+
+        Raises:
+            UserError: If there is none to look into: only logits leave this teacher.
+        """
+        raise UserError(
+            f"This method reads layers of the teacher, and a {type(self).__name__} gives only logits. Pass the network "
+            "itself, or choose a method that reads only logits, such as kd."
+        )
+
+    def reading(self, layers: Sequence[str], *, example: Any = None) -> FrozenTeacher:
         """Return a teacher on the same network that reads these layers.
 
         Raises:
-            UserError: If there is no network to read: only logits leave this teacher.
+            UserError: If there is no network to read, or no such layer.
         """
-        raise UserError(
-            f"This method reads the teacher's layers {list(layers)}, and a {type(self).__name__} gives only logits. "
-            "Pass the network itself, or choose a method that reads only logits, such as kd."
-        )
+        return FrozenTeacher(self.network, layers, example=example)
 
     def forward(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch."""
@@ -80,10 +89,6 @@ class FrozenTeacher(Teacher):
     def shapes(self) -> Mapping[str, torch.Size]:
         """The shape of each layer that is read, on the example."""
         return self.extractor.shapes
-
-    def reading(self, layers: Sequence[str], *, example: Any = None) -> FrozenTeacher:
-        """Return a teacher on the same network that reads these layers."""
-        return FrozenTeacher(self.network, layers, example=example)
 
     def forward(self, batch: Batch) -> Output:
         """Return the network's logits and features."""

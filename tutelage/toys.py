@@ -24,6 +24,7 @@ from tutelage.training import Training
 
 CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
 SAMPLES, BATCH = 48, 12
+STUDENT_WIDTH, TEACHER_WIDTH = 6, 10
 TRAINING = Training(
     epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
 )
@@ -37,7 +38,7 @@ class ToyNetwork(nn.Module):
         batch_norm: Whether to normalise; without it, samples of a batch do not see each other.
     """
 
-    def __init__(self, width: int = 6, *, batch_norm: bool = True) -> None:
+    def __init__(self, width: int = STUDENT_WIDTH, *, batch_norm: bool = True) -> None:
         super().__init__()
 
         def norm(channels: int) -> nn.Module:
@@ -79,12 +80,15 @@ def toy_batch() -> Batch:
     return next(iter(toy_data().loader("train", train=False, batch_size=BATCH).epoch(0)))
 
 
-def toy_experiment(*, batch_norm: bool = True, teacher: Teacher | None = None) -> Experiment:
+def toy_experiment(
+    *, batch_norm: bool = True, teacher: Teacher | None = None, teacher_width: int = TEACHER_WIDTH
+) -> Experiment:
     """Return data, a student and a larger teacher with fixed weights.
 
     Args:
         batch_norm: Whether the networks normalise over the batch.
         teacher: Takes the place of the network as the one that answers.
+        teacher_width: Channels of the teacher's first convolution.
     """
 
     def blueprint(width: int) -> Blueprint:
@@ -93,9 +97,9 @@ def toy_experiment(*, batch_norm: bool = True, teacher: Teacher | None = None) -
 
         return Blueprint(make=make, name=f"toy-{width}", trained=True, untrained=make)
 
-    large = blueprint(10)
+    large = blueprint(teacher_width)
     answers = teacher or FrozenTeacher(large.build(0, "teacher"))
-    students = (blueprint(6), blueprint(8), blueprint(6))
+    students = (blueprint(STUDENT_WIDTH), blueprint(8), blueprint(6))
     return Experiment(data=toy_data(), students=students, teacher=large, answers=answers)
 
 

@@ -15,10 +15,11 @@ from tutelage.batch import Batch
 from tutelage.checkpoint import seed_everything, student_state
 from tutelage.console import Silent
 from tutelage.driver import Driver
+from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.method import Method, Progress
 from tutelage.registry import Entry
-from tutelage.toys import BATCH, TRAINING, methods_of, toy_data, toy_experiment
+from tutelage.toys import BATCH, STUDENT_WIDTH, TRAINING, methods_of, toy_data, toy_experiment
 
 STEPS = 20
 
@@ -65,9 +66,16 @@ class _Killer(Silent):
 
 
 def fresh_methods(entry: Entry, *, batch_norm: bool = True) -> dict[str, Method]:
-    """Return the methods that an entry trains, by stage, the same at every call."""
-    seed_everything(0)
-    return methods_of(entry, toy_experiment(batch_norm=batch_norm))
+    """Return the methods that an entry trains, by stage, the same at every call.
+
+    A method that refuses a teacher wider than the student gets one as wide.
+    """
+    try:
+        seed_everything(0)
+        return methods_of(entry, toy_experiment(batch_norm=batch_norm))
+    except UserError:
+        seed_everything(0)
+        return methods_of(entry, toy_experiment(batch_norm=batch_norm, teacher_width=STUDENT_WIDTH))
 
 
 def updates_of(method: Method, batch: Batch) -> list[Any]:

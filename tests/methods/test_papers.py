@@ -11,6 +11,7 @@ def test_the_shared_papers():
     assert [(paper.arxiv, paper.year) for paper in PAPERS] == [
         ("1503.02531", 2015),
         ("1512.00567", 2016),
+        (None, 2024),
         ("1909.11723", 2020),
     ]
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.anatomy import logits_of
 from tutelage.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor, logits_of
+from tutelage.features import FeatureExtractor
 from tutelage.losses import cross_entropy, soft_cross_entropy, wide
 from tutelage.method import Method
 from tutelage.methods.supervised import Supervised

@@ -31,6 +31,7 @@ def de_kd(
     temperature: float = 4.0,
     alpha: float = 0.9,
     reduction: Reduction = "batchmean",
+    standardize: bool = False,
 ) -> nn.Module:
     r"""De-KD: the teacher is stopped after a few epochs of its normal schedule, or at a given accuracy.
 
@@ -49,6 +50,7 @@ def de_kd(
         temperature: $T$.
         alpha: Weight of the soft term.
         reduction: As in `kd`; the authors' code is `mean`.
+        standardize: As in `kd`, by the LSKD authors' code.
 
     Raises:
         UserError: If the teacher would not train for a single epoch, or is to stop at an accuracy that nobody measures.
@@ -69,5 +71,12 @@ def de_kd(
     if data.test is not None:
         scores = run.evaluate("poor-teacher-scores", poor, data)
         run.note(teacher_accuracy=scores.accuracy, teacher_scores=asdict(scores))
-    distillation = KD(student, FrozenTeacher(poor), temperature=temperature, alpha=alpha, reduction=reduction)
+    distillation = KD(
+        student,
+        FrozenTeacher(poor),
+        temperature=temperature,
+        alpha=alpha,
+        reduction=reduction,
+        standardize=standardize,
+    )
     return run.fit("distill", distillation, data)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor, nn
 
 from tutelage.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import Reduction, cross_entropy, kd_loss
+from tutelage.losses import Reduction, cross_entropy, kd_loss, standardize
 from tutelage.method import Method
-from tutelage.methods.papers import HINTON, TF_KD
+from tutelage.methods.papers import HINTON, LSKD, TF_KD
 from tutelage.registry import register
 from tutelage.teachers import ShuffledTeacher, Teacher, UniformTeacher
 
 
-@register("kd", papers=[HINTON])
+@register("kd", papers=[HINTON, LSKD])
 class KD(Method):
     r"""Knowledge distillation: the student matches the teacher's softened probabilities.
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
+
+    With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, and so
+    nothing of how confident either network is. Its published weights are 0.1 for the cross-entropy and 9 for the soft
+    term, at temperature 2: `kd:standardize=true,temperature=2,multiplier=10`. Never give plain KD such a weight: by the
+    paper's ablation (resnet32x4 to resnet8x4, CIFAR-100, temperature 2) a weight of 18 instead of 0.9 takes it from
+    73.60 to 63.45 %, and standardised KD from 74.14 to 76.33 %; at 9 they reach 73.33 and 76.62 %.
 
     Args:
         student: The network to train.
@@ -30,14 +37,20 @@ class KD(Method):
         t_squared: Whether the soft term is multiplied by $T^2$; eq. 4 of the Tf-KD paper leaves it out.
         reduction: `batchmean`, or `mean` to divide the soft term by the number of classes as much released code does.
         multiplier: Factor on the soft term, as the Tf-KD authors' code has for some networks.
+        standardize: Whether the soft term reads standardised logits; the cross-entropy never does.
+        standardize_ddof: 1 divides the variance by $K - 1$, as the LSKD authors' code does; 0 by $K$, as their paper has
+            it, which is a temperature lower by the factor $\sqrt{1 - 1/K}$.
 
     Raises:
         UserError: If `alpha` is no share or the temperature is not above zero.
 
-    Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
+    Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015. `standardize`: Sun et al., Logit
+        Standardization in Knowledge Distillation, CVPR 2024.
 
     Differences: The paper writes a soft cross-entropy; the KL divergence has the same gradient and is zero where
-        student and teacher agree. The Tf-KD authors' code is `reduction="mean"`.
+        student and teacher agree. The Tf-KD authors' code is `reduction="mean"`. The LSKD authors' code adds 1e-7 to
+        $\sigma$, and gives equal logits gradients of order 1e7; here they become zeros, without gradient. Of two
+        classes standardising leaves only which is ahead, and no gradient.
     """
 
     def __init__(
@@ -50,17 +63,23 @@ class KD(Method):
         t_squared: bool = True,
         reduction: Reduction = "batchmean",
         multiplier: float = 1.0,
+        standardize: bool = False,
+        standardize_ddof: Literal[0, 1] = 1,
     ) -> None:
         check_soft_term(alpha, temperature)
         super().__init__({"ce": 1 - alpha, "kd": alpha * multiplier})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.t_squared, self.reduction = temperature, t_squared, reduction
+        self.standardize, self.standardize_ddof = standardize, standardize_ddof
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `kd`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        hard = cross_entropy(student, batch.labels)
+        if self.standardize:
+            student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))
         soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, reduction=self.reduction)
-        return {"ce": cross_entropy(student, batch.labels), "kd": soft}
+        return {"ce": hard, "kd": soft}
 
 
 @register("kd-uniform-teacher", papers=[HINTON, TF_KD])

@@ -18,6 +18,13 @@ LABEL_SMOOTHING = Paper(
     year=2016,
     arxiv="1512.00567",
 )
+LSKD = Paper(
+    key="sun2024logit",
+    title="Logit Standardization in Knowledge Distillation",
+    authors="Sun, Shangquan and Ren, Wenqi and Li, Jingzhi and Wang, Rui and Cao, Xiaochun",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2024,
+)
 TF_KD = Paper(
     key="yuan2020revisiting",
     title="Revisiting Knowledge Distillation via Label Smoothing Regularization",

@@ -26,6 +26,7 @@ def re_kd(
     temperature: float = 4.0,
     alpha: float = 0.5,
     reduction: Reduction = "batchmean",
+    standardize: bool = False,
 ) -> nn.Module:
     r"""Re-KD: a trained student teaches a fresh network of the teacher's architecture, which is what is returned.
 
@@ -41,6 +42,7 @@ def re_kd(
         temperature: $T$.
         alpha: Weight of the soft term.
         reduction: As in `kd`; the authors' code is `mean`.
+        standardize: As in `kd`, by the LSKD authors' code.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
@@ -49,6 +51,11 @@ def re_kd(
     """
     small = run.fit("student", Supervised(make_student("student")), data)
     method = KD(
-        make_teacher("teacher"), FrozenTeacher(small), temperature=temperature, alpha=alpha, reduction=reduction
+        make_teacher("teacher"),
+        FrozenTeacher(small),
+        temperature=temperature,
+        alpha=alpha,
+        reduction=reduction,
+        standardize=standardize,
     )
     return run.fit("distill", method, data)

@@ -26,6 +26,7 @@ def tf_kd_self(
     alpha: float = 0.9,
     reduction: Reduction = "batchmean",
     multiplier: float = 1.0,
+    standardize: bool = False,
 ) -> nn.Module:
     r"""Tf-KD by self-training: train a network, then distill it into a fresh copy of itself (eq. 7).
 
@@ -39,6 +40,7 @@ def tf_kd_self(
         alpha: Weight of the soft term.
         reduction: As in `kd`; the authors' code is `mean`.
         multiplier: As in `kd`; the authors' code has 1, 50 or 100 by network.
+        standardize: As in `kd`, by the LSKD authors' code.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
@@ -54,6 +56,7 @@ def tf_kd_self(
         alpha=alpha,
         reduction=reduction,
         multiplier=multiplier,
+        standardize=standardize,
     )
     return run.fit("distill", method, data)
 

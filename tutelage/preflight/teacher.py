@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from tutelage.data.dataset import Data
 from tutelage.data.samplers import ShuffledBatches
-from tutelage.features import logits_of
+from tutelage.anatomy import logits_of
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.modes import evaluating
 
