@@ -63,16 +63,12 @@ def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
         words: Flags, as `--name value`, `--name=value`, or `--name` for a switch.
         names: Those to leave out, with underscores.
     """
-    dropped, kept, skip = set(names), [], False
+    dropped, kept, dropping = set(names), [], False
     for word in words:
-        if skip and not word.startswith("--"):
-            skip = False
-            continue
-        flag, equals, _ = word.partition("=")
-        if flag.startswith("--") and flag[2:].replace("-", "_") in dropped:
-            skip = not equals
-            continue
-        kept.append(word)
+        if word.startswith("--"):
+            dropping = word[2:].partition("=")[0].replace("-", "_") in dropped
+        if not dropping:
+            kept.append(word)
     return kept
 
 

@@ -23,11 +23,11 @@ class KD(Method):
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
 
-    With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, and so
-    nothing of how confident either network is. Its published weights are 0.1 for the cross-entropy and 9 for the soft
-    term, at temperature 2: `kd:standardize=true,temperature=2,multiplier=10`. Never give plain KD such a weight: by the
-    paper's ablation (resnet32x4 to resnet8x4, CIFAR-100, temperature 2) a weight of 18 instead of 0.9 takes it from
-    73.60 to 63.45 %, and standardised KD from 74.14 to 76.33 %; at 9 they reach 73.33 and 76.62 %.
+    With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, and
+    so nothing of how confident either network is. Its published weights are 0.1 for the cross-entropy and 9 for the
+    soft term, at temperature 2: `kd:standardize=true,temperature=2,multiplier=10`. Never give plain KD such a weight:
+    in the paper's ablation (resnet32x4 to resnet8x4, CIFAR-100, temperature 2) weights of 0.9, 9 and 18 lead plain KD
+    to 73.60, 73.33 and 63.45 %, and standardised KD to 74.14, 76.62 and 76.33 %.
 
     Args:
         student: The network to train.
@@ -38,8 +38,8 @@ class KD(Method):
         reduction: `batchmean`, or `mean` to divide the soft term by the number of classes as much released code does.
         multiplier: Factor on the soft term, as the Tf-KD authors' code has for some networks.
         standardize: Whether the soft term reads standardised logits; the cross-entropy never does.
-        standardize_ddof: 1 divides the variance by $K - 1$, as the LSKD authors' code does; 0 by $K$, as their paper has
-            it, which is a temperature lower by the factor $\sqrt{1 - 1/K}$.
+        standardize_ddof: 1 divides the variance by $K - 1$, as the LSKD authors' code does; 0 by $K$, as their paper
+            has it, which softens as if the temperature were lower by the factor $\sqrt{1 - 1/K}$.
 
     Raises:
         UserError: If `alpha` is no share or the temperature is not above zero.
