@@ -91,6 +91,30 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
     return centred * variance.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 
+def gram(features: Tensor) -> Tensor:
+    r"""Return the inner products of a batch's samples, $F F^\top$, `[batch, batch]`, in float32 under autocast too.
+
+    Args:
+        features: `[batch, ...]`; each sample is flattened.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows = wide(features).flatten(1)
+        return rows @ rows.T
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Return rows of length one, in float32; a row of zeros stays zeros and has no gradient.
+
+    Args:
+        rows: `[row, column]`.
+    """
+    raw = wide(rows)
+    # The square of anything shorter underflows.
+    shortest = torch.finfo(raw.dtype).tiny ** 0.5
+    is_zero = torch.linalg.vector_norm(raw.detach(), dim=1, keepdim=True) < shortest
+    return F.normalize(raw.masked_fill(is_zero, 0.0), dim=1, eps=shortest)
+
+
 def wide(logits: Tensor) -> Tensor:
     """Return logits in float32, or as they are if wider: half precision loses what distillation lives on."""
     return logits.float() if logits.itemsize < 4 else logits
