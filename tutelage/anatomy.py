@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,20 +101,24 @@ def classifier(model: nn.Module, example: Any) -> str:
     )
 
 
-def classifier_copy(model: nn.Module, example: Any) -> nn.Module:
-    """Return a copy of the classifier, frozen and free of hooks. It maps the embedding to the logits.
+def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
+    """Return a copy of the classifier as a linear layer, frozen. It maps the flat embedding to the logits.
 
     Args:
         model: The network.
         example: Inputs for one forward pass.
 
     Raises:
-        UserError: If the classifier cannot be found.
+        UserError: If the classifier cannot be found, or is a convolution over more than one place.
     """
-    twin = copy.deepcopy(bare(uncompiled(model)).get_submodule(classifier(model, example)))
-    for hooks in (twin._forward_hooks, twin._forward_hooks_with_kwargs, twin._forward_pre_hooks):
-        hooks.clear()
-    return twin.requires_grad_(False).eval()
+    name = classifier(model, example)
+    layer: Any = bare(uncompiled(model)).get_submodule(name)
+    weight = layer.weight.detach().flatten(1)
+    if weight.shape[1] != layer.weight.shape[1] or getattr(layer, "groups", 1) > 1:
+        raise UserError(f"The classifier {name} is a convolution of {list(layer.weight.shape)}: one place is needed.")
+    twin = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    twin.load_state_dict({"weight": weight} | ({} if layer.bias is None else {"bias": layer.bias.detach()}))
+    return twin.to(weight.device, weight.dtype).requires_grad_(False)
 
 
 def classified(model: nn.Module, example: Any) -> Tap:

@@ -2,22 +2,30 @@
 
 from tutelage.methods.born_again import BornAgain, born_again
 from tutelage.methods.confidence_penalty import ConfidencePenalty
+from tutelage.methods.crd import CRD
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
+from tutelage.methods.mlld import MLLD
 from tutelage.methods.re_kd import re_kd
+from tutelage.methods.simkd import SimKD
+from tutelage.methods.srrl import SRRL
 from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training, tf_kd_self
 from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
 
 __all__ = [
+    "CRD",
     "DKD",
     "KD",
+    "MLLD",
+    "SRRL",
     "BornAgain",
     "ConfidencePenalty",
     "LabelSmoothing",
+    "SimKD",
     "Supervised",
     "TfKDReg",
     "TolerantTeacher",

@@ -1,0 +1,244 @@
+"""SimKD: the student gets the teacher's classifier, and learns to feed it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy, logits_of, uncompiled
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import wide
+from tutelage.maps import pool_to_smaller
+from tutelage.method import Method
+from tutelage.models.loading import load_network
+from tutelage.models.normalization import Normalized, bare
+from tutelage.models.saving import architecture_of
+from tutelage.models.spec import NetworkSpec
+from tutelage.modes import evaluating
+from tutelage.pairing import LayerPair, reading, taps
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+SIMKD_PAPER = Paper(
+    key="chen2022knowledge",
+    title="Knowledge Distillation with the Reused Teacher Classifier",
+    authors="Chen, Defang and Mei, Jian-Ping and Zhang, Hailin and Wang, Can and Feng, Yan and Chen, Chun",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2022,
+    arxiv="2203.14001",
+)
+
+FinalReLU = Literal["auto", "yes", "no"]
+
+
+@register(
+    "simkd", papers=[SIMKD_PAPER], exceptions={"parts-of-a-batch-add-up": "the projector normalises over the batch"}
+)
+class SimKD(Method):
+    r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.
+
+    $$ L = \| P(F_s) - F_t \|^2 / (C H W), \qquad z = W_t \, \mathrm{mean}(P(F_s)) + b_t $$
+
+    The network that is trained, evaluated and deployed is the student's body, the projector $P$ and the teacher's
+    frozen classifier; the student's own classifier is gone. No labels are used.
+
+    Args:
+        student: The network to train; projector and classifier are put into it.
+        teacher: A network whose classifier can be found.
+        example: Inputs for one forward pass, from which layers and shapes are known.
+        factor: The projector's inner channels are the teacher's divided by this.
+        final_relu: Whether the projector ends in a ReLU; `auto` leaves it out where the teacher's map has negative
+            values on the example, which it could never reach.
+        beta: Weight of the loss.
+
+    Raises:
+        UserError: If the teacher gives only logits, a classifier cannot be found, or the student's own layers behind
+            the map cannot carry another width or size.
+
+    Paper: Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022.
+
+    Differences: The authors read the end of the last stage, which is right only where pooling and classifier follow it;
+        here it is, in both networks, the map whose mean the classifier reads: behind the last normalisation of a WRN,
+        behind the last convolution of a ShuffleNetV2 or MobileNetV2. Where there is no such map (a class token, a
+        normalisation after the pooling, fully connected layers), it is the classifier's input as a map of one place.
+        The authors always end in a ReLU (`final_relu="yes"`), and shrink the unused classifier by weight decay; here
+        it is removed. Maps need not be square.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        factor: int = 2,
+        final_relu: FinalReLU = "auto",
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__({"feature": beta})
+        theirs = classified(teacher.network, example)
+        maps = theirs.map(teacher.reading([theirs.layer], example=example)(Batch(inputs=example)))
+        relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
+        reused = classifier_copy(teacher.network, example)
+        layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
+        ours = taps(student, [layer], example, who="student")[layer]
+        paired = reading(student, teacher, [LayerPair(ours, theirs)], example)
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+
+    def _graft(
+        self, student: nn.Module, theirs: Tap, reused: nn.Linear, example: Any, *, factor: int, relu: bool
+    ) -> str:
+        """Put projector and classifier into the student, and return the layer where the projected map is read."""
+        ours, own = classified(student, example), classifier(student, example)
+        layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
+        projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
+        read = graft(student, layer, own, projector, reused)
+        _check_carries(student, layer, example, reused.out_features)
+        if isinstance(student, Normalized) and student.spec is not None:
+            student.spec = _spec_of(student.spec, layer, own, projector, ours.channels, reused)
+        return read
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the mean squared distance of the maps as `feature`."""
+        ours, theirs = self.pairs[0].maps(self.student(batch.inputs), self.teacher(batch))
+        ours, theirs = pool_to_smaller(wide(ours), wide(theirs))
+        return {"feature": F.mse_loss(ours, theirs)}
+
+
+class Projector(nn.Module):
+    """The bottleneck that brings the student's map to the teacher's width: 1x1, 3x3 and 1x1 convolutions.
+
+    Args:
+        channels: Channels of the student's map.
+        teacher_channels: Channels of the teacher's map.
+        factor: Divides the inner channels.
+        size: Height and width of the teacher's map; a larger map of the student is pooled to it.
+        relu: Whether it ends in a ReLU.
+    """
+
+    def __init__(self, channels: int, teacher_channels: int, *, factor: int, size: tuple[int, int], relu: bool) -> None:
+        super().__init__()
+        self.factor, self.size, self.relu = factor, size, relu
+        inner = max(1, teacher_channels // factor)
+        layers: list[nn.Module] = [
+            *(nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()),
+            *(nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU()),
+            *(nn.Conv2d(inner, teacher_channels, 1, bias=False), nn.BatchNorm2d(teacher_channels)),
+        ]
+        self.layers = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Return `[batch, channel, height, width]`, or `[batch, channel]` for a vector."""
+        maps = feature if feature.ndim == 4 else feature[:, :, None, None]
+        size = (min(maps.shape[2], self.size[0]), min(maps.shape[3], self.size[1]))
+        if tuple(maps.shape[2:]) != size:
+            maps = F.adaptive_avg_pool2d(maps, size)
+        projected: Tensor = self.layers(maps)
+        return projected if feature.ndim == 4 else projected.flatten(1)
+
+
+def graft(network: nn.Module, layer: str, classifier_name: str, projector: Projector, reused: nn.Linear) -> str:
+    """Put a projector behind a layer of a network and a classifier in the place of its own; return what is read.
+
+    Args:
+        network: The student, changed in place.
+        layer: The layer that the projector follows, or `embedding` for the classifier's input.
+        classifier_name: The student's own classifier.
+        projector: The projector.
+        reused: The teacher's classifier.
+    """
+    root = bare(uncompiled(network))
+    own = root.get_submodule(classifier_name)
+    # A classifier that is a convolution gets maps of one place.
+    last = nn.Sequential(nn.Flatten(), reused) if isinstance(own, nn.Conv2d) else reused
+    if layer == EMBEDDING:
+        _replace(root, classifier_name, nn.Sequential(OrderedDict(projector=projector, classifier=last)))
+        return f"{classifier_name}.projector"
+    _replace(root, layer, nn.Sequential(OrderedDict(body=root.get_submodule(layer), projector=projector)))
+    _replace(root, classifier_name, last)
+    return layer
+
+
+def deployed(
+    student: str,
+    layer: str,
+    classifier: str,
+    channels: int,
+    embedding: int,
+    factor: int,
+    size: tuple[int, int],
+    relu: bool,
+    bias: bool,
+    *,
+    num_classes: int,
+    in_channels: int,
+) -> nn.Module:
+    """Return the network that SimKD deploys, without weights: how a saved one is built again.
+
+    Args:
+        student: The student's architecture, as `NetworkSpec` reads it.
+        layer: As in `graft`.
+        classifier: Name of the student's own classifier.
+        channels: Channels of the map that the projector takes.
+        embedding: Channels of the teacher's map.
+        factor: As in `Projector`.
+        size: As in `Projector`.
+        relu: As in `Projector`.
+        bias: Whether the teacher's classifier has one.
+        num_classes: Classes.
+        in_channels: Channels of the images.
+    """
+    network = load_network(student, num_classes=num_classes, in_channels=in_channels).model
+    projector = Projector(channels, embedding, factor=factor, size=tuple(size), relu=relu)
+    graft(network, layer, classifier, projector, nn.Linear(embedding, num_classes, bias=bias))
+    return network
+
+
+def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _spec_of(
+    student: str, layer: str, classifier_name: str, projector: Projector, channels: int, reused: nn.Linear
+) -> str:
+    """Return the spec by which the deployed network is built again."""
+    options = {
+        "student": architecture_of(student),
+        "layer": layer,
+        "classifier": classifier_name,
+        "channels": channels,
+        "embedding": reused.in_features,
+        "factor": projector.factor,
+        "size": projector.size,
+        "relu": projector.relu,
+        "bias": reused.bias is not None,
+    }
+    return str(
+        NetworkSpec(target=f"{__name__}:deployed", options=options, normalize=NetworkSpec.parse(student).normalize)
+    )
+
+
+def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: int) -> None:
+    """Refuse a student whose own layers behind the map cannot carry another width or size."""
+    try:
+        with evaluating(student), torch.no_grad():
+            shape = tuple(logits_of(student(**example) if isinstance(example, Mapping) else student(example)).shape)
+        fits = shape[1:] == (num_classes,)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise _misfit(student, layer, str(error)) from error
+    if not fits:
+        raise _misfit(student, layer, f"it answers with shape {list(shape)}")
+
+
+def _misfit(student: nn.Module, layer: str, why: str) -> UserError:
+    return UserError(
+        f"{type(bare(student)).__name__} cannot end in the teacher's classifier: its layers behind {layer!r} do not "
+        f"carry the projected map ({why}). Choose srrl, which leaves the student as it is."
+    )

@@ -1,0 +1,119 @@
+"""SRRL: the student's representation, put through the teacher's own classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.anatomy import EMBEDDING, classifier_copy, stages
+from tutelage.batch import Batch
+from tutelage.losses import cross_entropy, wide
+from tutelage.method import Method
+from tutelage.pairing import AUTO, LayerPair, reading, taps
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+SRRL_PAPER = Paper(
+    key="yang2021knowledge",
+    title="Knowledge Distillation via Softmax Regression Representation Learning",
+    authors="Yang, Jing and Martinez, Brais and Bulat, Adrian and Tzimiropoulos, Georgios",
+    venue="International Conference on Learning Representations",
+    year=2021,
+)
+
+Variant = Literal["map", "vector"]
+
+
+@register(
+    "srrl",
+    papers=[SRRL_PAPER],
+    exceptions={"parts-of-a-batch-add-up": "the connector normalises over the batch"},
+)
+class SRRL(Method):
+    r"""SRRL: the student's last map, through a connector, means to the teacher's classifier what the teacher's means.
+
+    $$ L = H(q, p) + \alpha L_{FM} + \beta L_{SR}, \qquad L_{FM} = \|h_t - h_s\|^2 / D, \qquad
+    L_{SR} = \|W_t h_t - W_t h_s\|^2 / K $$
+
+    $h_t$ is the teacher's embedding (the input of its classifier $W_t$), $h_s$ the mean over the places of the
+    connector's map. Both terms are means over the batch. Gradients flow through $W_t$, which stays as it is.
+
+    Args:
+        student: The network to train.
+        teacher: A network whose classifier can be found.
+        example: Inputs for one forward pass, from which layers and shapes are known.
+        alpha: Weight of feature matching, $L_{FM}$.
+        beta: Weight of softmax regression, $L_{SR}$.
+        variant: `map` applies the connector (1x1 convolution, batch norm, ReLU) to the student's map and then takes the
+            mean, as the authors do; `vector` takes the mean first, as another group's re-implementation does.
+        layer: The student's layer that is read; `auto` is the end of its last stage.
+
+    Raises:
+        UserError: If the teacher gives only logits, its classifier cannot be found, or the layer does not exist.
+
+    Paper: Yang et al., Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021.
+
+    Differences: The authors' released script cannot run; this is the loss that it means, with the squared distance of
+        the logits that the paper prefers to its cross-entropy. The connector's ReLU is left out where the teacher's
+        embedding has negative values on the example (transformers), since it could never reach them. The teacher may
+        be any network with a linear classifier: what is read is the classifier's own input, so that a normalisation
+        before the pooling, or a convolution, is never skipped.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        variant: Variant = "map",
+        layer: str = AUTO,
+    ) -> None:
+        super().__init__({"feature_matching": alpha, "softmax_regression": beta})
+        ours = stages(student, example)[-1] if layer == AUTO else taps(student, [layer], example, who="student")[layer]
+        theirs = taps(teacher.network, [EMBEDDING], example, who="teacher")[EMBEDDING]
+        paired = reading(student, teacher, [LayerPair(ours, theirs)], example)
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.classifier = classifier_copy(teacher.network, example)
+        reaches = bool((paired.teacher(Batch(inputs=example)).features[EMBEDDING] >= 0).all())
+        self.connector = connector(ours.channels, theirs.channels, relu=reaches)
+        self.variant = variant
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce`, and the two terms as `feature_matching` and `softmax_regression`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        ours, theirs = self.pairs[0].maps(student, teacher)
+        if self.variant == "vector":
+            ours = ours.mean((2, 3), keepdim=True)
+        embedding, target = self.connector(ours).mean((2, 3)), theirs.flatten(1)
+        return {
+            "ce": cross_entropy(student.logits, batch.labels),
+            "feature_matching": F.mse_loss(wide(embedding), wide(target)),
+            "softmax_regression": softmax_regression(embedding, target, self.classifier),
+        }
+
+
+def softmax_regression(embedding: Tensor, target: Tensor, classifier: nn.Linear) -> Tensor:
+    r"""Return $\|W_t h_t - W_t h_s\|^2 / K$, the mean over the batch; the classifier's bias cancels.
+
+    Args:
+        embedding: The student's, `[batch, channel]`, at the teacher's width.
+        target: The teacher's, `[batch, channel]`.
+        classifier: The teacher's classifier, from the embedding to $K$ logits.
+    """
+    with torch.autocast(embedding.device.type, enabled=False):
+        return F.linear(wide(embedding) - wide(target), classifier.weight).square().mean()
+
+
+def connector(student_channels: int, teacher_channels: int, *, relu: bool = True) -> nn.Sequential:
+    """Return the 1x1 convolution, batch norm and ReLU that bring the student's map to the teacher's width."""
+    convolution = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    layers = [convolution, nn.BatchNorm2d(teacher_channels)]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
