@@ -6,9 +6,11 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from tutelage import registry
+from tutelage.arguments import parse
 from tutelage.errors import UserError
 from tutelage.method import Method
-from tutelage.options import add_hyper_parameters, check_options, parse_choice
+from tutelage.options import add_hyper_parameters, check_options, parse_choice, without_flags
+from tutelage.training import Training
 
 
 class Layered(Method):
@@ -25,10 +27,17 @@ class Untyped(Method):
         super().__init__()
 
 
+class Tupled(Method):
+    """A user's own method, with a tuple."""
+
+    def __init__(self, student, *, temperatures: tuple[float, ...] = (4.0, 2.0)):
+        super().__init__()
+
+
 @pytest.fixture
 def own(monkeypatch):
     module = ModuleType("my_methods")
-    module.Layered, module.Untyped = Layered, Untyped
+    module.Layered, module.Untyped, module.Tupled = Layered, Untyped, Tupled
     monkeypatch.setitem(sys.modules, "my_methods", module)
 
 
@@ -49,7 +58,7 @@ def test_options_are_typed():
 def test_defaults_are_filled_in():
     found = parse_choice("kd:alpha=0.5").hyper_parameters
     defaults = {"temperature": 4.0, "t_squared": True, "reduction": "batchmean", "multiplier": 1.0}
-    assert found == defaults | {"alpha": 0.5}
+    assert found == defaults | {"alpha": 0.5, "standardize": False, "standardize_ddof": 1}
 
 
 @pytest.mark.parametrize("text", ["kd: temperature = 20 , alpha = 0.5 ", "kd:temperature=20,alpha=0.5,"])
@@ -63,11 +72,13 @@ def test_spaces_and_a_last_comma_do_no_harm(text):
         "supervised",
         "kd:temperature=20,alpha=0.5",
         "kd:t_squared=False",
+        "kd:standardize=true,standardize_ddof=0,temperature=2,multiplier=10",
         "kd:alpha=1e-05",
         "de-kd:teacher_epochs=None,teacher_accuracy=0.2",
         "de-kd:teacher_epochs=null,teacher_accuracy=0.2",
         "tf-kd-reg:variant=code,multiplier=100",
         "my_methods:Layered:gamma=2,layers=[layer1:in,layer2]",
+        "my_methods:Tupled:temperatures=[4,3]",
     ],
 )
 def test_the_label_chooses_the_same_again(text, own):
@@ -96,6 +107,7 @@ def test_a_default_gives_the_type_where_none_is_written(own):
         ("kd:temperatur=20", "no option of kd named 'temperatur'. Did you mean 'temperature'"),
         ("kd:temperature=hot", r"(?s)option of kd does not fit.*temperature.*hot"),
         ("kd:t_squared=7", r"(?s)option of kd does not fit.*t_squared"),
+        ("kd:standardize_ddof=2", "standardize_ddof=2, which takes one of 0, 1"),
         ("kd:reduction=sum", r"(?s)reduction.*batchmean"),
         ("born-again:generations=1.5", r"(?s)generations.*1\.5"),
         ("kd:temperature", "'temperature' in 'kd:temperature' is no option. Write METHOD:name=value"),
@@ -122,6 +134,12 @@ def test_python_values_pass_as_well():
     assert found == {"teacher_epochs": None, "temperature": 20.0, "alpha": 0.5}
 
 
+def test_tuples_pass_as_lists(own):
+    layered, tupled = registry.get("my_methods:Layered"), registry.get("my_methods:Tupled")
+    assert check_options(tupled, {"temperatures": (3, 1)}) == {"temperatures": [3.0, 1.0]}
+    assert check_options(layered, {"gamma": 1.0, "layers": ("stem", "head")})["layers"] == ["stem", "head"]
+
+
 def test_flags_show_hyper_parameters_and_no_fixture():
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, registry.get("tf-kd-reg"))
@@ -134,4 +152,67 @@ def test_flags_show_hyper_parameters_and_no_fixture():
 
 @pytest.mark.parametrize("entry", list(registry.entries()), ids=lambda entry: entry.name)
 def test_defaults_of_every_method_fit_their_types(entry):
-    assert check_options(entry, entry.hyper_parameters) == entry.hyper_parameters
+    defaults = entry.hyper_parameters
+    expected = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    assert check_options(entry, defaults) == expected
+
+
+def command():
+    """A command.
+
+    Examples:
+        tutelage command
+    """
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (False, True)),
+        (["--standardize"], (True, True)),
+        (["--standardize", "--alpha", "0.5", "--t-squared"], (True, True)),
+        (["--alpha", "0.5", "--standardize"], (True, True)),
+        (["--standardize", "true"], (True, True)),
+        (["--standardize=true", "--t_squared=false"], (True, False)),
+        (["--standardize", "false", "--t_squared", "false"], (False, False)),
+        (["--standardize", "--standardize", "false"], (False, True)),
+    ],
+)
+def test_a_switch_without_a_value_is_on(words, expected):
+    found = parse(command, words, entry=registry.get("kd"))
+    assert (found.standardize, found.t_squared) == expected
+
+
+def test_switches_of_a_run_need_no_value_either():
+    assert parse(command, ["--nesterov"], Training).nesterov is True
+    assert parse(command, ["--nesterov", "--epochs", "3"], Training).epochs == 3
+    assert parse(command, [], Training).nesterov is False
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--standardize", "7"], "--standardize 7 does not fit: it takes true or false"),
+        (["--alpha"], "alpha"),
+        (["--standardise"], "no flag named '--standardise'. Did you mean '--standardize'"),
+    ],
+)
+def test_only_a_switch_needs_no_value(words, message):
+    with pytest.raises(UserError, match=message):
+        parse(command, words, entry=registry.get("kd"))
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--a", "1", "--b", "2"], ["--b", "2"]),
+        (["--a=1", "--b", "2"], ["--b", "2"]),
+        (["--b", "2", "--two-words", "1"], ["--b", "2"]),
+        (["--a", "--b", "2"], ["--b", "2"]),
+        (["--b", "--a"], ["--b"]),
+        (["--a", "-1", "--a", "--two_words=3", "--b", "-2"], ["--b", "-2"]),
+        (["--b", "a", "--ab", "1"], ["--b", "a", "--ab", "1"]),
+    ],
+)
+def test_flags_are_left_out_with_their_values(words, kept):
+    assert without_flags(words, ["a", "two_words"]) == kept

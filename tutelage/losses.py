@@ -84,7 +84,9 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
     """
     raw = wide(logits)
-    centred = raw - raw.mean(1, keepdim=True)
+    # The mean of equal numbers is not always that number; of zeros it is.
+    shifted = raw - raw[:, :1]
+    centred = shifted - shifted.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - ddof)
     # What rounding leaves of equal logits must not be blown up.
     equal = variance <= (torch.finfo(raw.dtype).eps * raw.abs().amax(1, keepdim=True)).square()

@@ -92,7 +92,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
             )
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, entry)
-    arguments = [f"--{name}={'null' if value in (None, 'None') else value}" for name, value in options.items()]
+    arguments = [f"--{name}={_written(value)}" for name, value in options.items()]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
@@ -100,7 +100,8 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         found = misfit(str(error.message))
         text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
         raise UserError(f"An option of {entry.name} does not fit: {text}") from error
-    return {name: parsed[name] for name in options}
+    # A tuple would not be read again from a label or a command.
+    return {name: list(parsed[name]) if isinstance(parsed[name], tuple) else parsed[name] for name in options}
 
 
 def parse_choice(text: str) -> Choice:
@@ -127,3 +128,10 @@ def parse_choice(text: str) -> Choice:
         options[key] = value
     entry = get(name)
     return Choice(entry, check_options(entry, options))
+
+
+def _written(value: Any) -> str:
+    """Return a value as the parser reads it."""
+    if value in (None, "None"):
+        return "null"
+    return str(list(value) if isinstance(value, tuple) else value)

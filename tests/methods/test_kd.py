@@ -5,11 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tutelage import registry
 from tutelage.batch import Batch
 from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, kd_loss
 from tutelage.method import Progress
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
+from tutelage.options import parse_choice
 from tutelage.teachers import FrozenTeacher, ShuffledTeacher, UniformTeacher
+from tutelage.toys import methods_of, toy_experiment
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -33,6 +37,73 @@ def test_known_answer(double, measure, echo, parrot):
     student, teacher = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [[3.0, 2.0, 1.0], [1.0, 0.0, -1.0]]
     found = measure(KD(echo, parrot(torch.tensor(teacher))), torch.tensor(student), torch.tensor([2, 0]))
     assert found.total == pytest.approx(0.816835374048982, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_standardized_loss_against_loops_and_closed_gradient(temperature, ddof, double, slow, measure, echo, parrot):
+    logits, labels, answers = torch.randn(5, 4) * 3, torch.randint(0, 4, (5,)), torch.randn(5, 4) * 3
+    options = {"temperature": temperature, "standardize": True, "standardize_ddof": ddof}
+    found = measure(KD(echo, parrot(answers), alpha=0.7, multiplier=5.0, **options), logits, labels)
+
+    def standardized(rows):
+        for row in rows:
+            mean = math.fsum(row) / 4
+            yield [(z - mean) / math.sqrt(math.fsum((x - mean) ** 2 for x in row) / (4 - ddof)) for z in row]
+
+    student, teacher = list(standardized(logits.tolist())), list(standardized(answers.tolist()))
+    soft = temperature**2 * slow.soft_loss(student, teacher, temperature)
+    hard = slow.label_loss(logits.tolist(), labels.tolist())
+    assert found.losses == pytest.approx({"ce": hard, "kd": soft}, rel=1e-10)
+    assert found.total == pytest.approx(0.3 * hard + 3.5 * soft, rel=1e-10)
+    expected = []
+    for row, s, t, y in zip(logits.tolist(), student, teacher, labels.tolist(), strict=True):
+        mean = math.fsum(row) / 4
+        sigma = math.sqrt(math.fsum((z - mean) ** 2 for z in row) / (4 - ddof))
+        p, q, hot = slow.softmax(t, temperature), slow.softmax(s, temperature), slow.softmax(row)
+        # dKL/dZ, through dZ_j/dz_k = (1[j = k] - 1/K - Z_j Z_k / (K - ddof)) / sigma.
+        pull = [temperature * (b - a) for a, b in zip(p, q, strict=True)]
+        along = math.fsum(g * z for g, z in zip(pull, s, strict=True)) / (4 - ddof)
+        back = [(g - math.fsum(pull) / 4 - along * z) / sigma for g, z in zip(pull, s, strict=True)]
+        expected.append([(0.3 * (hot[k] - (k == y)) + 3.5 * back[k]) / 5 for k in range(4)])
+    assert torch.allclose(found.gradient, torch.tensor(expected), rtol=1e-9, atol=1e-14)
+
+
+def test_the_published_weights_of_logit_standardization(echo, parrot):
+    options = parse_choice("kd:standardize=true,temperature=2,multiplier=10").hyper_parameters
+    method = KD(echo, parrot(torch.zeros(1, 2)), **options)
+    assert (method.weights["ce"], method.weights["kd"]) == (pytest.approx(0.1), pytest.approx(9.0))
+    assert (method.temperature, method.standardize, method.standardize_ddof) == (2.0, True, 1)
+
+
+def test_a_standardized_soft_term_knows_no_scale_and_the_cross_entropy_does(double, measure, echo, parrot):
+    logits, labels, answers = torch.randn(5, 4) * 3, torch.randint(0, 4, (5,)), torch.randn(5, 4)
+    method = KD(echo, parrot(7 * answers - 3), standardize=True)
+    found = measure(method, logits, labels).losses
+    assert found["ce"] == cross_entropy(logits, labels).item()
+    assert found["kd"] != pytest.approx(kd_loss(logits, 7 * answers - 3).item(), rel=1e-2)
+    scaled = measure(method, 0.2 * logits + 5, labels).losses
+    assert scaled["kd"] == pytest.approx(found["kd"], rel=1e-10)
+    assert scaled["ce"] == cross_entropy(0.2 * logits + 5, labels).item()
+    assert measure(method, answers, labels).losses["kd"] == pytest.approx(0.0, abs=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("row", [[1e4, -1e4, 0.0], [7.0, 7.0, 7.0], [0.0, 0.0, 0.0]])
+def test_standardized_losses_and_gradients_stay_finite(row, dtype, measure, echo, parrot):
+    for answer in ([-1e4, 0.0, 1e4], [3.0, 3.0, 3.0]):
+        method = KD(echo, parrot(torch.tensor([answer], dtype=dtype)), standardize=True, multiplier=10.0)
+        found = measure(method, torch.tensor([row], dtype=dtype), torch.tensor([1]))
+        assert math.isfinite(found.total)
+        assert found.gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["tf-kd-self", "re-kd", "de-kd"])
+def test_recipes_hand_the_switch_on(name):
+    for standardize in (False, True):
+        *_, last = methods_of(registry.get(name), toy_experiment(), {"standardize": standardize}).values()
+        assert isinstance(last, KD)
+        assert last.standardize is standardize
 
 
 def test_uniform_teacher(double, slow, measure, echo):

@@ -62,7 +62,7 @@ class DKD(Method):
         temperature: $T$, above zero.
         alpha: $\alpha$, weight of TCKD, zero or more.
         beta: $\beta$, weight of NCKD, zero or more.
-        ramp_epochs: Epochs $E$ over which the two weights rise, $w(e) = \min(e / E, 1)$ in epoch $e = 1, 2, \dots$;
+        ramp_epochs: Epochs $E$ over which the two weights rise, $w(e) = \min(e / E, 1)$ in epoch $e = 1, 2, ...$;
             1 is no warm-up. By default the published 20 of 240, and in a shorter run the same share: the weights are
             whole after a twelfth of it, having risen batch by batch.
         standardize: Whether both terms read standardised logits; the cross-entropy never does.
@@ -74,7 +74,7 @@ class DKD(Method):
     Paper: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022. `standardize`: Sun et al., Logit Standardization in
         Knowledge Distillation, CVPR 2024.
 
-    Differences: The default of `beta` is that of most published pairs. In a run of less than 20 epochs the authors'
+    Differences: The default of `beta` is the commonest of the published. In a run of less than 20 epochs the authors'
         warm-up never ends; ours is shortened, and is theirs from 240 epochs on. It is not called `warmup_epochs`,
         because that is the learning rate's. The other classes are gathered before the softmax, and all is computed in
         log-space; the authors' code subtracts 1000 from the label's logit and takes logarithms of probabilities, which
