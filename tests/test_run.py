@@ -123,6 +123,18 @@ def test_best_and_last_weights_are_both_scored_and_the_wanted_ones_kept(data, tm
         )
 
 
+def test_a_stage_may_have_a_schedule_of_its_own(data, tmp_path):
+    training = replace(TRAINING, epochs=3, warmup_epochs=0, schedule="steps", milestones=(0.5,), gamma=0.1)
+    run = Run(tmp_path, training)
+    run.fit("its own", supervised(), data, schedule="constant")
+    run.fit("the settings'", supervised(), data)
+    its_own, settings = (fitted.history["lr"] for fitted in run.fitted)
+    assert its_own == [training.lr] * 3
+    assert settings[-1] == pytest.approx(training.lr * 0.1)
+    with pytest.raises(UserError, match="schedule: constant then, steps now"):
+        run.fit("its own", supervised(), data)
+
+
 def test_a_damaged_checkpoint_names_itself_and_the_remedy(data, tmp_path):
     run = Run(tmp_path, TRAINING)
     file = tmp_path / "distill" / "checkpoint.pt"

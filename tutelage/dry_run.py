@@ -16,7 +16,7 @@ from tutelage.evaluation import Scores
 from tutelage.method import Method
 from tutelage.run import Keep, Run
 from tutelage.state import Stop
-from tutelage.training import Training
+from tutelage.training import Course, Training
 
 T = TypeVar("T")
 
@@ -43,6 +43,7 @@ class DryRun(Run):
         epochs: int | None = None,
         stop: Stop | None = None,
         keep: Keep | None = None,
+        schedule: Course | None = None,
     ) -> nn.Module:
         """Meet the method, and return its network."""
         self.meet(name, method, data, epochs=epochs, stop=stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +23,7 @@ from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
 from tutelage.modes import evaluating
 from tutelage.state import State, Stop
-from tutelage.training import Training
+from tutelage.training import Course, Training
 
 T = TypeVar("T")
 Keep = Literal["best", "last"]
@@ -110,6 +110,7 @@ class Run:
         epochs: int | None = None,
         stop: Stop | None = None,
         keep: Keep | None = None,
+        schedule: Course | None = None,
     ) -> nn.Module:
         """Train a method as a stage, resumable in its middle, and return the exported network in eval mode.
 
@@ -120,15 +121,17 @@ class Run:
             epochs: Length of the schedule; the settings' by default.
             stop: When to end before that.
             keep: Which weights to return; the settings' choice by default.
+            schedule: Course of the learning rate after the warm-up; the settings' by default.
 
         Raises:
             UserError: If the folder holds a different stage.
             Interrupted: If a signal came; everything is saved.
         """
         folder, keep = self.folder / name, keep or self.training.keep
-        self._claim(folder, self._identity(method, data, epochs, stop, keep))
+        training = replace(self.training, schedule=schedule or self.training.schedule)
+        self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
         if not (folder / "result.json").exists():
-            driver = Driver(self.training, seed=self.seed_of(name), reporter=self.reporter)
+            driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
             state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
@@ -157,16 +160,15 @@ class Run:
         self.notes |= facts
 
     def _identity(
-        self, method: Method, data: Data, epochs: int | None, stop: Stop | None, keep: Keep
+        self, method: Method, data: Data, training: Training, epochs: int | None, stop: Stop | None, keep: Keep
     ) -> dict[str, Any]:
-        # What is kept is said below, and may differ from the settings' choice.
-        training = {name: value for name, value in self.training.identity().items() if name != "keep"}
         return {
             "seed": self.seed,
             "epochs": epochs or self.training.epochs,
             "stop": asdict(stop or Stop()),
             "keep": keep,
-            "training": training,
+            # What is kept is said above, and may differ from the settings' choice.
+            "training": {name: value for name, value in training.identity().items() if name != "keep"},
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
             **fingerprint.of_method(method),

@@ -15,6 +15,7 @@ from tutelage.errors import UserError
 from tutelage.method import OptimizerSpec
 
 Switch = Literal["auto", "on", "off"]
+Course = Literal["cosine", "steps", "constant"]
 # An interrupted run may go on with other values of these.
 CONVENIENCES = frozenset({"workers", "checkpoint_seconds", "log_every"})
 
@@ -54,7 +55,7 @@ class Training:
     nesterov: bool = False
     weight_decay: float = 5e-4
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    schedule: Course = "cosine"
     milestones: Sequence[float] = (0.3, 0.6, 0.8)
     gamma: float = 0.2
     warmup_epochs: float = 1.0
