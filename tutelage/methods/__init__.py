@@ -1,5 +1,6 @@
 """The methods: one paper, one file. Importing this package registers them all."""
 
+from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain, born_again
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
@@ -10,18 +11,23 @@ from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoot
 from tutelage.methods.mlld import MLLD
 from tutelage.methods.re_kd import re_kd
 from tutelage.methods.simkd import SimKD
+from tutelage.methods.sp import SP
 from tutelage.methods.srrl import SRRL
 from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training, tf_kd_self
 from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
+from tutelage.methods.vid import VID
 
 __all__ = [
+    "AT",
     "CRD",
     "DKD",
     "KD",
     "MLLD",
+    "SP",
     "SRRL",
+    "VID",
     "BornAgain",
     "ConfidencePenalty",
     "LabelSmoothing",

@@ -1,0 +1,124 @@
+"""Attention transfer: the student looks where the teacher looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, unit_rows, wide
+from tutelage.maps import pool_to_smaller
+from tutelage.method import Method
+from tutelage.pairing import AUTO, LayerPair, pair
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+ATTENTION_TRANSFER = Paper(
+    key="zagoruyko2017paying",
+    title="Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks via "
+    "Attention Transfer",
+    authors="Zagoruyko, Sergey and Komodakis, Nikos",
+    venue="International Conference on Learning Representations",
+    year=2017,
+    arxiv="1612.03928",
+)
+
+Variant = Literal["code", "paper"]
+
+
+@register("at", papers=[ATTENTION_TRANSFER])
+class AT(Method):
+    r"""Attention transfer: the student's attention maps match the teacher's, stage by stage.
+
+    $$ L = H(q, p) + \beta \sum_l \mathrm{AT}(F^s_l, F^t_l), \qquad
+       \mathrm{AT} = \frac{1}{hw} \|a^s - a^t\|_2^2, \qquad
+       a = \frac{\sum_c F_c^2}{\left\|\sum_c F_c^2\right\|_2} $$
+
+    An attention map has one value per place, so the two networks may differ in channels; the larger map is pooled to
+    the smaller. Neither the scale of a map, nor its sign, nor the order of its channels matters.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside.
+        example: Inputs for one forward pass.
+        layers: `auto` pairs the ends of the stages; or pairs by name, `student:teacher`, joined by `+`.
+        beta: $\beta$, zero or more.
+        variant: `code` is the square above. `paper` is the norm itself, $\frac{1}{2hw} \|a^s - a^t\|_2$.
+
+    Raises:
+        UserError: If `beta` is negative, the teacher has no network, a layer does not exist, or a pair of layers has
+            only one place, where all attention maps are equal.
+
+    Paper: Zagoruyko, Komodakis, Paying More Attention to Attention: Improving the Performance of Convolutional Neural
+        Networks via Attention Transfer, ICLR 2017.
+
+    Differences: The paper has $\frac{\beta}{2}$ times the norm, not squared; its authors' code has the mean of squares,
+        over batch and places, with a weight of 1000, and so have the tables of the literature. The default is the code:
+        to it the published weight belongs, and its gradient falls to zero as the maps meet, where the norm's keeps its
+        length and changes its direction. In the variant `paper` the division by the number of places is our choice,
+        as if the paper's weight were $10^3$ over places and batch, which we know second-hand; so the default of `beta`
+        fits both variants. A map of zeros has an attention of zeros, without a gradient.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        layers: str = AUTO,
+        beta: float = 1000.0,
+        variant: Variant = "code",
+    ) -> None:
+        if beta < 0:
+            raise UserError(f"beta={beta} must be zero or more: a negative one drives the attention maps apart.")
+        super().__init__({"attention": beta})
+        paired = pair(student, teacher, layers, example, take="stages")
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.variant = variant
+        for one in self.pairs:
+            _check_places(one)
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce` and the sum of the pairs' distances as `attention`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        terms = [attention_loss(*pair.maps(student, teacher), variant=self.variant) for pair in self.pairs]
+        return {"ce": cross_entropy(student.logits, batch.labels), "attention": torch.stack(terms).sum()}
+
+
+def attention_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:
+    r"""Return how far apart two attention maps are, $\frac{1}{hw} \|a^s - a^t\|_2^2$, the mean over the batch.
+
+    Args:
+        student: `[batch, channel, height, width]`.
+        teacher: The same with its own channels, height and width; no gradient flows into it.
+        variant: `"code"` is the square, between 0 and $\frac{2}{hw}$; `"paper"` is $\frac{1}{2hw} \|a^s - a^t\|_2$.
+    """
+    student, teacher = pool_to_smaller(wide(student), wide(teacher.detach()))
+    difference = attention_map(student) - attention_map(teacher)
+    if variant == "code":
+        return difference.square().mean()
+    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return norm.mean() / (2 * difference.shape[1])
+
+
+def attention_map(maps: Tensor) -> Tensor:
+    r"""Return how active a map is at each place, $\sum_c F_c^2$, at length one: `[batch, place]`.
+
+    Args:
+        maps: `[batch, channel, height, width]`.
+    """
+    return unit_rows(wide(maps).square().mean(1).flatten(1))
+
+
+def _check_places(pair: LayerPair) -> None:
+    height, width = (min(sizes) for sizes in zip(pair.student.size, pair.teacher.size))
+    if height * width == 1:
+        raise UserError(
+            f"The layers {pair} share one place, and there every attention map is 1: there is nothing to transfer. "
+            "Name layers with maps in layers=, or choose a method for vectors."
+        )

@@ -1,0 +1,86 @@
+"""Similarity-preserving distillation: samples alike to the teacher are alike to the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, gram, unit_rows
+from tutelage.method import Method
+from tutelage.pairing import AUTO, pair
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+SIMILARITY_PRESERVING = Paper(
+    key="tung2019similarity",
+    title="Similarity-Preserving Knowledge Distillation",
+    authors="Tung, Frederick and Mori, Greg",
+    venue="IEEE/CVF International Conference on Computer Vision",
+    year=2019,
+    arxiv="1907.09682",
+)
+
+
+@register(
+    "sp",
+    papers=[SIMILARITY_PRESERVING],
+    exceptions={"parts-of-a-batch-add-up": "the samples of a batch are compared with each other"},
+)
+class SP(Method):
+    r"""Similarity-preserving distillation: samples that are alike to the teacher become alike to the student.
+
+    $$ L = H(q, p) + \beta \, \frac{1}{B^2} \left\|\tilde G^s - \tilde G^t\right\|_F^2, \qquad
+       \tilde G_i = \frac{G_i}{\|G_i\|_2}, \qquad G = F F^\top $$
+
+    $F$ holds one flattened map per sample, and $G$ what the samples of a batch have in common. The two networks may
+    differ in channels and in resolution. Scaling all features, or rotating them, changes nothing; scaling those of one
+    sample does.
+
+    The loss depends on the size of the batch: its largest value falls as $1/B$, a batch of one costs nothing, and of
+    several processes each compares the samples of its own part. The weight of 3000 belongs to batches of 64.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside.
+        example: Inputs for one forward pass.
+        layers: `auto` pairs the last stages; or pairs by name, `student:teacher`, joined by `+`, which are summed.
+        beta: $\beta$, zero or more.
+
+    Raises:
+        UserError: If `beta` is negative, the teacher has no network, or a layer does not exist.
+
+    Paper: Tung, Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
+
+    Differences: The paper's own weight and batch size could not be checked; the default is the setting of the
+        literature's tables. A sample whose features are all zero has a row of zeros, without a gradient.
+    """
+
+    def __init__(
+        self, student: nn.Module, teacher: Teacher, example: Any, *, layers: str = AUTO, beta: float = 3000.0
+    ) -> None:
+        if beta < 0:
+            raise UserError(f"beta={beta} must be zero or more: a negative one drives the similarities apart.")
+        super().__init__({"similarity": beta})
+        paired = pair(student, teacher, layers, example, take="last")
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce` and the sum of the pairs' distances as `similarity`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        terms = [similarity_loss(*pair.maps(student, teacher)) for pair in self.pairs]
+        return {"ce": cross_entropy(student.logits, batch.labels), "similarity": torch.stack(terms).sum()}
+
+
+def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Return $\frac{1}{B^2} \|\tilde G^s - \tilde G^t\|_F^2$: how unlike the similarities within a batch are.
+
+    Args:
+        student: `[batch, ...]`, features of any shape.
+        teacher: `[batch, ...]`, likewise; no gradient flows into it.
+    """
+    return (unit_rows(gram(student)) - unit_rows(gram(teacher.detach()))).square().mean()

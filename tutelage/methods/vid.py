@@ -1,0 +1,155 @@
+"""Variational information distillation: the student's features tell as much as they can about the teacher's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, wide
+from tutelage.maps import pool_to_smaller
+from tutelage.method import Method
+from tutelage.pairing import AUTO, pair
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+VARIATIONAL_INFORMATION = Paper(
+    key="ahn2019variational",
+    title="Variational Information Distillation for Knowledge Transfer",
+    authors="Ahn, Sungsoo and Hu, Shell Xu and Damianou, Andreas and Lawrence, Neil D. and Dai, Zhenwen",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2019,
+    arxiv="1904.05835",
+)
+
+
+@register("vid", papers=[VARIATIONAL_INFORMATION])
+class VID(Method):
+    r"""Variational information distillation: the teacher's features are likely, given the student's.
+
+    $$ L = H(q, p) + \beta \sum_l \left\langle \frac{\left(\mu_l(F^s_l) - F^t_l\right)^2}{2 \sigma_{l,c}^2}
+       + \frac{1}{2} \log \sigma_{l,c}^2 \right\rangle, \qquad \sigma^2 = \log(1 + e^\alpha) + \epsilon $$
+
+    The mean $\langle \cdot \rangle$ is over samples, channels $c$ and places. The mean $\mu$ of the Gaussian comes from
+    a regressor of three 1x1 convolutions; its variance is one number per channel of the teacher. Both are trained with
+    the student: a channel that the student cannot predict gets a large variance, and a small weight. The larger map is
+    pooled to the smaller. The loss may be negative, and is not zero where student and teacher agree.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside.
+        example: Inputs for one forward pass.
+        layers: `auto` pairs the ends of the stages; or pairs by name, `student:teacher`, joined by `+`.
+        beta: $\beta$, zero or more.
+        initial_variance: $\sigma^2$ of each channel before training, above `eps`.
+        eps: $\epsilon$, the smallest variance, above zero.
+
+    Raises:
+        UserError: If `beta` is negative, `eps` is not above zero or `initial_variance` not above `eps`, the teacher has
+            no network, or a layer does not exist.
+
+    Paper: Ahn et al., Variational Information Distillation for Knowledge Transfer, CVPR 2019.
+
+    Differences: Regressor, weight, initial variance and the mean over all elements are those of the literature's
+        tables; the paper's own could not be checked. The constant $\frac{1}{2} \log 2\pi$ is left out. The convolutions
+        start as PyTorch starts them.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        layers: str = AUTO,
+        beta: float = 1.0,
+        initial_variance: float = 5.0,
+        eps: float = 1e-5,
+    ) -> None:
+        if beta < 0:
+            raise UserError(f"beta={beta} must be zero or more: a negative one drives the features apart.")
+        super().__init__({"information": beta})
+        paired = pair(student, teacher, layers, example, take="stages")
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.guesses = nn.ModuleList(
+            GaussianGuess(one.student.channels, one.teacher.channels, initial_variance=initial_variance, eps=eps)
+            for one in self.pairs
+        )
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce` and the sum of the pairs' negative log-likelihoods as `information`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        terms = [guess(*pair.maps(student, teacher)) for guess, pair in zip(self.guesses, self.pairs)]
+        return {"ce": cross_entropy(student.logits, batch.labels), "information": torch.stack(terms).sum()}
+
+
+class GaussianGuess(nn.Module):
+    r"""What a student's map says about the teacher's: a Gaussian around a regressed mean, a variance per channel.
+
+    Args:
+        student_channels: Channels of the student's map.
+        teacher_channels: Channels of the teacher's map.
+        initial_variance: $\sigma^2$ before training, above `eps`.
+        eps: $\epsilon$, the smallest variance, above zero.
+
+    Attributes:
+        regressor: The mean, from the student's map.
+        scale: $\alpha$, `[channel]`, trained like any other parameter.
+
+    Raises:
+        UserError: If `eps` is not above zero, or `initial_variance` not above `eps`.
+    """
+
+    def __init__(
+        self, student_channels: int, teacher_channels: int, *, initial_variance: float = 5.0, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        if not 0 < eps < initial_variance < math.inf:
+            raise UserError(
+                f"eps={eps} must be above zero and initial_variance={initial_variance} finite and above it."
+            )
+        self.regressor = nn.Sequential(
+            nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+        )
+        excess = initial_variance - eps
+        # The inverse of the softplus, written so that no exponential overflows.
+        self.scale = nn.Parameter(torch.full((teacher_channels,), excess + math.log(-math.expm1(-excess))))
+        self.eps = eps
+
+    @property
+    def variance(self) -> Tensor:
+        r"""The variance $\sigma^2$ of each channel, `[channel]`."""
+        return F.softplus(wide(self.scale)) + self.eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the negative log-likelihood of the teacher's map given the student's, a scalar.
+
+        Args:
+            student: `[batch, channel, height, width]`.
+            teacher: The same with its own channels, height and width; no gradient flows into it.
+        """
+        student, teacher = pool_to_smaller(student, wide(teacher.detach()))
+        return gaussian_loss(self.regressor(student), teacher, self.variance)
+
+
+def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
+    r"""Return $\frac{1}{2} \left((\mu - F^t)^2 / \sigma_c^2 + \log \sigma_c^2\right)$, the mean over all elements.
+
+    Args:
+        mean: $\mu$, `[batch, channel, height, width]`.
+        teacher: $F^t$, the same; no gradient flows into it.
+        variance: $\sigma^2$, `[channel]`, above zero.
+    """
+    spread = wide(variance)[:, None, None]
+    squared = (wide(mean) - wide(teacher.detach())).square()
+    return 0.5 * (squared / spread + spread.log()).mean()
