@@ -119,6 +119,14 @@ def test_rounding_of_equal_logits_is_not_blown_up():
     assert torch.equal(standardize(rows), torch.zeros_like(rows))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_that_differ_by_one_rounding_are_equal(dtype):
+    row = torch.full((1, 100), 0.1, dtype=dtype)
+    row[0, 3] = row[0, 3].nextafter(row.new_tensor(1.0))
+    assert row.unique().numel() == 2
+    assert torch.equal(standardize(row), torch.zeros_like(row))
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
 def test_small_differences_are_no_rounding(scale):
     base = torch.randn(7, 100)
