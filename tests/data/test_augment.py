@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tutelage.data.augment import Augmentation
+from tutelage.data.randaugment import RandAugment
 from tutelage.data.transforms import Crop, Flip, ResizedCrop, Rotate
 from tutelage.errors import UserError
 
@@ -14,6 +15,8 @@ TEXTS = [
     "resized-crop,flip",
     "resized-crop:0.2:1",
     "resized-crop:0.2:1:0.5:2",
+    "randaugment:2,random-cutout",
+    "randaugment:1,random-cutout:0.25",
 ]
 
 
@@ -31,6 +34,7 @@ def test_text_round_trip(text):
 def test_defaults_and_spaces():
     assert Augmentation.parse("crop, flip ,rotate") == Augmentation((Crop(4), Flip(), Rotate(15)))
     assert Augmentation.parse("resized-crop:0.3") == Augmentation((ResizedCrop((0.3, 1.0)),))
+    assert Augmentation.parse("randaugment") == Augmentation((RandAugment(2),))
     assert Augmentation.parse("") == Augmentation.parse("none") == Augmentation()
 
 
@@ -43,6 +47,9 @@ def test_defaults_and_spaces():
         ("crop:nan", "crop:nan"),
         ("crop:4:4", "crop:4:4"),
         ("crop:0", "leave crop out"),
+        ("randaugment:0", "leave it out"),
+        ("randaugment:1.5", "randaugment:1.5"),
+        ("random-cutout:2", "at most 1"),
         ("resized-crop:1:2:3", "resized-crop:1:2:3"),
         ("none,flip", "none"),
         ("crop,,flip", "Known"),

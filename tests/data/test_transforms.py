@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tutelage.data.augment import Augmentation
-from tutelage.data.transforms import Crop, Cutout, Flip, ResizedCrop, Rotate
+from tutelage.data.randaugment import RandAugment
+from tutelage.data.transforms import Crop, Cutout, Flip, RandomCutout, ResizedCrop, Rotate
 from tutelage.errors import UserError
 
-ALL = [Crop(4), Flip(), Rotate(30), ResizedCrop(), Cutout(5)]
+ALL = [Crop(4), Flip(), Rotate(30), ResizedCrop(), Cutout(5), RandomCutout(), RandAugment(2)]
 
 
 def chance(seed=0):
@@ -32,12 +33,12 @@ def slow_crop(image, row, column, padding):
     return result
 
 
-def slow_cutout(image, row, column, size):
+def slow_cutout(image, row, column, size, colour=0):
     result = image.copy()
     for i in range(image.shape[1]):
         for j in range(image.shape[2]):
             if 0 <= i - (row - size // 2) < size and 0 <= j - (column - size // 2) < size:
-                result[:, i, j] = 0
+                result[:, i, j] = colour
     return result
 
 
@@ -78,6 +79,16 @@ def test_cutout_equals_a_slow_loop(size):
     view = transform.sample(chance(), 40, (10, 13))
     expected = [slow_cutout(image.numpy(), int(row), int(column), size) for image, (row, column) in zip(batch, view)]
     assert torch.equal(transform.apply(batch, view), torch.from_numpy(np.stack(expected)))
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(3, (125, 123, 114)), (1, (123,)), (4, (123,))])
+def test_random_cutout_equals_a_slow_loop(channels, colour):
+    batch, transform = images(40, channels), RandomCutout(0.9)
+    view = transform.sample(chance(), 40, (10, 13))
+    expected = np.stack([slow_cutout(image.numpy(), *map(int, square), colour) for image, square in zip(batch, view)])
+    assert torch.equal(transform.apply(batch, view), torch.from_numpy(expected))
+    floats = transform.apply(batch.float() / 255, view)
+    torch.testing.assert_close(floats, torch.from_numpy(expected) / 255, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("transform", [Rotate(40), Rotate(180)])
@@ -185,6 +196,10 @@ def test_draws_are_spread_as_they_should_be():
     centres = Cutout(8).sample(chance(), n, (16, 32))
     assert centres.amax(0).tolist() == [15, 31]
     assert abs(centres[:, 0].mean() - 7.5) < 0.1
+    *corner, side = RandomCutout(0.5).sample(chance(), n, (16, 32)).unbind(1)
+    assert [values.max() for values in corner] == [15, 31]
+    assert torch.equal(side.unique(), torch.arange(9))
+    assert abs(side.mean() - 4) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -197,6 +212,9 @@ def test_draws_are_spread_as_they_should_be():
         lambda: ResizedCrop((0.5, 0.2)),
         lambda: ResizedCrop(ratio=(2, 1)),
         lambda: Cutout(0),
+        lambda: RandomCutout(0.0),
+        lambda: RandomCutout(1.5),
+        lambda: RandAugment(0),
     ],
 )
 def test_senseless_numbers_are_refused(make):

@@ -9,7 +9,8 @@ from itertools import accumulate
 import torch
 from torch import Generator, Tensor
 
-from tutelage.data.transforms import Crop, Cutout, Flip, ResizedCrop, Rotate, Transform
+from tutelage.data.randaugment import RandAugment
+from tutelage.data.transforms import Crop, Cutout, Flip, RandomCutout, ResizedCrop, Rotate, Transform
 from tutelage.errors import UserError, unknown
 
 _NONE = "none"
@@ -98,7 +99,7 @@ def _resized_crop(*numbers: float) -> ResizedCrop:
 def _whole(make: Callable[[int], Transform]) -> Callable[..., Transform]:
     def checked(*numbers: float) -> Transform:
         if any(number != int(number) for number in numbers):
-            raise TypeError("pixels are whole numbers")
+            raise TypeError("these are whole numbers")
         return make(*map(int, numbers))
 
     return checked
@@ -110,6 +111,8 @@ _TRANSFORMS: Mapping[str, Callable[..., Transform]] = {
     "rotate": Rotate,
     "resized-crop": _resized_crop,
     "cutout": _whole(Cutout),
+    "random-cutout": RandomCutout,
+    "randaugment": _whole(RandAugment),
 }
 
 
@@ -124,5 +127,5 @@ def _transform(text: str) -> Transform:
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"The augmentation {text!r} cannot be read. Write for example crop:4, flip, rotate:15, "
-            f"resized-crop:0.2:1 (smallest and largest area) or cutout:8."
+            f"resized-crop:0.2:1 (smallest and largest area), cutout:8, random-cutout:0.5 or randaugment:2."
         ) from error

@@ -16,6 +16,9 @@ from torch import Generator, Tensor
 
 from tutelage.errors import UserError
 
+# The mean colour of CIFAR-10 in red, green and blue; the middle value is that of grey images.
+_GREY = (125, 123, 114)
+
 
 class Transform(Protocol):
     """One augmentation. `str(transform)` is what `Augmentation.parse` reads."""
@@ -104,12 +107,12 @@ class Rotate:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Rotate each image by its angle, bilinearly."""
         height, width = images.shape[-2:]
-        rows, columns = _centres(height, images.device), _centres(width, images.device)
+        rows, columns = centres(height, images.device), centres(width, images.device)
         cosine, sine = (value[:, None, None] for value in parameters.unbind(1))
         # In pixels rather than in [-1, 1], or an image that is not square would be sheared.
         x, y = columns[None, None, :] * (width / 2), rows[None, :, None] * (height / 2)
         grid = torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
-        return _resample(images, grid, padding_mode="zeros")
+        return resample(images, grid, padding_mode="zeros")
 
     def __str__(self) -> str:
         return f"rotate:{_exact(self.degrees)}"
@@ -149,11 +152,11 @@ class ResizedCrop:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Enlarge each image's box, bilinearly."""
         height, width = images.shape[-2:]
-        rows, columns = _centres(height, images.device), _centres(width, images.device)
+        rows, columns = centres(height, images.device), centres(width, images.device)
         centre_x, centre_y, half_x, half_y = (value[:, None, None] for value in parameters.unbind(1))
         x = (half_x * columns[None, None, :] + centre_x).expand(-1, height, -1)
         y = (half_y * rows[None, :, None] + centre_y).expand(-1, -1, width)
-        return _resample(images, torch.stack([x, y], dim=-1), padding_mode="border")
+        return resample(images, torch.stack([x, y], dim=-1), padding_mode="border")
 
     def __str__(self) -> str:
         default = ResizedCrop()
@@ -176,27 +179,74 @@ class Cutout:
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the centres, `[n, 2]` in pixels."""
-        return torch.cat([torch.randint(0, side, (n, 1), generator=generator) for side in size], dim=1).float()
+        return _positions(generator, n, size)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Black out each image's square; the part outside the image is lost."""
-        inside = []
-        for side, centre in zip(images.shape[-2:], parameters.unbind(1)):
-            offset = torch.arange(side, device=images.device) - (centre[:, None].long() - self.size // 2)
-            inside.append((offset >= 0) & (offset < self.size))
-        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return images.masked_fill(hole, 0)
+        return images.masked_fill(_squares(images, parameters, self.size), 0)
 
     def __str__(self) -> str:
         return f"cutout:{self.size}"
 
 
-def _centres(side: int, device: torch.device) -> Tensor:
+@dataclass(frozen=True)
+class RandomCutout:
+    """Grey out a square of random size, its centre anywhere in the image, as is done after RandAugment.
+
+    Float images are taken to be in [0, 1]. Parameters: the centre's row and column, the square's side.
+
+    Args:
+        largest: The largest side, as a share of the image's shorter one.
+    """
+
+    largest: float = 0.5
+    width = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.largest <= 1:
+            raise UserError(f"random-cutout greys out up to {self.largest:g} of a side: give more than 0, at most 1.")
+
+    def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+        """Draw the squares, `[n, 3]` in pixels."""
+        sides = torch.rand((n, 1), generator=generator) * (self.largest * min(size))
+        return torch.cat([_positions(generator, n, size), sides.round()], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Grey out each image's square; the part outside the image is lost."""
+        hole = _squares(images, parameters[:, :2], parameters[:, 2:].long())
+        grey = torch.tensor(_GREY if images.shape[1] == 3 else _GREY[1:2], device=images.device)[:, None, None]
+        return torch.where(hole, (grey / 255 if images.is_floating_point() else grey).to(images.dtype), images)
+
+    def __str__(self) -> str:
+        return "random-cutout" if self.largest == 0.5 else f"random-cutout:{_exact(self.largest)}"
+
+
+def _positions(generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
+    """Draw pixels, `[n, 2]` as row and column."""
+    return torch.cat([torch.randint(0, side, (n, 1), generator=generator) for side in size], dim=1).float()
+
+
+def _squares(images: Tensor, positions: Tensor, sides: Tensor | int) -> Tensor:
+    """Return where the images are inside squares: bool `[batch, 1, height, width]`.
+
+    Args:
+        images: `[batch, channel, height, width]`.
+        positions: The squares' centres, `[batch, 2]` as row and column.
+        sides: Their sides in pixels, `[batch, 1]` or one for all.
+    """
+    inside = []
+    for length, centre in zip(images.shape[-2:], positions.unbind(1)):
+        offset = torch.arange(length, device=images.device) - (centre[:, None].long() - sides // 2)
+        inside.append((offset >= 0) & (offset < sides))
+    return inside[0][:, None, :, None] & inside[1][:, None, None, :]
+
+
+def centres(side: int, device: torch.device) -> Tensor:
     """Return where the pixels' centres lie when the image spans [-1, 1]."""
     return (2 * torch.arange(side, device=device, dtype=torch.float32) + 1) / side - 1
 
 
-def _resample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
+def resample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
     """Read the images at `grid` (`[batch, height, width, (x, y)]`) bilinearly, keeping their dtype."""
     # One memory layout, so that the layout cannot choose another kernel with other rounding.
     pixels = images.contiguous().float()

@@ -1,0 +1,219 @@
+"""Multi-level logit distillation: single answers, how samples relate, how classes relate, on two views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.data.augment import Augmentation
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+from tutelage.losses import cross_entropy, standardize, wide
+from tutelage.method import Method
+from tutelage.methods.papers import LSKD
+from tutelage.registry import Paper, register
+from tutelage.teachers import RecordedTeacher, Teacher
+
+MLLD_PAPER = Paper(
+    key="jin2023multi",
+    title="Multi-Level Logit Distillation",
+    authors="Jin, Ying and Wang, Jiaqi and Lin, Dahua",
+    venue="Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+    year=2023,
+)
+
+Pair = tuple[Tensor, Tensor]
+
+# Of the released code: from the fourth temperature on, the strong view's term reads the weak view.
+_STRONG_IN_CODE = 3
+
+
+@register(
+    "mlld",
+    papers=[MLLD_PAPER, LSKD],
+    exceptions={"parts-of-a-batch-add-up": "a batch is compared with itself, cut at its median, and its view is drawn"},
+)
+class MLLD(Method):
+    r"""Multi-level logit distillation: the student matches probabilities, and how samples and classes relate by them.
+
+    For a weak and a strong view of the same images, at each temperature $T$, with $P = \mathrm{softmax}(z / T)$ a
+    matrix of $B$ samples and $K$ classes:
+
+    $$ L_{\mathrm{instance}} = \frac{T^2}{B} \sum_b m_b \, \mathrm{KL}(P^t_b \,\|\, P^s_b), \quad
+       L_{\mathrm{batch}} = \frac{1}{B} \sum_b m_b \, \| (P^t P^{t\top} - P^s P^{s\top})_b \|^2, \quad
+       L_{\mathrm{class}} = \frac{1}{K} \sum_k c_k \, \| (P^{t\top} P^t - P^{s\top} P^s)_k \|^2 $$
+
+    The loss is their weighted sum over views and temperatures, and the cross-entropy of both views. On the weak view,
+    $m$ keeps the half of the samples of which the teacher is less confident, and $c$ the half of the classes to which
+    it gives less; on the strong view, both are 1.
+
+    With `standardize` the instance term, and no other, reads standardised logits (LSKD, see `kd`). The LSKD authors
+    then have 2 in place of the 4 among the temperatures, and a weight of 9 or 6.
+
+    Args:
+        student: The network to train. It sees both views, one after the other, so its batch-norm statistics move
+            twice a step.
+        teacher: Whatever answers a batch with logits, for both views.
+        example: Inputs: images in [0, 1].
+        temperatures: All $T$.
+        ce_weight: Weight of the cross-entropy.
+        instance_weight: Weight of the term on single answers.
+        batch_weight: Weight of the term on samples.
+        class_weight: Weight of the term on classes.
+        variant: `paper`, or `code` for what the released code computes (see Differences).
+        standardize: Whether the instance term reads standardised logits; nothing else does.
+        standardize_ddof: As in `kd`.
+        strong: What makes the strong view of the weak one.
+
+    Raises:
+        UserError: If a temperature is not above zero, a weight is below it, the inputs are no images in [0, 1], or the
+            teacher's answers are recorded, which they are for one view only.
+
+    Paper: Jin et al., Multi-Level Logit Distillation, CVPR 2023. `standardize`: Sun et al., Logit Standardization in
+        Knowledge Distillation, CVPR 2024.
+
+    Differences: The released code averages each loss before it masks it, so its masks are factors, the shares of
+        samples and classes kept; the strong view's instance term reads the weak view from the fourth temperature on;
+        and the strong view has no batch and class terms. All of this is `variant="code"`. Our reading in
+        `variant="paper"`: a mask picks rows of the difference of the Gram matrices, means are over all samples or
+        classes, and the masks act on the weak view only, as they do in the code. The strong view starts from the weak
+        one (its crop and flip), and is made on the device; the ranges of its operations are recalled, not checked.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        temperatures: tuple[float, ...] = (4.0, 3.0, 5.0, 2.0, 6.0),
+        ce_weight: float = 0.1,
+        instance_weight: float = 0.9,
+        batch_weight: float = 0.9,
+        class_weight: float = 0.9,
+        variant: Literal["paper", "code"] = "paper",
+        standardize: bool = False,
+        standardize_ddof: Literal[0, 1] = 1,
+        strong: str = "randaugment:2,random-cutout",
+    ) -> None:
+        weights = {"ce": ce_weight, "instance": instance_weight, "batch": batch_weight, "class": class_weight}
+        _check(temperatures, weights, teacher)
+        super().__init__(weights)
+        self.student, self.teacher, self.strong = FeatureExtractor(student), teacher, Augmentation.parse(strong)
+        self.temperatures, self.variant = temperatures, variant
+        self.ddof = standardize_ddof if standardize else None
+        # What cannot be made a strong view of fails here, not in the first step.
+        self.strong_view(example, Generator())
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy of both views as `ce`, and the terms `instance`, `batch` and `class`."""
+        strong = self.strong_view(batch.inputs, torch.default_generator)
+        views = batch, Batch(inputs=strong, targets=batch.targets, indices=batch.indices)
+        weak_pair, strong_pair = ((wide(self.student(v.inputs).logits), wide(self.teacher(v).logits)) for v in views)
+        # Autocast would multiply matrices in half precision.
+        with torch.autocast(device_type=strong.device.type, enabled=False):
+            ce = cross_entropy(weak_pair[0], batch.labels) + cross_entropy(strong_pair[0], batch.labels)
+            return {"ce": ce, **self._terms(weak_pair, strong_pair)}
+
+    def strong_view(self, inputs: Any, generator: Generator) -> Tensor:
+        """Return the strong view of images.
+
+        Args:
+            inputs: Images `[batch, channel, height, width]` in [0, 1].
+            generator: A CPU generator; its state decides.
+
+        Raises:
+            UserError: If they are no such images.
+        """
+        if not (isinstance(inputs, Tensor) and inputs.ndim == 4):
+            raise UserError("mlld makes a strong view of images: for other inputs, choose a method such as kd.")
+        view = self.strong.sample(generator, inputs.shape[0], (inputs.shape[2], inputs.shape[3]))
+        # In the weak view's memory layout.
+        return torch.empty_like(inputs).copy_(self.strong.apply(inputs, view))
+
+    def _terms(self, weak: Pair, strong: Pair) -> dict[str, Tensor]:
+        samples, classes = masks(weak[1])
+        if self.variant == "code":
+            samples, classes = samples.mean(), classes.mean()
+        between_samples, between_classes = self._relations(weak, samples, classes)
+        if self.variant == "paper":
+            of_strong = self._relations(strong)
+            between_samples, between_classes = between_samples + of_strong[0], between_classes + of_strong[1]
+        return {"instance": self._instances(weak, strong, samples), "batch": between_samples, "class": between_classes}
+
+    def _instances(self, weak: Pair, strong: Pair, samples: Tensor) -> Tensor:
+        if self.ddof is not None:
+            weak = standardize(weak[0], ddof=self.ddof), standardize(weak[1], ddof=self.ddof)
+            strong = standardize(strong[0], ddof=self.ddof), standardize(strong[1], ddof=self.ddof)
+        end = len(self.temperatures) if self.variant == "paper" else _STRONG_IN_CODE
+        first, rest = self.temperatures[:end], self.temperatures[end:]
+        masked = instance_loss(*weak, self.temperatures, samples)
+        return masked + instance_loss(*strong, first) + instance_loss(*weak, rest)
+
+    def _relations(self, pair: Pair, samples: Tensor | float = 1.0, classes: Tensor | float = 1.0) -> Pair:
+        student, teacher = ((logits / _column(self.temperatures, logits)).softmax(-1) for logits in pair)
+        return gram_loss(student, teacher, samples), gram_loss(student.mT, teacher.mT, classes)
+
+
+def masks(teacher: Tensor) -> Pair:
+    """Return 1 for each sample and for each class to keep, `[batch]` and `[class]`, else 0.
+
+    Kept are the samples of which the teacher is less confident, and the classes to which it gives less, up to the
+    median.
+
+    Args:
+        teacher: The teacher's logits, `[batch, class]`.
+    """
+    probabilities = teacher.softmax(1)
+    confidence, given = probabilities.amax(1), probabilities.sum(0)
+    # The lower of two medians keeps the same ones as any other: values between them there are none.
+    return (confidence <= confidence.median()).to(teacher.dtype), (given <= given.median()).to(teacher.dtype)
+
+
+def instance_loss(
+    student: Tensor, teacher: Tensor, temperatures: Sequence[float], kept: Tensor | float = 1.0
+) -> Tensor:
+    r"""Return $\sum_T T^2 / B \sum_b m_b \, \mathrm{KL}(p^t_b \,\|\, p^s_b)$, a scalar.
+
+    Args:
+        student: Logits `[batch, class]`.
+        teacher: The same of the teacher.
+        temperatures: All $T$.
+        kept: $m$, `[batch]` or one number for all.
+    """
+    temperature = _column(temperatures, student)
+    log_student, log_teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+    return (temperature.square().squeeze(-1) * divergence * kept).mean(-1).sum()
+
+
+def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> Tensor:
+    r"""Return $1/n \sum_i m_i \, \| (P^t P^{t\top} - P^s P^{s\top})_i \|^2$, summed over matrices, a scalar.
+
+    Args:
+        student: $P^s$, `[matrix, n, width]`.
+        teacher: $P^t$, the same.
+        kept: $m$, `[n]` or one number for all.
+    """
+    # D S' + S D' with D the difference and S the sum, halved: one product, and no cancellation of two large ones.
+    half = (teacher - student) @ (teacher + student).mT / 2
+    return ((half + half.mT).square().sum(-1) * kept).mean(-1).sum()
+
+
+def _column(temperatures: Sequence[float], like: Tensor) -> Tensor:
+    """Return temperatures as `[temperature, 1, 1]`."""
+    return like.new_tensor(temperatures).view(-1, 1, 1)
+
+
+def _check(temperatures: Sequence[float], weights: Mapping[str, float], teacher: Teacher) -> None:
+    if not temperatures or not min(temperatures) > 0:
+        raise UserError(f"temperatures={list(temperatures)} must be one or more, each above zero.")
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise UserError(f"{name}_weight={weight} must be zero or more: 0 leaves the term out.")
+    if isinstance(teacher, RecordedTeacher):
+        raise UserError("mlld asks the teacher about a view that is made in the step: pass it, not what it recorded.")
