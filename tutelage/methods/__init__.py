@@ -9,7 +9,9 @@ from tutelage.methods.dkd import DKD
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.mlld import MLLD
+from tutelage.methods.quest import Quest, quest
 from tutelage.methods.re_kd import re_kd
+from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
 from tutelage.methods.sp import SP
 from tutelage.methods.srrl import SRRL
@@ -31,6 +33,8 @@ __all__ = [
     "BornAgain",
     "ConfidencePenalty",
     "LabelSmoothing",
+    "Quest",
+    "SemCKD",
     "SimKD",
     "Supervised",
     "TfKDReg",
@@ -41,6 +45,7 @@ __all__ = [
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
     "matched_label_smoothing",
+    "quest",
     "re_kd",
     "supervised_teacher",
     "tf_kd_self",

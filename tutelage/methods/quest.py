@@ -1,0 +1,211 @@
+"""QuEST: the student predicts which of a codebook's words, learned by k-means, the teacher's features are near to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage import fingerprint
+from tutelage.batch import Batch
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, unit_rows, wide
+from tutelage.maps import pool_to_smaller
+from tutelage.method import Method
+from tutelage.methods.codebook import Clustering, compared_size, learn_words
+from tutelage.pairing import AUTO, Paired, pair
+from tutelage.registry import Paper, register
+from tutelage.run import Run
+from tutelage.teachers import Teacher
+
+QUEST = Paper(
+    key="jain2020quest",
+    title="QuEST: Quantized Embedding Space for Transferring Knowledge",
+    authors="Jain, Himalaya and Gidaris, Spyros and Komodakis, Nikos and P{\\'e}rez, Patrick and Cord, Matthieu",
+    venue="European Conference on Computer Vision",
+    year=2020,
+    arxiv="1912.01540",
+)
+
+PlaceReduction = Literal["code", "paper"]
+# Below this, a feature of half precision is rounding, and the gradient of its direction overflows.
+_FAINT = torch.finfo(torch.float16).tiny
+
+
+@register("quest", papers=[QUEST])
+def quest(
+    run: Run,
+    student: nn.Module,
+    teacher: Teacher,
+    data: Data,
+    example: Any,
+    *,
+    clusters: int = 4096,
+    iterations: int = 20,
+    max_vectors: int | None = None,
+    temperature: float = 0.2,
+    cosine_scale: float = 3.0,
+    weight: float = 1.0,
+    layers: str = AUTO,
+    reduction: PlaceReduction = "code",
+) -> nn.Module:
+    r"""QuEST: the student predicts the teacher's visual words, place by place.
+
+    $$ L = H(q, p) + \lambda \, \mathrm{KL}(p^t \,\|\, p^s), \qquad
+    p^t = \mathrm{softmax}_k \left( -\|f^t - v_k\|^2 / \tau \right), \qquad
+    p^s = \mathrm{softmax}_k \left( \gamma \cos(W_k, f^s) \right) $$
+
+    First, k-means over the teacher's features $f^t$ at all places of all training images, without augmentation, finds
+    the words $v_k$, once in a run. They stay as they are; $W$ and $\gamma$ are trained with the student and thrown
+    away. Where two maps differ in size, the larger is pooled to the smaller, before the words are learned.
+
+    Args:
+        run: The run whose stages these are.
+        student: The network to train.
+        teacher: The network that teaches.
+        data: The data.
+        example: Inputs for one forward pass, from which layers and shapes are known.
+        clusters: Number of words; no more than there are vectors.
+        iterations: Iterations of k-means.
+        max_vectors: How many of the teacher's vectors to learn the words from, drawn at random; all by default, which
+            takes 4 bytes of memory for each number in them.
+        temperature: $\tau$. The authors' code calls $1/\tau$ so.
+        cosine_scale: $\gamma$ before training.
+        weight: $\lambda$.
+        layers: As in other methods that read layers; `auto` is the end of the last stage. Each pair has its own words.
+        reduction: `code` takes the mean over the places, as the authors' code does; `paper` takes the sum.
+
+    Raises:
+        UserError: If a number makes no sense, the teacher gives only logits, or a layer does not exist.
+
+    Paper: Jain et al., QuEST: Quantized Embedding Space for Transferring Knowledge, ECCV 2020.
+
+    Differences: The paper sums over places. The authors have one $\tau$ for each layer; here all pairs share one. A
+        word to which no vector is nearest in the end is left out. The map that is read is the end of the last stage,
+        where the authors choose by network. A feature of the student shorter than 6e-5 has no direction: all words are
+        as likely there, and no gradient comes from there. k-means runs on two threads, which keeps it repeatable.
+    """
+    if not temperature > 0:
+        raise UserError(f"temperature={temperature} must be above zero.")
+    clustering = Clustering(clusters=clusters, iterations=iterations, max_vectors=max_vectors)
+    paired, network = pair(student, teacher, layers, example, take="last"), teacher.network
+    codebooks = run.stage(
+        "codebook",
+        lambda: [learn_words(run, paired.teacher, each, data, clustering) for each in paired.pairs],
+        weights=fingerprint.of_tensors(network.state_dict() | dict(network.named_buffers())),
+        data=data.fingerprint,
+        layers=[f"{each.teacher.layer} at {compared_size(each)}" for each in paired.pairs],
+        **asdict(clustering),
+    )
+    method = Quest(
+        paired, codebooks, temperature=temperature, cosine_scale=cosine_scale, weight=weight, reduction=reduction
+    )
+    return run.fit("distill", method, data)
+
+
+class Quest(Method):
+    """QuEST once the words are known.
+
+    Args:
+        paired: Student and teacher, read where they are compared.
+        codebooks: Words for each pair, `[word, channel of the teacher]`.
+        temperature: As in `quest`.
+        cosine_scale: As in `quest`.
+        weight: As in `quest`.
+        reduction: As in `quest`.
+    """
+
+    def __init__(
+        self,
+        paired: Paired,
+        codebooks: Sequence[Tensor],
+        *,
+        temperature: float = 0.2,
+        cosine_scale: float = 3.0,
+        weight: float = 1.0,
+        reduction: PlaceReduction = "code",
+    ) -> None:
+        super().__init__({"quest": weight})
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.temperature, self.reduction = temperature, reduction
+        self.predictors = nn.ModuleList(
+            WordPredictor(each.student.channels, codebook, cosine_scale=cosine_scale)
+            for each, codebook in zip(self.pairs, codebooks, strict=True)
+        )
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce`, and the divergence of the predicted words, over all pairs, as `quest`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        terms = []
+        for predictor, each in zip(self.predictors, self.pairs):
+            ours, theirs = pool_to_smaller(*each.maps(student, teacher))
+            assert isinstance(predictor, WordPredictor)
+            target = word_logits(theirs, predictor.codebook, self.temperature)
+            terms.append(quest_loss(predictor(ours), target, reduction=self.reduction))
+        return {"ce": cross_entropy(student.logits, batch.labels), "quest": torch.stack(terms).sum()}
+
+
+class WordPredictor(nn.Module):
+    r"""What the student says of each place: $\gamma \cos(W_k, f)$ for each word, with $\gamma$ and $W$ to be learned.
+
+    Args:
+        channels: Channels of the student's map.
+        codebook: The words, `[word, channel of the teacher]`; kept beside the prediction, and never trained.
+        cosine_scale: $\gamma$ before training.
+    """
+
+    codebook: Tensor
+
+    def __init__(self, channels: int, codebook: Tensor, *, cosine_scale: float = 3.0) -> None:
+        super().__init__()
+        self.register_buffer("codebook", codebook)
+        self.weight = nn.Parameter(torch.randn(len(codebook), channels) * math.sqrt(2 / channels))
+        self.cosine_scale = nn.Parameter(torch.tensor(cosine_scale))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return logits `[batch, height, width, word]` for maps `[batch, channel, height, width]`."""
+        with torch.autocast(maps.device.type, enabled=False):
+            raw = wide(maps)
+            is_faint = torch.linalg.vector_norm(raw.detach(), dim=1, keepdim=True) < _FAINT
+            directions = unit_rows(raw.masked_fill(is_faint, 0.0)).movedim(1, 3)
+            return self.cosine_scale * (directions @ unit_rows(self.weight).T)
+
+
+def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Tensor:
+    r"""Return $-\|f - v_k\|^2 / \tau$ at each place, up to a constant that a softmax does not see.
+
+    Args:
+        maps: The teacher's, `[batch, channel, height, width]`.
+        codebook: The words, `[word, channel]`.
+        temperature: $\tau$.
+
+    Returns:
+        `[batch, height, width, word]`, in float32.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        # -|f - v|^2 = 2 f.v - |v|^2 - |f|^2, of which the last is the same for all words. From their middle both are
+        # short, and less is lost to rounding.
+        middle = wide(codebook).mean(0)
+        words = wide(codebook) - middle
+        places = wide(maps.detach()).movedim(1, 3) - middle
+        return (2 * places @ words.T - words.square().sum(1)) / temperature
+
+
+def quest_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: PlaceReduction = "code") -> Tensor:
+    r"""Return $\mathrm{KL}(p^t \,\|\, p^s)$ over the words, the mean over the batch.
+
+    Args:
+        student_logits: `[batch, height, width, word]`.
+        teacher_logits: `[batch, height, width, word]`; no gradient flows into them.
+        reduction: `code` takes the mean over the places, `paper` the sum.
+    """
+    student, teacher = wide(student_logits).log_softmax(3), wide(teacher_logits.detach()).log_softmax(3)
+    divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
+    places = student.shape[1] * student.shape[2] if reduction == "code" else 1
+    return divergence / (len(student) * places)

@@ -1,0 +1,240 @@
+"""SemCKD: each layer of the student chooses, sample by sample, which of the teacher's layers it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.anatomy import Tap, stages
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, gram, kd_loss, unit_rows, wide
+from tutelage.maps import pool_to_smaller
+from tutelage.method import Method
+from tutelage.pairing import AUTO, LayerPair, pair, reading
+from tutelage.registry import Paper, register
+from tutelage.teachers import Teacher
+
+SEMCKD = Paper(
+    key="chen2021cross",
+    title="Cross-Layer Distillation with Semantic Calibration",
+    authors="Chen, Defang and Mei, Jian-Ping and Zhang, Yuan and Wang, Can and Wang, Zhe and Feng, Yan and Chen, Chun",
+    venue="AAAI Conference on Artificial Intelligence",
+    year=2021,
+)
+
+CalibrationReduction = Literal["code", "paper"]
+# Queries of one number are +1 or -1, and nothing can be learned of them.
+_SMALLEST_BATCH = 8
+
+
+@register(
+    "semckd",
+    papers=[SEMCKD],
+    exceptions={"parts-of-a-batch-add-up": "a sample's attention depends on the others, and adapters on batch norm"},
+)
+class SemCKD(Method):
+    r"""SemCKD: every layer of the student matches a mixture of all of the teacher's layers, weighted by attention.
+
+    $$ L = H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T)
+    + \frac{\beta}{B S} \sum_{b,i,j} a_{bij} \, \frac{\|R_{ij}(F^s_i)_b - (F^t_j)_b\|^2}{c_j h w}, \qquad
+    a_{bij} = \mathrm{softmax}_j \left( q_{bi}^\top k_{bj} \right) $$
+
+    The query $q_{bi}$ is what an MLP makes of row $b$ of the Gram matrix of the student's layer $i$, at length one; the
+    key $k_{bj}$ likewise of the teacher's layer $j$. Energies are cosines, so the attention can never be one-hot: of
+    three layers, each weighs between 0.063 and 0.787. $R_{ij}$ brings a map of the student to the teacher's width. All
+    regressors together may outweigh the student several times (10.2 million parameters for resnet32x4 to resnet8x4);
+    they are thrown away.
+
+    Args:
+        student: The network to train.
+        teacher: The network that teaches.
+        example: Inputs for one forward pass, from which layers and shapes are known.
+        batch_size: Samples in a batch, which is the width of the MLPs.
+        layers: `auto` is every stage of the student with every stage of the teacher. By name, as
+            `student_layer:teacher_layer+...`, every named layer of the one is compared with every one of the other.
+        beta: $\beta$, weight of the matching.
+        alpha: $\alpha$, weight of the soft term.
+        temperature: $T$ of the soft term.
+        reduction: `code` takes the mean over the student's $S$ layers, as the authors' code does, to which their
+            $\beta$ belongs; `paper` takes the sum.
+
+    Raises:
+        UserError: If the temperature is not above zero, the batch is too small to attend by, the teacher gives only
+            logits, or a layer does not exist.
+
+    Paper: Chen et al., Cross-Layer Distillation with Semantic Calibration, AAAI 2021.
+
+    Differences: A batch smaller than `batch_size` (the last of an epoch, or the share of one of several processes) is
+        taken as one whose other samples are orthogonal to all: zeros fill the rows of its Gram matrix. The authors'
+        code leaves such a batch out. Heights and widths are pooled to the smaller one separately. The paper sums
+        everything over the batch; here everything is its mean, so `paper` differs from `code` by the factor $S$ alone.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        batch_size: int,
+        *,
+        layers: str = AUTO,
+        beta: float = 400.0,
+        alpha: float = 1.0,
+        temperature: float = 4.0,
+        reduction: CalibrationReduction = "code",
+    ) -> None:
+        if not temperature > 0:
+            raise UserError(f"temperature={temperature} must be above zero.")
+        super().__init__({"kd": alpha, "semckd": beta})
+        ours, theirs = compared(student, teacher, layers, example)
+        pairs = [LayerPair(one, other) for one in ours for other in theirs]
+        paired = reading(student, teacher, pairs, example)
+        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
+        self.ours, self.theirs, self.temperature = tuple(ours), tuple(theirs), temperature
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce`, the soft term as `kd` and the matching as `semckd`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        ours, theirs = [tap.map(student) for tap in self.ours], [tap.map(teacher) for tap in self.theirs]
+        return {
+            "ce": cross_entropy(student.logits, batch.labels),
+            "kd": kd_loss(student.logits, teacher.logits, self.temperature),
+            "semckd": self.calibration(ours, theirs),
+        }
+
+
+class SemanticCalibration(nn.Module):
+    """What is trained beside the student: the MLPs that make queries and keys, and the regressors.
+
+    Args:
+        student: The student's layers.
+        teacher: The teacher's layers.
+        batch_size: Samples in the largest batch.
+        reduction: As in `calibrated_loss`.
+
+    Raises:
+        UserError: If the batch is too small.
+    """
+
+    def __init__(
+        self,
+        student: Sequence[Tap],
+        teacher: Sequence[Tap],
+        batch_size: int,
+        *,
+        reduction: CalibrationReduction = "code",
+    ) -> None:
+        super().__init__()
+        if batch_size < _SMALLEST_BATCH:
+            raise UserError(
+                f"batch_size={batch_size} is too small for SemCKD, whose attention reads how the samples of a batch "
+                f"resemble each other: take {_SMALLEST_BATCH} or more."
+            )
+        self.batch_size, self.reduction = batch_size, reduction
+        self.queries = nn.ModuleList(similarity_mlp(batch_size) for _ in student)
+        self.keys = nn.ModuleList(similarity_mlp(batch_size) for _ in teacher)
+        self.regressors = nn.ModuleList(
+            nn.ModuleList(regressor(one.channels, other.channels) for other in teacher) for one in student
+        )
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Return the loss of some maps, each `[batch, channel, height, width]`, layer by layer."""
+        distances = [
+            [self._distance(row, number, ours, theirs) for number, theirs in enumerate(teacher)]
+            for row, ours in enumerate(student)
+        ]
+        stacked = torch.stack([torch.stack(row, 1) for row in distances], 1)
+        return calibrated_loss(self.attention(student, teacher), stacked, reduction=self.reduction)
+
+    def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Return how much each layer of the student learns from each of the teacher's, by sample.
+
+        Args:
+            student: Maps of the student's layers, each `[batch, channel, height, width]`.
+            teacher: Maps of the teacher's layers.
+
+        Returns:
+            `[batch, student layer, teacher layer]`, whose last dimension sums to one.
+        """
+        with torch.autocast(student[0].device.type, enabled=False):
+            queries = self._embedded(self.queries, student)
+            keys = self._embedded(self.keys, teacher)
+            return torch.einsum("bsd,btd->bst", queries, keys).softmax(2)
+
+    def _embedded(self, mlps: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
+        rows = [unit_rows(mlp(self._padded(gram(each)))) for mlp, each in zip(mlps, maps)]
+        return torch.stack(rows, 1)
+
+    def _padded(self, similarities: Tensor) -> Tensor:
+        missing = self.batch_size - len(similarities)
+        if missing < 0:
+            raise UserError(
+                f"A batch of {len(similarities)} samples came to a SemCKD that was built for {self.batch_size}: give "
+                f"it batch_size={len(similarities)}, or batches of {self.batch_size} at most."
+            )
+        return F.pad(similarities, (0, missing))
+
+    def _distance(self, row: int, number: int, ours: Tensor, theirs: Tensor) -> Tensor:
+        ours, theirs = pool_to_smaller(ours, theirs)
+        regressors = self.regressors[row]
+        assert isinstance(regressors, nn.ModuleList)
+        return (wide(regressors[number](ours)) - wide(theirs)).square().mean((1, 2, 3))
+
+
+def calibrated_loss(attention: Tensor, distances: Tensor, *, reduction: CalibrationReduction = "code") -> Tensor:
+    r"""Return $\frac{1}{B S} \sum_{b,i,j} a_{bij} d_{bij}$.
+
+    Args:
+        attention: $a$, `[batch, student layer, teacher layer]`.
+        distances: $d$, the mean squared distances, `[batch, student layer, teacher layer]`.
+        reduction: `code` is the equation; `paper` does not divide by the number of student layers $S$.
+    """
+    weighted = (wide(attention) * wide(distances)).sum(2)
+    return weighted.mean() if reduction == "code" else weighted.sum(1).mean()
+
+
+def similarity_mlp(batch_size: int) -> nn.Sequential:
+    """Return the MLP that makes a query or a key of a row of a Gram matrix `[batch, batch]`."""
+    hidden = batch_size // 2
+    return nn.Sequential(nn.Linear(batch_size, hidden), nn.ReLU(), nn.Linear(hidden, batch_size // 4))
+
+
+def regressor(student_channels: int, teacher_channels: int) -> nn.Sequential:
+    """Return the network that brings a map of the student to the teacher's channels."""
+    hidden = 2 * teacher_channels
+    return nn.Sequential(
+        nn.Conv2d(student_channels, hidden, 1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(),
+        nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(),
+        nn.Conv2d(hidden, teacher_channels, 1, bias=False),
+    )
+
+
+def compared(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> tuple[Sequence[Tap], Sequence[Tap]]:
+    """Return the layers of the student, and those of the teacher that each of them is compared with.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside.
+        layers: As in `SemCKD`.
+        example: Inputs for one forward pass.
+
+    Raises:
+        UserError: If the teacher has no network to read, or a layer does not exist.
+    """
+    if layers == AUTO:
+        return stages(student, example), stages(teacher.network, example)
+    named = pair(student, teacher, layers, example)
+    named.student.release()
+    named.teacher.extractor.release()
+    ours, theirs = (dict.fromkeys(taps) for taps in zip(*((p.student, p.teacher) for p in named.pairs)))
+    return list(ours), list(theirs)
