@@ -132,8 +132,7 @@ class MLLD(Method):
         if not (isinstance(inputs, Tensor) and inputs.ndim == 4):
             raise UserError("mlld makes a strong view of images: for other inputs, choose a method such as kd.")
         view = self.strong.sample(generator, inputs.shape[0], (inputs.shape[2], inputs.shape[3]))
-        # In the weak view's memory layout.
-        return torch.empty_like(inputs).copy_(self.strong.apply(inputs, view))
+        return self.strong.apply(inputs, view)
 
     def _terms(self, weak: Pair, strong: Pair) -> dict[str, Tensor]:
         samples, classes = masks(weak[1])
