@@ -6,6 +6,8 @@ from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
+from tutelage.methods.fitnet import FitNet, fitnet
+from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.mlld import MLLD
@@ -32,6 +34,7 @@ __all__ = [
     "VID",
     "BornAgain",
     "ConfidencePenalty",
+    "FitNet",
     "LabelSmoothing",
     "Quest",
     "SemCKD",
@@ -42,6 +45,8 @@ __all__ = [
     "born_again",
     "de_kd",
     "double_training",
+    "fitnet",
+    "fsp",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
     "matched_label_smoothing",

@@ -1,0 +1,218 @@
+"""FSP, "a gift from knowledge distillation": an initialisation that the teacher's flow between layers gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.batch import Batch, Output
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.losses import wide
+from tutelage.method import Method, OptimizerSpec
+from tutelage.methods.supervised import Supervised
+from tutelage.pairing import AUTO, LayerPair, Paired, pair, reading, taps
+from tutelage.registry import Paper, register
+from tutelage.run import Run
+from tutelage.teachers import Teacher
+from tutelage.trunk import Trunk, thaw
+
+FSP = Paper(
+    key="yim2017gift",
+    title="A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning",
+    authors="Yim, Junho and Joo, Donggyu and Bae, Jihoon and Kim, Junmo",
+    venue="IEEE Conference on Computer Vision and Pattern Recognition",
+    year=2017,
+)
+
+Variant = Literal["paper", "code"]
+
+
+def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code") -> Tensor:
+    r"""Return the flow of a section: which channels of its input go with which of its output.
+
+    $$ G_{ij} = \frac{1}{hw} \sum_{x=1}^{h} \sum_{y=1}^{w} F^1_{i,x,y} F^2_{j,x,y} $$
+
+    The larger map is pooled to the smaller height and the smaller width first.
+
+    Args:
+        first: The section's input, `[batch, m, height, width]`.
+        second: Its output, `[batch, n, height, width]`, with its own sizes.
+        variant: `paper` pools by the maximum, `code` by the mean.
+
+    Returns:
+        `[batch, m, n]`, in float32 or wider.
+    """
+    pool = F.adaptive_max_pool2d if variant == "paper" else F.adaptive_avg_pool2d
+    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    # Autocast would multiply in half precision.
+    with torch.autocast(device_type=first.device.type, enabled=False):
+        one, two = (pool(wide(maps), size) if tuple(maps.shape[2:]) != size else wide(maps) for maps in (first, second))
+        return torch.einsum("bmhw,bnhw->bmn", one, two) / (size[0] * size[1])
+
+
+def fsp_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:
+    r"""Return how far a section's flow is from the teacher's, the mean over the batch.
+
+    $$ L = \frac{1}{B} \sum_b \| G^t_b - G^s_b \|_F^2 $$
+
+    Args:
+        student: FSP matrices `[batch, m, n]`.
+        teacher: The same of the teacher; no gradient flows into them.
+        variant: `paper` sums over the entries of a matrix; `code` takes their mean, which is $mn$ times smaller.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Paper: Yim et al., A Gift from Knowledge Distillation, CVPR 2017.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"FSP matrices of shapes {tuple(student.shape)} and {tuple(teacher.shape)} differ in channels."
+        )
+    squares = (wide(student) - wide(teacher.detach())).square()
+    return squares.sum((1, 2)).mean() if variant == "paper" else squares.mean()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of both networks: a layer, read where it begins and where it ends."""
+
+    first: LayerPair
+    second: LayerPair
+
+    def matrices(self, student: Output, teacher: Output, variant: Variant) -> tuple[Tensor, Tensor]:
+        """Return the FSP matrices of the student's and of the teacher's section."""
+        students, teachers = zip(self.first.maps(student, teacher), self.second.maps(student, teacher), strict=True)
+        return fsp_matrix(*students, variant=variant), fsp_matrix(*teachers, variant=variant)
+
+
+class FSPInitialization(Method):
+    r"""The first stage of FSP: the student's flow becomes the teacher's, and nothing else is learned.
+
+    $$ L = \sum_i \mathrm{fsp\_loss}(G^s_i, G^t_i) $$
+
+    Args:
+        student: The network to train; what lies above the last section waits, frozen.
+        teacher: The trained teacher.
+        example: Inputs for one forward pass.
+        layers: The sections, as in `fsp`.
+        variant: As in `fsp`.
+        lr_scale: Factor on the learning rate of the run.
+
+    Raises:
+        UserError: If a section has other channels in the student than in the teacher.
+    """
+
+    student: Trunk
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        example: Any,
+        *,
+        layers: str = AUTO,
+        variant: Variant = "code",
+        lr_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        paired = _sections(student, teacher, layers, example)
+        self.teacher, self.pairs, self.variant, self.lr_scale = paired.teacher, paired.pairs, variant, lr_scale
+        self.student = Trunk(paired.student.release(), paired.student.layers, example=example)
+        self.sections = tuple(Section(*both) for both in zip(self.pairs[::2], self.pairs[1::2], strict=True))
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the sum over the sections as `fsp`."""
+        student, teacher = self.student(batch.inputs), self.teacher(batch)
+        flows = [section.matrices(student, teacher, self.variant) for section in self.sections]
+        return {"fsp": torch.stack([fsp_loss(*both, variant=self.variant) for both in flows]).sum()}
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return the one optimizer, at its own learning rate."""
+        return {name: replace(spec, lr_scale=self.lr_scale) for name, spec in super().optimizers().items()}
+
+
+@register("fsp", papers=[FSP])
+def fsp(
+    run: Run,
+    student: nn.Module,
+    teacher: Teacher,
+    data: Data,
+    example: Any,
+    *,
+    layers: str = AUTO,
+    variant: Variant = "code",
+    init_share: float = 0.125,
+    init_lr_scale: float = 1.0,
+) -> nn.Module:
+    r"""FSP: first the student learns how the teacher's features flow from layer to layer, then the labels alone.
+
+    $$ L_1 = \sum_i \| G^t_i - G^s_i \|^2, \quad G_i = \frac{1}{hw} F^1_i (F^2_i)^\top; \qquad L_2 = H(q, p) $$
+
+    What the teacher gives is an initialisation. Student and teacher need equally many channels wherever they are
+    compared; their resolutions may differ.
+
+    Args:
+        run: The run whose stages these are.
+        student: The network to train.
+        teacher: The trained teacher.
+        data: The data.
+        example: Inputs for one forward pass.
+        layers: The sections by name, `student_layer:teacher_layer`, joined by `+`; of each both input and output are
+            read. `auto` takes the stages of the networks.
+        variant: `paper` pools by the maximum, sums over the entries of a matrix, and the learning rate of the first
+            stage takes the run's course. `code` pools by the mean, takes the mean over the entries, and the learning
+            rate of the first stage is constant.
+        init_share: Length of the first stage as a share of the run's epochs, on top of them.
+        init_lr_scale: Factor on the learning rate in the first stage; the paper has 0.01.
+
+    Raises:
+        UserError: If a section has other channels in the student than in the teacher, or the first stage no length.
+
+    Paper: Yim et al., A Gift from Knowledge Distillation, CVPR 2017.
+
+    Differences: All $\lambda_i$ are 1. `code` is what released code does and tables show: 30 epochs before 240. There
+        the second stage keeps the FSP term's weight in its settings, and has no such term. A section is a stage of the
+        network from its input to its output, for CIFAR networks (stem, stage 1), (stage 1, stage 2), (stage 2, stage
+        3); where a network pools between two stages, the pooled map is the input, and where a stage is no module, a
+        section is its last block. In the first stage all layers above the last section keep their weights and their
+        batch-norm statistics, the final normalisation of pre-activation networks too. Weight decay and the run's
+        warm-up apply in both stages.
+    """
+    if not init_share > 0:
+        raise UserError(f"init_share={init_share} must be above zero: the first stage is all that the teacher gives.")
+    method = FSPInitialization(student, teacher, example, layers=layers, variant=variant, lr_scale=init_lr_scale)
+    epochs = max(1, round(init_share * run.training.epochs))
+    schedule: Literal["constant"] | None = "constant" if variant == "code" else None
+    network = run.fit("initialise", method, data, epochs=epochs, keep="last", schedule=schedule)
+    return run.fit("distill", Supervised(thaw(network, method.student.waiting)), data)
+
+
+def _sections(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> Paired:
+    """Return a student and a teacher that read their sections: of each its input, and behind it its output."""
+    ends = pair(student, teacher, layers, example)
+    network, teacher_network = ends.student.release(), ends.teacher.extractor.release()
+    places = [(p.student.layer + end, p.teacher.layer + end) for p in ends.pairs for end in (":in", "")]
+    ours = taps(network, [one for one, _ in places], example, who="student")
+    theirs = taps(teacher_network, [other for _, other in places], example, who="teacher")
+    pairs = [LayerPair(ours[one], theirs[other]) for one, other in places]
+    for found in pairs:
+        _check_channels(found)
+    return reading(network, teacher, pairs, example)
+
+
+def _check_channels(found: LayerPair) -> None:
+    if found.student.channels != found.teacher.channels:
+        raise UserError(
+            "fsp compares matrices of channels by channels, and so needs equally many in student and teacher: "
+            f"{found.student.layer} of the student has {found.student.channels} channels, {found.teacher.layer} of the "
+            f"teacher {found.teacher.channels}. Choose networks of one width, such as resnet20 and resnet110; name "
+            "sections that agree with --layers student_layer:teacher_layer; or choose a method that maps one width to "
+            "the other, such as fitnet."
+        )
