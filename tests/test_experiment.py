@@ -19,7 +19,7 @@ from tutelage.teachers import UniformTeacher
 from tutelage.training import Training
 
 TRAINING = Training(epochs=2, batch_size=32, precision="32-true", log_every=1)
-ROWS = ["supervised", "kd", "kd-shuffled-teacher", "tf-kd-self"]
+ROWS = ["supervised", "fitnet", "fitnet:variant=paper", "kd", "kd-shuffled-teacher", "tf-kd-self"]
 
 
 @pytest.fixture(scope="module")

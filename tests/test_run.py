@@ -135,6 +135,19 @@ def test_a_stage_may_have_a_schedule_of_its_own(data, tmp_path):
         run.fit("its own", supervised(), data)
 
 
+def test_what_follows_a_stage_draws_the_same_whether_it_was_done_now_or_before(data, tmp_path):
+    def draw():
+        run = Run(tmp_path, TRAINING)
+        run.stage("pool", lambda: torch.rand(3))
+        after_an_artefact = torch.rand(3)
+        run.fit("distill", supervised(), data)
+        return torch.stack([after_an_artefact, torch.rand(3)])
+
+    first = draw()
+    assert torch.equal(draw(), first)
+    assert not torch.equal(first[0], first[1])
+
+
 def test_a_damaged_checkpoint_names_itself_and_the_remedy(data, tmp_path):
     run = Run(tmp_path, TRAINING)
     file = tmp_path / "distill" / "checkpoint.pt"

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.checkpoint import seed_everything
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.method import Method
@@ -42,6 +43,8 @@ class Experiment:
         """
         fixtures = self._fixtures(run)
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
+        # Adapters draw their first weights, whatever ran before in this process.
+        seed_everything(run.seed_of("adapters"))
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
         return run.fit("distill", built, self.data) if isinstance(built, Method) else built
 

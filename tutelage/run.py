@@ -99,6 +99,7 @@ class Run:
             checkpoint.seed_everything(self.seed_of(name))
             checkpoint.save(file, {"artefact": make()})
         artefact: T = checkpoint.load(file)["artefact"]
+        self._seed_what_follows(name)
         return artefact
 
     def fit(
@@ -143,6 +144,7 @@ class Run:
         network = method.export()
         load_weights(network, folder / "student.safetensors")
         self.fitted.append(Fitted(**read_json(folder / "result.json")))
+        self._seed_what_follows(name)
         return network.eval()
 
     def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
@@ -158,6 +160,10 @@ class Run:
     def note(self, **facts: Any) -> None:
         """Keep facts for the report, such as the accuracy of a teacher that a recipe made."""
         self.notes |= facts
+
+    def _seed_what_follows(self, name: str) -> None:
+        """Make what a recipe draws next the same, whether this stage was done now or before."""
+        checkpoint.seed_everything(self.seed_of(f"after {name}"))
 
     def _identity(
         self, method: Method, data: Data, training: Training, epochs: int | None, stop: Stop | None, keep: Keep
