@@ -5,8 +5,9 @@ import torch
 
 from tutelage import registry
 from tutelage.dry_run import DryRun
+from tutelage.errors import UserError
 from tutelage.options import parse_choice
-from tutelage.toys import TRAINING, toy_data, toy_experiment
+from tutelage.toys import STUDENT_WIDTH, TRAINING, toy_data, toy_experiment
 
 
 class Noting(DryRun):
@@ -25,7 +26,11 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", registry.names())
 def test_every_method_is_built_and_nothing_is_written(method, tmp_path):
-    network = toy_experiment().execute(parse_choice(method), DryRun(TRAINING))
+    try:
+        network = toy_experiment().execute(parse_choice(method), DryRun(TRAINING))
+    except UserError:
+        # It takes a teacher as wide as the student.
+        network = toy_experiment(teacher_width=STUDENT_WIDTH).execute(parse_choice(method), DryRun(TRAINING))
     assert network(toy_data().example(2)).shape == (2, 6)
     assert not network.training
     assert not list(tmp_path.iterdir())
