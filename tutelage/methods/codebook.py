@@ -71,7 +71,7 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     size = count * pair.teacher.channels * 4 / 1e6
     run.reporter.note(
         f"Learning {clusters:,} words from {count:,} of the {total:,} vectors of the teacher's {pair.teacher.layer}. "
-        f"This takes {size:,.0f} MB of memory, and {3 * size:,.0f} MB where many are equal; max_vectors takes fewer."
+        f"This takes {size:,.1f} MB of memory, and {3 * size:,.1f} MB where many are equal; max_vectors takes fewer."
     )
     vectors = teacher_vectors(teacher, pair, data, _drawn(total, count, seed), device=device)
     words = k_means(vectors, min(clusters, len(vectors)), iterations=clustering.iterations, seed=seed)
