@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
+from tutelage.anatomy import EMBEDDING, classifier, logits_of, stages
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.anatomy import EMBEDDING, classifier, logits_of, stages
 from tutelage.models import CATALOGUE, Normalized
 from tutelage.modes import evaluating
 
@@ -299,7 +299,7 @@ def test_a_network_that_its_user_compiled_is_read():
     extractor = FeatureExtractor(compiled, ["layer1", EMBEDDING], example=images).eval()
     assert torch.equal(extractor(images).features["layer1"], model.layer1(model.stem(images)))
     assert classifier(compiled, images) == "classifier"
-    assert list(stages(compiled, images)) == ["layer1", "layer2", "layer3"]
+    assert [tap.layer for tap in stages(compiled, images)] == ["layer1", "layer2", "layer3"]
     assert FeatureExtractor(compiled).model is compiled
 
 
@@ -315,83 +315,3 @@ def test_evaluating_returns_every_module_to_its_mode():
     with pytest.raises(RuntimeError, match="stop"), evaluating(model):
         raise RuntimeError("stop")
     assert model[1].training
-
-
-# Classifier and stages.
-
-
-@pytest.mark.parametrize("name", ["tiny_cnn", "tiny_resnet", "resnet8", "vgg8", "shufflev2", "wrn_16_1", "mobilenetv2"])
-def test_classifier_of_networks_of_the_catalogue(name):
-    model = CATALOGUE[name](5)
-    found = classifier(model, torch.randn(IMAGES))
-    assert model.get_submodule(found) is model.classifier
-    assert hooks_of(model) == 0
-
-
-def test_classifier_that_is_a_convolution():
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 5, 1), nn.Flatten())
-    assert classifier(model, torch.randn(IMAGES)) == "2"
-    assert FeatureExtractor(model, [EMBEDDING], example=torch.randn(IMAGES)).shapes[EMBEDDING] == (2, 6, 1, 1)
-
-
-def test_classifier_of_a_transformer():
-    assert classifier(vit(), torch.randn(IMAGES)) == "head"
-    extractor = FeatureExtractor(vit(), ["blocks.0", EMBEDDING], example=torch.randn(IMAGES))
-    assert dict(extractor.shapes) == {"blocks.0": (2, 17, 24), EMBEDDING: (2, 24)}
-
-
-def test_classifier_is_found_by_what_it_computes_not_by_its_place():
-    class Backwards(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.top, self.side, self.body = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 4)
-
-        def forward(self, inputs):
-            hidden = self.body(inputs)
-            logits = self.top(hidden)
-            self.side(hidden)
-            return logits
-
-    assert classifier(Backwards(), torch.randn(2, 4)) == "top"
-
-
-def test_a_classifier_that_cannot_be_found():
-    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU6())
-    with pytest.raises(UserError, match="Sequential has no linear .*Name the layer to read instead of 'embedding'"):
-        classifier(model, torch.randn(8, 4))
-    assert hooks_of(model) == 0
-    with pytest.raises(UserError, match="takes an example"):
-        FeatureExtractor(model, [EMBEDDING])
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("tiny_cnn", ("layer1", "layer2", "layer3")),
-        ("resnet8", ("layer1", "layer2", "layer3")),
-        ("wrn_16_1", ("layer1", "layer2", "tail")),
-        ("shufflev2", ("stem", "layer1", "layer2", "tail")),
-    ],
-)
-def test_stages_of_networks_of_the_catalogue(name, expected):
-    model = CATALOGUE[name](5)
-    found = stages(model, torch.randn(IMAGES))
-    assert hooks_of(model) == 0
-    shapes = FeatureExtractor(model, found, example=torch.randn(IMAGES)).shapes
-    sides = [shape[-1] for shape in shapes.values()]
-    assert sides == sorted(set(sides), reverse=True)
-    assert tuple(found) == expected
-
-
-def test_stages_inside_a_trunk_of_many_resolutions():
-    def block(stride):
-        return nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride, 1), nn.ReLU(inplace=True))
-
-    trunk = nn.Sequential(block(1), block(2), block(1), block(2))
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    assert list(stages(model, torch.randn(IMAGES))) == ["1.0", "1.2", "1"]
-
-
-def test_stages_of_oblong_images():
-    found = stages(tiny(), torch.randn(2, 3, 32, 48))
-    assert list(found) == ["layer1", "layer2", "layer3"]

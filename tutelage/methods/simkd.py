@@ -195,7 +195,8 @@ def deployed(
         in_channels: Channels of the images.
     """
     network = load_network(student, num_classes=num_classes, in_channels=in_channels).model
-    projector = Projector(channels, embedding, factor=factor, size=tuple(size), relu=relu)
+    height, width = size
+    projector = Projector(channels, embedding, factor=factor, size=(height, width), relu=relu)
     graft(network, layer, classifier, projector, nn.Linear(embedding, num_classes, bias=bias))
     return network
 

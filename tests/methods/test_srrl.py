@@ -1,0 +1,180 @@
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tutelage.anatomy import EMBEDDING
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.methods.srrl import SRRL, connector, softmax_regression
+from tutelage.models import CATALOGUE
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher
+
+IMAGES = (4, 3, 16, 24)
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def vit():
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=(16, 24), patch_size=8, depth=4, embed_dim=24, num_heads=3, num_classes=5
+    )
+
+
+def linear(rows, bias=None):
+    layer = nn.Linear(len(rows[0]), len(rows), bias=bias is not None)
+    layer.load_state_dict({"weight": torch.tensor(rows)} | ({} if bias is None else {"bias": torch.tensor(bias)}))
+    return layer.requires_grad_(False)
+
+
+def slow(maps, target, weight, norm, classifier):
+    """Both terms, one sample, channel and class at a time, with batch statistics in the connector."""
+    samples, places = len(maps), [(y, x) for y in range(len(maps[0][0])) for x in range(len(maps[0][0][0]))]
+    width = len(weight)
+    hidden = [
+        [[sum(w * maps[b][c][y][x] for c, w in enumerate(row)) for y, x in places] for row in weight]
+        for b in range(samples)
+    ]
+    embedding = [[0.0] * width for _ in range(samples)]
+    for d in range(width):
+        values = [value for b in range(samples) for value in hidden[b][d]]
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        for b in range(samples):
+            scaled = [(value - mean) / math.sqrt(variance + 1e-5) * norm[0][d] + norm[1][d] for value in hidden[b][d]]
+            embedding[b][d] = sum(max(0.0, value) for value in scaled) / len(places)
+    feature = sum((embedding[b][d] - target[b][d]) ** 2 for b in range(samples) for d in range(width))
+    logits = [
+        [[sum(w * v for w, v in zip(row, vector)) for row in classifier] for vector in vectors]
+        for vectors in (embedding, target)
+    ]
+    regression = sum((one - other) ** 2 for a, b in zip(*logits) for one, other in zip(a, b))
+    return feature / samples / width, regression / samples / len(classifier)
+
+
+def parts(student=None, teacher=None, **options):
+    torch.manual_seed(0)
+    student, teacher = student or CATALOGUE["tiny_cnn"](5), teacher or CATALOGUE["resnet8"](5)
+    return SRRL(student, FrozenTeacher(teacher), torch.randn(2, *IMAGES[1:]), **options)
+
+
+def test_value_and_gradient_are_the_slow_loops():
+    torch.manual_seed(1)
+    maps = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
+    target, classifier = (
+        torch.rand(2, 4, dtype=torch.float64),
+        linear([[1.0, -2, 0.5, 3], [0, 1, 1, -1]], [5.0, 7]).double(),
+    )
+    layers = connector(3, 4).double()
+    with torch.no_grad():
+        layers[1].weight.uniform_(0.5, 2)
+        layers[1].bias.uniform_(-0.5, 0.5)
+
+    def terms(values):
+        norm = (layers[1].weight.tolist(), layers[1].bias.tolist())
+        weight = layers[0].weight.flatten(1).tolist()
+        return slow(values.tolist(), target.tolist(), weight, norm, classifier.weight.tolist())
+
+    embedding = layers(maps).mean((2, 3))
+    found = torch.stack([nn.functional.mse_loss(embedding, target), softmax_regression(embedding, target, classifier)])
+    assert found.tolist() == pytest.approx(terms(maps.detach()), rel=1e-12)
+    (gradient,) = torch.autograd.grad(found.sum(), maps)
+    step = 1e-6
+    for place in [(0, 0, 0, 0), (1, 2, 1, 2), (0, 1, 1, 0)]:
+        shift = torch.zeros_like(maps)
+        shift[place] = step
+        up, down = (sum(terms(maps.detach() + sign * shift)) for sign in (1, -1))
+        assert gradient[place].item() == pytest.approx((up - down) / 2 / step, rel=1e-6, abs=1e-9)
+
+
+def test_the_gradient_of_the_regression_is_the_closed_form():
+    torch.manual_seed(2)
+    embedding = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(3, 4, dtype=torch.float64)
+    classifier = nn.Linear(4, 5).double().requires_grad_(False)
+    (gradient,) = torch.autograd.grad(softmax_regression(embedding, target, classifier), embedding)
+    expected = [[0.0] * 4 for _ in range(3)]
+    weight = classifier.weight.tolist()
+    for b in range(3):
+        for row in weight:
+            gap = sum(w * (e - t) for w, e, t in zip(row, embedding[b].tolist(), target[b].tolist()))
+            for d in range(4):
+                expected[b][d] += 2 * gap * row[d] / 3 / 5
+    torch.testing.assert_close(gradient, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-15)
+
+
+def test_known_answers():
+    classifier = linear([[1.0, 0], [0, 2]])
+    embedding, target = torch.tensor([[1.0, 1]]), torch.tensor([[0.0, 2]])
+    assert nn.functional.mse_loss(embedding, target).item() == 1.0
+    assert softmax_regression(embedding, target, classifier).item() == 2.5
+    blind = linear([[1.0, 1], [2, 2]])
+    assert softmax_regression(embedding, target, blind).item() == 0.0
+
+
+def test_equal_embeddings_cost_nothing_whatever_the_precision():
+    embedding = torch.randn(3, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert softmax_regression(embedding, embedding.clone(), nn.Linear(4, 5)).item() == 0.0
+
+
+def test_connector_is_the_published_size():
+    assert sum(parameter.numel() for parameter in connector(256, 256).parameters()) == 66_048
+    maps = torch.tensor([-1.0, 3]).view(1, 1, 1, 2)
+    # The order matters: the mean of the ReLU is 1.5, the ReLU of the mean 1.0.
+    assert maps.relu().mean().item() == 1.5
+    assert maps.mean().relu().item() == 1.0
+
+
+def test_variants_differ_in_the_order_of_mean_and_connector():
+    losses = {}
+    for variant in ("map", "vector"):
+        torch.manual_seed(3)
+        method = parts(variant=variant)
+        torch.manual_seed(4)
+        losses[variant] = method.losses(Batch(inputs=torch.randn(IMAGES), targets=LABELS))
+    assert losses["map"]["ce"] == losses["vector"]["ce"]
+    assert losses["map"]["feature_matching"] != losses["vector"]["feature_matching"]
+
+
+def test_gradients_reach_student_and_connector_and_never_the_teacher():
+    method = parts()
+    losses = method.losses(Batch(inputs=torch.randn(IMAGES), targets=LABELS))
+    losses["softmax_regression"].backward()
+    assert method.student.model.layer3[0].weight.grad.abs().sum() > 0
+    assert method.connector[0].weight.grad.abs().sum() > 0
+    assert method.student.model.classifier.weight.grad is None
+    assert method.classifier.weight.grad is None
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "shufflev2", "mobilenetv2", "vgg8"])
+def test_what_the_teachers_classifier_reads_is_never_skipped(name):
+    method = parts(teacher=CATALOGUE[name](5))
+    answer = method.teacher(Batch(inputs=torch.randn(IMAGES)))
+    torch.testing.assert_close(method.classifier(answer.features[EMBEDDING].flatten(1)), answer.logits)
+
+
+@pytest.mark.parametrize("pair", [("vit", "cnn"), ("cnn", "vit"), ("vit", "vit")])
+def test_transformers_on_either_side(pair):
+    networks = [vit() if name == "vit" else CATALOGUE["tiny_cnn"](5) for name in pair]
+    method = parts(*networks)
+    losses = method.losses(Batch(inputs=torch.randn(IMAGES), targets=LABELS))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    # A transformer's embedding has negative values, which a ReLU could never reach.
+    assert any(isinstance(layer, nn.ReLU) for layer in method.connector) == (pair[1] == "cnn")
+
+
+def test_the_students_layer_can_be_named():
+    assert parts(layer="layer2").pairs[0].student.layer == "layer2"
+    with pytest.raises(UserError, match="In the student: There is no layer named 'layer9'"):
+        parts(layer="layer9")
+
+
+def test_a_teacher_without_a_classifier_is_refused():
+    with pytest.raises(UserError, match="reads layers of the teacher, and a EnsembleTeacher gives only logits"):
+        SRRL(CATALOGUE["tiny_cnn"](5), EnsembleTeacher([FrozenTeacher(vit())]), torch.randn(IMAGES))
+    scaled = nn.Sequential(CATALOGUE["tiny_cnn"](5), nn.ReLU6())
+    with pytest.raises(UserError, match="classifier cannot be found"):
+        parts(teacher=scaled)
