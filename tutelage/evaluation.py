@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.anatomy import logits_of
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
-from tutelage.anatomy import logits_of
 from tutelage.modes import evaluating
 
 EVALUATION_BATCH = 256

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from tutelage.anatomy import logits_of
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.anatomy import logits_of
 from tutelage.fingerprint import seed_of
 from tutelage.models.fresh import fresh
 from tutelage.models.loading import load_network

@@ -148,7 +148,8 @@ def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, 
 
 def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
     """Return the gradient of a first step by the name of the parameter."""
-    (update, *_) = updates_of(method, batch)
+    # What a method does after the optimizer's step is not its gradient's.
+    update = next(iter(method.train().step(batch, Progress(total_steps=STEPS))))
     named = {name: p for name, p in method.named_parameters() if p.requires_grad}
     loss = method.total(update, Progress(total_steps=STEPS))
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)

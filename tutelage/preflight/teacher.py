@@ -13,9 +13,9 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tutelage.anatomy import logits_of
 from tutelage.data.dataset import Data
 from tutelage.data.samplers import ShuffledBatches
-from tutelage.anatomy import logits_of
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.modes import evaluating
 
