@@ -1,0 +1,114 @@
+"""Every method that reads inside the networks, on pairs of unlike networks: does it train, and what does it cost?
+
+    python benchmarks/pairs.py --data cifar10 --cnn runs/resnet56 --vit runs/vit --out docs/results/pairs.json
+
+Each cell trains a student for real, by the same run as `tutelage distill`, and is scored on test images. Time is that
+of the whole cell over that of `kd` on the same pair, one after the other in one process; memory is of a training step
+(parameters, gradients, optimizer, activations), counted tensor by tensor. Finished cells are kept in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.data.dataset import Data
+from tutelage.data.images import ResidentImages
+from tutelage.data.sources import load_data
+from tutelage.dry_run import DryRun
+from tutelage.errors import UserError
+from tutelage.experiment import Experiment
+from tutelage.files import read_json, write_json
+from tutelage.method import Method
+from tutelage.networks import blueprint
+from tutelage.options import parse_choice
+from tutelage.preflight.cost import measure_memory
+from tutelage.run import Run
+from tutelage.state import Stop
+from tutelage.training import Training
+
+TRAIN, TEST = 2000, 1000
+VIT = "timm:vit_tiny_patch16_224,pretrained=false,img_size=32,patch_size=4,depth=6,embed_dim=96"
+STUDENTS = {"resnet8": "cnn", "vgg8": "cnn", "shufflev1": "cnn", VIT: "cnn", "resnet8 ": "vit"}
+ROWS = [
+    *("kd", "kd:standardize=true,temperature=2,multiplier=10", "dkd", "mlld", "fitnet", "fitnet:variant=paper", "at"),
+    *("sp", "fsp", "vid", "semckd", "srrl", "simkd", "quest:clusters=256,max_vectors=20000", "crd:negatives=1024"),
+]
+
+
+class Weigh(DryRun):
+    """Weighs the training step of every stage; the heaviest counts."""
+
+    bytes = 0
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Weigh one."""
+        batch = next(iter(data.loader("train", train=False, batch_size=self.training.batch_size).epoch(0)))
+        self.bytes = max(self.bytes, measure_memory(method.train(), batch, self.training).total)
+
+
+def thin(data: Data) -> Data:
+    """Return the data with few test images, so that scoring does not hide what training costs."""
+    assert isinstance(data.test, ResidentImages)
+    return replace(data, test=data.test.select(range(TEST)))
+
+
+def cell(row: str, student: str, teacher: str, data: Data, training: Training) -> dict[str, Any]:
+    """Train one cell; return its accuracy, time and memory, or the reason for which the method refuses the pair."""
+    choice = parse_choice(row)
+    experiment = Experiment(
+        data=data, students=(blueprint(student.strip(), data),), teacher=blueprint(teacher, data, trained=True)
+    )
+    experiment = replace(experiment, answers=experiment.train_teacher(DryRun(training)))
+    weigh = Weigh(training)
+    try:
+        experiment.execute(choice, weigh)
+    except UserError as error:
+        return {"refused": str(error)}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), training)
+        started = time.perf_counter()
+        experiment.execute(choice, run)
+        seconds = time.perf_counter() - started
+    fitted = run.fitted[-1]
+    losses = {name: values[-1] for name, values in fitted.history.items() if name.startswith("train/")}
+    assert all(math.isfinite(value) for value in losses.values()), f"{row}: {losses}"
+    return {"accuracy": fitted.scores["best"]["test_accuracy"], "seconds": seconds, "bytes": weigh.bytes}
+
+
+def main() -> None:
+    """Run what is not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--cnn", required=True, help="a trained convolutional teacher")
+    parser.add_argument("--vit", required=True, help="a trained transformer")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/pairs.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = thin(load_data(options.data, subset=TRAIN))
+    training = Training(epochs=options.epochs, batch_size=64, lr=0.05, compile="off", device="cpu")
+    transformer = replace(training, optimizer="adamw", lr=0.001, weight_decay=0.05)
+    content = read_json(options.out) if options.out.exists() else {"cells": {}}
+    content["settings"] = {"train": data.count("train"), "test": data.count("test"), "epochs": options.epochs}
+    for student, kind in STUDENTS.items():
+        for row in ROWS:
+            key = json.dumps([row, student.strip(), kind])
+            if key in content["cells"]:
+                continue
+            found = cell(row, student, getattr(options, kind), data, transformer if student == VIT else training)
+            content["cells"][key] = found
+            write_json(options.out, content)
+            print(key, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
