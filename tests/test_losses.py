@@ -289,6 +289,14 @@ def test_unit_rows_gradient_is_the_projection_off_the_row():
         assert gradient == pytest.approx([(g - along * r) / norm for r, g in zip(row, given, strict=True)], rel=1e-9)
 
 
+def test_rows_that_are_too_short_count_as_zeros():
+    rows = torch.tensor([[0.0, 9e-4], [0.0, 2e-3]], requires_grad=True)
+    found = unit_rows(rows, shortest=1e-3)
+    (gradient,) = torch.autograd.grad(found[:, 0].sum(), rows)
+    assert found.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    assert gradient.tolist() == [[0.0, 0.0], [pytest.approx(500.0), 0.0]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_rows_of_zeros_stay_zeros_without_a_gradient(dtype):
     rows = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=dtype, requires_grad=True)

@@ -104,15 +104,17 @@ def gram(features: Tensor) -> Tensor:
         return rows @ rows.T
 
 
-def unit_rows(rows: Tensor) -> Tensor:
+def unit_rows(rows: Tensor, *, shortest: float = 0.0) -> Tensor:
     """Return rows of length one, in float32; a row of zeros stays zeros and has no gradient.
 
     Args:
         rows: `[row, column]`.
+        shortest: Rows below this length count as zeros: a direction has gradients of the order of one over the length,
+            and that of rounding errors is none.
     """
     raw = wide(rows)
     # The square of anything shorter underflows.
-    shortest = torch.finfo(raw.dtype).tiny ** 0.5
+    shortest = max(shortest, torch.finfo(raw.dtype).tiny ** 0.5)
     is_zero = torch.linalg.vector_norm(raw.detach(), dim=1, keepdim=True) < shortest
     return F.normalize(raw.masked_fill(is_zero, 0.0), dim=1, eps=shortest)
 

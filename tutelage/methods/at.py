@@ -61,7 +61,8 @@ class AT(Method):
         to it the published weight belongs, and its gradient falls to zero as the maps meet, where the norm's keeps its
         length and changes its direction. In the variant `paper` the division by the number of places is our choice,
         as if the paper's weight were $10^3$ over places and batch, which we know second-hand; so the default of `beta`
-        fits both variants. A map of zeros has an attention of zeros, without a gradient.
+        fits both variants. A map of zeros has an attention of zeros, without a gradient, and so has one whose
+        activations are below 1e-4 or so: it holds rounding errors, as of a batch norm of black images.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ def attention_map(maps: Tensor) -> Tensor:
     r"""Return how active a map is at each place, $\sum_c F_c^2$, at length one: `[batch, place]`.
 
     Args:
-        maps: `[batch, channel, height, width]`.
+        maps: `[batch, channel, height, width]`. One that is zero but for rounding errors has an attention of zeros.
     """
-    return unit_rows(wide(maps).square().mean(1).flatten(1))
+    activity = wide(maps).square().mean(1).flatten(1)
+    return unit_rows(activity, shortest=torch.finfo(activity.dtype).eps)
 
 
 def _check_places(pair: LayerPair) -> None:

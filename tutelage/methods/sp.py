@@ -57,7 +57,8 @@ class SP(Method):
     Paper: Tung, Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019.
 
     Differences: The paper's own weight and batch size could not be checked; the default is the setting of the
-        literature's tables. A sample whose features are all zero has a row of zeros, without a gradient.
+        literature's tables. A sample whose features are all zero, or rounding errors, has a row of zeros, without a
+        gradient.
     """
 
     def __init__(
@@ -83,4 +84,10 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: `[batch, ...]`, features of any shape.
         teacher: `[batch, ...]`, likewise; no gradient flows into it.
     """
-    return (unit_rows(gram(student)) - unit_rows(gram(teacher.detach()))).square().mean()
+    return (_normalized_gram(student) - _normalized_gram(teacher.detach())).square().mean()
+
+
+def _normalized_gram(features: Tensor) -> Tensor:
+    similarities = gram(features)
+    # Features that are zero but for rounding errors are like no others.
+    return unit_rows(similarities, shortest=torch.finfo(similarities.dtype).eps)
