@@ -165,6 +165,25 @@ def test_every_stage_of_a_recipe_is_examined(row, stages, examined, tmp_path, mo
     assert not list(tmp_path.iterdir()), "the doctor leaves nothing behind"
 
 
+def test_the_pairing_of_layers_is_shown(examined):
+    text = examined("at", "tiny_resnet,width=4")
+    (start,) = (n for n, line in enumerate(text.splitlines()) if "layer of the student" in line)
+    assert [line.split() for line in text.splitlines()[start + 1 : start + 4]] == [
+        ["layer1", "4x8x8", "layer1", "4x8x8"],
+        ["layer2", "8x4x4", "layer2", "8x4x4"],
+        ["layer3", "16x2x2", "layer3", "16x2x2"],
+    ]
+    by_name = examined("at:layers=layer2:layer3", "tiny_resnet,width=4")
+    assert ["layer2", "8x4x4", "layer3", "16x2x2"] in [line.split() for line in by_name.splitlines()]
+    assert "layer of the student" not in examined("kd")
+
+
+def test_labels_that_hardly_count_are_named(examined):
+    text = " ".join(examined("at", "tiny_resnet,width=4").split())
+    assert "the labels hardly count at first; if accuracy stays low, lower the weight of attention, 1e+03." in text
+    assert "reduction over classes" not in text
+
+
 def term(name, pull, raw_pull, weight=1.0, optimizer="student"):
     return Term(name=name, optimizer=optimizer, value=1.0, weight=weight, pull=pull, raw_pull=raw_pull)
 

@@ -36,6 +36,12 @@ def test_every_method_is_built_and_nothing_is_written(method, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_artefact_may_have_a_stand_in():
+    run = DryRun(TRAINING)
+    assert run.stage("words", lambda: "learned") == "learned"
+    assert run.stage("words", lambda: "learned", rehearse=lambda: "first") == "first"
+
+
 def test_every_stage_of_a_recipe_is_met_in_its_turn():
     run = Noting()
     toy_experiment().execute(parse_choice("born-again:generations=2"), run)

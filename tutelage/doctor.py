@@ -129,11 +129,14 @@ def _pairs(order: Sequence[int], names: Sequence[str]) -> str:
 def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
     for gap in far_apart(stage.terms):
         before = "" if gap.weighted else " before their weights"
-        yield (
-            f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; is a "
-            f"reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and its "
-            f"weight, {gap.weak.weight:.3g}."
+        advice = (
+            f"the labels hardly count at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
+            f"{gap.strong.weight:.3g}."
+            if gap.weak.name == "ce"
+            else f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature "
+            f"and its weight, {gap.weak.weight:.3g}."
         )
+        yield (f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; {advice}")
 
 
 def _stage_parts(stage: Stage) -> list[RenderableType]:
@@ -141,7 +144,7 @@ def _stage_parts(stage: Stage) -> list[RenderableType]:
         (f"Stage {stage.name}", "bold"), f"  {stage.epochs} epochs of {stage.steps} batches.  {stage.decision}"
     )
     time = Text(f"{stage.step_seconds * 1000:.0f} ms a batch, {_duration(stage.seconds)} in all.  {_memory(stage)}")
-    tables: list[RenderableType] = [_networks(stage), _terms(stage)]
+    tables = [_networks(stage), *([_layers(stage)] if stage.pairs else []), _terms(stage)]
     return [title, *(Padding(table, (0, 0, 0, 2)) for table in tables), Padding(time, (0, 0, 0, 2))]
 
 
@@ -155,6 +158,14 @@ def _networks(stage: Stage) -> Table:
             "x".join(map(str, network.shape)),
             "trained" if network.trained else "frozen",
         )
+    return table
+
+
+def _layers(stage: Stage) -> Table:
+    table = _table("layer of the student", "map", "layer of the teacher", "map", left=(0, 2))
+    for pair in stage.pairs:
+        shapes = ["x".join(map(str, (tap.channels, *tap.size))) for tap in (pair.student, pair.teacher)]
+        table.add_row(pair.student.layer, shapes[0], pair.teacher.layer, shapes[1])
     return table
 
 
@@ -173,10 +184,10 @@ def _terms(stage: Stage) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, left: Sequence[int] = (0,)) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left", no_wrap=True)
+        table.add_column(column, justify="left" if position in left else "right", no_wrap=True)
     return table
 
 

@@ -50,10 +50,10 @@ class DryRun(Run):
         # A copy, because whoever comes next may freeze or train it.
         return copy.deepcopy(method.to("cpu").export()).eval()
 
-    def stage(self, name: str, make: Callable[[], T], **identity: Any) -> T:
-        """Make an artefact, and store it nowhere."""
+    def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
+        """Make an artefact, or what stands for it in a rehearsal, and store it nowhere."""
         checkpoint.seed_everything(self.seed_of(name))
-        return make()
+        return (rehearse or make)()
 
     def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
         """Return the scores of a guess: nothing was trained, so there is nothing to measure."""

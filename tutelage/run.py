@@ -81,12 +81,13 @@ class Run:
         """Return the seed of a named piece of work."""
         return fingerprint.seed_of(self.seed, name)
 
-    def stage(self, name: str, make: Callable[[], T], **identity: Any) -> T:
+    def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
         """Make an artefact once; later calls, in this process or another, return what was stored.
 
         Args:
             name: Name of the stage, and of its folder.
             make: Makes it: tensors and plain values, in dictionaries, lists or tuples. It is seeded by the name.
+            rehearse: Makes something like it quickly, for a dry run; `make` does by default.
             **identity: Whatever the artefact depends on; plain values.
 
         Raises:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tutelage.data.sources import Data
-from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.evaluation import EVALUATION_BATCH
 from tutelage.hardware import device_type
@@ -54,7 +53,7 @@ class Clustering:
 
 
 def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
-    """Return the words of a layer of the teacher, `[word, channel]`. In a dry run its first vectors stand in for them.
+    """Return the words of a layer of the teacher, `[word, channel]`.
 
     Args:
         run: The run, which is told what this takes.
@@ -66,8 +65,6 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     device, seed, clusters = device_type(run.training.device), run.seed_of("codebook"), clustering.clusters
     total = data.count("train") * math.prod(compared_size(pair))
     count = min(total, clustering.max_vectors or total)
-    if isinstance(run, DryRun):
-        return teacher_vectors(teacher, pair, data, torch.arange(total) < min(clusters, count), device=device)
     size = count * pair.teacher.channels * 4 / 1e6
     run.reporter.note(
         f"Learning {clusters:,} words from {count:,} of the {total:,} vectors of the teacher's {pair.teacher.layer}. "
@@ -78,6 +75,13 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     if len(words) < clusters:
         run.reporter.note(f"There are {len(words):,} words, not {clusters:,}: {len(vectors):,} vectors make no more.")
     return words
+
+
+def first_vectors(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
+    """Return as many of the teacher's vectors as words are wanted: they stand for the words in a dry run."""
+    total = data.count("train") * math.prod(compared_size(pair))
+    wanted = torch.arange(total) < min(clustering.clusters, clustering.max_vectors or total)
+    return teacher_vectors(teacher, pair, data, wanted, device=device_type(run.training.device))
 
 
 def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tensor, *, device: str = "cpu") -> Tensor:

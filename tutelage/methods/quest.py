@@ -18,7 +18,7 @@ from tutelage.errors import UserError
 from tutelage.losses import cross_entropy, unit_rows, wide
 from tutelage.maps import pool_to_smaller
 from tutelage.method import Method
-from tutelage.methods.codebook import Clustering, compared_size, learn_words
+from tutelage.methods.codebook import Clustering, compared_size, first_vectors, learn_words
 from tutelage.pairing import AUTO, Paired, pair
 from tutelage.registry import Paper, register
 from tutelage.run import Run
@@ -98,6 +98,7 @@ def quest(
     codebooks = run.stage(
         "codebook",
         lambda: [learn_words(run, paired.teacher, each, data, clustering) for each in paired.pairs],
+        rehearse=lambda: [first_vectors(run, paired.teacher, each, data, clustering) for each in paired.pairs],
         weights=fingerprint.of_tensors(network.state_dict() | dict(network.named_buffers())),
         data=data.fingerprint,
         layers=[f"{each.teacher.layer} at {compared_size(each)}" for each in paired.pairs],

@@ -16,6 +16,7 @@ from tutelage.hardware import Decision, decide
 from tutelage.method import Method
 from tutelage.models.size import NetworkSize, describe
 from tutelage.modes import evaluating
+from tutelage.pairing import LayerPair
 from tutelage.preflight.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.preflight.losses import Term, measure_terms
 from tutelage.state import Stop
@@ -48,6 +49,7 @@ class Stage:
         epochs: Epochs that it will train, at most.
         steps: Batches of an epoch.
         networks: The networks in it.
+        pairs: Which layers of student and teacher are compared.
         decision: Precision, memory format, compilation.
         terms: The terms of its loss.
         memory: Memory of a training step.
@@ -59,6 +61,7 @@ class Stage:
     epochs: int
     steps: int
     networks: tuple[Network, ...]
+    pairs: tuple[LayerPair, ...]
     decision: Decision
     terms: tuple[Term, ...]
     memory: Memory
@@ -111,6 +114,7 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
         epochs=planned,
         steps=len(loader),
         networks=networks,
+        pairs=tuple(method.pairs),
         decision=decision,
         terms=tuple(terms),
         memory=memory,
