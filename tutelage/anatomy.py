@@ -220,8 +220,11 @@ def _tap(call: _Call, example: Any) -> Tap | None:
     has_places = isinstance(output, Tensor) and output.ndim in (3, 4) and output.is_floating_point()
     if not has_places or len(output) != samples or isinstance(call.module, nn.Identity):
         return None
+    if output.ndim == 3 and output.shape[2] == 1:
+        # A vector that a pooling over tokens left.
+        return None
     tap = Tap.of(call.name, output, example)
-    return tap if tap.size[0] * tap.size[1] > 1 else None
+    return tap if math.prod(tap.size) > 1 else None
 
 
 def _last_of_each_resolution(taps: Mapping[str, Tap]) -> Sequence[str]:
