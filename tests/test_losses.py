@@ -290,7 +290,7 @@ def test_unit_rows_gradient_is_the_projection_off_the_row():
 
 
 def test_rows_that_are_too_short_count_as_zeros():
-    rows = torch.tensor([[0.0, 9e-4], [0.0, 2e-3]], requires_grad=True)
+    rows = torch.tensor([[6e-4, 7e-4], [0.0, 2e-3]], requires_grad=True)
     found = unit_rows(rows, shortest=1e-3)
     (gradient,) = torch.autograd.grad(found[:, 0].sum(), rows)
     assert found.tolist() == [[0.0, 0.0], [0.0, 1.0]]

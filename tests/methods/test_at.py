@@ -181,6 +181,7 @@ def test_half_precision_is_computed_in_float32(dtype, variant):
         found = attention_loss(student, teacher[..., ::2], variant=variant)
     assert found.dtype == torch.float32
     assert torch.equal(found, attention_loss(student.float(), teacher[..., ::2].float(), variant=variant))
+    assert torch.equal(attention_map(student), attention_map(student.float()))
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -138,7 +138,7 @@ class GaussianGuess(nn.Module):
             student: `[batch, channel, height, width]`.
             teacher: The same with its own channels, height and width; no gradient flows into it.
         """
-        student, teacher = pool_to_smaller(student, wide(teacher.detach()))
+        student, teacher = pool_to_smaller(student, wide(teacher))
         return gaussian_loss(self.regressor(student), teacher, self.variance)
 
 
