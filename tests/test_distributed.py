@@ -13,6 +13,7 @@ from tutelage.driver import Driver
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
+from tutelage.methods.vid import VID
 from tutelage.models.loading import load_network
 from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
@@ -24,9 +25,19 @@ def network(seed):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
 
 
+def convolutional(seed, width):
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, width, 3, 2, 1), nn.Tanh(), nn.Conv2d(width, width, 3, 2, 1), nn.Tanh(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4 * width, 10))
+
+
 def method_of(name):
     if name == "kd":
         return KD(network(1), FrozenTeacher(network(2)), temperature=2.0)
+    if name == "vid":
+        # It reads layers of both, and has adapters with parameters of their own.
+        teacher = FrozenTeacher(convolutional(2, 6))
+        return VID(convolutional(1, 4), teacher, torch.randn(2, 1, 8, 8), layers="1:1+3:3")
     return TfKDReg(network(1), 10)
 
 
@@ -38,7 +49,8 @@ def train(name, devices):
     )
     method = method_of(name)
     state = Driver(training, seed=5).fit(method, data)
-    return [parameter.detach().clone() for parameter in method.student.parameters()], state.samples
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    return [parameter.detach().clone() for parameter in trained], state.samples
 
 
 def run(folder):
@@ -62,7 +74,7 @@ def work(rank, port, folder):
         "TORCHELASTIC_RUN_ID": "test",
     }
     torch.set_num_threads(1)
-    found = {name: train(name, devices=2) for name in ("kd", "tf-kd-reg")}
+    found = {name: train(name, devices=2) for name in ("kd", "tf-kd-reg", "vid")}
     torch.save(found | {"run": run(folder)}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -79,7 +91,7 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["kd", "tf-kd-reg"])
+@pytest.mark.parametrize("name", ["kd", "tf-kd-reg", "vid"])
 def test_two_processes_end_with_the_weights_of_one(name, two):
     alone, samples = train(name, devices=1)
     for (weights, seen), other in zip((rank[name] for rank in two), (two[1][name], two[0][name]), strict=True):

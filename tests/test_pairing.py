@@ -2,7 +2,10 @@ import pytest
 import timm
 import torch
 
+from tutelage.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+from tutelage.methods import AT, SRRL, VID, SimKD
 from tutelage.models import CATALOGUE
 from tutelage.pairing import pair
 from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, UniformTeacher
@@ -124,6 +127,25 @@ def test_a_layer_that_is_captured_no_more_is_an_error_compiled_or_not(backend):
     student.on = False
     with pytest.raises(UserError, match=r"without reaching the layers \['side'\]"):
         found.student(IMAGES)
+
+
+@pytest.mark.parametrize("build", [AT, VID, SRRL, SimKD])
+def test_compiled_networks_give_the_same_losses(build):
+    images = torch.randn(4, 3, 32, 32)
+    batch = Batch(inputs=images, targets=torch.tensor([0, 1, 2, 3]))
+    torch.manual_seed(0)
+    method = build(CATALOGUE["tiny_cnn"](5), FrozenTeacher(CATALOGUE["resnet8"](5)), images).eval()
+    plain = dict(method.losses(batch))
+    # A frame that once failed in compiled code, as in the test above, is compiled in pieces, which warn.
+    torch.compiler.reset()
+    for module in method.modules():
+        if isinstance(module, FeatureExtractor):
+            module.compile(backend="eager")
+    compiled = dict(method.losses(batch))
+    assert compiled.keys() == plain.keys()
+    for name, loss in plain.items():
+        assert loss.item() != 0
+        torch.testing.assert_close(compiled[name], loss)
 
 
 @pytest.mark.parametrize(
