@@ -84,6 +84,32 @@ def cell(row: str, student: str, teacher: str, data: Data, training: Training) -
     return {"accuracy": fitted.scores["best"]["test_accuracy"], "seconds": seconds, "bytes": weigh.bytes}
 
 
+def tables(content: dict[str, Any]) -> str:
+    """Return the cells as two Markdown tables: accuracy, then time and memory relative to kd."""
+    cells = {tuple(json.loads(key)): found for key, found in content["cells"].items()}
+    pairs = list(dict.fromkeys((student, kind) for _, student, kind in cells))
+    rows = list(dict.fromkeys(row for row, _, _ in cells))
+    names = [f"{content['teachers'][kind]} → {'ViT' if student == VIT else student}" for student, kind in pairs]
+    head = [f"| Row | {' | '.join(names)} |", f"|:--|{'--:|' * len(pairs)}"]
+    accuracy, cost = list(head), list(head)
+    for row in rows:
+        found = [cells.get((row, *pair), {"refused": ""}) for pair in pairs]
+        base = [cells["kd", *pair] for pair in pairs]
+        accuracy.append(_line(row, ["refused" if "refused" in one else f"{one['accuracy']:.1%}" for one in found]))
+        ratios = [
+            "refused"
+            if "refused" in one
+            else f"{one['seconds'] / kd['seconds']:.2f}×, {one['bytes'] / kd['bytes']:.2f}×"
+            for one, kd in zip(found, base)
+        ]
+        cost.append(_line(row, ratios))
+    return "\n".join([*accuracy, "", *cost])
+
+
+def _line(row: str, values: list[str]) -> str:
+    return f"| `{row}` | {' | '.join(values)} |"
+
+
 def main() -> None:
     """Run what is not in the file yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,6 +124,7 @@ def main() -> None:
     training = Training(epochs=options.epochs, batch_size=64, lr=0.05, compile="off", device="cpu")
     transformer = replace(training, optimizer="adamw", lr=0.001, weight_decay=0.05)
     content = read_json(options.out) if options.out.exists() else {"cells": {}}
+    content["teachers"] = {"cnn": "resnet56", "vit": "ViT"}
     content["settings"] = {"train": data.count("train"), "test": data.count("test"), "epochs": options.epochs}
     for student, kind in STUDENTS.items():
         for row in ROWS:
@@ -108,6 +135,7 @@ def main() -> None:
             content["cells"][key] = found
             write_json(options.out, content)
             print(key, found, flush=True)
+    print(tables(content))
 
 
 if __name__ == "__main__":
