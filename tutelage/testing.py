@@ -11,13 +11,13 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from tutelage import registry
-from tutelage.arguments import PRESETS
+from tutelage.arguments import PRESETS, DataOptions
 from tutelage.checkpoint import seed_everything, student_state
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
@@ -26,6 +26,7 @@ from tutelage.method import Method
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, RecordedTeacher, Teacher
 from tutelage.toys import methods_of, recorded, toy_batch, toy_experiment
+from tutelage.training import Training
 from tutelage.trials import (
     STEPS,
     KilledError,
@@ -41,6 +42,9 @@ from tutelage.trials import (
 )
 
 Check = Callable[[Entry], None]
+
+SETTINGS = frozenset({"out", "seed"} | {setting.name for group in (DataOptions, Training) for setting in fields(group)})
+"""What a run is told whatever its method."""
 
 
 def check_method(method: str) -> None:
@@ -63,6 +67,12 @@ def builds_from_defaults(entry: Entry) -> None:
     for stage, method in fresh_methods(entry).items():
         assert isinstance(method, Method), f"{stage} is no Method"
         assert Method in type(method).__bases__, f"{type(method).__name__} subclasses another method: wrap instead"
+
+
+def options_are_its_own(entry: Entry) -> None:
+    """No hyper-parameter has the name of a setting of every run, which a command would then give to both."""
+    shared = sorted(SETTINGS & entry.hyper_parameters.keys())
+    assert not shared, f"its {', '.join(shared)} would be taken for the setting of that name: choose another name"
 
 
 def losses_are_finite_scalars(entry: Entry) -> None:
@@ -223,6 +233,7 @@ CHECKS: Mapping[str, Check] = {
     check.__name__.replace("_", "-"): check
     for check in (
         builds_from_defaults,
+        options_are_its_own,
         losses_are_finite_scalars,
         teacher_stays_still,
         every_parameter_is_trained,

@@ -3,7 +3,8 @@
 import pytest
 
 from tutelage import registry
-from tutelage.testing import CHECKS
+from tutelage.registry import Entry
+from tutelage.testing import CHECKS, options_are_its_own
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -20,3 +21,19 @@ def test_conformance(method, check):
 @pytest.mark.parametrize("method", registry.names())
 def test_exceptions_name_checks(method):
     assert set(registry.get(method).exceptions) <= set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("build", "found"),
+    [
+        (lambda student, *, momentum=0.5: None, "momentum"),
+        (lambda run, student, *, seed=1, temperature=4.0, augment="flip": None, "augment, seed"),
+    ],
+)
+def test_options_that_are_settings_too_are_found(build, found):
+    with pytest.raises(AssertionError, match=f"its {found} would be taken"):
+        options_are_its_own(Entry(name="mine", build=build, papers=()))
+
+
+def test_fixtures_are_no_options():
+    options_are_its_own(Entry(name="mine", build=lambda student, teacher, batch_size, *, alpha=0.5: None, papers=()))
