@@ -77,6 +77,7 @@ def test_spaces_and_a_last_comma_do_no_harm(text):
         "de-kd:teacher_epochs=None,teacher_accuracy=0.2",
         "de-kd:teacher_epochs=null,teacher_accuracy=0.2",
         "tf-kd-reg:variant=code,multiplier=100",
+        "mlld:strong=randaugment:3,random-cutout,batch_weight=0.5",
         "my_methods:Layered:gamma=2,layers=[layer1:in,layer2]",
         "my_methods:Tupled:temperatures=[4,3]",
     ],
@@ -111,7 +112,8 @@ def test_a_default_gives_the_type_where_none_is_written(own):
         ("kd:reduction=sum", r"(?s)reduction.*batchmean"),
         ("born-again:generations=1.5", r"(?s)generations.*1\.5"),
         ("kd:temperature", "'temperature' in 'kd:temperature' is no option. Write METHOD:name=value"),
-        ("kd:alpha=1,20", "'20' in .* is no option"),
+        ("kd:alpha=1,20", "alpha=1,20, which takes"),
+        ("kd:alpha=1,temperature", "alpha=1,temperature, which takes"),
         ("kd:alpha=1,alpha=0.5", "alpha is given twice"),
         ("supervised-teacher:alpha=1", "supervised-teacher has no options"),
         ("kd:student=resnet20", "no option of kd named 'student'"),
@@ -200,6 +202,22 @@ def test_switches_of_a_run_need_no_value_either():
 def test_only_a_switch_needs_no_value(words, message):
     with pytest.raises(UserError, match=message):
         parse(command, words, entry=registry.get("kd"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--preset", "one.yaml", "--preset=two.yaml"], (2.0, 7, False)),
+        (["--preset=two.yaml", "--preset", "one.yaml"], (1.0, 7, False)),
+        (["--nesterov", "--lr", "3", "--preset", "one.yaml", "--preset", "two.yaml"], (3.0, 7, True)),
+    ],
+)
+def test_a_later_preset_wins_and_what_is_typed_over_both(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("lr: 1.0\nnesterov: false\n")
+    (tmp_path / "two.yaml").write_text("lr: 2.0\nepochs: 7\n")
+    found = parse(command, words, Training)
+    assert (found.lr, found.epochs, found.nesterov) == expected
 
 
 @pytest.mark.parametrize(

@@ -251,17 +251,17 @@ def _plain(text: str | None) -> str | None:
 
 
 def _with_presets(words: Sequence[str], known: set[str]) -> list[str]:
-    """Return the words with each preset replaced by the flags it stands for; what is typed later wins."""
-    expanded: list[str] = []
+    """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
+    presets: list[str] = []
+    typed: list[str] = []
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
-        if flag != "--preset":
-            expanded.append(word)
-            continue
-        value = value if equals else next(rest, "")
-        expanded[:0] = _preset(value, known)
-    return expanded
+        if flag == "--preset":
+            presets += _preset(value if equals else next(rest, ""), known)
+        else:
+            typed.append(word)
+    return [*presets, *typed]
 
 
 def _preset(name: str, known: set[str]) -> list[str]:

@@ -15,7 +15,8 @@ from tutelage.errors import UserError, unknown
 from tutelage.misfit import misfit
 from tutelage.registry import FIXTURES, Entry, get, names
 
-_COMMA_OUTSIDE_BRACKETS = re.compile(r",(?![^\[({]*[\])}])")
+# One that another option or nothing follows, outside brackets: values may hold commas of their own.
+_COMMA_BETWEEN_OPTIONS = re.compile(r",(?=\s*(?:\w+\s*=|$))(?![^\[({]*[\])}])")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def parse_choice(text: str) -> Choice:
         attribute, _, given = given.partition(":")
         name = f"{name}:{attribute}"
     options: dict[str, Any] = {}
-    for part in filter(None, _COMMA_OUTSIDE_BRACKETS.split(given)):
+    for part in filter(None, _COMMA_BETWEEN_OPTIONS.split(given)):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
