@@ -48,7 +48,7 @@ def kd_loss(
 
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
-    _check_shapes(student_logits, teacher_logits)
+    check_shapes(student_logits, teacher_logits)
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="sum", log_target=True) / _rows(student, reduction)
@@ -66,7 +66,7 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
     Raises:
         ValueError: If the two shapes differ.
     """
-    _check_shapes(student_logits, teacher_logits)
+    check_shapes(student_logits, teacher_logits)
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
     teacher = F.softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     return -(teacher * student).sum() / _rows(student, "batchmean")
@@ -124,7 +124,12 @@ def wide(logits: Tensor) -> Tensor:
     return logits.float() if logits.itemsize < 4 else logits
 
 
-def _check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Refuse answers that cannot be compared.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"The student answers {tuple(student_logits.shape)} and the teacher {tuple(teacher_logits.shape)}: "

@@ -248,6 +248,34 @@ def test_small_gaps_do_not_drown_in_rounding():
     assert gram_loss(near, teacher).item() == pytest.approx(precise, rel=1e-4, abs=0)
 
 
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = (logits.clone().requires_grad_() for logits in (Z, V))
+    probabilities = student.softmax(1), teacher.softmax(1)
+    (instance_loss(student, teacher, [2.0]) + gram_loss(*probabilities)).backward()
+    assert student.grad.abs().max() > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("variant", ["paper", "code"])
+def test_no_number_has_to_travel_to_the_device(variant, monkeypatch):
+    """A tensor of the temperatures would, and the step would wait for it in the middle."""
+    views = (Z, Z_STRONG), (V_WEAK, V_STRONG)
+    method, batch = scripted(*views, LABELS, variant=variant, strong="none")
+
+    def refuse(*_, **__):
+        raise AssertionError("made on the processor")
+
+    monkeypatch.setattr(torch, "tensor", refuse)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", refuse)
+    assert method.losses(batch)["instance"].isfinite()
+
+
+def test_other_classes_are_refused():
+    method, batch = scripted((Z, Z_STRONG), (torch.zeros(2, 100), torch.zeros(2, 100)), LABELS)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and the teacher \(2, 100\)"):
+        method.losses(batch)
+
+
 @pytest.mark.parametrize("variant", ["paper", "code"])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_gradients_are_finite_for_zero_and_huge_logits(variant, scale):

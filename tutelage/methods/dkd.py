@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import cross_entropy, kd_loss, standardize, wide
+from tutelage.losses import check_shapes, cross_entropy, kd_loss, standardize, wide
 from tutelage.method import Method
 from tutelage.methods.papers import LSKD
 from tutelage.registry import Paper, register
@@ -150,11 +150,7 @@ def rising(weight: float, epochs: int | None) -> Schedule:
 
 
 def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"The student answers {tuple(student.shape)} and the teacher {tuple(teacher.shape)}: "
-            "both need the same classes in the same order."
-        )
+    check_shapes(student, teacher)
     if labels.is_floating_point() or labels.shape != student.shape[:1]:
         raise UserError(
             f"dkd sets the label's class apart, so labels must be class indices of shape {tuple(student.shape[:1])}; "

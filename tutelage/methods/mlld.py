@@ -12,7 +12,7 @@ from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import cross_entropy, standardize, wide
+from tutelage.losses import check_shapes, cross_entropy, standardize, wide
 from tutelage.method import Method
 from tutelage.methods.papers import LSKD
 from tutelage.registry import Paper, register
@@ -114,6 +114,7 @@ class MLLD(Method):
         strong = self.strong_view(batch.inputs, torch.default_generator)
         views = batch, Batch(inputs=strong, targets=batch.targets, indices=batch.indices)
         weak_pair, strong_pair = ((wide(self.student(v.inputs).logits), wide(self.teacher(v).logits)) for v in views)
+        check_shapes(*weak_pair)
         # Autocast would multiply matrices in half precision.
         with torch.autocast(device_type=strong.device.type, enabled=False):
             ce = cross_entropy(weak_pair[0], batch.labels) + cross_entropy(strong_pair[0], batch.labels)
@@ -150,11 +151,11 @@ class MLLD(Method):
             strong = standardize(strong[0], ddof=self.ddof), standardize(strong[1], ddof=self.ddof)
         end = len(self.temperatures) if self.variant == "paper" else _STRONG_IN_CODE
         first, rest = self.temperatures[:end], self.temperatures[end:]
-        masked = instance_loss(*weak, self.temperatures, samples)
-        return masked + instance_loss(*strong, first) + instance_loss(*weak, rest)
+        loss = instance_loss(*weak, self.temperatures, samples) + instance_loss(*strong, first)
+        return loss + instance_loss(*weak, rest) if rest else loss
 
     def _relations(self, pair: Pair, samples: Tensor | float = 1.0, classes: Tensor | float = 1.0) -> Pair:
-        student, teacher = ((logits / _column(self.temperatures, logits)).softmax(-1) for logits in pair)
+        student, teacher = (_soften(logits, self.temperatures).softmax(-1) for logits in pair)
         return gram_loss(student, teacher, samples), gram_loss(student.mT, teacher.mT, classes)
 
 
@@ -180,14 +181,14 @@ def instance_loss(
 
     Args:
         student: Logits `[batch, class]`.
-        teacher: The same of the teacher.
-        temperatures: All $T$.
+        teacher: The same of the teacher; no gradient flows into them.
+        temperatures: All $T$, at least one.
         kept: $m$, `[batch]` or one number for all.
     """
-    temperature = _column(temperatures, student)
-    log_student, log_teacher = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
-    return (temperature.square().squeeze(-1) * divergence * kept).mean(-1).sum()
+    log_student = _soften(student, temperatures).log_softmax(-1)
+    log_teacher = _soften(teacher.detach(), temperatures).log_softmax(-1)
+    divergences = ((log_teacher.exp() * (log_teacher - log_student)).sum(-1) * kept).mean(-1)
+    return torch.stack([t**2 * divergence for t, divergence in zip(temperatures, divergences.unbind())]).sum()
 
 
 def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> Tensor:
@@ -195,17 +196,19 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
 
     Args:
         student: $P^s$, `[matrix, n, width]`.
-        teacher: $P^t$, the same.
+        teacher: $P^t$, the same; no gradient flows into it.
         kept: $m$, `[n]` or one number for all.
     """
+    teacher = teacher.detach()
     # D S' + S D' with D the difference and S the sum, halved: one product, and no cancellation of two large ones.
     half = (teacher - student) @ (teacher + student).mT / 2
     return ((half + half.mT).square().sum(-1) * kept).mean(-1).sum()
 
 
-def _column(temperatures: Sequence[float], like: Tensor) -> Tensor:
-    """Return temperatures as `[temperature, 1, 1]`."""
-    return like.new_tensor(temperatures).view(-1, 1, 1)
+def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
+    """Return logits over each temperature, `[temperature, batch, class]`."""
+    # One by one: a tensor of temperatures would be copied to the device, and waited for.
+    return torch.stack([logits / temperature for temperature in temperatures])
 
 
 def _check(temperatures: Sequence[float], weights: Mapping[str, float], teacher: Teacher) -> None:
