@@ -1,5 +1,6 @@
 import math
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -164,6 +165,19 @@ def test_operations_follow_each_other():
     both = RandAugment(2).apply(batch, torch.cat([one, other], dim=1))
     assert torch.equal(both, RandAugment(1).apply(RandAugment(1).apply(batch, one), other))
     assert not torch.equal(both, RandAugment(2).apply(batch, torch.cat([other, one], dim=1)))
+
+
+def test_positions_travel_to_the_device_once_an_operation(monkeypatch):
+    augmentation, batch = RandAugment(2), images(64)
+    view = augmentation.sample(chance(), 64, SIZE)
+    monkeypatch.setattr(torch, "tensor", Mock(wraps=torch.tensor))
+    augmentation.apply(batch, view)
+    assert torch.tensor.call_count == 2
+
+
+def test_images_that_all_stay_as_they_are():
+    batch = images()
+    assert torch.equal(RandAugment(1).apply(batch, views("identity", 0.0)), batch)
 
 
 def test_floats_are_their_256_levels_and_images_are_not_changed_in_place():

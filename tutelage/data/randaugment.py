@@ -129,8 +129,9 @@ def _each_its_own(images: Tensor, drawn: list[int], numbers: Tensor) -> Tensor:
         if operation := _OPERATIONS.get(_NAMES[number]):
             groups[operation].append(position)
     changed = images.clone()
-    for operation, positions in groups.items():
-        chosen = torch.tensor(positions, device=images.device)
+    # One transfer to the device, whatever the number of groups.
+    order = torch.tensor([position for positions in groups.values() for position in positions], device=images.device)
+    for operation, chosen in zip(groups, torch.split(order, [len(positions) for positions in groups.values()])):
         changed[chosen] = operation(images[chosen], numbers[chosen])
     return changed
 
