@@ -127,6 +127,13 @@ def test_logits_that_differ_by_one_rounding_are_equal(dtype):
     assert torch.equal(standardize(row), torch.zeros_like(row))
 
 
+@pytest.mark.parametrize("size", [1e-40, 1e-20, 1e-13, 1e-8])
+def test_tiny_logits_have_finite_gradients(size):
+    logits = torch.tensor([[size, -size, 0.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad((standardize(logits) * torch.tensor([[0.3, 0.5, -2.0]])).sum(), logits)
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
 def test_small_differences_are_no_rounding(scale):
     base = torch.randn(7, 100)

@@ -88,8 +88,9 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
     shifted = raw - raw[:, :1]
     centred = shifted - shifted.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - ddof)
-    # What rounding leaves of equal logits must not be blown up.
-    equal = variance <= (torch.finfo(raw.dtype).eps * raw.abs().amax(1, keepdim=True)).square()
+    limits = torch.finfo(raw.dtype)
+    # What rounding leaves of equal logits must not be blown up; and what is too small has no finite gradient.
+    equal = variance <= (limits.eps * raw.abs().amax(1, keepdim=True)).square().clamp(min=limits.tiny**0.5)
     return centred * variance.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 
