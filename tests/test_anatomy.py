@@ -254,3 +254,31 @@ def test_a_tap_reads_a_map_and_shows_its_shape():
 def test_nothing_can_be_found_without_an_example():
     with pytest.raises(UserError, match="takes an example"):
         stages(CATALOGUE["tiny_cnn"](5), None)
+
+
+def test_images_that_come_by_name_are_images():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = vit()
+
+        def forward(self, pixel_values):
+            return self.network(pixel_values)
+
+    (*_, last) = stages(Named(), {"pixel_values": torch.randn(IMAGES)})
+    assert last.size == (4, 4)
+
+
+def test_a_layer_that_is_called_twice_is_passed_over_where_that_matters():
+    class OneReLU(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.relu, self.head = nn.ReLU(), nn.Linear(4, 5)
+
+        def forward(self, inputs):
+            return self.head(self.relu(self.second(self.relu(self.first(inputs)))).mean((2, 3)))
+
+    network = OneReLU()
+    assert classified(network, torch.randn(IMAGES)).layer == "relu"
+    assert classified(network, torch.randn(IMAGES), once=True).layer == EMBEDDING

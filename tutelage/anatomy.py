@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,8 +64,9 @@ class Tap:
 
 def image_size(example: Any) -> tuple[int, int] | None:
     """Return height and width of the images of an example; None if it holds none."""
-    is_images = isinstance(example, Tensor) and example.ndim == 4
-    return (example.shape[2], example.shape[3]) if is_images else None
+    inputs = example.values() if isinstance(example, Mapping) else [example]
+    images = (one for one in inputs if isinstance(one, Tensor) and one.ndim == 4)
+    return next(((one.shape[2], one.shape[3]) for one in images), None)
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -121,7 +123,7 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
     return twin.to(weight.device, weight.dtype).requires_grad_(False)
 
 
-def classified(model: nn.Module, example: Any) -> Tap:
+def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
     """Return where the map is read whose mean over its places is what the classifier reads.
 
     For most convolutional networks that is the last map, after the last normalisation and activation. Where there is
@@ -131,6 +133,8 @@ def classified(model: nn.Module, example: Any) -> Tap:
     Args:
         model: The network.
         example: Inputs for one forward pass.
+        once: Whether to pass over layers that a forward pass calls again and again, such as one ReLU for all places:
+            nothing can be put behind one of their calls alone.
 
     Raises:
         UserError: If the classifier cannot be found.
@@ -138,8 +142,9 @@ def classified(model: nn.Module, example: Any) -> Tap:
     name = classifier(model, example)
     calls, _ = _probe(model, example)
     embedding = next(call.input for call in reversed(calls) if call.name == name)
+    counts = Counter(call.name for call in calls)
     for call in reversed(calls):
-        tap = _tap(call, example) if call.name else None
+        tap = _tap(call, example) if call.name and not (once and counts[call.name] > 1) else None
         if tap is not None and _equal(tap.layout.to_map(call.output).mean((2, 3)), embedding):
             return tap
     return Tap.of(EMBEDDING, embedding, example)
