@@ -32,9 +32,16 @@ from tutelage.methods.regressor import Regressor
 )
 def test_output_has_the_shape_of_the_teachers_map(size, teacher_size, kernel):
     regressor = Regressor(3, size, 5, teacher_size)
-    assert regressor(torch.randn(2, 3, *size)).shape == (2, 5, *teacher_size)
+    assert regressor(torch.randn(2, 3, *size), teacher_size).shape == (2, 5, *teacher_size)
     assert regressor.convolution.kernel_size == kernel
     assert regressor.convolution.bias is not None
+
+
+def test_sequences_may_be_longer_or_shorter_than_the_example():
+    regressor = Regressor(3, (1, 10), 5, (1, 10))
+    for length in (7, 10, 13):
+        assert regressor(torch.randn(2, 3, 1, length), (1, length)).shape == (2, 5, 1, length)
+    assert Regressor(3, (1, 10), 5, (1, 5))(torch.randn(2, 3, 1, 7), (1, 3)).shape == (2, 5, 1, 3)
 
 
 def test_parameter_count_of_the_sheet():
@@ -54,7 +61,7 @@ def test_equal_sizes_against_loops():
     maps = torch.randn(5, 3, 2, 4, dtype=torch.float64)
     weight, bias = regressor.convolution.weight.tolist(), regressor.convolution.bias.tolist()
     places = [(b, y, x) for b in range(5) for y in range(2) for x in range(4)]
-    found = regressor(maps)
+    found = regressor(maps, (2, 4))
     for channel in range(2):
         mixed = {
             (b, y, x): bias[channel] + sum(weight[channel][c][0][0] * maps[b, c, y, x].item() for c in range(3))
@@ -70,14 +77,14 @@ def test_equal_sizes_against_loops():
 
 def test_the_relu_is_there_only_if_asked_for():
     maps = torch.randn(8, 3, 4, 4)
-    assert Regressor(3, (4, 4), 2, (4, 4))(maps).min() < 0
-    assert Regressor(3, (4, 4), 2, (4, 4), final_relu=True)(maps).min() == 0
+    assert Regressor(3, (4, 4), 2, (4, 4))(maps, (4, 4)).min() < 0
+    assert Regressor(3, (4, 4), 2, (4, 4), final_relu=True)(maps, (4, 4)).min() == 0
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_constant_maps_have_finite_gradients(value):
     maps = torch.full((4, 3, 4, 4), value, requires_grad=True)
     regressor = Regressor(3, (4, 4), 2, (4, 4))
-    regressor(maps).square().sum().backward()
+    regressor(maps, (4, 4)).square().sum().backward()
     assert maps.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in regressor.parameters())

@@ -75,7 +75,7 @@ class Hint(nn.Module):
         terms = []
         for found, regressor in zip(self.pairs, self.regressors, strict=True):
             guided, hint = found.maps(student, teacher)
-            terms.append(hint_loss(regressor(guided), hint))
+            terms.append(hint_loss(regressor(guided, (hint.shape[2], hint.shape[3])), hint))
         return torch.stack(terms).sum()
 
 

@@ -17,9 +17,9 @@ class Regressor(nn.Module):
 
     Args:
         channels: Channels of the student's map.
-        size: Its height and width.
+        size: Its height and width, on the example.
         teacher_channels: Channels of the teacher's map.
-        teacher_size: Its height and width.
+        teacher_size: Its height and width, on the example.
         final_relu: Whether the ReLU is there.
     """
 
@@ -33,14 +33,18 @@ class Regressor(nn.Module):
         final_relu: bool = False,
     ) -> None:
         super().__init__()
-        self.size = teacher_size
         self.convolution = _convolution(channels, size, teacher_channels, teacher_size)
         self.norm = nn.BatchNorm2d(teacher_channels)
         self.activation = nn.ReLU() if final_relu else nn.Identity()
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return `[batch, teacher_channel, teacher_height, teacher_width]`."""
-        regressed: Tensor = self.activation(self.norm(resize(self.convolution(maps), self.size)))
+    def forward(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return `[batch, teacher_channel, height, width]`.
+
+        Args:
+            maps: The student's, `[batch, channel, height, width]`.
+            size: Height and width of the teacher's map for the same inputs: sequences may be of any length.
+        """
+        regressed: Tensor = self.activation(self.norm(resize(self.convolution(maps), size)))
         return regressed
 
 
