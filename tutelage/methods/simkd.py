@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -58,15 +59,16 @@ class SimKD(Method):
         beta: Weight of the loss.
 
     Raises:
-        UserError: If the teacher gives only logits, a classifier cannot be found, or the student's own layers behind
-            the map cannot carry another width or size.
+        UserError: If the factor is below one, the teacher gives only logits, a classifier cannot be found, or the
+            student's own layers behind the map cannot carry another width or size; the student is left as it is.
 
     Paper: Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022.
 
     Differences: The authors read the end of the last stage, which is right only where pooling and classifier follow it;
         here it is, in both networks, the map whose mean the classifier reads: behind the last normalisation of a WRN,
         behind the last convolution of a ShuffleNetV2 or MobileNetV2. Where there is no such map (a class token, a
-        normalisation after the pooling, fully connected layers), it is the classifier's input as a map of one place.
+        normalisation after the pooling, fully connected layers; in the student also one that ends in a layer which it
+        calls elsewhere too), it is the classifier's input as a map of one place.
         The authors always end in a ReLU (`final_relu="yes"`), and shrink the unused classifier by weight decay; here
         it is removed. Maps need not be square.
     """
@@ -81,9 +83,13 @@ class SimKD(Method):
         final_relu: FinalReLU = "auto",
         beta: float = 1.0,
     ) -> None:
+        if factor < 1:
+            raise UserError(f"factor={factor} must be 1 or more: it divides the teacher's channels.")
         super().__init__({"feature": beta})
-        theirs = classified(teacher.network, example)
-        maps = theirs.map(teacher.reading([theirs.layer], example=example)(Batch(inputs=example)))
+        student, theirs = uncompiled(student), classified(teacher.network, example)
+        reader = teacher.reading([theirs.layer], example=example)
+        maps = theirs.map(reader(Batch(inputs=example)))
+        reader.extractor.release()
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
         reused = classifier_copy(teacher.network, example)
         layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
@@ -95,11 +101,14 @@ class SimKD(Method):
         self, student: nn.Module, theirs: Tap, reused: nn.Linear, example: Any, *, factor: int, relu: bool
     ) -> str:
         """Put projector and classifier into the student, and return the layer where the projected map is read."""
-        ours, own = classified(student, example), classifier(student, example)
+        ours, own = classified(student, example, once=True), classifier(student, example)
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
         projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
+        # On a copy, so that a student that is refused stays as it is.
+        trial, its_projector, its_classifier = copy.deepcopy((student, projector, reused))
+        graft(trial, layer, own, its_projector, its_classifier)
+        _check_carries(trial, layer, example, reused.out_features)
         read = graft(student, layer, own, projector, reused)
-        _check_carries(student, layer, example, reused.out_features)
         if isinstance(student, Normalized) and student.spec is not None:
             student.spec = _spec_of(student.spec, layer, own, projector, ours.channels, reused)
         return read
