@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.anatomy import EMBEDDING, classifier_copy, stages
+from tutelage.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.batch import Batch
 from tutelage.losses import cross_entropy, wide
 from tutelage.method import Method
@@ -50,10 +50,11 @@ class SRRL(Method):
         beta: Weight of softmax regression, $L_{SR}$.
         variant: `map` applies the connector (1x1 convolution, batch norm, ReLU) to the student's map and then takes the
             mean, as the authors do; `vector` takes the mean first, as another group's re-implementation does.
-        layer: The student's layer that is read; `auto` is the end of its last stage.
+        layer: The student's layer that is read; `auto` is the map whose mean its own classifier reads, or, where there
+            is none, the classifier's input as a map of one place.
 
     Raises:
-        UserError: If the teacher gives only logits, its classifier cannot be found, or the layer does not exist.
+        UserError: If the teacher gives only logits, a classifier cannot be found, or the layer does not exist.
 
     Paper: Yang et al., Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021.
 
@@ -76,7 +77,7 @@ class SRRL(Method):
         layer: str = AUTO,
     ) -> None:
         super().__init__({"feature_matching": alpha, "softmax_regression": beta})
-        ours = stages(student, example)[-1] if layer == AUTO else taps(student, [layer], example, who="student")[layer]
+        ours = classified(student, example) if layer == AUTO else taps(student, [layer], example, who="student")[layer]
         theirs = taps(teacher.network, [EMBEDDING], example, who="teacher")[EMBEDDING]
         paired = reading(student, teacher, [LayerPair(ours, theirs)], example)
         self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
