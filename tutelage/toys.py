@@ -54,6 +54,21 @@ class ToyNetwork(nn.Module):
         return logits
 
 
+def toy_transformer(num_classes: int = 5, *, image_size: tuple[int, int] = (32, 32), depth: int = 4) -> nn.Module:
+    """Return a vision transformer in small: patches of 8 x 8 pixels, 24 channels, a class token.
+
+    Args:
+        num_classes: Number of classes.
+        image_size: Height and width of the images.
+        depth: Number of blocks.
+    """
+    import timm
+
+    sizes = {"img_size": image_size, "patch_size": 8, "depth": depth, "embed_dim": 24, "num_heads": 3}
+    network: nn.Module = timm.create_model("vit_tiny_patch16_224", num_classes=num_classes, **sizes)
+    return network
+
+
 def toy_data() -> Data:
     """Return random images with random labels, each class several times; the images are not square."""
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import timm
 import torch
 
 from tutelage.batch import Batch
@@ -10,6 +9,7 @@ from tutelage.method import Progress
 from tutelage.methods.at import AT, attention_loss, attention_map
 from tutelage.models import CATALOGUE
 from tutelage.teachers import FrozenTeacher, UniformTeacher
+from tutelage.toys import toy_transformer
 
 STUDENT = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]]]], dtype=torch.float64)
 TEACHER = torch.ones(1, 1, 2, 2, dtype=torch.float64)
@@ -58,12 +58,6 @@ def slow(student, teacher, variant):
 
 def maps(*shape):
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
-
-
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=4, embed_dim=24, num_heads=3, num_classes=5
-    )
 
 
 def build(student, teacher, size=(32, 32), **options):
@@ -209,8 +203,8 @@ def test_the_method_sums_over_the_stages(variant):
     [
         (CATALOGUE["tiny_cnn"], CATALOGUE["vgg8"], (33, 50)),
         (CATALOGUE["vgg8"], CATALOGUE["tiny_cnn"], (50, 33)),
-        (CATALOGUE["tiny_cnn"], lambda _: vit(), (32, 32)),
-        (lambda _: vit(), CATALOGUE["tiny_cnn"], (32, 32)),
+        (CATALOGUE["tiny_cnn"], lambda _: toy_transformer(), (32, 32)),
+        (lambda _: toy_transformer(), CATALOGUE["tiny_cnn"], (32, 32)),
     ],
     ids=["33x50", "50x33", "tokens to a CNN", "a CNN to tokens"],
 )
@@ -225,7 +219,7 @@ def test_any_two_networks(student, teacher, size):
 
 
 def test_layers_by_name():
-    method = build(CATALOGUE["tiny_cnn"](5), vit(), layers="layer2:blocks.1+layer3:blocks.3")
+    method = build(CATALOGUE["tiny_cnn"](5), toy_transformer(), layers="layer2:blocks.1+layer3:blocks.3")
     assert [str(pair) for pair in method.pairs] == [
         "layer2 (24x16x16) : blocks.1 (24x4x4)",
         "layer3 (48x8x8) : blocks.3 (24x4x4)",

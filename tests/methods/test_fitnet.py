@@ -3,7 +3,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,24 +20,11 @@ from tutelage.registry import Entry
 from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
 from tutelage.testing import CHECKS
-from tutelage.toys import TRAINING, ToyNetwork, toy_data, toy_experiment
+from tutelage.toys import TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
 
 
 def cnn(width=4):
     return CATALOGUE["tiny_cnn"](5, width=width)
-
-
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        img_size=32,
-        patch_size=8,
-        depth=4,
-        embed_dim=24,
-        num_heads=3,
-        num_classes=5,
-    )
 
 
 def images(*size):
@@ -102,7 +88,7 @@ def test_one_stage_weighs_the_hint_by_100(double):
     student, teacher = method.student(batch.inputs), method.teacher(batch)
     (found,) = method.pairs
     guided, hint = found.maps(student, teacher)
-    squares = (method.hint.regressors[0](guided) - hint).square().flatten().tolist()
+    squares = (method.hint.regressors[0](guided, hint.shape[2:]) - hint).square().flatten().tolist()
     assert losses["hint"].item() == pytest.approx(math.fsum(squares) / len(squares), rel=1e-12)
     label = F.cross_entropy(student.logits, batch.targets)
     expected = label.item() + 100 * math.fsum(squares) / len(squares)
@@ -134,7 +120,7 @@ def test_any_image_size(student, size):
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize(("student", "teacher"), [(cnn, vit), (vit, cnn)])
+@pytest.mark.parametrize(("student", "teacher"), [(cnn, toy_transformer), (toy_transformer, cnn)])
 @pytest.mark.parametrize("variant", [FitNet, FitNetHints])
 def test_convolutions_and_transformers_teach_each_other(student, teacher, variant):
     batch = images(32, 32)
@@ -150,7 +136,7 @@ def test_several_pairs_by_name_add_up():
     method = FitNet(cnn(), FrozenTeacher(teacher), batch.inputs, layers="layer1+layer2:layer3").eval()
     student, answer = method.student(batch.inputs), method.teacher(batch)
     terms = [
-        hint_loss(r(p.student.map(student)), p.teacher.map(answer))
+        hint_loss(r(p.student.map(student), p.teacher.size), p.teacher.map(answer))
         for p, r in zip(method.pairs, method.hint.regressors)
     ]
     assert len(terms) == 2
@@ -299,3 +285,20 @@ def test_the_papers_stages_meet_the_conformance_suite(check):
 def test_arguments_that_make_no_sense_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         recipe(Noting(), **options)
+
+
+@pytest.mark.parametrize("variant", [FitNet, FitNetHints])
+def test_sequences_of_any_length(variant):
+    class Words(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.words, self.mix, self.head = nn.Embedding(9, width), nn.Linear(width, width), nn.Linear(width, 5)
+
+        def forward(self, ids):
+            return self.head(self.mix(self.words(ids)).mean(1))
+
+    example = {"ids": torch.randint(9, (2, 10))}
+    method = variant(Words(4), FrozenTeacher(Words(6)), example, layers="mix")
+    for length in (7, 10, 13):
+        batch = Batch(inputs={"ids": torch.randint(9, (4, length))}, targets=torch.tensor([0, 1, 2, 3]))
+        assert total(method, batch).isfinite()

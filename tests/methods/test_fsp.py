@@ -2,7 +2,6 @@ import itertools
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -20,7 +19,7 @@ from tutelage.registry import Entry
 from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
 from tutelage.testing import CHECKS
-from tutelage.toys import STUDENT_WIDTH, TRAINING, ToyNetwork, toy_data, toy_experiment
+from tutelage.toys import STUDENT_WIDTH, TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
 
 VARIANTS = pytest.mark.parametrize("variant", ["paper", "code"])
 
@@ -202,25 +201,15 @@ def test_any_image_size(student, teacher, size, variant):
     assert all(p.grad.isfinite().all() for p in method.optimizers()["student"].params)
 
 
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        img_size=32,
-        patch_size=8,
-        depth=4,
-        embed_dim=24,
-        num_heads=3,
-        num_classes=5,
-    )
-
-
 def test_a_transformer_and_a_convolution_of_one_width():
     inputs = torch.randn(2, 3, 32, 32)
     stage = nn.Sequential(nn.Conv2d(24, 24, 3, 2, 1), nn.ReLU())
     network = nn.Sequential(nn.Conv2d(3, 24, 1), stage, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5))
     batch = Batch(inputs=inputs, targets=torch.tensor([0, 1]))
-    for student, teacher, layers in ((network, vit(), "1:blocks.1"), (vit(), network, "blocks.1:1")):
+    for student, teacher, layers in (
+        (network, toy_transformer(), "1:blocks.1"),
+        (toy_transformer(), network, "blocks.1:1"),
+    ):
         method = FSPInitialization(student, FrozenTeacher(teacher), inputs, layers=layers)
         loss = method.losses(batch)["fsp"]
         loss.backward()
@@ -230,7 +219,7 @@ def test_a_transformer_and_a_convolution_of_one_width():
 
 def test_two_transformers():
     expected = [(f"blocks.{n}:in", f"blocks.{n}") for n in range(4)]
-    assert sections(vit(), vit(), 32, 32) == expected
+    assert sections(toy_transformer(), toy_transformer(), 32, 32) == expected
 
 
 # The recipe.

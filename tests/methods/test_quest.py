@@ -2,7 +2,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 
 from tutelage.anatomy import stages
@@ -15,7 +14,7 @@ from tutelage.models import CATALOGUE
 from tutelage.pairing import pair
 from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher, UniformTeacher
-from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data, toy_transformer
 
 WORDS = [[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]]
 WEIGHT = [[1.0, 1.0], [1.0, -1.0], [0.0, 1.0]]
@@ -244,19 +243,6 @@ def test_several_layers_have_words_of_their_own_and_their_losses_add_up():
     assert both.losses(toy_batch())["quest"].item() == pytest.approx(total)
 
 
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        img_size=32,
-        patch_size=8,
-        depth=4,
-        embed_dim=24,
-        num_heads=3,
-        num_classes=5,
-    )
-
-
 def tiny():
     return CATALOGUE["tiny_cnn"](5)
 
@@ -273,8 +259,8 @@ class Meeting(DryRun):
 @pytest.mark.parametrize(
     ("make_student", "make_teacher", "size", "layers"),
     [
-        (tiny, vit, (32, 32), "auto"),
-        (vit, tiny, (32, 32), "auto"),
+        (tiny, toy_transformer, (32, 32), "auto"),
+        (toy_transformer, tiny, (32, 32), "auto"),
         (tiny, resnet, (33, 50), "early:late"),
         (resnet, tiny, (33, 50), "auto"),
     ],

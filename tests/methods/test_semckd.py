@@ -2,7 +2,6 @@ import math
 from itertools import product
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -14,6 +13,7 @@ from tutelage.method import Progress
 from tutelage.methods.semckd import SemanticCalibration, SemCKD, calibrated_loss, regressor, similarity_mlp
 from tutelage.models import CATALOGUE
 from tutelage.teachers import FrozenTeacher, UniformTeacher
+from tutelage.toys import toy_transformer
 
 DISTANCES = torch.tensor([[[1.0, 4.0], [9.0, 16.0]]], dtype=torch.float64)
 STUDENT_SHAPES = [(2, 4, 2), (1, 2, 3)]
@@ -259,19 +259,6 @@ def test_the_number_of_parameters_is_the_authors():
     assert len(method.pairs) == 9
 
 
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=False,
-        img_size=32,
-        patch_size=8,
-        depth=4,
-        embed_dim=24,
-        num_heads=3,
-        num_classes=5,
-    )
-
-
 def tiny():
     return CATALOGUE["tiny_cnn"](5)
 
@@ -282,7 +269,12 @@ def resnet():
 
 @pytest.mark.parametrize(
     ("make_student", "make_teacher", "size"),
-    [(tiny, vit, (32, 32)), (vit, tiny, (32, 32)), (tiny, resnet, (33, 50)), (resnet, tiny, (33, 50))],
+    [
+        (tiny, toy_transformer, (32, 32)),
+        (toy_transformer, tiny, (32, 32)),
+        (tiny, resnet, (33, 50)),
+        (resnet, tiny, (33, 50)),
+    ],
 )
 def test_any_two_networks_and_any_size(make_student, make_teacher, size):
     student, images = make_student(), torch.randn(8, 3, *size)
@@ -298,7 +290,7 @@ def test_any_two_networks_and_any_size(make_student, make_teacher, size):
 
 
 def test_every_stage_meets_every_stage():
-    method = SemCKD(tiny(), FrozenTeacher(vit()), torch.randn(2, 3, 32, 32), 8)
+    method = SemCKD(tiny(), FrozenTeacher(toy_transformer()), torch.randn(2, 3, 32, 32), 8)
     names = [(pair.student.layer, pair.teacher.layer) for pair in method.pairs]
     ours, theirs = ([tap.layer for tap in side] for side in (method.ours, method.theirs))
     assert names == list(product(ours, theirs))
@@ -309,7 +301,7 @@ def test_named_layers_meet_each_other():
     student = resnet()
     images = torch.randn(8, 3, 32, 32)
     layers = "layer1:blocks.1+layer3:blocks.3+layer3:blocks.1"
-    method = SemCKD(student, FrozenTeacher(vit()), images[:2], 8, layers=layers)
+    method = SemCKD(student, FrozenTeacher(toy_transformer()), images[:2], 8, layers=layers)
     assert [(pair.student.layer, pair.teacher.layer) for pair in method.pairs] == [
         ("layer1", "blocks.1"),
         ("layer1", "blocks.3"),

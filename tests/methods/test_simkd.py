@@ -1,7 +1,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 import torchvision
 from torch import nn
@@ -12,13 +11,9 @@ from tutelage.method import Progress
 from tutelage.methods.simkd import Projector, SimKD
 from tutelage.models import CATALOGUE, load_network, read_metadata, save_network
 from tutelage.teachers import FrozenTeacher
+from tutelage.toys import toy_transformer
 
 IMAGES = (4, 3, 32, 32)
-
-
-def vit(**options):
-    sizes = {"img_size": 32, "patch_size": 8, "depth": 4, "embed_dim": 24, "num_heads": 3, "num_classes": 5}
-    return timm.create_model("vit_tiny_patch16_224", **sizes | options)
 
 
 def built(student, teacher, size=IMAGES[1:], **options):
@@ -27,7 +22,7 @@ def built(student, teacher, size=IMAGES[1:], **options):
 
 
 def named(name):
-    return vit() if name == "vit" else CATALOGUE[name](5)
+    return toy_transformer() if name == "vit" else CATALOGUE[name](5)
 
 
 def slow(ours, theirs):
@@ -110,9 +105,9 @@ def test_only_the_body_and_the_projector_learn():
 def test_the_projector_ends_above_zero_where_the_teacher_does():
     relu = built(named("tiny_cnn"), named("resnet8"))
     assert relu.student(torch.randn(IMAGES)).features["layer3"].min() >= 0
-    transformer = built(named("tiny_cnn"), vit())
+    transformer = built(named("tiny_cnn"), toy_transformer())
     assert transformer.student(torch.randn(IMAGES)).features["layer3"].min() < 0
-    forced = built(named("tiny_cnn"), vit(), final_relu="yes")
+    forced = built(named("tiny_cnn"), toy_transformer(), final_relu="yes")
     assert forced.student(torch.randn(IMAGES)).features["layer3"].min() >= 0
 
 
@@ -174,3 +169,59 @@ def test_a_student_that_cannot_carry_the_map_is_refused():
 def test_a_teacher_whose_classifier_cannot_be_found_is_refused():
     with pytest.raises(UserError, match="classifier cannot be found"):
         built(CATALOGUE["tiny_cnn"](5), nn.Sequential(CATALOGUE["tiny_cnn"](5), nn.ReLU6()))
+
+
+def test_a_student_that_is_refused_is_left_as_it_was():
+    class Stiff(nn.Module):
+        """Pools by a fixed window, which a smaller map does not fill."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.pool, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.AvgPool2d(32), nn.Linear(8, 5)
+
+        def forward(self, inputs):
+            return self.head(self.pool(self.body(inputs)).flatten(1))
+
+    student = Stiff()
+    layers, before = dict(student.named_modules()), copy.deepcopy(student.state_dict())
+    with pytest.raises(UserError, match="cannot end in the teacher's classifier"):
+        built(student, CATALOGUE["resnet8"](5))
+    assert dict(student.named_modules()) == layers
+    assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_a_layer_that_the_student_calls_twice_is_not_followed_by_the_projector(width):
+    class OneReLU(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+            self.relu, self.head = nn.ReLU(), nn.Linear(width, 5)
+
+        def forward(self, inputs):
+            return self.head(self.relu(self.second(self.relu(self.first(inputs)))).mean((2, 3)))
+
+    student = OneReLU()
+    method = built(student, CATALOGUE["resnet8"](5))
+    runs = []
+    (projector,) = (module for module in student.modules() if isinstance(module, Projector))
+    projector.register_forward_hook(lambda *_: runs.append(1))
+    assert torch.isfinite(method.losses(Batch(inputs=torch.randn(IMAGES)))["feature"])
+    assert len(runs) == 1
+
+
+def test_a_student_that_comes_compiled_is_saved_by_the_name_of_what_is_deployed():
+    network = torch.compile(load_network("resnet8", num_classes=5), backend="eager")
+    deployed = built(network, CATALOGUE["resnet8"](5)).export()
+    assert deployed.spec.startswith("tutelage.methods.simkd:deployed,")
+
+
+def test_no_hook_stays_on_the_teacher_but_the_ones_that_read_it():
+    teacher = CATALOGUE["resnet8"](5)
+    built(CATALOGUE["tiny_cnn"](5), teacher)
+    assert sum(len(module._forward_hooks) for module in teacher.modules()) == 1
+
+
+def test_a_factor_below_one_is_refused():
+    with pytest.raises(UserError, match="factor=0 must be 1 or more"):
+        built(CATALOGUE["tiny_cnn"](5), CATALOGUE["resnet8"](5), factor=0)

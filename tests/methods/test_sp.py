@@ -1,5 +1,4 @@
 import pytest
-import timm
 import torch
 
 from tutelage import registry
@@ -9,6 +8,7 @@ from tutelage.method import Progress
 from tutelage.methods.sp import SP, similarity_loss
 from tutelage.models import CATALOGUE
 from tutelage.teachers import FrozenTeacher
+from tutelage.toys import toy_transformer
 
 STUDENT = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
@@ -39,12 +39,6 @@ def slow(student, teacher, power=2):
 
 def features(*shape):
     return torch.randn(shape, dtype=torch.float64, requires_grad=True)
-
-
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=4, embed_dim=24, num_heads=3, num_classes=5
-    )
 
 
 def build(student, teacher, size=(32, 32), **options):
@@ -178,7 +172,7 @@ def test_the_method_compares_the_last_maps():
 
 
 def test_several_pairs_are_summed():
-    pair = build(CATALOGUE["tiny_cnn"](5), vit(), layers="layer2:blocks.1+layer3:embedding").eval()
+    pair = build(CATALOGUE["tiny_cnn"](5), toy_transformer(), layers="layer2:blocks.1+layer3:embedding").eval()
     batch = batch_of()
     student, teacher = pair.student(batch.inputs), pair.teacher(batch)
     expected = sum(similarity_loss(*one.maps(student, teacher)) for one in pair.pairs)
@@ -191,8 +185,8 @@ def test_several_pairs_are_summed():
     [
         (CATALOGUE["tiny_cnn"], CATALOGUE["vgg8"], (33, 50)),
         (CATALOGUE["vgg8"], CATALOGUE["tiny_cnn"], (50, 33)),
-        (CATALOGUE["tiny_cnn"], lambda _: vit(), (32, 32)),
-        (lambda _: vit(), CATALOGUE["tiny_cnn"], (32, 32)),
+        (CATALOGUE["tiny_cnn"], lambda _: toy_transformer(), (32, 32)),
+        (lambda _: toy_transformer(), CATALOGUE["tiny_cnn"], (32, 32)),
     ],
     ids=["33x50", "50x33", "tokens to a CNN", "a CNN to tokens"],
 )

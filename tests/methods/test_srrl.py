@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -11,15 +10,10 @@ from tutelage.errors import UserError
 from tutelage.methods.srrl import SRRL, connector, softmax_regression
 from tutelage.models import CATALOGUE
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher
+from tutelage.toys import toy_transformer
 
 IMAGES = (4, 3, 16, 24)
 LABELS = torch.tensor([0, 1, 2, 1])
-
-
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224", img_size=(16, 24), patch_size=8, depth=4, embed_dim=24, num_heads=3, num_classes=5
-    )
 
 
 def linear(rows, bias=None):
@@ -158,7 +152,7 @@ def test_what_the_teachers_classifier_reads_is_never_skipped(name):
 
 @pytest.mark.parametrize("pair", [("vit", "cnn"), ("cnn", "vit"), ("vit", "vit")])
 def test_transformers_on_either_side(pair):
-    networks = [vit() if name == "vit" else CATALOGUE["tiny_cnn"](5) for name in pair]
+    networks = [toy_transformer(image_size=(16, 24)) if name == "vit" else CATALOGUE["tiny_cnn"](5) for name in pair]
     method = parts(*networks)
     losses = method.losses(Batch(inputs=torch.randn(IMAGES), targets=LABELS))
     assert all(torch.isfinite(loss) for loss in losses.values())
@@ -174,7 +168,25 @@ def test_the_students_layer_can_be_named():
 
 def test_a_teacher_without_a_classifier_is_refused():
     with pytest.raises(UserError, match="reads layers of the teacher, and a EnsembleTeacher gives only logits"):
-        SRRL(CATALOGUE["tiny_cnn"](5), EnsembleTeacher([FrozenTeacher(vit())]), torch.randn(IMAGES))
+        SRRL(
+            CATALOGUE["tiny_cnn"](5),
+            EnsembleTeacher([FrozenTeacher(toy_transformer(image_size=(16, 24)))]),
+            torch.randn(IMAGES),
+        )
     scaled = nn.Sequential(CATALOGUE["tiny_cnn"](5), nn.ReLU6())
     with pytest.raises(UserError, match="classifier cannot be found"):
         parts(teacher=scaled)
+
+
+@pytest.mark.parametrize("name", ["wrn_16_1", "mobilenetv2", "shufflev2", "resnet8", "vgg8"])
+def test_of_the_student_it_reads_the_map_whose_mean_its_classifier_reads(name):
+    method = parts(student=CATALOGUE[name](5)).eval()
+    answer = method.student(torch.randn(IMAGES))
+    (found,) = method.pairs
+    embedding = found.student.map(answer).mean((2, 3))
+    torch.testing.assert_close(method.student.model.classifier(embedding), answer.logits)
+
+
+def test_of_a_transformer_it_reads_the_class_token_that_its_classifier_reads():
+    method = parts(student=toy_transformer(image_size=(16, 24)))
+    assert method.pairs[0].student.layer == EMBEDDING

@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import timm
 import torch
 
 from tutelage.batch import Batch
@@ -10,6 +9,7 @@ from tutelage.method import Progress, Update
 from tutelage.methods.vid import VID, GaussianGuess, gaussian_loss
 from tutelage.models import CATALOGUE
 from tutelage.teachers import FrozenTeacher
+from tutelage.toys import toy_transformer
 
 # The paper's equations, one number at a time: of scalar tensors, through which gradients flow.
 
@@ -59,12 +59,6 @@ def slow(student, teacher, weights, scale, eps):
 
 def double(tensor):
     return torch.as_tensor(tensor, dtype=torch.float64)
-
-
-def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=4, embed_dim=24, num_heads=3, num_classes=5
-    )
 
 
 def build(student, teacher, size=(32, 32), **options):
@@ -241,8 +235,8 @@ def test_the_method_sums_over_the_stages():
         (CATALOGUE["tiny_cnn"], CATALOGUE["resnet8"], (33, 50)),
         (CATALOGUE["resnet8"], CATALOGUE["tiny_cnn"], (50, 33)),
         (CATALOGUE["vgg8"], CATALOGUE["tiny_cnn"], (33, 50)),
-        (CATALOGUE["tiny_cnn"], lambda _: vit(), (32, 32)),
-        (lambda _: vit(), CATALOGUE["tiny_cnn"], (32, 32)),
+        (CATALOGUE["tiny_cnn"], lambda _: toy_transformer(), (32, 32)),
+        (lambda _: toy_transformer(), CATALOGUE["tiny_cnn"], (32, 32)),
     ],
     ids=["33x50", "50x33", "vgg8", "tokens to a CNN", "a CNN to tokens"],
 )
