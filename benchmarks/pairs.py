@@ -37,7 +37,7 @@ from tutelage.training import Training
 
 TRAIN, TEST = 2000, 1000
 VIT = "timm:vit_tiny_patch16_224,pretrained=false,img_size=32,patch_size=4,depth=6,embed_dim=96"
-STUDENTS = {"resnet8": "cnn", "vgg8": "cnn", "shufflev1": "cnn", VIT: "cnn", "resnet8 ": "vit"}
+STUDENTS = {"resnet8": "cnn", "vgg8": "cnn", "mobilenetv2": "cnn", VIT: "cnn", "resnet8 ": "vit"}
 ROWS = [
     *("kd", "kd:standardize=true,temperature=2,multiplier=10", "dkd", "mlld", "fitnet", "fitnet:variant=paper", "at"),
     *("sp", "fsp", "vid", "semckd", "srrl", "simkd", "quest:clusters=256,max_vectors=20000", "crd:negatives=1024"),
@@ -122,7 +122,11 @@ def main() -> None:
     torch.set_num_threads(1)
     data = thin(load_data(options.data, subset=TRAIN))
     training = Training(epochs=options.epochs, batch_size=64, lr=0.05, compile="off", device="cpu")
-    transformer = replace(training, optimizer="adamw", lr=0.001, weight_decay=0.05)
+    # MobileNets take the literature's smaller learning rate, transformers an optimizer of their own.
+    settings = {
+        "mobilenetv2": replace(training, lr=0.01),
+        VIT: replace(training, optimizer="adamw", lr=0.001, weight_decay=0.05),
+    }
     content = read_json(options.out) if options.out.exists() else {"cells": {}}
     content["teachers"] = {"cnn": "resnet56", "vit": "ViT"}
     content["settings"] = {"train": data.count("train"), "test": data.count("test"), "epochs": options.epochs}
@@ -131,7 +135,7 @@ def main() -> None:
             key = json.dumps([row, student.strip(), kind])
             if key in content["cells"]:
                 continue
-            found = cell(row, student, getattr(options, kind), data, transformer if student == VIT else training)
+            found = cell(row, student, getattr(options, kind), data, settings.get(student, training))
             content["cells"][key] = found
             write_json(options.out, content)
             print(key, found, flush=True)
