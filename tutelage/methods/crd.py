@@ -66,8 +66,9 @@ class CRD(Method):
     step those of the batch become $\mu m + (1 - \mu) v$, at length one. $Z$ is $n$ times the mean exponential on the
     first batch, and stays.
 
-    The two banks take $8 n$ `embedding_dim` bytes, 51 MB for CIFAR-100 and 1.3 GB for ImageNet. They are in the
-    checkpoint, never in the network that ships. `tutelage doctor` counts them among parameters and buffers.
+    The two banks take $8 n$ `embedding_dim` bytes, 51 MB for CIFAR-100 and 1.3 GB for ImageNet, and as much again for a
+    copy as of the best epoch. Both are in the checkpoint, never in the network that ships. `tutelage doctor` counts the
+    banks among parameters and buffers, without the copy.
 
     Args:
         student: The network to train.
