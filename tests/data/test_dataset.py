@@ -80,6 +80,18 @@ def test_processes_that_train_have_equal_shares():
         data().loader("train", batch_size=15, train=True, world_size=4)
 
 
+@pytest.mark.parametrize(("batch_size", "sizes"), [(44, [44]), (22, [22, 22]), (20, [20, 20, 5]), (1, [1] * 45)])
+def test_training_leaves_out_a_last_batch_of_one(batch_size, sizes):
+    made = data({"train": images(45), "validation": images(45), "test": images(9)})
+    assert [len(batch) for batch in made.loader("train", train=True, batch_size=batch_size).epoch(0)] == sizes
+    assert sum(len(batch) for batch in made.loader("train", train=False, batch_size=batch_size).epoch(0)) == 45
+
+
+def test_a_single_sample_is_a_batch():
+    made = data({"train": images(1, classes=1), "validation": images(1, 1), "test": images(1, 1)}, class_names=("a",))
+    assert len(made.loader("train", train=True, batch_size=8)) == 1
+
+
 @pytest.mark.parametrize("split", ["trian", "val"])
 def test_wrong_splits_are_named(split):
     with pytest.raises(UserError, match=split):

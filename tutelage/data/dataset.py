@@ -99,7 +99,8 @@ class Data:
             channels_last: Whether inputs have the channels innermost in memory.
             workers: Processes that read images; None chooses.
             drop_last: Whether to leave out a last batch that is smaller. Several processes that train always do, so
-                that each has an equal share of every gradient.
+                that each has an equal share of every gradient; training always leaves out a last batch of one sample,
+                which batch norm cannot normalise.
             batch_sampler: Decides the batches instead of `batch_size` and the shuffling.
             rank: Which process this is.
             world_size: How many processes share each batch.
@@ -112,13 +113,14 @@ class Data:
             raise UserError(f"{self.name} has no {split} split: bring one, or hold one out of the training images.")
         if train and world_size > 1 and batch_size % world_size:
             raise UserError(f"A batch of {batch_size} cannot be shared by {world_size} processes: take a multiple.")
+        leaves_one = 1 < batch_size < self.count(split) and self.count(split) % batch_size == 1
         return make_loader(
             images,
             batch_size=batch_size,
             seed=seed,
             shuffle=train,
             augmentation=self.augmentation if train else Augmentation(),
-            drop_last=drop_last or (train and world_size > 1),
+            drop_last=drop_last or (train and (world_size > 1 or leaves_one)),
             batch_sampler=batch_sampler,
             device=device,
             channels_last=channels_last,
