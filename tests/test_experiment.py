@@ -144,3 +144,17 @@ def test_conveniences_may_change_without_running_anything_again(experiment, tmp_
     other, reporter = replace(TRAINING, checkpoint_seconds=1.0, log_every=7, workers=0), Cutting(-1)
     replace(small, training=other, teacher_training=other).run(reporter)
     assert not reporter.begun
+
+
+def test_a_teacher_that_its_user_has_elsewhere_comes_to_the_cpu(experiment, tmp_path):
+    class Elsewhere(UniformTeacher):
+        home = "cuda"
+
+        def cpu(self):
+            self.home = "cpu"
+            return super().cpu()
+
+    teacher = Elsewhere(10)
+    run = Run(tmp_path, replace(TRAINING, epochs=1))
+    replace(experiment, teacher=None, answers=teacher).execute(parse_choice("kd"), run)
+    assert teacher.home == "cpu"

@@ -33,6 +33,19 @@ def test_weights_follow_from_seed_and_part(source, data):
     assert not same(plan.build(0, "student"), plan.build(0, "generation-1"))
 
 
+def test_a_network_that_its_user_has_elsewhere_comes_to_the_cpu(data):
+    class Elsewhere(nn.Linear):
+        home = "cuda"
+
+        def cpu(self):
+            self.home = "cpu"
+            return super().cpu()
+
+    original = Elsewhere(2, 2)
+    assert blueprint(original, data).build(0, "teacher").home == "cpu"
+    assert blueprint(lambda: original, data).build(0, "teacher").home == "cpu"
+
+
 def test_building_leaves_the_random_generator_alone(data):
     before = torch.get_rng_state()
     blueprint("tiny_cnn,width=4", data).build(0, "student")

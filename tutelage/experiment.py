@@ -91,7 +91,8 @@ class Experiment:
     def _teacher(self) -> Teacher:
         if self.answers is None:
             raise no_teacher()
-        return self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
+        teacher = self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
+        return teacher.cpu()
 
 
 def no_teacher() -> UserError:

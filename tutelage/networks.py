@@ -39,7 +39,7 @@ class Blueprint:
     untrained: Callable[[], nn.Module]
 
     def build(self, seed: int, part: str) -> nn.Module:
-        """Return the network for a part such as `student`; its seed follows from both."""
+        """Return the network for a part such as `student`, on the CPU; its seed follows from both."""
         return _seeded(self.make, seed, part)
 
     def build_untrained(self, seed: int, part: str) -> nn.Module:
@@ -111,4 +111,5 @@ def _from_spec(spec: NetworkSpec, data: Data) -> Blueprint:
 def _seeded(make: Callable[[], nn.Module], seed: int, part: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(seed, f"network/{part}"))
-        return make()
+        # Where its user has it may not be where the examples are; the driver moves both.
+        return make().cpu()
