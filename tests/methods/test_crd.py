@@ -280,6 +280,7 @@ def test_a_teacher_without_a_network_is_refused(data):
         {"bank_momentum": 1.0},
         {"bank_momentum": -0.1},
         {"weight": -1.0},
+        {"weight": math.nan},
         {"alpha": -1.0},
     ],
 )

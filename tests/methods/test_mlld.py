@@ -358,6 +358,7 @@ def test_a_recorded_answer_is_never_taken_for_the_strong_views():
     ("options", "message"),
     [
         ({"temperatures": (4.0, 0.0)}, r"temperatures=\[4.0, 0.0\]"),
+        ({"temperatures": (4.0, float("nan"))}, r"temperatures=\[4.0, nan\]"),
         ({"temperatures": ()}, "one or more"),
         ({"class_weight": -1.0}, "class_weight=-1"),
         ({"example": EXAMPLE - 1}, "before normalisation"),

@@ -114,7 +114,7 @@ class CRD(Method):
         _check(embedding_dim=embedding_dim, negatives=negatives, temperature=temperature, kd_temperature=kd_temperature)
         if not 0 <= bank_momentum < 1:
             raise UserError(f"bank_momentum={bank_momentum} must be from 0 to below 1: at 1 the banks learn nothing.")
-        if weight < 0 or alpha < 0:
+        if not (weight >= 0 and alpha >= 0):
             raise UserError(f"weight={weight} and alpha={alpha} must be zero or more.")
         super().__init__({"crd": weight} | ({"kd": alpha} if alpha else {}))
         self.student = FeatureExtractor(student, [EMBEDDING], example=example)

@@ -212,7 +212,7 @@ def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
 
 
 def _check(temperatures: Sequence[float], weights: Mapping[str, float], teacher: Teacher) -> None:
-    if not temperatures or not min(temperatures) > 0:
+    if not temperatures or not all(temperature > 0 for temperature in temperatures):
         raise UserError(f"temperatures={list(temperatures)} must be one or more, each above zero.")
     for name, weight in weights.items():
         if not weight >= 0:
