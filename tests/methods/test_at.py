@@ -231,9 +231,10 @@ def test_one_place_has_no_attention():
         build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), layers="layer2+layer3:embedding")
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(UserError, match="beta=-1"):
-        build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), beta=-1)
+@pytest.mark.parametrize("beta", [-1.0, float("nan")])
+def test_a_weight_below_zero_is_refused(beta):
+    with pytest.raises(UserError, match=f"beta={beta}"):
+        build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), beta=beta)
 
 
 def test_a_teacher_without_a_network_is_refused():

@@ -204,6 +204,7 @@ def test_parts_of_a_batch_do_not_add_up_and_the_registration_says_so():
     assert set(registry.get("sp").exceptions) == {"parts-of-a-batch-add-up"}
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(UserError, match="beta=-1"):
-        build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), beta=-1)
+@pytest.mark.parametrize("beta", [-1.0, float("nan")])
+def test_a_weight_below_zero_is_refused(beta):
+    with pytest.raises(UserError, match=f"beta={beta}"):
+        build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), beta=beta)

@@ -261,6 +261,7 @@ def test_vectors_by_name():
     ("options", "message"),
     [
         ({"beta": -1.0}, "beta=-1"),
+        ({"beta": math.nan}, "beta=nan"),
         ({"eps": 0.0}, "eps=0.0"),
         ({"initial_variance": 1e-6}, "initial_variance=1e-06"),
         ({"initial_variance": math.inf}, "initial_variance=inf"),

@@ -79,7 +79,7 @@ class AT(Method):
         beta: float = 1000.0,
         variant: Variant = "code",
     ) -> None:
-        if beta < 0:
+        if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the attention maps apart.")
         super().__init__({"attention": beta})
         paired = pair(student, teacher, layers, example, take="stages")

@@ -64,7 +64,7 @@ class SP(Method):
     def __init__(
         self, student: nn.Module, teacher: Teacher, example: Any, *, layers: str = AUTO, beta: float = 3000.0
     ) -> None:
-        if beta < 0:
+        if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the similarities apart.")
         super().__init__({"similarity": beta})
         paired = pair(student, teacher, layers, example, take="last")

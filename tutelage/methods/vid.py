@@ -72,7 +72,7 @@ class VID(Method):
         initial_variance: float = 5.0,
         eps: float = 1e-5,
     ) -> None:
-        if beta < 0:
+        if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the features apart.")
         super().__init__({"information": beta})
         paired = pair(student, teacher, layers, example, take="stages")
