@@ -315,3 +315,37 @@ def test_evaluating_returns_every_module_to_its_mode():
     with pytest.raises(RuntimeError, match="stop"), evaluating(model):
         raise RuntimeError("stop")
     assert model[1].training
+
+
+class InPlace(nn.Module):
+    """Its ReLUs change what they are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.norm, self.relu = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, inputs):
+        return self.head(self.relu(self.norm(self.body(inputs))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_what_is_changed_in_place_afterwards_is_read_as_it_was(backend):
+    network, images = InPlace().eval(), torch.randn(2, 3, 4, 4)
+    expected = network.norm(network.body(images))
+    extractor = FeatureExtractor(network, ["norm", "relu:in", "relu", "body"], example=images).eval()
+    if backend:
+        extractor.compile(backend=backend)
+    features = extractor(images).features
+    assert torch.equal(features["norm"], expected)
+    assert torch.equal(features["relu:in"], expected)
+    assert torch.equal(features["relu"], expected.relu())
+    assert torch.equal(features["body"], network.body(images))
+
+
+def test_a_network_on_which_a_layer_was_not_reached_keeps_no_hook():
+    network = InPlace()
+    network.spare = nn.Linear(1, 1)
+    with pytest.raises(UserError, match="without reaching"):
+        FeatureExtractor(network, ["norm", "spare"], example=torch.randn(2, 3, 4, 4))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())

@@ -20,7 +20,8 @@ class FeatureExtractor(nn.Module):
     """A network and the layers that are read from it. No layers, no hooks.
 
     A layer is the dotted name of a submodule, whose output is read; `"name:in"` reads the submodule's first input
-    instead, and `"embedding"` is the input of the classifier, wherever that is.
+    instead, and `"embedding"` is the input of the classifier, wherever that is. What follows may change it in place,
+    such as a ReLU behind a batch norm: given an example, that is noticed, and a copy is read.
 
     Args:
         model: Any module that maps inputs to logits, or to an object with `.logits`.
@@ -46,9 +47,10 @@ class FeatureExtractor(nn.Module):
         self._compiled: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] | None = None
         self._compiled_mode = True
         self._paths = {layer: self._path(layer, example) for layer in self.layers}
+        self._changed: frozenset[str] = frozenset()
         if example is not None and self.layers:
             with evaluating(self.model), torch.no_grad():
-                self.shapes = {name: feature.shape for name, feature in self(example).features.items()}
+                self._look(example)
 
     def forward(self, inputs: Any) -> Output:
         """Run the network and return its logits with the features that were asked for."""
@@ -84,12 +86,32 @@ class FeatureExtractor(nn.Module):
             )
         return logits_of(raw), features
 
+    def _look(self, example: Any) -> None:
+        """Learn the shapes of the layers, and which of them are changed in place by what follows."""
+        versions: dict[str, int] = {}
+        handles = [self._listen(layer, partial(_remember_version, versions, layer)) for layer in self._paths]
+        try:
+            features = self(example).features
+        finally:
+            self.release()
+            for handle in handles:
+                handle.remove()
+        self.shapes = {layer: feature.shape for layer, feature in features.items()}
+        self._changed = frozenset(layer for layer in features if features[layer]._version != versions[layer])
+
     def _attach(self) -> None:
         self.release()
-        for layer, (path, of_input) in self._paths.items():
-            module = bare(self.model).get_submodule(path)
-            hook = partial(_capture, self._captured, layer, of_input)
-            self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        for layer in self._paths:
+            hear = partial(_capture, self._captured, layer, layer in self._changed)
+            self._handles.append(self._listen(layer, hear))
+
+    def _listen(self, layer: str, hear: Callable[[Tensor], None]) -> torch.utils.hooks.RemovableHandle:
+        """Call a function with what is read at a layer, as soon as it is there."""
+        path, of_input = self._paths[layer]
+        module = bare(self.model).get_submodule(path)
+        if of_input:
+            return module.register_forward_pre_hook(partial(_hear_input, hear), with_kwargs=True)
+        return module.register_forward_hook(partial(_hear_output, hear))
 
     def _path(self, layer: str, example: Any) -> tuple[str, bool]:
         if layer == EMBEDDING:
@@ -110,10 +132,19 @@ class FeatureExtractor(nn.Module):
         return {**self.__dict__, "_captured": {}, "_compiled": None}
 
 
-def _capture(
-    store: dict[str, Tensor | None], layer: str, of_input: bool, _: nn.Module, args: Any, kwargs: Any, output: Any
-) -> None:
+def _hear_input(hear: Callable[[Tensor], None], _: nn.Module, args: Any, kwargs: Any) -> None:
+    hear((*args, *kwargs.values())[0])
+
+
+def _hear_output(hear: Callable[[Tensor], None], _: nn.Module, args: Any, output: Any) -> None:
+    hear(output if isinstance(output, Tensor) else output[0])
+
+
+def _capture(store: dict[str, Tensor | None], layer: str, copied: bool, value: Tensor) -> None:
     # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
     if layer in store:
-        value = (*args, *kwargs.values()) if of_input else output
-        store[layer] = value if isinstance(value, Tensor) else value[0]
+        store[layer] = value.clone() if copied else value
+
+
+def _remember_version(versions: dict[str, int], layer: str, value: Tensor) -> None:
+    versions[layer] = value._version
