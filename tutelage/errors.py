@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class NoLayersError(UserError):
+    """A method that reads layers met a teacher of which only logits leave."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that does not exist, with the nearest names that do.
 

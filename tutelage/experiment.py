@@ -86,6 +86,7 @@ class Experiment:
             "example": lambda: self.data.example(2),
             "num_classes": lambda: self.data.num_classes,
             "batch_size": lambda: run.training.batch_size,
+            "reporter": lambda: run.reporter,
         }
 
     def _teacher(self) -> Teacher:

@@ -30,6 +30,7 @@ FIXTURES = frozenset(
         "example",
         "num_classes",
         "batch_size",
+        "reporter",
     }
 )
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""

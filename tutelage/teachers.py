@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.batch import Batch, Output
-from tutelage.errors import UserError
+from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
 from tutelage.losses import wide
 
@@ -47,9 +47,9 @@ class Teacher(nn.Module):
         """The network itself, for methods that look inside it.
 
         Raises:
-            UserError: If there is none to look into: only logits leave this teacher.
+            NoLayersError: If there is none to look into: only logits leave this teacher.
         """
-        raise UserError(
+        raise NoLayersError(
             f"This method reads layers of the teacher, and a {type(self).__name__} gives only logits. Pass the network "
             "itself, or choose a method that reads only logits, such as kd."
         )

@@ -19,7 +19,7 @@ import torch
 from tutelage import registry
 from tutelage.arguments import PRESETS, DataOptions
 from tutelage.checkpoint import seed_everything, student_state
-from tutelage.errors import UserError
+from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
 from tutelage.hardware import threads
 from tutelage.method import Method
@@ -183,9 +183,10 @@ def accepts_other_teachers(entry: Entry) -> None:
     for teacher, batch in ((ensemble, toy_batch()), (RecordedTeacher(), recorded(toy_batch(), networks[0]))):
         try:
             methods = methods_of(entry, toy_experiment(teacher=teacher))
-        except UserError:
-            # It reads layers, and says so.
+        except NoLayersError:
             return
+        except UserError as error:
+            raise AssertionError(f"a {type(teacher).__name__} is refused: {error}") from error
         for method in methods.values():
             losses = [loss for update in updates_of(method, batch) for loss in update.losses.values()]
             assert all(torch.isfinite(loss) for loss in losses), (

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from tutelage.batch import Batch
 from tutelage.errors import UserError
 from tutelage.methods import memory_bank
-from tutelage.methods.memory_bank import ContrastRows, MemoryBank, bank_bytes, check_memory, step_bytes, unit
+from tutelage.methods.memory_bank import (
+    ContrastRows,
+    MemoryBank,
+    bank_bytes,
+    check_memory,
+    memory_note,
+    step_bytes,
+    unit,
+)
 
 TARGETS = torch.tensor([2, 0, 4, 2, 0, 2, 1, 4, 4, 4])
 
@@ -166,6 +174,13 @@ def test_bytes_of_the_banks_are_what_they_are():
     banks = [bank_of(), bank_of()]
     assert bank_bytes(10, 4) == sum(bank.vectors.numel() * bank.vectors.element_size() for bank in banks)
     assert step_bytes(64, 16385, 50_000, 128) < 64 * 16385 * 128 * 4 / 8
+
+
+def test_what_is_said_of_the_memory():
+    assert memory_note(50_000, 128, 64, 16384).startswith(
+        "The memory banks, 2 x 50,000 samples x 128 numbers, take 51.2 MB, and as much again in the copy of the best "
+        "epoch; comparing a batch of 64 with them takes "
+    )
 
 
 def test_banks_beyond_the_machine_are_refused_before_they_are_made():

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from tutelage.anatomy import EMBEDDING
 from tutelage.batch import Batch
+from tutelage.console import Reporter
 from tutelage.data.foreign import find_targets
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
@@ -21,9 +22,8 @@ from tutelage.method import Method, Progress, Update
 from tutelage.methods.memory_bank import (
     ContrastRows,
     MemoryBank,
-    bank_bytes,
     check_memory,
-    step_bytes,
+    memory_note,
     unit,
     without_positions,
 )
@@ -47,7 +47,7 @@ EPS = 1e-7
     "crd",
     papers=[TIAN],
     exceptions={
-        "parts-of-a-batch-add-up": "each process draws negatives of its own",
+        "parts-of-a-batch-add-up": "the negatives of a part are drawn anew",
         "training-lowers-the-loss": "it rises while the banks fill with embeddings that are still alike",
     },
 )
@@ -75,6 +75,8 @@ class CRD(Method):
         teacher: A teacher with a network inside: its classifier's input is read.
         data: The data; the labels of all training samples say which ones are negatives.
         example: Inputs for one forward pass.
+        batch_size: Samples in a batch, which decides what the comparison takes.
+        reporter: Told what memory this takes, before it is taken.
         embedding_dim: Length of what is compared.
         negatives: Number $K$ of negatives for each sample.
         temperature: $\tau$ of the comparison, above zero.
@@ -102,6 +104,8 @@ class CRD(Method):
         teacher: Teacher,
         data: Data,
         example: Tensor,
+        batch_size: int = 64,
+        reporter: Reporter | None = None,
         *,
         embedding_dim: int = 128,
         negatives: int = 16384,
@@ -122,6 +126,8 @@ class CRD(Method):
         self.kd_temperature = kd_temperature
         targets = _targets(data)
         check_memory(len(targets), embedding_dim)
+        if reporter is not None:
+            reporter.note(memory_note(len(targets), embedding_dim, batch_size, negatives))
         self.rows = ContrastRows(targets, data.num_classes, negatives)
         self.student_embedding = Embedding(self.student.shapes[EMBEDDING], embedding_dim)
         self.teacher_embedding = Embedding(self.teacher.shapes[EMBEDDING], embedding_dim)
@@ -143,11 +149,6 @@ class CRD(Method):
         # Only now: the backward pass needs the banks as they were.
         self.student_bank.remember(rows[:, 0], ours)
         self.teacher_bank.remember(rows[:, 0], theirs)
-
-    def memory(self, batch_size: int) -> int:
-        """Return the bytes of the banks, and of what a training step keeps to compare a batch with them."""
-        columns, (samples, dim) = 1 + self.rows.negatives, self.student_bank.vectors.shape
-        return bank_bytes(samples, dim) + step_bytes(batch_size, columns, samples, dim)
 
 
 def contrastive_loss(log_probability: Tensor, samples: int) -> Tensor:

@@ -157,6 +157,22 @@ def step_bytes(batch: int, columns: int, samples: int, dim: int) -> int:
     return rows + 2 * 3 * scores + 4 * min(_at_once(batch, columns, samples, dim))
 
 
+def memory_note(samples: int, dim: int, batch: int, negatives: int) -> str:
+    """Return one line on the memory that the banks and a training step take.
+
+    Args:
+        samples: Training samples.
+        dim: Length of the embeddings.
+        batch: Samples in a batch.
+        negatives: Negatives of each.
+    """
+    banks, step = bank_bytes(samples, dim) / 1e6, step_bytes(batch, 1 + negatives, samples, dim) / 1e6
+    return (
+        f"The memory banks, 2 x {samples:,} samples x {dim} numbers, take {banks:,.1f} MB, and as much again in the "
+        f"copy of the best epoch; comparing a batch of {batch} with them takes {step:,.1f} MB."
+    )
+
+
 def check_memory(samples: int, dim: int) -> None:
     """Refuse banks that exceed the machine's memory, before they are made.
 

@@ -35,7 +35,10 @@ _STRONG_IN_CODE = 3
 @register(
     "mlld",
     papers=[MLLD_PAPER, LSKD],
-    exceptions={"parts-of-a-batch-add-up": "a batch is compared with itself, cut at its median, and its view is drawn"},
+    exceptions={
+        "parts-of-a-batch-add-up": "a batch is compared with itself, cut at its median, and its view is drawn",
+        "accepts-other-teachers": "a recorded answer belongs to one view, and the strong one is made in the step",
+    },
 )
 class MLLD(Method):
     r"""Multi-level logit distillation: the student matches probabilities, and how samples and classes relate by them.
