@@ -7,6 +7,7 @@ from torch import nn
 from tutelage.anatomy import EMBEDDING
 from tutelage.batch import Batch
 from tutelage.errors import UserError
+from tutelage.method import Progress, Update
 from tutelage.methods.srrl import SRRL, connector, softmax_regression
 from tutelage.models import CATALOGUE
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher
@@ -190,3 +191,26 @@ def test_of_the_student_it_reads_the_map_whose_mean_its_classifier_reads(name):
 def test_of_a_transformer_it_reads_the_class_token_that_its_classifier_reads():
     method = parts(student=toy_transformer(image_size=(16, 24)))
     assert method.pairs[0].student.layer == EMBEDDING
+
+
+@pytest.mark.parametrize("variant", ["map", "vector"])
+def test_the_method_computes_the_slow_loops_on_what_it_reads(variant):
+    method = parts(variant=variant).double().train()
+    images = torch.randn(IMAGES, dtype=torch.float64)
+    found = method.losses(Batch(inputs=images, targets=LABELS))
+    network = method.student.model
+    maps = network.layer3(network.layer2(network.layer1(network.stem(images))))
+    target = method.teacher(Batch(inputs=images)).features[EMBEDDING].flatten(1)
+    maps = maps if variant == "map" else maps.mean((2, 3), keepdim=True)
+    convolution, norm = method.connector[:2]
+    expected = slow(
+        maps.tolist(),
+        target.tolist(),
+        convolution.weight.flatten(1).tolist(),
+        (norm.weight.tolist(), norm.bias.tolist()),
+        method.teacher.network.classifier.weight.tolist(),
+    )
+    terms = [found["feature_matching"].item(), found["softmax_regression"].item()]
+    assert terms == pytest.approx(expected, rel=1e-9)
+    total = found["ce"].item() + sum(expected)
+    assert method.total(Update(found), Progress()).item() == pytest.approx(total, rel=1e-9)
