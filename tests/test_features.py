@@ -349,3 +349,31 @@ def test_a_network_on_which_a_layer_was_not_reached_keeps_no_hook():
     with pytest.raises(UserError, match="without reaching"):
         FeatureExtractor(network, ["norm", "spare"], example=torch.randn(2, 3, 4, 4))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_read"), [(dict, True), (list, True), (set, False), (lambda pairs: [None], False)]
+)
+def test_of_several_tensors_the_first_is_read_and_what_is_none_is_refused(answer, is_read):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Identity()
+
+        def forward(self, inputs):
+            return self.inner({"out": inputs} if answer is dict else answer([inputs]))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.head = Wrapped(), nn.Linear(4, 5)
+
+        def forward(self, inputs):
+            self.part(inputs)
+            return self.head(inputs)
+
+    if is_read:
+        assert FeatureExtractor(Network(), ["part"], example=torch.randn(2, 4)).shapes["part"] == (2, 4)
+    else:
+        with pytest.raises(UserError, match="At the layer 'part' there is a .* and no tensor"):
+            FeatureExtractor(Network(), ["part"], example=torch.randn(2, 4))

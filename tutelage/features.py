@@ -33,7 +33,7 @@ class FeatureExtractor(nn.Module):
         shapes: The shape of each layer on the example, batch dimension included.
 
     Raises:
-        UserError: If a layer does not exist, or is not reached by a forward pass.
+        UserError: If a layer does not exist, is not reached by a forward pass, or gives no tensor.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
@@ -105,7 +105,7 @@ class FeatureExtractor(nn.Module):
             hear = partial(_capture, self._captured, layer, layer in self._changed)
             self._handles.append(self._listen(layer, hear))
 
-    def _listen(self, layer: str, hear: Callable[[Tensor], None]) -> torch.utils.hooks.RemovableHandle:
+    def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
         """Call a function with what is read at a layer, as soon as it is there."""
         path, of_input = self._paths[layer]
         module = bare(self.model).get_submodule(path)
@@ -132,19 +132,31 @@ class FeatureExtractor(nn.Module):
         return {**self.__dict__, "_captured": {}, "_compiled": None}
 
 
-def _hear_input(hear: Callable[[Tensor], None], _: nn.Module, args: Any, kwargs: Any) -> None:
+def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:
     hear((*args, *kwargs.values())[0])
 
 
-def _hear_output(hear: Callable[[Tensor], None], _: nn.Module, args: Any, output: Any) -> None:
-    hear(output if isinstance(output, Tensor) else output[0])
+def _hear_output(hear: Callable[[Any], None], _: nn.Module, args: Any, output: Any) -> None:
+    hear(output)
 
 
-def _capture(store: dict[str, Tensor | None], layer: str, copied: bool, value: Tensor) -> None:
+def _tensor(layer: str, value: Any) -> Tensor:
+    """Return what is read at a layer: a tensor, or the first of several."""
+    several = value.values() if isinstance(value, Mapping) else value
+    first = next(iter(several), None) if isinstance(value, Mapping | tuple | list) else value
+    if not isinstance(first, Tensor):
+        raise UserError(
+            f"At the layer {layer!r} there is a {type(value).__name__} and no tensor: choose another layer."
+        )
+    return first
+
+
+def _capture(store: dict[str, Tensor | None], layer: str, copied: bool, value: Any) -> None:
     # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
     if layer in store:
-        store[layer] = value.clone() if copied else value
+        tensor = _tensor(layer, value)
+        store[layer] = tensor.clone() if copied else tensor
 
 
-def _remember_version(versions: dict[str, int], layer: str, value: Tensor) -> None:
-    versions[layer] = value._version
+def _remember_version(versions: dict[str, int], layer: str, value: Any) -> None:
+    versions[layer] = _tensor(layer, value)._version
