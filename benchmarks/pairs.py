@@ -43,6 +43,9 @@ ROWS = [
     *("sp", "fsp", "vid", "semckd", "srrl", "simkd", "quest:clusters=256,max_vectors=20000", "crd:negatives=1024"),
 ]
 
+# Its authors train with half the learning rate of the other methods.
+LR_SCALE = {"mlld": 0.5}
+
 
 class Weigh(DryRun):
     """Weighs the training step of every stage; the heaviest counts."""
@@ -135,7 +138,9 @@ def main() -> None:
             key = json.dumps([row, student.strip(), kind])
             if key in content["cells"]:
                 continue
-            found = cell(row, student, getattr(options, kind), data, settings.get(student, training))
+            chosen = settings.get(student, training)
+            chosen = replace(chosen, lr=chosen.lr * LR_SCALE.get(row, 1.0))
+            found = cell(row, student, getattr(options, kind), data, chosen)
             content["cells"][key] = found
             write_json(options.out, content)
             print(key, found, flush=True)
