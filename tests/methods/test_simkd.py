@@ -218,7 +218,7 @@ def test_a_student_that_comes_compiled_is_saved_by_the_name_of_what_is_deployed(
 
 def test_no_hook_stays_on_the_teacher_but_the_ones_that_read_it():
     teacher = CATALOGUE["resnet8"](5)
-    built(CATALOGUE["tiny_cnn"](5), teacher)
+    built(CATALOGUE["tiny_cnn"](5), teacher).losses(Batch(inputs=torch.randn(IMAGES)))
     assert sum(len(module._forward_hooks) for module in teacher.modules()) == 1
 
 
