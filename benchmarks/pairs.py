@@ -90,12 +90,11 @@ def cell(row: str, student: str, teacher: str, data: Data, training: Training) -
 def tables(content: dict[str, Any]) -> str:
     """Return the cells as two Markdown tables: accuracy, then time and memory relative to kd."""
     cells = {tuple(json.loads(key)): found for key, found in content["cells"].items()}
-    pairs = list(dict.fromkeys((student, kind) for _, student, kind in cells))
-    rows = list(dict.fromkeys(row for row, _, _ in cells))
+    pairs = [(student.strip(), kind) for student, kind in STUDENTS.items()]
     names = [f"{content['teachers'][kind]} → {'ViT' if student == VIT else student}" for student, kind in pairs]
     head = [f"| Row | {' | '.join(names)} |", f"|:--|{'--:|' * len(pairs)}"]
     accuracy, cost = list(head), list(head)
-    for row in rows:
+    for row in ROWS:
         found = [cells.get((row, *pair), {"refused": ""}) for pair in pairs]
         base = [cells["kd", *pair] for pair in pairs]
         accuracy.append(_line(row, ["refused" if "refused" in one else f"{one['accuracy']:.1%}" for one in found]))

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from tutelage.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy, stages
+from tutelage.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy, logits_of, stages
 from tutelage.batch import Output
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
@@ -123,6 +123,11 @@ def test_a_classifier_that_is_a_convolution_is_copied_as_a_linear_layer():
     wide = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(2), nn.Conv2d(6, 5, 2), nn.Flatten())
     with pytest.raises(UserError, match="one place is needed"):
         classifier_copy(wide, images)
+
+
+def test_an_answer_without_logits_is_refused():
+    with pytest.raises(UserError, match="answers with a tuple: it must return the logits"):
+        logits_of((torch.zeros(2, 3), None))
 
 
 # The map that it classifies.

@@ -76,8 +76,17 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def logits_of(raw: Any) -> Tensor:
-    """Return the logits of a network's raw answer: the tensor itself, or its `.logits`."""
-    logits: Tensor = raw if isinstance(raw, Tensor) else raw.logits
+    """Return the logits of a network's raw answer: the tensor itself, or its `.logits`.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    logits = raw if isinstance(raw, Tensor) else getattr(raw, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise UserError(
+            f"A network answers with a {type(raw).__name__}: it must return the logits, or an object with .logits. "
+            "Wrap it in a module that does."
+        )
     return logits
 
 

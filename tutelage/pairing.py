@@ -70,7 +70,7 @@ def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, tak
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
     """
-    network = teacher.network
+    network = teacher.inner_network()
     if layers == AUTO:
         pairs = _taken(_aligned(stages(student, example), stages(network, example)), take)
     else:

@@ -42,9 +42,8 @@ class Teacher(nn.Module):
         """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
         return super().train(False)
 
-    @property
-    def network(self) -> nn.Module:
-        """The network itself, for methods that look inside it.
+    def inner_network(self) -> nn.Module:
+        """Return the network whose layers can be read.
 
         Raises:
             NoLayersError: If there is none to look into: only logits leave this teacher.
@@ -60,7 +59,7 @@ class Teacher(nn.Module):
         Raises:
             UserError: If there is no network to read, or no such layer.
         """
-        return FrozenTeacher(self.network, layers, example=example)
+        return FrozenTeacher(self.inner_network(), layers, example=example)
 
     def forward(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch."""
@@ -84,6 +83,10 @@ class FrozenTeacher(Teacher):
     def network(self) -> nn.Module:
         """The network itself, for methods that use its classifier or let gradients flow through it."""
         return self.extractor.model
+
+    def inner_network(self) -> nn.Module:
+        """Return the network."""
+        return self.network
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:

@@ -232,7 +232,7 @@ def compared(student: nn.Module, teacher: Teacher, layers: str, example: Any) ->
         UserError: If the teacher has no network to read, or a layer does not exist.
     """
     if layers == AUTO:
-        return stages(student, example), stages(teacher.network, example)
+        return stages(student, example), stages(teacher.inner_network(), example)
     named = pair(student, teacher, layers, example)
     named.student.release()
     named.teacher.extractor.release()

@@ -86,12 +86,12 @@ class SimKD(Method):
         if factor < 1:
             raise UserError(f"factor={factor} must be 1 or more: it divides the teacher's channels.")
         super().__init__({"feature": beta})
-        student, theirs = uncompiled(student), classified(teacher.network, example)
+        student, theirs = uncompiled(student), classified(teacher.inner_network(), example)
         reader = teacher.reading([theirs.layer], example=example)
         maps = theirs.map(reader(Batch(inputs=example)))
         reader.extractor.release()
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
-        reused = classifier_copy(teacher.network, example)
+        reused = classifier_copy(teacher.inner_network(), example)
         layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
         ours = taps(student, [layer], example, who="student")[layer]
         paired = reading(student, teacher, [LayerPair(ours, theirs)], example)
