@@ -158,3 +158,10 @@ def test_a_teacher_that_its_user_has_elsewhere_comes_to_the_cpu(experiment, tmp_
     run = Run(tmp_path, replace(TRAINING, epochs=1))
     replace(experiment, teacher=None, answers=teacher).execute(parse_choice("kd"), run)
     assert teacher.home == "cpu"
+
+
+def test_a_student_for_other_images_is_refused_before_anything_is_trained(data, tmp_path):
+    students = (blueprint(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10)), data),)
+    with pytest.raises(UserError, match="The student cannot take inputs of shape"):
+        Experiment(data=data, students=students).execute(parse_choice("supervised"), Run(tmp_path, TRAINING))
+    assert not list(tmp_path.iterdir())

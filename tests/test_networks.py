@@ -8,7 +8,7 @@ from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
-from tutelage.networks import blueprint, check_classes
+from tutelage.networks import blueprint, check_classes, check_takes
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,16 @@ def test_a_saved_run_is_trained_and_a_name_is_not(data, tmp_path):
     assert not blueprint("tiny_cnn,width=4", data).trained
     assert same(plan.build(3, "teacher"), network)
     assert not same(plan.build_untrained(3, "teacher"), network)
+
+
+def test_a_network_for_other_inputs_is_refused_and_left_as_it_was(data):
+    network = nn.Sequential(nn.Dropout(), nn.Conv2d(3, 4, 3))
+    with pytest.raises(
+        UserError, match=r"The student cannot take inputs of shape \[2, 1, 8, 8\] of .*: Given groups=1"
+    ):
+        check_takes(network, data, who="student")
+    assert network.training
+    assert check_takes(factory(), data, who="student") == (2, 10)
 
 
 def test_wrong_classes_are_told_by_number(data):

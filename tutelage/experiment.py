@@ -13,7 +13,7 @@ from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
-from tutelage.networks import Blueprint, check_classes
+from tutelage.networks import Blueprint, check_classes, check_takes
 from tutelage.options import Choice
 from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher, Teacher
@@ -65,7 +65,9 @@ class Experiment:
 
     def _fixtures(self, run: Run) -> Mapping[str, Callable[[], Any]]:
         def make_student(part: str = "student") -> nn.Module:
-            return self.students[0].build(run.seed, part)
+            student = self.students[0].build(run.seed, part)
+            check_takes(student, self.data, who="student")
+            return student
 
         def make_teacher(part: str = "teacher") -> nn.Module:
             if self.teacher is None:

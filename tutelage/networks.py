@@ -18,6 +18,7 @@ from tutelage.models.loading import load_network
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import architecture_of
 from tutelage.models.spec import NetworkSpec
+from tutelage.modes import evaluating
 
 Source = str | nn.Module | Callable[[], nn.Module]
 
@@ -72,6 +73,26 @@ def blueprint(source: Source, data: Data, *, trained: bool = False) -> Blueprint
     return Blueprint(make=source, name=getattr(source, "__name__", "factory"), trained=trained, untrained=source)
 
 
+def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
+    """Refuse a network that cannot take the data's inputs, and return the shape of its answer to two samples.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: If its forward pass fails, or gives no logits.
+    """
+    example = data.example(2)
+    try:
+        with evaluating(network), torch.no_grad():
+            return logits_of(network(example)).shape
+    except (RuntimeError, TypeError, IndexError) as error:
+        what = f"of shape {list(example.shape)}" if isinstance(example, torch.Tensor) else f"({type(example).__name__})"
+        raise UserError(f"The {who} cannot take inputs {what} of {data.name}: {error}") from error
+
+
 def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
     """Refuse a network that does not answer with the data's classes.
 
@@ -81,15 +102,12 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
         who: What the message calls it.
 
     Raises:
-        UserError: If its output is not `[batch, num_classes]`.
+        UserError: If its output is not `[batch, num_classes]`, or it cannot take the data.
     """
-    example = data.example(2)
-    network.eval()
-    with torch.no_grad():
-        shape = tuple(logits_of(network(example)).shape)
-    if shape != (len(example), data.num_classes):
+    shape = tuple(check_takes(network, data, who=who))
+    if shape != (2, data.num_classes):
         raise UserError(
-            f"The {who} answers {len(example)} samples with shape {shape}, but {data.name} has {data.num_classes} "
+            f"The {who} answers 2 samples with shape {shape}, but {data.name} has {data.num_classes} "
             f"classes. Give the {who} a classifier of {data.num_classes} classes, in the order of the data's labels."
         )
 
