@@ -160,3 +160,11 @@ def test_every_docstring_explains_every_hyper_parameter(each):
 def test_every_name_is_kebab_case_and_every_hyper_parameter_has_a_default(each):
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name) for entry in each)
     assert not [e.name for e in each if inspect.Parameter.empty in e.hyper_parameters.values()]
+
+
+def test_methods_are_listed_family_by_family():
+    listed = registry.by_family()
+    assert {entry.name for entry in listed} == set(registry.names())
+    families = [entry.family for entry in listed]
+    assert list(dict.fromkeys(families)) == ["labels", "logits", "features", "relations", "generations", "control"]
+    assert families == sorted(families, key=list(dict.fromkeys(families)).index)

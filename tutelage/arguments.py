@@ -201,10 +201,10 @@ def help_of(command: Callable[..., Any], *, after: str = "") -> str:
 def method_table() -> Table:
     """Return the table of methods."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("method", "what it is", "teacher", "paper"):
+    for column in ("method", "what it is", "learns from", "teacher", "paper"):
         table.add_column(column, no_wrap=column == "method")
-    for entry in registry.entries():
-        table.add_row(entry.name, entry.title, entry.teacher, entry.sources)
+    for entry in registry.by_family():
+        table.add_row(entry.name, entry.title, entry.family, entry.teacher, entry.sources)
     return table
 
 

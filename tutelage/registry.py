@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from docstring_parser import parse as parse_docstring
 
@@ -36,6 +36,7 @@ FIXTURES = frozenset(
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""
 
 Trains = Literal["student", "teacher"]
+Family = Literal["labels", "logits", "features", "relations", "generations", "control", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class Entry:
         name: Its name on the command line.
         build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
         papers: The papers it comes from.
+        family: What it learns from, beside the labels; a control takes away what another method learns from.
         trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
         exceptions: Checks of the conformance suite that it truly cannot meet, and why.
     """
@@ -84,6 +86,7 @@ class Entry:
     name: str
     build: Callable[..., Any]
     papers: Sequence[Paper]
+    family: Family = "other"
     trains: Trains = "student"
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
@@ -138,13 +141,19 @@ _entries: dict[str, Entry] = {}
 
 
 def register(
-    name: str, *, papers: Sequence[Paper], trains: Trains = "student", exceptions: Mapping[str, str] | None = None
+    name: str,
+    *,
+    papers: Sequence[Paper],
+    family: Family = "other",
+    trains: Trains = "student",
+    exceptions: Mapping[str, str] | None = None,
 ) -> Callable[[T], T]:
     """Register a method or a recipe under its command-line name.
 
     Args:
         name: Kebab case.
         papers: The papers it comes from, at least one.
+        family: What it learns from, beside the labels.
         trains: Which network it trains and returns.
         exceptions: Checks of the conformance suite that it cannot meet, and why.
 
@@ -157,7 +166,12 @@ def register(
         if known is not None and known.build is not build:
             raise ValueError(f"A method named {name!r} is already registered: {known.build}")
         _entries[name] = Entry(
-            name=name, build=build, papers=tuple(papers), trains=trains, exceptions=dict(exceptions or {})
+            name=name,
+            build=build,
+            papers=tuple(papers),
+            family=family,
+            trains=trains,
+            exceptions=dict(exceptions or {}),
         )
         return build
 
@@ -174,6 +188,12 @@ def entries() -> Iterator[Entry]:
     """Iterate over all methods in the order of registration."""
     _load()
     yield from _entries.values()
+
+
+def by_family() -> list[Entry]:
+    """Return all methods, family by family, each in the order of the names."""
+    order = get_args(Family)
+    return sorted(entries(), key=lambda entry: (order.index(entry.family), entry.name))
 
 
 def get(name: str) -> Entry:

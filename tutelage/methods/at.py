@@ -30,7 +30,7 @@ ATTENTION_TRANSFER = Paper(
 Variant = Literal["code", "paper"]
 
 
-@register("at", papers=[ATTENTION_TRANSFER])
+@register("at", papers=[ATTENTION_TRANSFER], family="features")
 class AT(Method):
     r"""Attention transfer: the student's attention maps match the teacher's, stage by stage.
 

@@ -79,7 +79,7 @@ def permute_dark_knowledge(logits: Tensor) -> Tensor:
     return torch.empty_like(logits).scatter(1, torch.cat([top, rest], 1), logits.gather(1, rank))
 
 
-@register("born-again", papers=[BORN_AGAIN])
+@register("born-again", papers=[BORN_AGAIN], family="generations")
 def born_again(
     run: Run,
     make_student: Callable[[str], nn.Module],

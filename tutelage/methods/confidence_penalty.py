@@ -23,7 +23,7 @@ CONFIDENCE_PENALTY = Paper(
 )
 
 
-@register("confidence-penalty", papers=[CONFIDENCE_PENALTY])
+@register("confidence-penalty", papers=[CONFIDENCE_PENALTY], family="labels")
 class ConfidencePenalty(Method):
     r"""Confidence penalty: cross-entropy, and a reward for the entropy of the prediction.
 

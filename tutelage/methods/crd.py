@@ -46,6 +46,7 @@ EPS = 1e-7
 @register(
     "crd",
     papers=[TIAN],
+    family="relations",
     exceptions={
         "parts-of-a-batch-add-up": "the negatives of a part are drawn anew",
         "training-lowers-the-loss": "it rises while the banks fill with embeddings that are still alike",

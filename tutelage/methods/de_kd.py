@@ -19,7 +19,7 @@ from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher
 
 
-@register("de-kd", papers=[TF_KD])
+@register("de-kd", papers=[TF_KD], family="logits")
 def de_kd(
     run: Run,
     student: nn.Module,

@@ -30,7 +30,7 @@ DECOUPLED = Paper(
 )
 
 
-@register("dkd", papers=[DECOUPLED, LSKD])
+@register("dkd", papers=[DECOUPLED, LSKD], family="logits")
 class DKD(Method):
     r"""Decoupled KD: how sure the teacher is of the label, and what it says of the other classes, each by its weight.
 

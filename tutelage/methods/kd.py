@@ -17,7 +17,7 @@ from tutelage.registry import register
 from tutelage.teachers import ShuffledTeacher, Teacher, UniformTeacher
 
 
-@register("kd", papers=[HINTON, LSKD])
+@register("kd", papers=[HINTON, LSKD], family="logits")
 class KD(Method):
     r"""Knowledge distillation: the student matches the teacher's softened probabilities.
 
@@ -82,7 +82,7 @@ class KD(Method):
         return {"ce": hard, "kd": soft}
 
 
-@register("kd-uniform-teacher", papers=[HINTON, TF_KD])
+@register("kd-uniform-teacher", papers=[HINTON, TF_KD], family="control")
 def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
     r"""KD from a uniform teacher: all its logits are zero, a control for what softening alone does.
 
@@ -106,6 +106,7 @@ def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: flo
 @register(
     "kd-shuffled-teacher",
     papers=[HINTON, TF_KD],
+    family="control",
     exceptions={"parts-of-a-batch-add-up": "each process shuffles its own part of the batch"},
 )
 def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:

@@ -17,7 +17,7 @@ from tutelage.methods.tf_kd_reg import equivalent_smoothing
 from tutelage.registry import register
 
 
-@register("label-smoothing", papers=[LABEL_SMOOTHING, TF_KD])
+@register("label-smoothing", papers=[LABEL_SMOOTHING, TF_KD], family="labels")
 class LabelSmoothing(Method):
     r"""Label smoothing: a share of the label's mass goes to all classes (eq. 1).
 
@@ -64,7 +64,7 @@ class LabelSmoothing(Method):
         return {"ce": cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)}
 
 
-@register("matched-label-smoothing", papers=[TF_KD, LABEL_SMOOTHING])
+@register("matched-label-smoothing", papers=[TF_KD, LABEL_SMOOTHING], family="control")
 def matched_label_smoothing(
     student: nn.Module,
     num_classes: int,

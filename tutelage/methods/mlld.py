@@ -35,6 +35,7 @@ _STRONG_IN_CODE = 3
 @register(
     "mlld",
     papers=[MLLD_PAPER, LSKD],
+    family="logits",
     exceptions={
         "parts-of-a-batch-add-up": "a batch is compared with itself, cut at its median, and its view is drawn",
         "accepts-other-teachers": "a recorded answer belongs to one view, and the strong one is made in the step",

@@ -38,7 +38,7 @@ PlaceReduction = Literal["code", "paper"]
 _FAINT = torch.finfo(torch.float16).tiny
 
 
-@register("quest", papers=[QUEST])
+@register("quest", papers=[QUEST], family="features")
 def quest(
     run: Run,
     student: nn.Module,

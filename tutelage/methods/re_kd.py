@@ -16,7 +16,7 @@ from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
 
 
-@register("re-kd", papers=[TF_KD], trains="teacher")
+@register("re-kd", papers=[TF_KD], family="logits", trains="teacher")
 def re_kd(
     run: Run,
     make_student: Callable[[str], nn.Module],

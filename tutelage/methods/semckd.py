@@ -35,6 +35,7 @@ _SMALLEST_BATCH = 8
 @register(
     "semckd",
     papers=[SEMCKD],
+    family="features",
     exceptions={"parts-of-a-batch-add-up": "a sample's attention depends on the others, and adapters on batch norm"},
 )
 class SemCKD(Method):

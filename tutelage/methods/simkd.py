@@ -39,7 +39,10 @@ FinalReLU = Literal["auto", "yes", "no"]
 
 
 @register(
-    "simkd", papers=[SIMKD_PAPER], exceptions={"parts-of-a-batch-add-up": "the projector normalises over the batch"}
+    "simkd",
+    papers=[SIMKD_PAPER],
+    family="features",
+    exceptions={"parts-of-a-batch-add-up": "the projector normalises over the batch"},
 )
 class SimKD(Method):
     r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.

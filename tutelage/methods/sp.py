@@ -29,6 +29,7 @@ SIMILARITY_PRESERVING = Paper(
 @register(
     "sp",
     papers=[SIMILARITY_PRESERVING],
+    family="relations",
     exceptions={"parts-of-a-batch-add-up": "the samples of a batch are compared with each other"},
 )
 class SP(Method):

@@ -31,6 +31,7 @@ Variant = Literal["map", "vector"]
 @register(
     "srrl",
     papers=[SRRL_PAPER],
+    family="features",
     exceptions={"parts-of-a-batch-add-up": "the connector normalises over the batch"},
 )
 class SRRL(Method):

@@ -18,7 +18,7 @@ from tutelage.registry import register
 from tutelage.run import Run
 
 
-@register("supervised", papers=[TF_KD])
+@register("supervised", papers=[TF_KD], family="labels")
 class Supervised(Method):
     r"""The plain student: trained on the labels, with an optional control for the scale of the loss.
 
@@ -63,7 +63,7 @@ class Supervised(Method):
         return {"student": OptimizerSpec(params=params, lr_scale=scale, weight_decay_scale=1 / scale)}
 
 
-@register("supervised-teacher", papers=[TF_KD], trains="teacher")
+@register("supervised-teacher", papers=[TF_KD], family="control", trains="teacher")
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
 

@@ -21,7 +21,7 @@ from tutelage.teachers import VirtualTeacher
 Variant = Literal["paper", "code"]
 
 
-@register("tf-kd-reg", papers=[TF_KD])
+@register("tf-kd-reg", papers=[TF_KD], family="labels")
 class TfKDReg(Method):
     r"""Tf-KD by a virtual teacher: one that is always right and knows nothing else (eq. 9).
 

@@ -16,7 +16,7 @@ from tutelage.run import Run
 from tutelage.teachers import FrozenTeacher
 
 
-@register("tf-kd-self", papers=[TF_KD])
+@register("tf-kd-self", papers=[TF_KD], family="generations")
 def tf_kd_self(
     run: Run,
     make_student: Callable[[str], nn.Module],
@@ -61,7 +61,7 @@ def tf_kd_self(
     return run.fit("distill", method, data)
 
 
-@register("double-training", papers=[TF_KD])
+@register("double-training", papers=[TF_KD], family="control")
 def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""Double training: on the labels, then once more from those weights; what a second training alone does.
 

@@ -67,7 +67,7 @@ class TolerantTeacher(Method):
         return {"ce": cross_entropy(logits, batch.labels), "tolerance": top_score_difference(logits, self.top)}
 
 
-@register("tolerant-teacher", papers=[TOLERANT])
+@register("tolerant-teacher", papers=[TOLERANT], family="generations")
 def tolerant_teacher(
     run: Run,
     make_student: Callable[[str], nn.Module],

@@ -29,7 +29,7 @@ VARIATIONAL_INFORMATION = Paper(
 )
 
 
-@register("vid", papers=[VARIATIONAL_INFORMATION])
+@register("vid", papers=[VARIATIONAL_INFORMATION], family="features")
 class VID(Method):
     r"""Variational information distillation: the teacher's features are likely, given the student's.
 
