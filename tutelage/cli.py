@@ -93,7 +93,7 @@ def distill(words: Sequence[str]) -> None:
         tutelage distill kd --teacher timm:resnet34 --student resnet20 --data path/to/photos --epochs 30
         tutelage distill tf-kd-reg --student resnet20 --data cifar100 --temperature 20 --alpha 0.1
         tutelage distill kd --teacher runs/teacher --student tiny_cnn,width=16 --data digits --out runs/kd
-        tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer2:blocks.5+layer3:blocks.11
+        tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer3:blocks.11
     """
     entry, rest = _method(distill, words)
     found = parse(
