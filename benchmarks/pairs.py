@@ -40,7 +40,17 @@ VIT = "timm:vit_tiny_patch16_224,pretrained=false,img_size=32,patch_size=4,depth
 STUDENTS = {"resnet8": "cnn", "vgg8": "cnn", "mobilenetv2": "cnn", VIT: "cnn", "resnet8 ": "vit"}
 ROWS = [
     *("kd", "kd:standardize=true,temperature=2,multiplier=10", "dkd", "mlld", "fitnet", "fitnet:variant=paper", "at"),
-    *("sp", "fsp", "vid", "semckd", "srrl", "simkd", "quest:clusters=256,max_vectors=20000", "crd:negatives=1024"),
+    *(
+        "sp",
+        "fsp",
+        "vid",
+        "semckd",
+        "semckd:beta=10",
+        "srrl",
+        "simkd",
+        "quest:clusters=256,max_vectors=20000",
+        "crd:negatives=1024",
+    ),
 ]
 
 # Its authors train with half the learning rate of the other methods.
