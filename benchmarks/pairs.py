@@ -2,9 +2,10 @@
 
     python benchmarks/pairs.py --data cifar10 --cnn runs/resnet56 --vit runs/vit --out docs/results/pairs.json
 
-Each cell trains a student for real, by the same run as `tutelage distill`, and is scored on test images. Time is that
-of the whole cell over that of `kd` on the same pair, one after the other in one process; memory is of a training step
-(parameters, gradients, optimizer, activations), counted tensor by tensor. Finished cells are kept in the file.
+Each cell trains a student for real, by the same run as `tutelage distill`, and is scored on test images. Memory is that
+of a training step (parameters, gradients, optimizer, activations), counted tensor by tensor. Time is that of all steps
+of all stages, from the median step of each; the rows of a pair are timed in turn, round after round, and the medians
+compared. Finished cells are kept in the file.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,12 @@ from tutelage.files import read_json, write_json
 from tutelage.method import Method
 from tutelage.networks import blueprint
 from tutelage.options import parse_choice
-from tutelage.preflight.cost import measure_memory
+from tutelage.preflight.cost import measure_memory, seconds_per_step
 from tutelage.run import Run
 from tutelage.state import Stop
 from tutelage.training import Training
 
-TRAIN, TEST = 2000, 1000
+TRAIN, TEST, ROUNDS = 2000, 1000, 3
 VIT = "timm:vit_tiny_patch16_224,pretrained=false,img_size=32,patch_size=4,depth=6,embed_dim=96"
 STUDENTS = {"resnet8": "cnn", "vgg8": "cnn", "mobilenetv2": "cnn", VIT: "cnn", "resnet8 ": "vit"}
 ROWS = [
@@ -68,33 +71,55 @@ class Weigh(DryRun):
         self.bytes = max(self.bytes, measure_memory(method.train(), batch, self.training).total)
 
 
+class Clock(DryRun):
+    """Times a few training steps of every stage, and adds up what all of its steps would take."""
+
+    seconds = 0.0
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Time one."""
+        steps = math.ceil(data.count("train") / self.training.batch_size) * (epochs or self.training.epochs)
+        self.seconds += steps * seconds_per_step(method, data, self.training)
+
+
 def thin(data: Data) -> Data:
     """Return the data with few test images, so that scoring does not hide what training costs."""
     assert isinstance(data.test, ResidentImages)
     return replace(data, test=data.test.select(range(TEST)))
 
 
-def cell(row: str, student: str, teacher: str, data: Data, training: Training) -> dict[str, Any]:
-    """Train one cell; return its accuracy, time and memory, or the reason for which the method refuses the pair."""
-    choice = parse_choice(row)
-    experiment = Experiment(
-        data=data, students=(blueprint(student.strip(), data),), teacher=blueprint(teacher, data, trained=True)
-    )
-    experiment = replace(experiment, answers=experiment.train_teacher(DryRun(training)))
-    weigh = Weigh(training)
+def experiment_of(student: str, teacher: str, data: Data, training: Training) -> Experiment:
+    """Return a student and a trained teacher on the data."""
+    networks = {"students": (blueprint(student.strip(), data),), "teacher": blueprint(teacher, data, trained=True)}
+    experiment = Experiment(data=data, **networks)  # type: ignore[arg-type]
+    return replace(experiment, answers=experiment.train_teacher(DryRun(training)))
+
+
+def cell(row: str, fresh: Callable[[], Experiment], training: Training) -> dict[str, Any]:
+    """Train one cell; return its accuracy and memory, or the reason for which the method refuses the pair."""
+    choice, weigh = parse_choice(row), Weigh(training)
     try:
-        experiment.execute(choice, weigh)
+        fresh().execute(choice, weigh)
     except UserError as error:
         return {"refused": str(error)}
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), training)
-        started = time.perf_counter()
-        experiment.execute(choice, run)
-        seconds = time.perf_counter() - started
+        fresh().execute(choice, run)
     fitted = run.fitted[-1]
     losses = {name: values[-1] for name, values in fitted.history.items() if name.startswith("train/")}
     assert all(math.isfinite(value) for value in losses.values()), f"{row}: {losses}"
-    return {"accuracy": fitted.scores["best"]["test_accuracy"], "seconds": seconds, "bytes": weigh.bytes}
+    return {"accuracy": fitted.scores["best"]["test_accuracy"], "bytes": weigh.bytes}
+
+
+def time_in_turn(rows: list[str], fresh: Callable[[], Experiment], settings: dict[str, Training]) -> dict[str, float]:
+    """Return the seconds that each row's training takes, the median of some rounds."""
+    times: dict[str, list[float]] = {row: [] for row in rows}
+    for _ in range(ROUNDS):
+        for row in rows:
+            clock = Clock(settings[row])
+            fresh().execute(parse_choice(row), clock)
+            times[row].append(clock.seconds)
+    return {row: statistics.median(found) for row, found in times.items()}
 
 
 def tables(content: dict[str, Any]) -> str:
@@ -143,16 +168,22 @@ def main() -> None:
     content["teachers"] = {"cnn": "resnet56", "vit": "ViT"}
     content["settings"] = {"train": data.count("train"), "test": data.count("test"), "epochs": options.epochs}
     for student, kind in STUDENTS.items():
-        for row in ROWS:
-            key = json.dumps([row, student.strip(), kind])
-            if key in content["cells"]:
-                continue
-            chosen = settings.get(student, training)
-            chosen = replace(chosen, lr=chosen.lr * LR_SCALE.get(row, 1.0))
-            found = cell(row, student, getattr(options, kind), data, chosen)
-            content["cells"][key] = found
+        chosen = {
+            row: replace(base, lr=base.lr * LR_SCALE.get(row, 1.0))
+            for row, base in ((row, settings.get(student, training)) for row in ROWS)
+        }
+        fresh = partial(experiment_of, student, getattr(options, kind), data, training)
+        keys = {row: json.dumps([row, student.strip(), kind]) for row in ROWS}
+        for row, key in keys.items():
+            if key not in content["cells"]:
+                content["cells"][key] = cell(row, fresh, chosen[row])
+                write_json(options.out, content)
+                print(key, content["cells"][key], flush=True)
+        accepted = [row for row, key in keys.items() if "refused" not in content["cells"][key]]
+        if any("seconds" not in content["cells"][keys[row]] for row in accepted):
+            for row, seconds in time_in_turn(accepted, fresh, chosen).items():
+                content["cells"][keys[row]]["seconds"] = seconds
             write_json(options.out, content)
-            print(key, found, flush=True)
     print(tables(content))
 
 
