@@ -2,7 +2,9 @@
 
 import importlib.util
 import inspect
+import json
 import re
+import runpy
 import shlex
 from functools import partial
 from pathlib import Path
@@ -116,12 +118,19 @@ def test_losses_are_where_the_readme_says():
     assert callable(kd_loss)
 
 
-RESULTS = sorted((ROOT / "docs" / "results").glob("tf-kd-*.json"))
+RESULTS = ROOT / "docs" / "results"
+COMPARISONS = [(file, "tf-kd.md") for file in sorted(RESULTS.glob("tf-kd-*.json"))]
+COMPARISONS += [(file, "features.md") for file in sorted(RESULTS.glob("features-*.json"))]
 
 
-@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
-def test_tables_of_the_results_are_those_of_the_json(file):
-    page = (ROOT / "docs" / "results" / "tf-kd.md").read_text()
+@pytest.mark.parametrize(("file", "page"), COMPARISONS, ids=lambda value: getattr(value, "stem", value))
+def test_tables_of_the_results_are_those_of_the_json(file, page):
     table = [line for line in render_markdown(load_comparison(file)).splitlines() if line.startswith("|")]
     assert len(table) > 10
-    assert "\n".join(table) in page
+    assert "\n".join(table) in (RESULTS / page).read_text()
+
+
+def test_tables_of_the_pairs_are_those_of_the_json():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "pairs.py"))
+    content = json.loads((RESULTS / "pairs.json").read_text())
+    assert benchmark["tables"](content) in (RESULTS / "features.md").read_text()
