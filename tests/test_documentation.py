@@ -38,7 +38,9 @@ def commands():
     readme = [line for line in README.splitlines() if line.startswith("tutelage ")]
     helps = [line for command in cli.COMMANDS.values() for line in inspect.getdoc(command).splitlines()]
     pages = [GENERATE.example(entry) for entry in registry.entries()]
-    found = [line.strip() for line in [*readme, *helps, *pages] if line.strip().startswith("tutelage ")]
+    results = [page.read_text().replace("\\\n", " ") for page in sorted((ROOT / "docs" / "results").glob("*.md"))]
+    lines = [*readme, *helps, *pages, *(line for text in results for line in text.splitlines())]
+    found = [line.strip() for line in lines if line.strip().startswith("tutelage ")]
     return list(dict.fromkeys(found))
 
 
