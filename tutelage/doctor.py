@@ -129,14 +129,15 @@ def _pairs(order: Sequence[int], names: Sequence[str]) -> str:
 def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
     for gap in far_apart(stage.terms):
         before = "" if gap.weighted else " before their weights"
+        weak = "the labels hardly count" if gap.weak.name == "ce" else "it hardly counts"
         advice = (
-            f"the labels hardly count at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
+            f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and its "
+            f"weight, {gap.weak.weight:.3g}."
+            if gap.strong.name == "ce"
+            else f"{weak} at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
             f"{gap.strong.weight:.3g}."
-            if gap.weak.name == "ce"
-            else f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature "
-            f"and its weight, {gap.weak.weight:.3g}."
         )
-        yield (f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; {advice}")
+        yield f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; {advice}"
 
 
 def _stage_parts(stage: Stage) -> list[RenderableType]:
