@@ -131,8 +131,8 @@ def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
         before = "" if gap.weighted else " before their weights"
         weak = "the labels hardly count" if gap.weak.name == "ce" else "it hardly counts"
         advice = (
-            f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and its "
-            f"weight, {gap.weak.weight:.3g}."
+            f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and "
+            f"its weight, {gap.weak.weight:.3g}."
             if gap.strong.name == "ce"
             else f"{weak} at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
             f"{gap.strong.weight:.3g}."
