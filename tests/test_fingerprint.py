@@ -7,6 +7,8 @@ from torch import nn
 from tutelage import fingerprint
 from tutelage.errors import UserError
 from tutelage.files import write_json
+from tutelage.methods.dkd import DKD
+from tutelage.methods.fitnet import FitNetDistillation
 from tutelage.methods.kd import KD
 from tutelage.models.normalization import Normalized
 from tutelage.teachers import FrozenTeacher
@@ -66,3 +68,23 @@ def test_check_refuses_other_work_and_accepts_the_same(tmp_path):
     fingerprint.check(file, {"lr": 0.1, "sizes": (1, 2)})
     with pytest.raises(UserError, match=r"lr: 0.1 then, 0.2 now\n.*--out"):
         fingerprint.check(file, {"lr": 0.2, "sizes": (1, 2)})
+
+
+def scheduled(build, **options):
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten())
+    return fingerprint.of_method(build(student, FrozenTeacher(nn.Conv2d(1, 3, 1)), **options))
+
+
+@pytest.mark.parametrize(
+    ("build", "change"),
+    [
+        (DKD, {"beta": 2.0}),
+        (DKD, {"ramp_epochs": 3}),
+        (FitNetDistillation, {"kd_start": 3.0}),
+        (FitNetDistillation, {"kd_end": 0.5}),
+    ],
+)
+def test_a_schedule_is_what_it_was_made_from(build, change):
+    assert scheduled(build) == scheduled(build)
+    assert scheduled(build) != scheduled(build, **change)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -96,4 +98,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, FunctionType):
+        # A schedule is a function, and what it was made from makes it another one.
+        made_from = {key: item for key, item in inspect.getclosurevars(value).nonlocals.items() if item is not value}
+        return [value.__qualname__, _plain(made_from)]
     return value if isinstance(value, Plain) else getattr(value, "__qualname__", type(value).__name__)

@@ -104,8 +104,7 @@ class FitNet(Method):
         final_relu: bool = False,
     ) -> None:
         super().__init__({"ce": 1.0, "hint": weight})
-        paired = pair(student, teacher, layers, example, take="middle")
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="middle")
         self.hint = Hint(self.pairs, final_relu=final_relu)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -175,8 +174,6 @@ class FitNetDistillation(Method):
         super().__init__({"ce": 1.0, "kd": linear(kd_start, kd_end)})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.t_squared = temperature, t_squared
-        # Read by nobody but the fingerprint, to which a schedule is only a name.
-        self.kd_start, self.kd_end = kd_start, kd_end
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `kd`."""
