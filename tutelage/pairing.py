@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,7 @@ class LayerPair:
         return f"{self.student} : {self.teacher}"
 
 
-@dataclass(frozen=True)
-class Paired:
+class Paired(NamedTuple):
     """A student and a teacher that are read where they are compared.
 
     Attributes:

@@ -133,7 +133,7 @@ class Quest(Method):
         reduction: PlaceReduction = "code",
     ) -> None:
         super().__init__({"quest": weight})
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = paired
         self.temperature, self.reduction = temperature, reduction
         self.predictors = nn.ModuleList(
             WordPredictor(each.student.channels, codebook, cosine_scale=cosine_scale)

@@ -94,8 +94,7 @@ class SemCKD(Method):
         super().__init__({"kd": alpha, "semckd": beta})
         ours, theirs = compared(student, teacher, layers, example)
         pairs = [LayerPair(one, other) for one in ours for other in theirs]
-        paired = reading(student, teacher, pairs, example)
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example)
         self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
         self.ours, self.theirs, self.temperature = tuple(ours), tuple(theirs), temperature
 

@@ -97,8 +97,7 @@ class SimKD(Method):
         reused = classifier_copy(teacher.inner_network(), example)
         layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
         ours = taps(student, [layer], example, who="student")[layer]
-        paired = reading(student, teacher, [LayerPair(ours, theirs)], example)
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = reading(student, teacher, [LayerPair(ours, theirs)], example)
 
     def _graft(
         self, student: nn.Module, theirs: Tap, reused: nn.Linear, example: Any, *, factor: int, relu: bool

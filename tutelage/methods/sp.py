@@ -68,8 +68,7 @@ class SP(Method):
         if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the similarities apart.")
         super().__init__({"similarity": beta})
-        paired = pair(student, teacher, layers, example, take="last")
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="last")
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `similarity`."""

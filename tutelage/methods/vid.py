@@ -75,8 +75,7 @@ class VID(Method):
         if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the features apart.")
         super().__init__({"information": beta})
-        paired = pair(student, teacher, layers, example, take="stages")
-        self.student, self.teacher, self.pairs = paired.student, paired.teacher, paired.pairs
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="stages")
         self.guesses = nn.ModuleList(
             GaussianGuess(one.student.channels, one.teacher.channels, initial_variance=initial_variance, eps=eps)
             for one in self.pairs
