@@ -261,7 +261,7 @@ def test_a_stage_that_is_done_is_not_repeated(tmp_path):
 
 def test_another_fading_is_another_piece_of_work(tmp_path):
     recipe(Run(tmp_path, TRAINING), variant="paper")
-    with pytest.raises(UserError, match="kd_end"):
+    with pytest.raises(UserError, match="'end': 2.0"):
         recipe(Run(tmp_path, TRAINING), variant="paper", kd_end=2.0)
 
 
