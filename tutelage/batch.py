@@ -40,6 +40,8 @@ class Batch:
         targets: Class indices, `[batch]`.
         indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
         teacher: A recorded teacher output, where the data carry one.
+        teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
+            same images without noise.
         extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
     """
 
@@ -47,6 +49,7 @@ class Batch:
     targets: Tensor | None = None
     indices: Tensor | None = None
     teacher: Output | None = None
+    teacher_inputs: Any = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -129,6 +129,7 @@ class _Fit:
             train=True,
             seed=seed,
             batch_sampler=transfer.batches,
+            sections=transfer.sections,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
             **arguments,

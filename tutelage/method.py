@@ -77,10 +77,18 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class TransferSet:
-    """The data that a method trains on: a dataset, and the order of its batches where that is the method's affair."""
+    """The data that a method trains on.
+
+    Attributes:
+        dataset: The samples.
+        batches: Which of them form a batch, where that is the method's affair.
+        sections: How many equal sections a batch of that sampler consists of, such as samples and then their partners.
+            Several processes share each section, so that what belongs together stays together.
+    """
 
     dataset: Samples
     batches: BatchSampler | None = field(default=None)
+    sections: int = 1
 
 
 class Method(nn.Module, ABC):
@@ -116,12 +124,16 @@ class Method(nn.Module, ABC):
         return {"student": OptimizerSpec(params=[p for p in self.parameters() if p.requires_grad])}
 
     def forward(self, inputs: Any) -> Mapping[str, Tensor]:
-        """Return named predictions, each logits `[batch, class]`. The first one is deployed."""
+        """Return named predictions, each logits `[batch, class]`. The first is deployed; the others are its members."""
         return {"student": self.student(inputs).logits}
 
     def export(self) -> nn.Module:
         """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
         return self.student.release()
+
+    def members(self) -> Mapping[str, nn.Module]:
+        """Return the other networks that can ship, by the name of the prediction that each computes: peers, exits."""
+        return {}
 
     def transfer_set(self, dataset: Samples) -> TransferSet:
         """Return the data to train on: pairs, views or negatives where the method needs them."""

@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""Eval mode for a while, and train mode that leaves no trace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -19,3 +20,21 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def keeping_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Let batch norm normalise by its batch, as in train mode, without its running statistics taking notice.
+
+    For a second forward pass on samples that are not another batch of the data: mixed, or seen already.
+    """
+    norms = [layer for root in modules for layer in root.modules() if isinstance(layer, _BatchNorm)]
+    tracking = [layer.track_running_stats for layer in norms]
+    for layer in norms:
+        # In eval mode such a layer would normalise by the batch too.
+        layer.track_running_stats = layer.track_running_stats and not layer.training
+    try:
+        yield
+    finally:
+        for layer, before in zip(norms, tracking, strict=True):
+            layer.track_running_stats = before

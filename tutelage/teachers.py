@@ -34,6 +34,8 @@ class Teacher(nn.Module):
 
     def __call__(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch, without a gradient."""
+        if batch.teacher_inputs is not None:
+            batch = replace(batch, inputs=batch.teacher_inputs, teacher_inputs=None)
         with torch.no_grad():
             output: Output = super().__call__(batch)
         return output

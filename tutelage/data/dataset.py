@@ -87,6 +87,7 @@ class Data:
         batch_sampler: BatchSampler | None = None,
         rank: int = 0,
         world_size: int = 1,
+        sections: int = 1,
     ) -> Loader:
         """Return the batches of a split.
 
@@ -104,6 +105,7 @@ class Data:
             batch_sampler: Decides the batches instead of `batch_size` and the shuffling.
             rank: Which process this is.
             world_size: How many processes share each batch.
+            sections: How many equal sections a batch of `batch_sampler` consists of.
 
         Raises:
             UserError: If there is no such split, or the batch cannot be shared equally.
@@ -127,6 +129,7 @@ class Data:
             workers=workers,
             rank=rank,
             world_size=world_size,
+            sections=sections,
         )
 
     def _split(self, split: str) -> Dataset[Any] | DataLoader[Any] | None:

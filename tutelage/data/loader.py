@@ -167,6 +167,7 @@ def make_loader(
     workers: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    sections: int = 1,
 ) -> Loader:
     """Return the loader that fits a dataset.
 
@@ -185,6 +186,7 @@ def make_loader(
             user's own dataset, which may not bear to be copied.
         rank: Which process this is; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
+        sections: How many equal sections a batch of `batch_sampler` consists of.
 
     Raises:
         UserError: If there would be no batch, or a DataLoader is asked for another sampler.
@@ -204,6 +206,7 @@ def make_loader(
         size=images.size,
         rank=rank,
         world_size=world_size,
+        sections=sections,
     )
     if isinstance(images, ResidentImages):
         return ResidentLoader(images, plan, device=device, channels_last=channels_last)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+import torch
 from torch import Tensor
 
 from tutelage.data.augment import Augmentation
@@ -43,6 +44,7 @@ class Plan:
         size: The images' height and width in pixels.
         rank: Which process this is.
         world_size: How many processes share each batch.
+        sections: How many equal sections a batch consists of; the processes share each of them.
     """
 
     sampler: BatchSampler
@@ -51,6 +53,7 @@ class Plan:
     size: tuple[int, int]
     rank: int = 0
     world_size: int = 1
+    sections: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -62,14 +65,19 @@ class Plan:
     def epoch(self, number: int, start: int = 0) -> Iterator[PlannedBatch]:
         """Yield the batches of epoch `number` from batch `start` on: the same ones as without the start."""
         batches = enumerate(self.sampler.epoch(number, generator(self.seed, ORDER, number)))
-        mine = slice(self.rank, None, self.world_size)
         for position, indices in islice(batches, start, None):
-            view = None
+            mine, view = self._mine(len(indices)), None
             if self.augmentation:
                 # For the whole batch, so that the views do not depend on the number of processes.
                 chance = generator(self.seed, VIEW, number, position)
                 view = self.augmentation.sample(chance, len(indices), self.size)[mine]
             yield PlannedBatch(position, indices[mine], view)
+
+    def _mine(self, samples: int) -> Tensor:
+        """Return which samples of a batch are this process's: of each section as many as any other process has."""
+        places = torch.arange(samples).view(self.sections, -1)
+        shared = places.shape[1] - places.shape[1] % self.world_size
+        return places[:, self.rank : shared : self.world_size].flatten()
 
     def augmented(self, images: Tensor, planned: PlannedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the images as planned, and the view parameters, on the images' device, as a batch's extras."""

@@ -115,8 +115,14 @@ class MLLD(Method):
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy of both views as `ce`, and the terms `instance`, `batch` and `class`."""
+        state = torch.get_rng_state()
         strong = self.strong_view(batch.inputs, torch.default_generator)
-        views = batch, Batch(inputs=strong, targets=batch.targets, indices=batch.indices)
+        seen = None
+        if batch.teacher_inputs is not None:
+            # The same view of what the teacher sees.
+            torch.set_rng_state(state)
+            seen = self.strong_view(batch.teacher_inputs, torch.default_generator)
+        views = batch, Batch(inputs=strong, targets=batch.targets, indices=batch.indices, teacher_inputs=seen)
         weak_pair, strong_pair = ((wide(self.student(v.inputs).logits), wide(self.teacher(v).logits)) for v in views)
         check_shapes(*weak_pair)
         # Autocast would multiply matrices in half precision.
