@@ -36,7 +36,18 @@ FIXTURES = frozenset(
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""
 
 Trains = Literal["student", "teacher"]
-Family = Literal["labels", "logits", "features", "relations", "generations", "control", "other"]
+Family = Literal[
+    "labels",
+    "logits",
+    "self",
+    "peers",
+    "features",
+    "relations",
+    "ensembles",
+    "generations",
+    "control",
+    "other",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
