@@ -22,7 +22,7 @@ TRAINING = Training(epochs=1, batch_size=32, precision="32-true", log_every=1)
 def experiment():
     data = load_data("digits", subset=150, augment="crop:1")
     students = (blueprint("tiny_cnn,width=4", data),)
-    return Experiment(data=data, students=students, teacher=blueprint("tiny_cnn,width=6", data))
+    return Experiment(data=data, students=students, teachers=(blueprint("tiny_cnn,width=6", data),))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_student_of_other_classes_and_a_teacher_of_other_classes_are_told_at_o
     data = experiment.data
     seven = blueprint(lambda: blueprint("tiny_cnn", replace(data, num_classes=7)).build(0, "teacher"), data)
     with pytest.raises(UserError, match="teacher answers 2 samples with shape"):
-        comparison("kd", experiment=replace(experiment, teacher=seven)).run()
+        comparison("kd", experiment=replace(experiment, teachers=(seven,))).run()
     assert not list(tmp_path.iterdir())
 
 
@@ -154,7 +154,7 @@ def test_a_changed_setting_gets_a_folder_of_its_own(comparison, experiment, tmp_
 
 
 def test_a_teacher_object_needs_no_network(comparison, experiment):
-    own = replace(experiment, teacher=None, answers=UniformTeacher(10))
+    own = replace(experiment, teachers=(), answers=UniformTeacher(10))
     content = comparison("kd", experiment=own).run()
     assert content["teacher"] is None
     assert len(content["rows"][0]["runs"]) == 1
@@ -163,7 +163,7 @@ def test_a_teacher_object_needs_no_network(comparison, experiment):
 def test_the_network_of_a_finished_cell_is_that_of_its_folder(comparison, tmp_path):
     small = comparison("kd")
     content = small.run()
-    assert small.network(small.choices[0], 0).training is False
+    assert small.finished(small.choices[0], 0)[0].training is False
     assert (tmp_path / Path(content["rows"][0]["runs"][0]["folder"]) / "distill" / "student.safetensors").exists()
 
 

@@ -45,7 +45,7 @@ def examined(data, teacher):
     def look(row, teacher_source=teacher, **settings):
         plan = None if teacher_source is None else blueprint(teacher_source, data, trained=True)
         students = (blueprint("tiny_cnn,width=4", data),)
-        experiment = Experiment(data=data, students=students, teacher=plan)
+        experiment = Experiment(data=data, students=students, teachers=() if plan is None else (plan,))
         console = Console(width=200, record=True, file=io.StringIO(), highlight=False)
         console.print(examine(parse_choice(row), experiment, replace(TRAINING, **settings)))
         return console.export_text()

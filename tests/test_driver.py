@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -284,3 +285,21 @@ def test_an_update_touches_its_own_parameters_only(data):
 
     state = Driver(replace(TRAINING, epochs=1)).fit(Two(), data)
     assert {"train/ce", "train/critic/critic"} <= state.history.keys()
+
+
+def test_an_optimizer_follows_a_schedule_of_its_own(data):
+    seen = []
+
+    class Recording(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    class Own(Supervised):
+        def optimizers(self):
+            (spec,) = super().optimizers().values()
+            build = partial(Recording, lr=0.5)
+            return {"student": replace(spec, build=build, schedule=lambda progress: 1 / (1 + progress.step))}
+
+    state = Driver(replace(TRAINING, epochs=2)).fit(Own(network(1)), data)
+    assert seen == [0.5 / (1 + step) for step in range(state.steps)]

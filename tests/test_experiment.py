@@ -30,7 +30,7 @@ def data():
 @pytest.fixture(scope="module")
 def experiment(data):
     students = (blueprint("tiny_cnn,width=4", data),)
-    return Experiment(data=data, students=students, teacher=blueprint("tiny_cnn,width=6", data))
+    return Experiment(data=data, students=students, teachers=(blueprint("tiny_cnn,width=6", data),))
 
 
 def comparison(experiment, folder, **changes):
@@ -104,7 +104,7 @@ def test_the_teacher_is_trained_once_for_all_rows_and_seeds(experiment, tmp_path
 
 @pytest.mark.parametrize("row", ["kd", "de-kd", "re-kd"])
 def test_a_method_without_its_teacher_is_told_what_to_pass(row, experiment, tmp_path):
-    lonely = replace(experiment, teacher=None)
+    lonely = replace(experiment, teachers=())
     with pytest.raises(UserError, match="pass --teacher"):
         comparison(lonely, tmp_path, choices=[parse_choice(row)]).run()
     assert not list(tmp_path.iterdir())
@@ -112,7 +112,7 @@ def test_a_method_without_its_teacher_is_told_what_to_pass(row, experiment, tmp_
 
 def test_a_trained_teacher_comes_as_it_is(data, experiment, tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    given = replace(experiment, teacher=blueprint(module, data, trained=True))
+    given = replace(experiment, teachers=(blueprint(module, data, trained=True),))
     found = given.train_teacher(Run(tmp_path, TRAINING))
     assert torch.equal(found[1].weight, module[1].weight)
     assert not found.training
@@ -120,7 +120,7 @@ def test_a_trained_teacher_comes_as_it_is(data, experiment, tmp_path):
 
 
 def test_a_teacher_object_answers_for_itself(experiment, tmp_path):
-    own = replace(experiment, teacher=None, answers=UniformTeacher(10))
+    own = replace(experiment, teachers=(), answers=UniformTeacher(10))
     network = own.execute(parse_choice("kd"), Run(tmp_path, replace(TRAINING, epochs=1)))
     assert network(experiment.data.example(2)).shape == (2, 10)
 
@@ -156,7 +156,7 @@ def test_a_teacher_that_its_user_has_elsewhere_comes_to_the_cpu(experiment, tmp_
 
     teacher = Elsewhere(10)
     run = Run(tmp_path, replace(TRAINING, epochs=1))
-    replace(experiment, teacher=None, answers=teacher).execute(parse_choice("kd"), run)
+    replace(experiment, teachers=(), answers=teacher).execute(parse_choice("kd"), run)
     assert teacher.home == "cpu"
 
 

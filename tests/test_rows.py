@@ -4,13 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from tutelage.rows import record, summarise
+from tutelage.rows import UNSIZED, record, summarise
 from tutelage.run import Fitted
+
+EXIT = {"spec": "resnet8", "parameters": 10, "multiply_adds": 20}
 
 
 def run_of(seed, accuracy, seconds=1.0):
     scores = {"test_accuracy": accuracy, "test_nll": 1.0, "test_ece": 0.1}
-    return {"seed": seed, "best": scores, "last": scores, "seconds": seconds, "images_per_second": 10.0}
+    shown = {"best": scores, "last": scores, "members": []}
+    return {"seed": seed, "seconds": seconds, "images_per_second": 10.0, **shown}
 
 
 def row(label, *accuracies, seconds=(1.0, 1.0, 1.0)):
@@ -52,7 +55,7 @@ def test_a_record_holds_the_last_stage_the_time_of_all_and_other_predictions(tmp
         kinds = {"best": scores, "last": scores}
         return Fitted(
             name=name, epochs=2, best_epoch=1, seconds=seconds, images_per_second=5.0, history={"lr": [1.0, 0.5]},
-            scores=kinds, reliability={},
+            scores=kinds, reliability={}, members={"exit-1": EXIT},
         )  # fmt: skip
 
     notes = {"members": {"ensemble": {"accuracy": 0.8}}, "teacher_accuracy": 0.9}
@@ -65,6 +68,21 @@ def test_a_record_holds_the_last_stage_the_time_of_all_and_other_predictions(tmp
     assert found["history"]["epoch"] == [1, 2]
     assert found["teacher_accuracy"] == 0.9
     exits, ensemble = found["members"]
-    assert exits == {"name": "exit-1", "best": exits["best"], "last": exits["best"]}
+    assert exits == {"name": "exit-1", **EXIT, "best": exits["best"], "last": exits["best"]}
     assert exits["best"] == {"test_accuracy": 0.6, "test_nll": 2.0}
-    assert ensemble == {"name": "ensemble", "best": {"test_accuracy": 0.8}, "last": {"test_accuracy": 0.8}}
+    assert ensemble == {"name": "ensemble", **UNSIZED, "best": {"test_accuracy": 0.8}, "last": {"test_accuracy": 0.8}}
+
+
+def test_members_are_summarised_each_over_the_seeds():
+    def with_member(run, accuracy):
+        scores = {"test_accuracy": accuracy, "validation_loss": 3.0}
+        return {**run, "members": [{"name": "exit-1", **EXIT, "best": scores, "last": {"test_nll": 1.0}}]}
+
+    one = row("byot", 0.5, 0.6)
+    one["runs"] = [with_member(run, accuracy) for run, accuracy in zip(one["runs"], (0.2, 0.4), strict=True)]
+    (exits,) = summarise(one, None)["members"]
+    assert {key: exits[key] for key in EXIT} == EXIT
+    assert exits["best"]["test_accuracy"]["mean"] == pytest.approx(0.3)
+    assert exits["best"]["test_accuracy"]["n"] == 2
+    assert list(exits["best"]) == ["test_accuracy"]
+    assert exits["last"]["test_nll"]["mean"] == 1.0

@@ -4,7 +4,7 @@ import pytest
 
 from tutelage.errors import UserError
 from tutelage.method import Progress
-from tutelage.schedules import constant, cosine, linear, ramp
+from tutelage.schedules import constant, cosine, linear, ramp, steps
 
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
 
@@ -38,6 +38,20 @@ def test_cosine(until):
     ends = at(cosine(6.0, 2.0, until=until), 0.0), at(cosine(6.0, 2.0, until=until), 1.0)
     assert ends == pytest.approx((6.0, 2.0), rel=1e-12)
     assert at(cosine(6.0, 2.0, until=until), until / 2) == pytest.approx(4.0, rel=1e-12)
+
+
+def test_steps():
+    schedule = steps(0.8, milestones=[0.25, 0.5], gamma=0.1)
+    assert [at(schedule, share) for share in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)] == pytest.approx(
+        [0.8, 0.8, 0.08, 0.08, 0.008, 0.008], rel=1e-12
+    )
+    assert at(steps(0.8, milestones=[], gamma=0.1), 1.0) == 0.8
+
+
+@pytest.mark.parametrize("milestones", [[0.5, 0.25], [0.0, 0.5], [0.5, 1.0], [math.nan]])
+def test_milestones_are_rising_shares(milestones):
+    with pytest.raises(UserError, match="must be rising shares of the run"):
+        steps(1.0, milestones=milestones, gamma=0.1)
 
 
 def test_ramp():

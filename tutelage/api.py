@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tutelage.models.saving import save_network
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
+from tutelage.run import MEMBERS
 from tutelage.teachers import Teacher
 from tutelage.training import Training
 
@@ -38,7 +40,7 @@ def distill(
     *,
     student: Source | Sequence[Source],
     data: DataSource,
-    teacher: Source | Teacher | None = None,
+    teacher: Source | Sequence[Source] | Teacher | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     out: str | Path | None = None,
@@ -54,7 +56,8 @@ def distill(
             train several.
         data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
             reach a module as they are; a network by name gets its own normalisation.
-        teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first.
+        teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first. Several
+            modules or names answer as an ensemble.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
@@ -99,7 +102,7 @@ def compare(
     *,
     student: Source | Sequence[Source],
     data: DataSource,
-    teacher: Source | Teacher | None = None,
+    teacher: Source | Sequence[Source] | Teacher | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     seeds: int | Sequence[int] = 3,
@@ -169,10 +172,10 @@ def evaluate(network: Source, *, data: DataSource, split: str = "test") -> Score
 
 
 def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
-    """Run a comparison of one row, leave the deployed network in its folder, and return it."""
+    """Run a comparison of one row, leave its networks in its folder, and return the deployed one."""
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
-    network = comparison.network(comparison.choices[0], comparison.seeds[0])
+    network, run = comparison.finished(comparison.choices[0], comparison.seeds[0])
     data = comparison.experiment.data
     save_network(
         comparison.folder,
@@ -183,6 +186,8 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
         class_names=data.class_names,
         input_size=data.image_size,
     )
+    for name, folder in run.member_folders().items():
+        shutil.copytree(folder, comparison.folder / MEMBERS / name, dirs_exist_ok=True)
     return network
 
 
@@ -230,14 +235,25 @@ def _with_share(data: DataSource, share: float, test: DataSource | None, options
     return as_data(data, None, test, hold_out=share)
 
 
-def experiment_of(student: Source | Sequence[Source], teacher: Source | Teacher | None, data: Data) -> Experiment:
-    """Return what the methods share, from whatever a user names networks by."""
-    several: Iterable[Source] = student if isinstance(student, list | tuple) else [student]  # type: ignore[list-item]
-    students = tuple(blueprint(source, data) for source in several)
+def experiment_of(
+    student: Source | Sequence[Source], teacher: Source | Sequence[Source] | Teacher | None, data: Data
+) -> Experiment:
+    """Return what the methods share, from whatever a user names networks by.
+
+    Raises:
+        UserError: If no student is named, or a name or its classes do not fit.
+    """
+    students = tuple(blueprint(source, data) for source in _several(student))
+    if not students:
+        raise UserError("No student is named: pass a network, or several for methods that train several.")
     if isinstance(teacher, Teacher):
         return Experiment(data=data, students=students, answers=teacher)
-    plan = None if teacher is None else blueprint(teacher, data, trained=True)
-    return Experiment(data=data, students=students, teacher=plan)
+    named = () if teacher is None else _several(teacher)
+    return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
+
+
+def _several(networks: Source | Sequence[Source]) -> Sequence[Source]:
+    return networks if isinstance(networks, list | tuple) else [networks]  # type: ignore[list-item]
 
 
 def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +33,16 @@ class NetworkOptions:
 
     Attributes:
         student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory,
-            file.py:factory or a run's folder; options follow after commas, weights after @.
-        teacher: Network that teaches, named likewise. One that comes without weights is trained first.
+            file.py:factory or a run's folder; options follow after commas, weights after @. Several, one after the
+            other, for methods that train several.
+        teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
+            as an ensemble.
+        ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
     """
 
-    student: str
-    teacher: str | None = None
+    student: list[str]
+    teacher: list[str] = field(default_factory=list)
+    ensemble: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +182,30 @@ def parse(
         if flag.startswith("--") and flag not in known:
             raise unknown("flag", flag, known)
     try:
-        return Found(parser.parse_args(_with_presets(words, known)))
+        several = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
+        return Found(parser.parse_args(_gathered(_with_presets(words, known), several)))
     except ArgumentError as error:
         text = _readable(str(error.message or error))
         raise UserError(f"{text} (tutelage {_name(command)} --help explains the flags)") from error
+
+
+def _gathered(words: Sequence[str], several: Set[str]) -> list[str]:
+    """Return the words with the values of each flag that takes several as one list: `--student A B`."""
+    kept: list[str] = []
+    lists: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            current = lists.setdefault(flag, []) if flag in several else None
+            found = [value] if equals else []
+        else:
+            found = [word]
+        if current is None:
+            kept.append(word)
+        else:
+            current.extend(found)
+    return [*kept, *(f"{flag}={json.dumps(values)}" if values else flag for flag, values in lists.items())]
 
 
 def _readable(message: str) -> str:

@@ -21,12 +21,14 @@ from tutelage.data.dataset import Data
 from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
 from tutelage.errors import UserError, unknown
+from tutelage.experiment import Experiment
 from tutelage.interrupt import Interrupted
 from tutelage.options import Choice, check_options, parse_choice, without_flags
 from tutelage.report.console import render_table
 from tutelage.report.html import write_report
 from tutelage.report.reading import load as load_comparison
 from tutelage.report.verdict import verdict
+from tutelage.run import MEMBERS
 from tutelage.training import Training
 from tutelage.version import VERSION
 
@@ -93,6 +95,7 @@ def distill(words: Sequence[str]) -> None:
         tutelage distill kd --teacher timm:resnet34 --student resnet20 --data path/to/photos --epochs 30
         tutelage distill tf-kd-reg --student resnet20 --data cifar100 --temperature 20 --alpha 0.1
         tutelage distill kd --teacher runs/teacher --student tiny_cnn,width=16 --data digits --out runs/kd
+        tutelage distill dml --student resnet20 mobilenetv2 --data cifar100
         tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer3:blocks.11
     """
     entry, rest = _method(distill, words)
@@ -101,7 +104,7 @@ def distill(words: Sequence[str]) -> None:
     )
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
-    student = found.student.partition(",")[0].rpartition("/")[2].rpartition(":")[2]
+    student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
     default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
     comparison = _comparison(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
     comparison = replace(
@@ -114,7 +117,10 @@ def distill(words: Sequence[str]) -> None:
     _drawing(terminal, lambda: distill_into(comparison, terminal))
     content = load_comparison(comparison.folder / "comparison.json")
     console.print(render_table(content))
-    console.print(f"weights  {comparison.folder / 'student.safetensors'}\nreport   {comparison.folder / 'report.html'}")
+    console.print(f"weights  {comparison.folder / 'student.safetensors'}")
+    for member in sorted((comparison.folder / MEMBERS).glob("*/student.safetensors")):
+        console.print(f"         {member}")
+    console.print(f"report   {comparison.folder / 'report.html'}")
 
 
 def compare(words: Sequence[str]) -> None:
@@ -197,8 +203,7 @@ def doctor(words: Sequence[str]) -> None:
     entry, rest = _method(doctor, words)
     found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
-    data = _data(found)
-    experiment = experiment_of(found.student, found.teacher, data)
+    experiment = _experiment(found)
     screen().print(examine(choice, experiment, found.make(Training)))
 
 
@@ -238,16 +243,22 @@ COMMANDS: dict[str, Command] = {
 def _comparison(
     found: arguments.Found, choices: list[Choice], training: Training, *, folder: Path, seeds: list[int]
 ) -> Comparison:
-    experiment = experiment_of(found.student, found.teacher, _data(found))
     return Comparison(
         choices=choices,
-        experiment=experiment,
+        experiment=_experiment(found),
         training=training,
         teacher_training=replace(training, epochs=found.teacher_epochs or training.epochs),
         seeds=seeds,
         folder=folder,
         baseline=choices[0].label,
     )
+
+
+def _experiment(found: arguments.Found) -> Experiment:
+    experiment = experiment_of(found.student, found.teacher * found.ensemble, _data(found))
+    if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
+        raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")
+    return experiment
 
 
 def _compare(comparison: Comparison) -> None:

@@ -22,6 +22,7 @@ from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
 from tutelage.hardware import device_type
+from tutelage.models.normalization import Normalized
 from tutelage.options import Choice, without_flags
 from tutelage.rows import record, summarise
 from tutelage.run import Run
@@ -98,11 +99,9 @@ class Comparison:
 
     def _with_answers(self, make_run: Callable[[], Run]) -> Comparison:
         experiment = self.experiment
-        asked = any("teacher" in choice.entry.fixtures for choice in self.choices)
+        asked = any("teacher" in choice.fixtures for choice in self.choices)
         if asked and experiment.answers is None:
             return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(make_run())))
-        if any("make_teacher" in choice.entry.fixtures for choice in self.choices) and experiment.teacher is None:
-            raise no_teacher()
         return self
 
     def _run(self, reporter: Reporter) -> dict[str, Any]:
@@ -116,15 +115,17 @@ class Comparison:
                 write_json(self.folder / "comparison.json", content)
         return content
 
-    def network(self, choice: Choice, seed: int) -> nn.Module:
-        """Return the network of a finished cell."""
+    def finished(self, choice: Choice, seed: int) -> tuple[nn.Module, Run]:
+        """Return the network of a finished cell, and its run."""
         ready = self.with_teacher(Silent())
-        return ready.experiment.execute(choice, Run(ready._folder(choice, seed), self.training, seed=seed))
+        run = Run(ready._folder(choice, seed), self.training, seed=seed)
+        return ready.experiment.execute(choice, run), run
 
     def _teacher_folder(self) -> str:
-        if self.experiment.teacher is None:
+        names = [teacher.name for teacher in self.experiment.teachers]
+        if not names:
             raise no_teacher()
-        identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, self.experiment.teacher.name]
+        identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, *names]
         return f"teacher-{_digest(identity)}"
 
     def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter) -> None:
@@ -140,19 +141,22 @@ class Comparison:
             return
         size = size_for(network, self.experiment.data)
         row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
+        row["network"] = network.spec if isinstance(network, Normalized) else None
         row["runs"].append(record(run, seed, self.folder))
 
     def _folder(self, choice: Choice, seed: int) -> Path:
         """Return the folder of a cell; whatever changes its result changes its name."""
-        experiment = self.experiment
+        experiment, fixtures = self.experiment, choice.fixtures
+        students = experiment.students if "students" in fixtures else experiment.students[:1]
+        teachers = experiment.teachers if fixtures & {"teacher", "make_teacher"} else ()
         identity = [
             choice.hyper_parameters,
             self.training.identity(),
             experiment.data.fingerprint,
             str(experiment.data.augmentation),
-            [student.name for student in experiment.students],
-            experiment.teacher.name if experiment.teacher and choice.entry.needs_teacher else None,
-            _weights(experiment.answers) if "teacher" in choice.entry.fixtures else None,
+            [student.name for student in students],
+            [teacher.name for teacher in teachers],
+            _weights(experiment.answers) if "teacher" in fixtures else None,
         ]
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
@@ -211,13 +215,13 @@ class Comparison:
         }
 
     def _describe_student(self) -> dict[str, Any]:
-        student, data = self.experiment.students[0], self.experiment.data
-        size = size_for(student.build(0, "student"), data)
-        return {"spec": student.name, **asdict(size)}
+        students, data = self.experiment.students, self.experiment.data
+        size = size_for(students[0].build(0, "student"), data)
+        return {"spec": " + ".join(student.name for student in students), **asdict(size)}
 
     def _describe_teacher(self) -> dict[str, Any] | None:
-        teacher, network, data = self.experiment.teacher, self.experiment.answers, self.experiment.data
-        if teacher is None or network is None or isinstance(network, Teacher):
+        teachers, network, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
+        if not teachers or network is None or isinstance(network, Teacher):
             return None
         size = size_for(network, data)
         run = Run(self.folder / self._teacher_folder(), self.teacher_training)
@@ -227,7 +231,9 @@ class Comparison:
             weights=_weights(network),
             data=data.fingerprint,
         )
-        return {"spec": teacher.name, **asdict(size), **facts, "trained_here": not teacher.trained}
+        spec = " + ".join(teacher.name for teacher in teachers)
+        trained_here = not all(teacher.trained for teacher in teachers)
+        return {"spec": spec, **asdict(size), **facts, "trained_here": trained_here}
 
 
 def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:

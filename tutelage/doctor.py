@@ -52,20 +52,17 @@ def examine(choice: Choice, experiment: Experiment, training: Training) -> Rende
 
 def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Experiment, TeacherReport | str | None]:
     """Return the experiment with its teacher, and what is known about it."""
-    needs = choice.entry.fixtures & {"teacher", "make_teacher"}
-    if needs and experiment.teacher is None and experiment.answers is None:
-        raise no_teacher()
+    needs = choice.fixtures & {"teacher", "make_teacher"}
+    name = " + ".join(teacher.name for teacher in experiment.teachers)
     if "teacher" not in needs:
-        note = (
-            f"Teacher  {experiment.teacher.name}: the method trains it itself." if needs and experiment.teacher else ""
-        )
-        return experiment, note or None
+        return experiment, f"Teacher  {name}: the method trains it itself." if needs and name else None
+    if not name and experiment.answers is None:
+        raise no_teacher()
     if isinstance(experiment.answers, Teacher):
         return experiment, "Teacher  as given; what it knows was not measured."
     network = experiment.answers or experiment.train_teacher(run)
     experiment = replace(experiment, answers=network)
-    if experiment.teacher is not None and not experiment.teacher.trained:
-        name = experiment.teacher.name
+    if not all(teacher.trained for teacher in experiment.teachers):
         return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
     return experiment, examine_teacher(network, experiment.data)
 

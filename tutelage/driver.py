@@ -160,7 +160,7 @@ class _Fit:
         progress = Progress(
             step=state.steps, total_steps=self.total_steps, epoch=state.epoch, first_of_epoch=state.batch == 0
         )
-        self._set_lr()
+        self._set_lr(progress)
         for update in self._updates(batch, progress):
             optimizer, spec = self.optimizers[update.optimizer], self.specs[update.optimizer]
             optimizer.zero_grad()
@@ -183,13 +183,13 @@ class _Fit:
                 return
             yield update
 
-    def _set_lr(self) -> None:
-        factor = self.training.lr_factor(
-            self.state.steps, steps_per_epoch=len(self.loader), total_steps=self.total_steps
-        )
-        for optimizer in self.optimizers.values():
+    def _set_lr(self, progress: Progress) -> None:
+        steps = len(self.loader)
+        factor = self.training.lr_factor(progress.step, steps_per_epoch=steps, total_steps=self.total_steps)
+        for name, optimizer in self.optimizers.items():
+            own = self.specs[name].schedule
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                group["lr"] = group["initial_lr"] * (factor if own is None else own(progress))
 
     def _average_gradients(self, params: Sequence[nn.Parameter]) -> None:
         if self.fabric.world_size == 1:

@@ -46,6 +46,7 @@ class DryRun(Run):
         schedule: Course | None = None,
     ) -> nn.Module:
         """Meet the method, and return its network."""
+        method = self.wrap(method)
         self.meet(name, method, data, epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.
         return copy.deepcopy(method.to("cpu").export()).eval()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 from torch import nn
 
 from tutelage.checkpoint import seed_everything
 from tutelage.data.sources import Data
+from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
 from tutelage.networks import Blueprint, check_classes, check_takes
-from tutelage.options import Choice
+from tutelage.options import Choice, parse_choice
 from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +29,32 @@ class Experiment:
     Attributes:
         data: The data.
         students: The networks to train; most methods train the first.
-        teacher: The teacher's network, trained or as an architecture.
+        teachers: The teachers' networks, each trained or as an architecture; several answer as an ensemble.
         answers: The trained teacher, once it is there.
     """
 
     data: Data
     students: tuple[Blueprint, ...]
-    teacher: Blueprint | None = None
+    teachers: tuple[Blueprint, ...] = ()
     answers: nn.Module | Teacher | None = None
 
-    def execute(self, choice: Choice, run: Run) -> nn.Module:
+    @property
+    def teacher(self) -> Blueprint | None:
+        """The first teacher's network; None if there is none."""
+        return next(iter(self.teachers), None)
+
+    def execute(self, choice: Choice, run: Run, **replaced: Any) -> nn.Module:
         """Run a method or a recipe, and return the trained network.
+
+        Args:
+            choice: The method and its hyper-parameters.
+            run: The run whose stages its trainings are.
+            **replaced: Fixtures that take the place of the experiment's own.
 
         Raises:
             UserError: If it needs a teacher and there is none.
         """
-        fixtures = self._fixtures(run)
+        fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
         # Adapters draw their first weights, whatever ran before in this process.
         seed_everything(run.seed_of("adapters"))
@@ -49,21 +62,25 @@ class Experiment:
         return run.fit("distill", built, self.data) if isinstance(built, Method) else built
 
     def train_teacher(self, run: Run) -> nn.Module:
-        """Return the teacher's network: as it comes, or trained on the labels first.
+        """Return the teacher's network: as it comes, or trained on the labels first; of several, their ensemble.
 
         Raises:
             UserError: If there is none, or its classes are not the data's.
         """
-        if self.teacher is None:
+        if not self.teachers:
             raise no_teacher()
-        network = self.teacher.build(run.seed, "teacher")
-        check_classes(network, self.data, who="teacher")
-        if self.teacher.trained:
-            return network.eval()
-        run.reporter.note(f"The teacher {self.teacher.name} comes untrained: training it first.")
-        return run.fit("teacher", Supervised(network), self.data)
+        networks = [self._trained(plan, part, run) for plan, part in zip(self.teachers, parts("teacher"))]
+        return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
 
-    def _fixtures(self, run: Run) -> Mapping[str, Callable[[], Any]]:
+    def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
+        network = plan.build(run.seed, part)
+        check_classes(network, self.data, who="teacher")
+        if plan.trained:
+            return network.eval()
+        run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
+        return run.fit(part, Supervised(network), self.data)
+
+    def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         def make_student(part: str = "student") -> nn.Module:
             student = self.students[0].build(run.seed, part)
             check_takes(student, self.data, who="student")
@@ -75,7 +92,13 @@ class Experiment:
             return self.teacher.build_untrained(run.seed, part)
 
         def students() -> list[nn.Module]:
-            return [student.build(run.seed, f"student-{n}") for n, student in enumerate(self.students)]
+            networks = [student.build(run.seed, part) for student, part in zip(self.students, parts("student"))]
+            for network in networks:
+                check_takes(network, self.data, who="student")
+            return networks
+
+        def distill(method: str, **others: Any) -> nn.Module:
+            return self.execute(parse_choice(method), **({"run": run} | replaced | others))
 
         return {
             "run": lambda: run,
@@ -89,13 +112,22 @@ class Experiment:
             "num_classes": lambda: self.data.num_classes,
             "batch_size": lambda: run.training.batch_size,
             "reporter": lambda: run.reporter,
+            "distill": lambda: distill,
         }
 
     def _teacher(self) -> Teacher:
         if self.answers is None:
             raise no_teacher()
+        if isinstance(self.answers, Ensemble):
+            return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks]).cpu()
         teacher = self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
         return teacher.cpu()
+
+
+def parts(name: str) -> Iterator[str]:
+    """Yield what the networks of one role are called: `student`, `student-2`, `student-3` and so on."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 def no_teacher() -> UserError:
@@ -104,3 +136,7 @@ def no_teacher() -> UserError:
         "This method needs a teacher: pass --teacher (a name such as resnet56 is trained first; runs/teacher or "
         "timm:resnet34 comes trained), or teacher= in Python. Methods without one: `tutelage methods`."
     )
+
+
+def _same(value: Any) -> Any:
+    return value

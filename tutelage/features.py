@@ -140,7 +140,7 @@ def _hear_output(hear: Callable[[Any], None], _: nn.Module, args: Any, output: A
     hear(output)
 
 
-def _tensor(layer: str, value: Any) -> Tensor:
+def tensor_at(layer: str, value: Any) -> Tensor:
     """Return what is read at a layer: a tensor, or the first of several."""
     several = value.values() if isinstance(value, Mapping) else value
     first = next(iter(several), None) if isinstance(value, Mapping | tuple | list) else value
@@ -154,9 +154,9 @@ def _tensor(layer: str, value: Any) -> Tensor:
 def _capture(store: dict[str, Tensor | None], layer: str, copied: bool, value: Any) -> None:
     # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
     if layer in store:
-        tensor = _tensor(layer, value)
+        tensor = tensor_at(layer, value)
         store[layer] = tensor.clone() if copied else tensor
 
 
 def _remember_version(versions: dict[str, int], layer: str, value: Any) -> None:
-    versions[layer] = _tensor(layer, value)._version
+    versions[layer] = tensor_at(layer, value)._version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -47,6 +47,9 @@ class Progress:
 
 Weight = float | Callable[[Progress], float]
 
+Density = Literal["categorical", "dirichlet"]
+"""What a network's logits are: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations."""
+
 
 @dataclass(frozen=True)
 class Update:
@@ -66,6 +69,7 @@ class OptimizerSpec:
         lr_scale: Factor on the run's learning rate.
         weight_decay_scale: Factor on the run's weight decay.
         clip_norm: Largest gradient norm; None takes the run's.
+        schedule: Factor on its peak learning rate; None takes the run's course, the warm-up included.
     """
 
     params: Sequence[nn.Parameter]
@@ -73,6 +77,7 @@ class OptimizerSpec:
     lr_scale: float = 1.0
     weight_decay_scale: float = 1.0
     clip_norm: float | None = None
+    schedule: Callable[[Progress], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,13 @@ class Method(nn.Module, ABC):
         weights: Weight of each loss by name: a number or a function of `Progress`. A loss that is absent weighs 1.
         student: The network that is trained and deployed, for methods that have one.
         pairs: Which layer of the student is compared with which of the teacher, for methods that compare layers.
+        density: What the logits of its predictions are; it is kept with the network that ships.
     """
 
     weights: Mapping[str, Weight]
     student: FeatureExtractor
     pairs: Sequence[LayerPair] = ()
+    density: Density = "categorical"
 
     def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
         super().__init__()

@@ -43,6 +43,13 @@ class Choice:
         """All hyper-parameters, the defaults included."""
         return self.entry.hyper_parameters | self.options
 
+    @property
+    def fixtures(self) -> frozenset[str]:
+        """The arguments that the builder passes; a wrapper also asks for those of the method that it runs."""
+        if "distill" not in self.entry.fixtures:
+            return self.entry.fixtures
+        return self.entry.fixtures | parse_choice(self.hyper_parameters["method"]).fixtures
+
 
 def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
     """Add a flag for each hyper-parameter of a method, with its type, default and help."""

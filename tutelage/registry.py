@@ -31,6 +31,7 @@ FIXTURES = frozenset(
         "num_classes",
         "batch_size",
         "reporter",
+        "distill",
     }
 )
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""

@@ -11,6 +11,8 @@ from tutelage.run import Fitted, Run
 from tutelage.statistics import paired_difference, summary
 
 METRICS = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
+# A prediction that is no network of its own, such as the mean of several.
+UNSIZED = {"spec": None, "parameters": None, "multiply_adds": None}
 
 
 def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
     final = run.fitted[-1]
     history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
     members = _members(final) + [
-        {"name": name, "best": _named(scores), "last": _named(scores)}
+        {"name": name, **UNSIZED, "best": _named(scores), "last": _named(scores)}
         for name, scores in run.notes.get("members", {}).items()
     ]
     seconds = sum(stage.seconds for stage in run.fitted)
@@ -53,10 +55,12 @@ def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dic
         baseline: The other row; None if there is none.
     """
     runs = row["runs"]
-    found: dict[str, Any] = {
-        which: {metric: summary([run[which][metric] for run in runs]) for metric in METRICS if metric in runs[0][which]}
-        for which in ("best", "last")
-    }
+    found = _means(runs)
+    found["members"] = [
+        {key: member[key] for key in ("name", "spec", "parameters", "multiply_adds")}
+        | _means([run["members"][position] for run in runs])
+        for position, member in enumerate(runs[0]["members"])
+    ]
     found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
     found["images_per_second"] = {"mean": fmean(run["images_per_second"] for run in runs)}
     found["paired"] = None
@@ -73,6 +77,7 @@ def _members(final: Fitted) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
+            **final.members.get(name, UNSIZED),
             **{
                 which: {key.partition("/")[0]: value for key, value in scores.items() if key.endswith(f"/{name}")}
                 for which, scores in final.scores.items()
@@ -80,6 +85,16 @@ def _members(final: Fitted) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def _means(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread of each metric over the runs, by the best and the last epoch."""
+    return {
+        which: {
+            metric: summary([one[which][metric] for one in scored]) for metric in METRICS if metric in scored[0][which]
+        }
+        for which in ("best", "last")
+    }
 
 
 def _named(scores: Mapping[str, float]) -> dict[str, float]:

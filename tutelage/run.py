@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from tutelage import checkpoint, fingerprint, processes
 from tutelage.console import Reporter, Silent
 from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
+from tutelage.description import size_for
 from tutelage.driver import Driver
 from tutelage.evaluation import EVALUATION_BATCH, Scores, collect, predictions_on, score
 from tutelage.files import read_json, write_json
@@ -26,7 +28,9 @@ from tutelage.state import State, Stop
 from tutelage.training import Course, Training
 
 T = TypeVar("T")
+Wrap = Callable[[Method], Method]
 Keep = Literal["best", "last"]
+MEMBERS = "members"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class Fitted:
         history: Metrics, one value an epoch.
         scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
         reliability: Of the kept weights on the test set: confidence, accuracy and count per bin.
+        members: The other networks that can ship, by the name of their prediction: spec, parameters, multiply-adds.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Fitted:
     history: dict[str, list[float]]
     scores: dict[Keep, dict[str, float]]
     reliability: dict[str, list[float]]
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Run:
@@ -76,6 +82,17 @@ class Run:
         self.reporter, self.title = reporter or Silent(), title
         self.fitted: list[Fitted] = []
         self.notes: dict[str, Any] = {}
+        self.wrap: Wrap = _as_it_is
+
+    def wrapping(self, wrap: Wrap) -> Self:
+        """Return this run with every method that it trains wrapped first; folder, stages and notes are shared.
+
+        Args:
+            wrap: From the method that is to be trained to the one that is trained instead.
+        """
+        twin, before = copy.copy(self), self.wrap
+        twin.wrap = lambda method: before(wrap(method))
+        return twin
 
     def seed_of(self, name: str) -> int:
         """Return the seed of a named piece of work."""
@@ -129,6 +146,7 @@ class Run:
             UserError: If the folder holds a different stage.
             Interrupted: If a signal came; everything is saved.
         """
+        method = self.wrap(method)
         folder, keep = self.folder / name, keep or self.training.keep
         training = replace(self.training, schedule=schedule or self.training.schedule)
         self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
@@ -157,6 +175,11 @@ class Run:
 
         weights = fingerprint.of_tensors(network.state_dict())
         return Scores(**self.stage(name, measure, weights=weights, data=data.fingerprint, split=split))
+
+    def member_folders(self) -> dict[str, Path]:
+        """Return where the last training left the networks beside the deployed one, by name."""
+        last = self.fitted[-1]
+        return {name: self.folder / last.name / MEMBERS / name for name in last.members}
 
     def note(self, **facts: Any) -> None:
         """Keep facts for the report, such as the accuracy of a teacher that a recipe made."""
@@ -197,6 +220,7 @@ class Run:
             checkpoint.load_student_state(method, states[which])
             scores[which], kept = self._score(method, data)
         self._save(folder, method.export(), data)
+        members = {member: self._member(folder, member, net, data) for member, net in method.members().items()}
         result = Fitted(
             name=name,
             epochs=state.epoch,
@@ -206,8 +230,14 @@ class Run:
             history=state.history,
             scores=scores,
             reliability=_reliability(*kept) if kept else {},
+            members=members,
         )
         write_json(folder / "result.json", asdict(result))
+
+    def _member(self, folder: Path, name: str, network: nn.Module, data: Data) -> dict[str, Any]:
+        self._save(folder / MEMBERS / name, network, data)
+        spec = network.spec if isinstance(network, Normalized) else None
+        return {"spec": spec, **asdict(size_for(network, data))}
 
     def _save(self, folder: Path, network: nn.Module, data: Data) -> None:
         save_network(
@@ -236,6 +266,10 @@ class Run:
                 found |= {key + suffix: value for key, value in score(prediction, targets).named(split).items()}
             deployed = (next(iter(logits.values())), targets)
         return found, deployed
+
+
+def _as_it_is(method: Method) -> Method:
+    return method
 
 
 def _reliability(logits: Tensor, targets: Tensor) -> dict[str, list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tutelage.errors import UserError
 from tutelage.method import Progress
@@ -39,6 +39,23 @@ def cosine(start: float, end: float, *, until: float = 1.0) -> Schedule:
         return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
     return value
+
+
+def steps(value: float, *, milestones: Sequence[float], gamma: float) -> Schedule:
+    """Return stairs: `value` times `gamma` for each milestone that the run has passed.
+
+    Args:
+        value: The height before the first.
+        milestones: Shares of the run, rising.
+        gamma: Factor of each.
+
+    Raises:
+        UserError: If the milestones do not rise, or one is no share of the run.
+    """
+    shares = tuple(milestones)
+    if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
+        raise UserError(f"milestones={list(shares)} must be rising shares of the run, between 0 and 1.")
+    return lambda progress: value * gamma ** sum(progress.fraction >= share for share in shares)
 
 
 def ramp(value: float, *, epochs: int) -> Schedule:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.batch import Batch, Output
+from tutelage.ensembles import log_mean_probability
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
 from tutelage.losses import wide
@@ -124,15 +125,6 @@ class EnsembleTeacher(Teacher):
             raise UserError(f"The teachers of an ensemble must agree on the classes; they answer {shapes}.")
         members = torch.stack(answers)
         return Output(logits=log_mean_probability(members), members=members)
-
-
-def log_mean_probability(logits: Tensor) -> Tensor:
-    """Return the log of the members' mean probability, computed in log-space.
-
-    Args:
-        logits: `[member, batch, class]`.
-    """
-    return wide(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
 class NoisyTeacher(Teacher):

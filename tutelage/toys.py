@@ -115,7 +115,7 @@ def toy_experiment(
     large = blueprint(teacher_width)
     answers = teacher or FrozenTeacher(large.build(0, "teacher"))
     students = (blueprint(STUDENT_WIDTH), blueprint(8), blueprint(6))
-    return Experiment(data=toy_data(), students=students, teacher=large, answers=answers)
+    return Experiment(data=toy_data(), students=students, teachers=(large,), answers=answers)
 
 
 class Recorder(DryRun):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from tutelage.console import Silent
 from tutelage.driver import Driver
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.method import Method, Progress
+from tutelage.method import Method, OptimizerSpec, Progress
 from tutelage.registry import Entry
+from tutelage.schedules import cosine
 from tutelage.toys import BATCH, STUDENT_WIDTH, TRAINING, methods_of, toy_data, toy_experiment
 
 STEPS = 20
@@ -37,15 +37,22 @@ def plain_loop(method: Method, *, seed: int = 0) -> None:
     for epoch in range(TRAINING.epochs):
         method.train()
         for number, batch in enumerate(loader.epoch(epoch)):
-            for optimizer in optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * (1 + math.cos(math.pi * step / total)) / 2
             progress = Progress(step=step, total_steps=total, epoch=epoch, first_of_epoch=number == 0)
+            for name, optimizer in optimizers.items():
+                course = specs[name].schedule or cosine(1.0, 0.0)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * course(progress)
             for update in method.step(batch, progress):
                 optimizers[update.optimizer].zero_grad()
                 torch.autograd.backward(method.total(update, progress), inputs=list(specs[update.optimizer].params))
+                _clip(specs[update.optimizer])
                 optimizers[update.optimizer].step()
             step += 1
+
+
+def _clip(spec: OptimizerSpec) -> None:
+    if spec.clip_norm:
+        nn.utils.clip_grad_norm_(spec.params, spec.clip_norm)
 
 
 class KilledError(Exception):
@@ -95,6 +102,7 @@ def take_steps(method: Method, batch: Batch, *, steps: int) -> list[float]:
             loss = method.total(update, progress)
             optimizers[update.optimizer].zero_grad()
             torch.autograd.backward(loss, inputs=list(specs[update.optimizer].params))
+            _clip(specs[update.optimizer])
             optimizers[update.optimizer].step()
             total += loss.item()
         totals.append(total)

@@ -3,7 +3,7 @@ import torch
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.plan import Plan
-from tutelage.data.samplers import ShuffledBatches
+from tutelage.data.samplers import PairBatches, ShuffledBatches
 from tutelage.errors import UserError
 
 
@@ -40,8 +40,10 @@ def test_epochs_and_seeds_differ():
 def test_processes_share_each_batch_and_its_views():
     for whole, *parts in zip(plan().epoch(1), *(plan(rank=rank, world_size=3).epoch(1) for rank in range(3))):
         for rank, part in enumerate(parts):
-            assert torch.equal(part.indices, whole.indices[rank::3])
-            assert torch.equal(part.view, whole.view[rank::3])
+            # Each as many as the others: of eight samples two are left out.
+            shared = len(whole.indices) - len(whole.indices) % 3
+            assert torch.equal(part.indices, whole.indices[rank:shared:3])
+            assert torch.equal(part.view, whole.view[rank:shared:3])
 
 
 def test_the_global_chance_is_neither_used_nor_moved():
@@ -56,3 +58,28 @@ def test_the_global_chance_is_neither_used_nor_moved():
 def test_impossible_ranks_are_refused():
     with pytest.raises(UserError, match="rank 2"):
         plan(rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [6, 7, 9])
+def test_processes_share_pairs_and_part_none(batch_size, world_size):
+    labels = torch.arange(40) % 7
+
+    def plan_of(rank, ranks):
+        chance = {"seed": 3, "augmentation": Augmentation.parse("crop:2,flip"), "size": (8, 8)}
+        sampler = PairBatches(labels, batch_size=batch_size)
+        return Plan(sampler=sampler, rank=rank, world_size=ranks, sections=2, **chance)
+
+    ranks = [plan_of(rank, world_size).epoch(1) for rank in range(world_size)]
+    seen = 0
+    for whole, *parts in zip(plan_of(0, 1).epoch(1), *ranks, strict=True):
+        anchors, partners = whole.indices.chunk(2)
+        assert torch.equal(labels[anchors], labels[partners])
+        pairs = list(zip(anchors.tolist(), partners.tolist(), whole.view[: len(anchors)].tolist(), strict=True))
+        shared = len(pairs) - len(pairs) % world_size
+        for rank, part in enumerate(parts):
+            mine = [half.tolist() for half in part.indices.chunk(2)]
+            views = part.view.chunk(2)[0].tolist()
+            assert list(zip(*mine, views, strict=True)) == pairs[rank:shared:world_size]
+            seen += len(mine[0])
+    assert seen > 30

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tutelage.data.samplers import BatchSampler, ShuffledBatches
+from tutelage.data.samplers import BatchSampler, PairBatches, ShuffledBatches
 from tutelage.errors import UserError
 
 
@@ -35,3 +35,72 @@ def test_order_comes_from_the_generator():
 def test_no_batch_is_refused(length, options):
     with pytest.raises(UserError):
         ShuffledBatches(length, **{"batch_size": 4, **options})
+
+
+# Pairs.
+
+LABELS = torch.tensor([3, 9, 3, 3, 9, 4, 3, 9, 3, 9, 3])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 11, 20])
+def test_anchors_are_a_permutation_and_partners_of_their_class(batch_size):
+    sampler = PairBatches(LABELS, batch_size=batch_size)
+    assert isinstance(sampler, BatchSampler)
+    for seed in range(20):
+        batches = epoch(sampler, seed)
+        assert len(batches) == len(sampler) == -(-11 // batch_size)
+        halves = [batch.chunk(2) for batch in batches]
+        assert all(len(anchors) == len(partners) <= batch_size for anchors, partners in halves)
+        assert all(torch.equal(LABELS[anchors], LABELS[partners]) for anchors, partners in halves)
+        assert sorted(torch.cat([anchors for anchors, _ in halves]).tolist()) == list(range(11))
+        # The only sample of its class is its own partner.
+        (partner,) = [int(p) for anchors, partners in halves for a, p in zip(anchors, partners) if a == 5]
+        assert partner == 5
+
+
+def test_every_sample_of_a_class_is_as_likely_a_partner():
+    sampler, counts = PairBatches(LABELS, batch_size=11), torch.zeros(11, 11)
+    for seed in range(1200):
+        ((anchors, partners),) = (batch.chunk(2) for batch in epoch(sampler, seed))
+        counts[anchors, partners] += 1
+    same = LABELS[:, None] == LABELS
+    expected = 1200 * same / same.sum(1)
+    assert not counts[~same].any()
+    # Five standard deviations.
+    assert ((counts - expected).abs() <= 5 * expected.sqrt())[same].all()
+    # With replacement: of the six of one class some come twice, and others not.
+    assert any(len(set(batch[11:].tolist())) < 11 for batch in epoch(sampler))
+
+
+def test_pairs_come_from_the_generator_alone():
+    sampler = PairBatches(torch.arange(50) % 5, batch_size=16)
+    first = torch.cat(epoch(sampler))
+    torch.manual_seed(9)
+    assert torch.equal(torch.cat(list(sampler.epoch(7, torch.Generator().manual_seed(0)))), first)
+    assert torch.equal(torch.cat(epoch(PairBatches(torch.arange(50) % 5, batch_size=16))), first)
+    assert not torch.equal(torch.cat(epoch(sampler, seed=1)), first)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "drop_last", "sizes"),
+    [
+        (11, 4, False, [8, 8, 6]),
+        (11, 4, True, [8, 8]),
+        (9, 4, False, [8, 8]),
+        (9, 1, False, [2] * 9),
+        (1, 4, False, [2]),
+        (3, 4, False, [6]),
+        (8, 4, True, [8, 8]),
+    ],
+)
+def test_no_last_batch_is_a_single_anchor(samples, batch_size, drop_last, sizes):
+    sampler = PairBatches(torch.zeros(samples, dtype=torch.long), batch_size=batch_size, drop_last=drop_last)
+    assert [len(batch) for batch in epoch(sampler)] == sizes
+    assert len(sampler) == len(sizes)
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(UserError, match="0 samples"):
+        PairBatches(torch.zeros(0, dtype=torch.long), batch_size=4)
+    with pytest.raises(UserError, match="3 samples give no batch of 4"):
+        PairBatches(torch.zeros(3, dtype=torch.long), batch_size=4, drop_last=True)

@@ -4,12 +4,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.methods.born_again import (
     BornAgain,
-    MeanOfProbabilities,
     born_again,
     confidence_weighted,
     permute_dark_knowledge,
@@ -128,30 +127,10 @@ def test_generations_and_their_ensemble_are_scored(run, make, with_test):
     born_again(run, make, with_test, generations=2)
     assert list(run.notes["members"]) == ["generation-0", "generation-1", "ensemble of 2"]
     ensemble = run.evaluated[-1][1]
-    assert isinstance(ensemble, MeanOfProbabilities)
+    assert isinstance(ensemble, Ensemble)
     assert list(ensemble.networks) == make.networks
 
 
 def test_one_generation_is_refused(run, make, without_test):
     with pytest.raises(UserError, match="generations=1"):
         born_again(run, make, without_test, generations=1)
-
-
-def test_ensemble_averages_probabilities(double, slow):
-    networks = [nn.Linear(4, 3), nn.Linear(4, 3)]
-    inputs = torch.randn(5, 4)
-    found = MeanOfProbabilities(networks)(inputs)
-    for row, *members in zip(found.tolist(), *(net(inputs).tolist() for net in networks), strict=True):
-        expected = [slow.mean(ps) for ps in zip(*map(slow.softmax, members), strict=True)]
-        assert [math.exp(value) for value in row] == pytest.approx(expected, rel=1e-12)
-
-
-def test_ensemble_of_confident_networks_stays_finite():
-    class Sure(nn.Module):
-        def forward(self, inputs):
-            return inputs
-
-    logits = torch.tensor([[1e4, 0.0, -1e4]])
-    found = MeanOfProbabilities([Sure(), Sure()])(logits)
-    assert found.isfinite().all()
-    assert torch.allclose(found, logits - 1e4)

@@ -52,3 +52,40 @@ class ShuffledBatches:
         order = torch.randperm(self._length, generator=generator) if self._shuffle else torch.arange(self._length)
         for start in range(0, self._batches * self._batch_size, self._batch_size):
             yield order[start : start + self._batch_size]
+
+
+class PairBatches:
+    """Every sample once per epoch as an anchor; behind the anchors of a batch, a partner of the same class for each.
+
+    A batch has two sections: the anchors, and as many partners in the same order. A partner is drawn from all samples
+    of the class, the anchor among them, so that one may come again, and a class of one sample is paired with itself.
+
+    Args:
+        targets: The classes of all samples, `[sample]`.
+        batch_size: Anchors per batch, half of its samples; the last batch may have fewer. A last batch of one anchor,
+            which batch norm cannot normalise, is left out.
+        drop_last: Whether to leave out any last batch that is smaller.
+
+    Raises:
+        UserError: If there would be no batch.
+    """
+
+    def __init__(self, targets: Tensor, *, batch_size: int, drop_last: bool = False) -> None:
+        samples = len(targets)
+        leaves_one = 1 < batch_size < samples and samples % batch_size == 1
+        self._anchors = ShuffledBatches(samples, batch_size=batch_size, drop_last=drop_last or leaves_one)
+        found = targets.cpu().unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+        _, self._class, self._count = found
+        # The samples class by class, and where each class begins.
+        self._order, self._start = self._class.argsort(stable=True), self._count.cumsum(0) - self._count
+
+    def __len__(self) -> int:
+        return len(self._anchors)
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors of an epoch, anchors before partners."""
+        for anchors in self._anchors.epoch(number, generator):
+            classes = self._class[anchors]
+            # A remainder of numbers this large is uniform, and exact where a product of floats is not.
+            drawn = torch.randint(2**62, anchors.shape, generator=generator) % self._count[classes]
+            yield torch.cat([anchors, self._order[self._start[classes] + drawn]])

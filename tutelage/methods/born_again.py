@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.anatomy import logits_of
 from tutelage.batch import Batch
 from tutelage.data.sources import Data
+from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.losses import cross_entropy, soft_cross_entropy, wide
@@ -20,7 +20,7 @@ from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
 from tutelage.registry import Paper, register
 from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, Teacher, log_mean_probability
+from tutelage.teachers import FrozenTeacher, Teacher
 
 BORN_AGAIN = Paper(
     key="furlanello2018born",
@@ -117,22 +117,6 @@ def born_again(
         networks.append(run.fit(f"generation-{number}", method, data))
     if data.test is not None:
         scored = {f"generation-{number}": network for number, network in enumerate(networks)}
-        scored[f"ensemble of {generations}"] = MeanOfProbabilities(networks)
+        scored[f"ensemble of {generations}"] = Ensemble(networks)
         run.note(members={name: asdict(run.evaluate(f"scores-{name}", net, data)) for name, net in scored.items()})
     return networks[-1]
-
-
-class MeanOfProbabilities(nn.Module):
-    """An ensemble as a network: its logits are the log of the members' mean probability.
-
-    Args:
-        networks: The members.
-    """
-
-    def __init__(self, networks: list[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return `[batch, class]`."""
-        return log_mean_probability(torch.stack([logits_of(net(inputs)) for net in self.networks]))

@@ -2,6 +2,14 @@
 
 from tutelage.registry import Paper
 
+ENDD = Paper(
+    key="malinin2020ensemble",
+    title="Ensemble Distribution Distillation",
+    authors="Malinin, Andrey and Mlodozeniec, Bruno and Gales, Mark",
+    venue="International Conference on Learning Representations",
+    year=2020,
+    arxiv="1905.00076",
+)
 HINTON = Paper(
     key="hinton2015distilling",
     title="Distilling the Knowledge in a Neural Network",

@@ -1,0 +1,44 @@
+"""Several networks as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.anatomy import logits_of
+from tutelage.losses import wide
+
+
+class Ensemble(nn.Module):
+    r"""Several networks as one: its logits are the log of the members' mean probability.
+
+    $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$, in log-space.
+
+    Args:
+        networks: The members, at least one, with the same classes.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return `[batch, class]`."""
+        return log_mean_probability(self.member_logits(inputs))
+
+    def member_logits(self, inputs: Any) -> Tensor:
+        """Return the logits of each member, `[member, batch, class]`."""
+        return torch.stack([logits_of(network(inputs)) for network in self.networks])
+
+
+def log_mean_probability(logits: Tensor) -> Tensor:
+    """Return the log of the members' mean probability `[batch, class]`, computed in log-space.
+
+    Args:
+        logits: `[member, batch, class]`.
+    """
+    return wide(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))
