@@ -6,6 +6,8 @@ from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
+from tutelage.methods.end import EnD
+from tutelage.methods.endd import EnDD
 from tutelage.methods.fitnet import FitNet, fitnet
 from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
@@ -34,6 +36,8 @@ __all__ = [
     "VID",
     "BornAgain",
     "ConfidencePenalty",
+    "EnD",
+    "EnDD",
     "FitNet",
     "LabelSmoothing",
     "Quest",

@@ -1,0 +1,101 @@
+"""Ensemble distillation: the student learns the mean of the members' probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.batch import Batch, Output
+from tutelage.console import Reporter
+from tutelage.ensembles import log_mean_probability
+from tutelage.features import FeatureExtractor
+from tutelage.losses import check_shapes, wide
+from tutelage.method import Method, Progress, Update
+from tutelage.methods.annealing import Annealing
+from tutelage.methods.papers import ENDD, HINTON
+from tutelage.registry import register
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+
+
+@register("end", papers=[HINTON, ENDD], family="ensembles")
+class EnD(Method):
+    r"""Ensemble distillation: the student matches the mean of the members' probabilities, without labels.
+
+    $$ L = T^2 \, \mathrm{KL}\Big(\frac{1}{M} \sum_{m=1}^M \mathrm{softmax}(z_m / T) \,\Big\|\,
+    \mathrm{softmax}(z / T)\Big) $$
+
+    The student inherits the ensemble's accuracy and calibration, and of its uncertainty only the total; what the
+    members disagree about is lost, which `endd` keeps. Give several teachers, `--teacher A B C`, or `--ensemble 5`. $T$
+    stays for a share of the run, falls in a straight line to 1, and stays there: the student then matches what the
+    ensemble predicts. `temperature=1` is no annealing.
+
+    Args:
+        student: The network to train.
+        teacher: The ensemble; any other teacher is an ensemble of one.
+        reporter: Told where the ensemble is of one.
+        temperature: $T$ of the beginning, 1 or above.
+        hold: Share of the run over which $T$ stays.
+        fall: Share of the run over which $T$ falls to 1.
+
+    Raises:
+        UserError: If the temperature is below 1, or the shares are none.
+
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020, whose baseline it is; Hinton,
+        Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
+
+    Differences: The authors' code averages the soft cross-entropy over the classes as well, which makes it $K$ times
+        smaller; here it is summed, and the KL divergence, which has the same gradient, is zero where both agree. Their
+        temperature falls by the epoch, here by the batch. The values of their runs are not known: 10 and thirds of the
+        run are those of a published reproduction of `endd`. The members see the augmented image that the student sees,
+        the authors' the image itself.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        reporter: Reporter | None = None,
+        *,
+        temperature: float = 10.0,
+        hold: float = 1 / 3,
+        fall: float = 1 / 3,
+    ) -> None:
+        super().__init__()
+        self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
+        self.student, self.teacher = FeatureExtractor(student), teacher
+        if reporter is not None and is_single(teacher):
+            reporter.note("end learns from one network: name several, --teacher A B C, or --ensemble 5.", once=True)
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield the loss as `end`."""
+        members = members_of(self.teacher(batch))
+        yield Update({"end": end_loss(self.student(batch.inputs).logits, members, self.temperature(progress))})
+
+
+def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Return $T^2 \, \mathrm{KL}(\bar\pi_T \,\|\, p_T)$ with the mean $\bar\pi_T$ of the members' softened answers.
+
+    Args:
+        logits: `[batch, class]`.
+        members: The members' logits `[member, batch, class]`; no gradient flows into them.
+        temperature: $T$, which divides both.
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+    """
+    check_shapes(logits, members[0])
+    student = F.log_softmax(wide(logits) / temperature, dim=1)
+    target = log_mean_probability(wide(members.detach()) / temperature)
+    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def members_of(answer: Output) -> Tensor:
+    """Return the members' logits `[member, batch, class]`; an answer without members is an ensemble of one."""
+    return answer.logits[None] if answer.members is None else answer.members
+
+
+def is_single(teacher: Teacher) -> bool:
+    """Return whether a teacher is known to be one network."""
+    return isinstance(teacher, FrozenTeacher) or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)

@@ -1,0 +1,157 @@
+"""Ensemble distribution distillation: the student learns how the members' answers are spread, as a Dirichlet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.console import Reporter
+from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+from tutelage.losses import check_shapes, wide
+from tutelage.method import Density, Method, OptimizerSpec, Progress, Update
+from tutelage.methods.annealing import Annealing
+from tutelage.methods.end import is_single, members_of
+from tutelage.methods.papers import ENDD
+from tutelage.registry import register
+from tutelage.teachers import Teacher
+
+Heat = Literal["both", "ensemble", "dirichlet"]
+# Above a concentration of exp(10), 22,026, it grows in a straight line: an answer of that certainty stays finite and
+# keeps a gradient that leads back.
+_STRAIGHT_FROM = 10.0
+
+
+@register("endd", papers=[ENDD], family="ensembles")
+class EnDD(Method):
+    r"""Ensemble distribution distillation: a Dirichlet distribution over the members' answers, without labels.
+
+    $$ L = -T^2 \, \frac{1}{M} \sum_{m=1}^M \log \frac{\mathrm{Dir}(\tilde\pi_m; \alpha)}{\mathrm{Dir}(\tilde\pi_m; 1)},
+    \quad \alpha = \exp(z / T), \quad \pi_m = \mathrm{softmax}(z_m / T), \quad
+    \tilde\pi_m = (1 - \epsilon) \pi_m + \epsilon / K $$
+
+    $$ -\log \mathrm{Dir}(\pi; \alpha) = \sum_k \log \Gamma(\alpha_k) - \log \Gamma(\alpha_0)
+    - \sum_k (\alpha_k - 1) \log \pi_k, \quad \alpha_0 = \sum_k \alpha_k $$
+
+    The student is an ordinary network: it predicts $\mathrm{softmax}(z)$, and how large its logits are says how far the
+    members agree. So it tells knowledge uncertainty, where the training data said nothing, from data uncertainty, where
+    classes overlap (`tutelage evaluate`). Give several teachers, `--teacher A B C`, or `--ensemble 5`; the paper finds
+    20 better than 5, and little beyond.
+
+    Members that agree have an unbounded likelihood: $\epsilon$ and the falling temperature keep it in hand, and are not
+    optional. $T$ stays for a share of the run, falls in a straight line to 1, and stays there. Curvature grows with the
+    concentrations, so gradients are clipped whatever the run's settings are.
+
+    Args:
+        student: The network to train; its logits are the logarithms of the concentrations.
+        teacher: The ensemble; any other teacher is an ensemble of one, which says nothing of knowledge.
+        reporter: Told where the ensemble is of one.
+        temperature: $T$ of the beginning, 1 or above.
+        hold: Share of the run over which $T$ stays.
+        fall: Share of the run over which $T$ falls to 1.
+        smoothing: $\epsilon$, the share of the uniform distribution in what the members say, from 0 to below 1.
+        heat: What $T$ divides: `both`; the `ensemble` alone, without the factor $T^2$; or the `dirichlet` alone.
+        gradient_norm: Largest gradient norm of a step; 0 leaves that to the run's settings.
+
+    Raises:
+        UserError: If the temperature is below 1, a share is none, or the norm is below zero.
+
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
+
+    Differences: The loss is counted from that of the flat Dirichlet, which is $-\log \Gamma(K)$, so that it can be
+        compared with itself while $T$ falls; the gradient is the same. The authors' code adds $10^{-8}$ inside each
+        logarithm, which is not needed in log-space. A concentration above 22,026 goes on in a straight line. $T$ falls
+        by the batch, the authors' by the epoch. The values of their runs are not known: $T = 10$ and thirds of the run
+        are those of a published reproduction, $\epsilon = 10^{-3}$ is the default of the authors' code. It clips
+        gradients at a norm of 10, at learning rates that are not known; 1 suits the defaults of a run. The members see
+        the augmented image that the student sees, the authors' the image itself. Auxiliary data are left out, and of
+        the code's variants that of $\exp(z T)$.
+    """
+
+    density: Density = "dirichlet"
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        reporter: Reporter | None = None,
+        *,
+        temperature: float = 10.0,
+        hold: float = 1 / 3,
+        fall: float = 1 / 3,
+        smoothing: float = 1e-3,
+        heat: Heat = "both",
+        gradient_norm: float = 1.0,
+    ) -> None:
+        if not 0 <= smoothing < 1:
+            raise UserError(f"smoothing={smoothing} must be a share, from 0 to below 1.")
+        if not gradient_norm >= 0:
+            raise UserError(f"gradient_norm={gradient_norm} must be above zero, or 0 for what the run says.")
+        super().__init__()
+        self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
+        self.student, self.teacher = FeatureExtractor(student), teacher
+        self.smoothing, self.heat, self.gradient_norm = smoothing, heat, gradient_norm
+        if reporter is not None and is_single(teacher):
+            text = "endd learns nothing of knowledge uncertainty from one network: name several, --teacher A B C, or"
+            reporter.note(f"{text} --ensemble 5.", once=True)
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return one optimizer, `student`, whose gradients are clipped."""
+        params = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return {"student": OptimizerSpec(params=params, clip_norm=self.gradient_norm or None)}
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield the loss as `endd`."""
+        members, temperature = members_of(self.teacher(batch)), self.temperature(progress)
+        logits = self.student(batch.inputs).logits
+        if self.heat != "ensemble":
+            logits = wide(logits) / temperature
+        if self.heat != "dirichlet":
+            members = wide(members) / temperature
+        loss = dirichlet_nll(logits, members, smoothing=self.smoothing) + math.lgamma(logits.shape[1])
+        yield Update({"endd": loss if self.heat == "ensemble" else loss * temperature**2})
+
+
+def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -> Tensor:
+    r"""Return $-\frac{1}{M} \sum_m \log \mathrm{Dir}(\tilde\pi_m; \exp z)$, the mean over the batch.
+
+    Of the members only the mean of their log-probabilities matters. It is computed in float64 where the device has it.
+
+    Args:
+        logits: The logarithms $z$ of the concentrations, `[batch, class]`.
+        members: The members' logits `[member, batch, class]`; no gradient flows into them.
+        smoothing: $\epsilon$, the share of the uniform distribution in what the members say.
+
+    Raises:
+        ValueError: If the shapes do not belong together.
+
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
+    """
+    check_shapes(logits, members[0])
+    raw = _precise(logits)
+    beyond = (raw - _STRAIGHT_FROM).clamp(min=0)
+    log_alpha = raw.clamp(max=_STRAIGHT_FROM) + torch.log1p(beyond)
+    log_sum = log_alpha.logsumexp(1)
+    alpha = log_alpha.exp()
+    # The log gamma function near zero, by that near one: its argument may underflow, its logarithm does not.
+    normaliser = (torch.lgamma(1 + alpha) - log_alpha).sum(1) - (torch.lgamma(1 + log_sum.exp()) - log_sum)
+    evidence = ((alpha - 1) * _smoothed(_precise(members.detach()), smoothing).mean(0)).sum(1)
+    return (normaliser - evidence).mean().to(wide(logits).dtype)
+
+
+def _smoothed(members: Tensor, smoothing: float) -> Tensor:
+    r"""Return $\log((1 - \epsilon) \pi + \epsilon / K)$."""
+    answers = members.log_softmax(2)
+    if smoothing == 0:
+        return answers
+    floor = answers.new_tensor(math.log(smoothing / answers.shape[2]))
+    return torch.logaddexp(answers + math.log1p(-smoothing), floor)
+
+
+def _precise(values: Tensor) -> Tensor:
+    return wide(values) if values.device.type == "mps" else values.double()
