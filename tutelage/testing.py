@@ -120,18 +120,21 @@ def training_lowers_the_loss(entry: Entry) -> None:
 
 
 def exports_what_it_predicts(entry: Entry) -> None:
-    """`export()` equals the first prediction, and holds no adapter, teacher or hook."""
+    """`export()` equals the first prediction, a member the one of its name; none holds adapter, teacher or hook."""
     inputs = toy_batch().inputs
     for stage, method in fresh_methods(entry).items():
         take_steps(method, toy_batch(), steps=1)
         method.eval()
         with torch.no_grad():
-            predicted = next(iter(method(inputs).values()))
-            network = method.export().eval()
-            assert torch.equal(predicted, network(inputs)), f"{stage}: the exported network predicts something else"
-        for name, module in network.named_modules():
-            assert not isinstance(module, Method | Teacher | FeatureExtractor), f"{stage}: {name} was exported"
-            assert not module._forward_hooks, f"{stage}: {name or 'the network'} keeps a hook"
+            predictions = method(inputs)
+            networks = {next(iter(predictions)): method.export(), **method.members()}
+            for name, network in networks.items():
+                same = torch.equal(predictions[name], network.eval()(inputs))
+                assert same, f"{stage}: the exported {name} predicts something else"
+        for name, network in networks.items():
+            for path, module in network.named_modules():
+                assert not isinstance(module, Method | Teacher | FeatureExtractor), f"{stage}: {path} was exported"
+                assert not module._forward_hooks, f"{stage}: {name} keeps a hook at {path or 'its root'}"
 
 
 def resumes_bit_identical(entry: Entry) -> None:
@@ -205,7 +208,7 @@ def same_seed_same_run(entry: Entry) -> None:
 
 
 def parts_of_a_batch_add_up(entry: Entry) -> None:
-    """The mean of two half batches' gradients is the whole batch's: two processes train as one does."""
+    """The mean of two half batches' gradients is the whole batch's: two processes train as one, but for batch norm."""
     batch = toy_batch()
     halves = [
         replace(batch, **{key: getattr(batch, key)[r::2] for key in ("inputs", "targets", "indices")}) for r in (0, 1)

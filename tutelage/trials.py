@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutelage.batch import Batch
 from tutelage.checkpoint import seed_everything, student_state
@@ -155,10 +156,17 @@ def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, 
 
 
 def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Return the gradient of a first step by the name of the parameter."""
-    # What a method does after the optimizer's step is not its gradient's.
-    update = next(iter(method.train().step(batch, Progress(total_steps=STEPS))))
-    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    loss = method.total(update, Progress(total_steps=STEPS))
-    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {name: g for name, g in zip(named, gradients, strict=True) if g is not None}
+    """Return the gradients of a first step's updates, without a step between them, by the name of the parameter.
+
+    Batch norm is in eval mode, for it makes the samples of a batch see one another.
+    """
+    method.train()
+    for layer in (module for module in method.modules() if isinstance(module, _BatchNorm)):
+        layer.eval()
+    progress, specs, found = Progress(total_steps=STEPS), method.optimizers(), {}
+    for number, update in enumerate(method.step(batch, progress)):
+        theirs = {id(parameter) for parameter in specs[update.optimizer].params}
+        named = {name: p for name, p in method.named_parameters() if id(p) in theirs}
+        gradients = torch.autograd.grad(method.total(update, progress), list(named.values()), allow_unused=True)
+        found |= {f"update {number}: {name}": g for name, g in zip(named, gradients, strict=True) if g is not None}
+    return found

@@ -182,12 +182,7 @@ class FitNetDistillation(Method):
         return {"ce": cross_entropy(student, batch.labels), "kd": soft}
 
 
-@register(
-    "fitnet",
-    papers=[FITNETS],
-    family="features",
-    exceptions={"parts-of-a-batch-add-up": "the regressor normalises over the batch"},
-)
+@register("fitnet", papers=[FITNETS], family="features")
 def fitnet(
     run: Run,
     student: nn.Module,

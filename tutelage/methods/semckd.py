@@ -36,7 +36,7 @@ _SMALLEST_BATCH = 8
     "semckd",
     papers=[SEMCKD],
     family="features",
-    exceptions={"parts-of-a-batch-add-up": "a sample's attention depends on the others, and adapters on batch norm"},
+    exceptions={"parts-of-a-batch-add-up": "a sample's attention depends on the others"},
 )
 class SemCKD(Method):
     r"""SemCKD: every layer of the student matches a mixture of all of the teacher's layers, weighted by attention.

@@ -38,12 +38,7 @@ SIMKD_PAPER = Paper(
 FinalReLU = Literal["auto", "yes", "no"]
 
 
-@register(
-    "simkd",
-    papers=[SIMKD_PAPER],
-    family="features",
-    exceptions={"parts-of-a-batch-add-up": "the projector normalises over the batch"},
-)
+@register("simkd", papers=[SIMKD_PAPER], family="features")
 class SimKD(Method):
     r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.
 

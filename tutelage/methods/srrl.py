@@ -28,12 +28,7 @@ SRRL_PAPER = Paper(
 Variant = Literal["map", "vector"]
 
 
-@register(
-    "srrl",
-    papers=[SRRL_PAPER],
-    family="features",
-    exceptions={"parts-of-a-batch-add-up": "the connector normalises over the batch"},
-)
+@register("srrl", papers=[SRRL_PAPER], family="features")
 class SRRL(Method):
     r"""SRRL: the student's last map, through a connector, means to the teacher's classifier what the teacher's means.
 
