@@ -4,6 +4,7 @@ from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain, born_again
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
+from tutelage.methods.cs_kd import CSKD
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
 from tutelage.methods.end import EnD
@@ -23,16 +24,19 @@ from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training, tf_kd_self
 from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
+from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
 
 __all__ = [
     "AT",
     "CRD",
+    "CSKD",
     "DKD",
     "KD",
     "MLLD",
     "SP",
     "SRRL",
+    "UNIX",
     "VID",
     "BornAgain",
     "ConfidencePenalty",
