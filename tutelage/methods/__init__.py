@@ -12,6 +12,7 @@ from tutelage.methods.endd import EnDD
 from tutelage.methods.fitnet import FitNet, fitnet
 from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
+from tutelage.methods.ksanc import KSANC, ksanc
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.mlld import MLLD
 from tutelage.methods.quest import Quest, quest
@@ -33,6 +34,7 @@ __all__ = [
     "CSKD",
     "DKD",
     "KD",
+    "KSANC",
     "MLLD",
     "SP",
     "SRRL",
@@ -57,6 +59,7 @@ __all__ = [
     "fsp",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
+    "ksanc",
     "matched_label_smoothing",
     "quest",
     "re_kd",
