@@ -218,9 +218,13 @@ def ksanc(
         discriminator that has just learned. Descriptors of all stages are compared side by side, sums over them and
         over classes, means over the batch; maps of unlike sizes are pooled to the smaller before they are squeezed.
     """
-    weights = {"logit": logit_weight, "adversarial": adversarial_weight, "squeezed": squeezed_weight}
-    if not min(*weights.values(), mu, leniency) >= 0:
-        raise UserError(f"The weights {weights}, mu={mu} and leniency={leniency} must be zero or more.")
+    _check_weights(
+        logit_weight=logit_weight,
+        adversarial_weight=adversarial_weight,
+        squeezed_weight=squeezed_weight,
+        mu=mu,
+        leniency=leniency,
+    )
     if not (hidden and min(*hidden, descriptor_width) > 0 and discriminator_lr > 0 and attention_share > 0):
         raise UserError(
             f"hidden={list(hidden)}, descriptor_width={descriptor_width}, discriminator_lr={discriminator_lr} and "
@@ -247,3 +251,9 @@ def ksanc(
         discriminator_lr=discriminator_lr,
     )
     return run.fit("distill", method, data)
+
+
+def _check_weights(**weights: float) -> None:
+    for name, value in weights.items():
+        if not value >= 0:
+            raise UserError(f"{name}={value} must be zero or more.")
