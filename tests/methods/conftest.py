@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.batch import Batch, Output
 from tutelage.evaluation import Scores
@@ -86,6 +87,29 @@ class IdleRun:
         self.notes |= facts
 
 
+def _indices(args):
+    return args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else []
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for whose result the host would wait on an accelerator."""
+
+    NAMES = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"})
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        moves = name == "_to_copy" and (kwargs or {}).get("device") is not None
+        # A mask is counted before it picks; indices pick at once.
+        masks = name.startswith("index") and any(i is not None and i.dtype == torch.bool for i in _indices(args))
+        if name in self.NAMES or name.startswith(("unique", "_unique")) or moves or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.fixture
 def double():
     torch.set_default_dtype(torch.float64)
@@ -101,6 +125,18 @@ def slow():
 @pytest.fixture
 def parrot():
     return Parrot
+
+
+@pytest.fixture
+def waits():
+    """Returns the operations of a function for whose result the host would wait on an accelerator."""
+
+    def waits(function):
+        with Waits() as mode:
+            function()
+        return mode.found
+
+    return waits
 
 
 @pytest.fixture

@@ -174,6 +174,12 @@ def test_gradients_are_those_of_the_anchors_pass_alone(dtype):
         assert theirs.norm() > 10 * rounding or name.endswith("0.bias"), name
 
 
+def test_a_step_waits_for_nothing(waits):
+    method, batch = toy(), toy_batch()
+    assert waits(lambda: list(method.step(batch, Progress()))) == []
+    assert waits(lambda: float(batch.inputs.sum())) == ["_local_scalar_dense"]
+
+
 # The pairs.
 
 

@@ -383,6 +383,13 @@ def test_autocast_casts_no_gradient_away():
     assert all(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_waits_for_nothing(strategy, waits):
+    method, batch = toy(strategy=strategy, ce_weight=1.0), toy_batch()
+    assert waits(lambda: list(method.step(batch, Progress()))) == []
+    assert waits(lambda: batch.inputs[batch.targets > 2]) == ["index"]
+
+
 # The rest.
 
 

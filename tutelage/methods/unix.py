@@ -77,9 +77,9 @@ class UNIX(Method):
     Differences: The authors' code fixes $n = 64$, $b = 32$, $k = 48$; here they are shares, rounded to samples. Its
         scoring moves the running statistics of batch norm as well: `scoring_statistics="updated"`. Its baseline, KD by
         the same code, is `strategy="random", pivot=1, kept=1, steepness=1000`, where $\lambda c_i$ is below 0.0005 in a
-        batch of 64; ours then scores nothing. The margin is one of probabilities, our reading. Uncertainty is computed in
-        log-space, where the entropy of a sure answer is finite. Several processes sort and mix their own parts of a
-        batch.
+        batch of 64; ours then scores nothing. The margin is one of probabilities, which is our reading. Uncertainty is
+        computed in log-space, where the entropy of a sure answer is finite. Several processes sort and mix their own
+        parts of a batch.
     """
 
     def __init__(
