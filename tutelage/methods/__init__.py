@@ -2,6 +2,7 @@
 
 from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain, born_again
+from tutelage.methods.byot import BYOT
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
@@ -15,6 +16,7 @@ from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.ksanc import KSANC, ksanc
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.mlld import MLLD
+from tutelage.methods.msd import MSD
 from tutelage.methods.quest import Quest, quest
 from tutelage.methods.re_kd import re_kd
 from tutelage.methods.semckd import SemCKD
@@ -30,12 +32,14 @@ from tutelage.methods.vid import VID
 
 __all__ = [
     "AT",
+    "BYOT",
     "CRD",
     "CSKD",
     "DKD",
     "KD",
     "KSANC",
     "MLLD",
+    "MSD",
     "SP",
     "SRRL",
     "UNIX",
