@@ -10,6 +10,7 @@ from torch import nn
 
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
+from tutelage.methods.dml import DML
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
@@ -38,7 +39,14 @@ def method_of(name):
         # It reads layers of both, and has adapters with parameters of their own.
         teacher = FrozenTeacher(convolutional(2, 6))
         return VID(convolutional(1, 4), teacher, torch.randn(2, 1, 8, 8), layers="1:1+3:3")
+    if name in ("simultaneous", "sequential"):
+        # Several networks, each with an optimizer of its own.
+        networks = [network(1), convolutional(2, 4), network(3)]
+        return DML(networks, update=name, lr_scales=[1, 0.5, 1])
     return TfKDReg(network(1), 10)
+
+
+METHODS = ("kd", "tf-kd-reg", "vid", "simultaneous", "sequential")
 
 
 def train(name, devices):
@@ -74,7 +82,7 @@ def work(rank, port, folder):
         "TORCHELASTIC_RUN_ID": "test",
     }
     torch.set_num_threads(1)
-    found = {name: train(name, devices=2) for name in ("kd", "tf-kd-reg", "vid")}
+    found = {name: train(name, devices=2) for name in METHODS}
     torch.save(found | {"run": run(folder)}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -91,7 +99,7 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["kd", "tf-kd-reg", "vid"])
+@pytest.mark.parametrize("name", METHODS)
 def test_two_processes_end_with_the_weights_of_one(name, two):
     alone, samples = train(name, devices=1)
     for (weights, seen), other in zip((rank[name] for rank in two), (two[1][name], two[0][name]), strict=True):

@@ -1,5 +1,6 @@
 """The methods: one paper, one file. Importing this package registers them all."""
 
+from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain, born_again
 from tutelage.methods.byot import BYOT
@@ -8,6 +9,7 @@ from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
+from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
 from tutelage.methods.fitnet import FitNet, fitnet
@@ -31,11 +33,13 @@ from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
 
 __all__ = [
+    "AFD",
     "AT",
     "BYOT",
     "CRD",
     "CSKD",
     "DKD",
+    "DML",
     "KD",
     "KSANC",
     "MLLD",

@@ -1,0 +1,251 @@
+"""AFD: networks that match each other's answers, and by a contest each other's last maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.anatomy import Tap, stages
+from tutelage.batch import Batch
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, kd_loss, wide
+from tutelage.maps import resize
+from tutelage.method import Method, OptimizerSpec, Progress, Update
+from tutelage.methods.peers import Peers, gather, name_of, trained
+from tutelage.modes import keeping_statistics
+from tutelage.pairing import AUTO, LayerPair, taps
+from tutelage.registry import Paper, register
+from tutelage.schedules import steps
+
+CHUNG = Paper(
+    key="chung2020feature",
+    title="Feature-map-level Online Adversarial Knowledge Distillation",
+    authors="Chung, Inseop and Park, SeongUk and Kim, Jangho and Kwak, Nojun",
+    venue="International Conference on Machine Learning",
+    year=2020,
+    arxiv="2002.01775",
+)
+
+
+@register("afd", papers=[CHUNG], family="peers")
+class AFD(Method):
+    r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps that pass for its.
+
+    $$ L_k = H(q, p_k) + T^2 \, \mathrm{KL}(p^{k-1}_T \,\|\, p^k_T), \qquad
+    L_{G_k} = [1 - D_k(F_k)]^2, \qquad L_{D_k} = [1 - D_k(F_{k-1})]^2 + D_k(F_k)^2 $$
+
+    $F_k$ is the last map of network $k$, brought to the smallest height, width and (by a 1x1 convolution, the transfer
+    layer) number of channels of all. The peer of a network is the one before it, and of the first the last: two
+    networks learn from each other, $K$ in a circle, with $K$ discriminators $D_k$. To a network its peer's answer and
+    map are constants.
+
+    A batch has three steps. First each network lowers $L_k$ by the run's optimizer. Then, from a second forward pass,
+    the discriminators lower $L_{D_k}$, and the networks with their transfer layers $L_{G_k}$, by optimizers of their
+    own: Adam, with a learning rate, decay and course that are given here and not by the run. The second pass leaves the
+    running statistics of batch norm alone, which have seen the batch already. What lies behind the map gets no gradient
+    from $L_{G_k}$, and stays. The first network is deployed, all are kept, and their mean probability is scored as
+    `ensemble`.
+
+    Args:
+        students: The networks, the deployed one first.
+        example: Inputs for one forward pass, from which layers and shapes are known.
+        make_student: Makes more networks of the first architecture, from the seed of their name.
+        networks: How many learn together: the first of those that are named, or with fresh copies of the first
+            architecture where that is more; as many as are named by default, but at least two.
+        adversarial: Whether there is a contest at all; without it only $L_k$ is left.
+        layers: Where the maps are read: `auto`, the end of the last stage; or a layer by name, one for all networks or
+            one for each, joined by `+`.
+        temperature: $T$, which softens the answers, above zero.
+        t_squared: Whether the divergence is multiplied by $T^2$.
+        feature_lr: Learning rate of the contest, for networks and discriminators.
+        feature_weight_decay: Coupled weight decay of the contest, likewise.
+        feature_milestones: Shares of the run after which `feature_lr` falls. There is no warm-up.
+        feature_gamma: The factor by which it falls.
+        lr_scales: Factor on the run's learning rate, for $L_k$: one for all networks or one for each.
+        weight_decay_scales: Factor on the run's weight decay, likewise.
+
+    Raises:
+        UserError: If there are fewer than two networks, two start from the same weights, a layer does not exist or
+            gives no map, or a number is out of its range.
+
+    Paper: Chung, Park, Kim, Kwak, Feature-map-level Online Adversarial Knowledge Distillation, ICML 2020.
+
+    Differences: There is no code of the authors. The discriminator (two convolutions, which give one number for a map
+        of 4 x 4), its optimizer, decay and milestones are those of a re-implementation by others. Its first convolution
+        has no bias here, which the batch norm would cancel. Our choice: on other maps the mean over the places, taken
+        before the sigmoid; that each network is trained together with its transfer layer, which all discriminators
+        read, and that only what is wider than the narrowest has one; the second forward pass, so that the gradient of
+        the contest is that of the weights it changes; that discriminators step first; and that real and fake maps are
+        normalised apart.
+    """
+
+    def __init__(
+        self,
+        students: Sequence[nn.Module],
+        example: Any,
+        make_student: Callable[[str], nn.Module] | None = None,
+        *,
+        networks: int | None = None,
+        adversarial: bool = True,
+        layers: str = AUTO,
+        temperature: float = 3.0,
+        t_squared: bool = True,
+        feature_lr: float = 2e-5,
+        feature_weight_decay: float = 0.1,
+        feature_milestones: Sequence[float] = (0.25, 0.5),
+        feature_gamma: float = 0.1,
+        lr_scales: Sequence[float] = (1.0,),
+        weight_decay_scales: Sequence[float] = (1.0,),
+    ) -> None:
+        if not (temperature > 0 and feature_lr > 0):
+            raise UserError(f"temperature={temperature} and feature_lr={feature_lr} must be above zero.")
+        if not feature_weight_decay >= 0:
+            raise UserError(f"feature_weight_decay={feature_weight_decay} must not be negative.")
+        super().__init__()
+        self.temperature, self.t_squared = temperature, t_squared
+        self.feature_lr, self.feature_weight_decay = feature_lr, feature_weight_decay
+        self.feature_milestones, self.feature_gamma = tuple(feature_milestones), feature_gamma
+        # Refused here already, where they do not rise.
+        steps(1.0, milestones=feature_milestones, gamma=feature_gamma)
+        found = gather(students, make_student, networks)
+        read = _read(found, layers, example) if adversarial else []
+        self.peers = Peers(
+            found,
+            lr_scales=lr_scales,
+            weight_decay_scales=weight_decay_scales,
+            layers=[[tap.layer] for tap in read] or None,
+            example=example,
+        )
+        self.pairs = tuple(LayerPair(tap, read[number - 1]) for number, tap in enumerate(read))
+        width = min((tap.channels for tap in read), default=0)
+        self.size = tuple(map(min, zip(*(tap.size for tap in read), strict=True)))
+        self.transfers = nn.ModuleList(transfer(tap.channels, width) for tap in read)
+        self.discriminators = nn.ModuleList(Discriminator(width, (self.size[0], self.size[1])) for _ in read)
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield for each network `ce` and `peers`; then for each `discriminator`; then for each `adversarial`."""
+        logits = [output.logits for output in self.peers.outputs(batch.inputs)]
+        for number, name in enumerate(self.peers):
+            own, peer = logits[number], logits[number - 1]
+            soft = kd_loss(own, peer, self.temperature, t_squared=self.t_squared)
+            yield Update({"ce": cross_entropy(own, batch.labels), "peers": soft}, name)
+        if self.discriminators:
+            yield from self._contest(batch)
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return for each network one for the logits, one for the map, and one for its discriminator."""
+        specs = self.peers.optimizers()
+        parts = zip(self.peers.items(), self.transfers, self.discriminators, strict=False)
+        for (name, network), adapter, discriminator in parts:
+            specs[_map_of(name)] = self._adam([*trained(network), *adapter.parameters()])
+            specs[_judge_of(name)] = self._adam(list(discriminator.parameters()))
+        return specs
+
+    def forward(self, inputs: Any) -> Mapping[str, Tensor]:
+        """Return the logits of each network, and of all as `ensemble`."""
+        return self.peers.predictions(inputs)
+
+    def export(self) -> nn.Module:
+        """Return the first network."""
+        return self.peers.first()
+
+    def members(self) -> Mapping[str, nn.Module]:
+        """Return the other networks."""
+        return self.peers.others()
+
+    def _contest(self, batch: Batch) -> Iterator[Update]:
+        # Once more, because the weights that the first pass would need for its gradient have changed in place.
+        with keeping_statistics(self.peers):
+            maps = self._maps(batch.inputs)
+        contestants = list(zip(self.peers, self.discriminators, strict=True))
+        for number, (name, discriminator) in enumerate(contestants):
+            real, fake = discriminator(maps[number - 1].detach()), discriminator(maps[number].detach())
+            yield Update({"discriminator": discriminator_loss(real, fake)}, _judge_of(name))
+        for number, (name, discriminator) in enumerate(contestants):
+            with keeping_statistics(discriminator):
+                fake = discriminator(maps[number])
+            yield Update({"adversarial": generator_loss(fake)}, _map_of(name))
+
+    def _maps(self, inputs: Any) -> list[Tensor]:
+        """Return the map of each network, all of one shape."""
+        size = (self.size[0], self.size[1])
+        maps = [pair.student.map(output) for pair, output in zip(self.pairs, self.peers.outputs(inputs), strict=True)]
+        return [adapter(resize(one, size)) for one, adapter in zip(maps, self.transfers, strict=True)]
+
+    def _adam(self, params: Sequence[nn.Parameter]) -> OptimizerSpec:
+        build = partial(torch.optim.Adam, lr=self.feature_lr, weight_decay=self.feature_weight_decay, fused=True)
+        course = steps(1.0, milestones=self.feature_milestones, gamma=self.feature_gamma)
+        return OptimizerSpec(params=params, build=build, schedule=course)
+
+
+class Discriminator(nn.Module):
+    """Says of a map how far it looks like the peer's: from 0, its own network's, to 1.
+
+    Args:
+        channels: Channels of the maps.
+        size: Their height and width; an axis of one place is not convolved.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        hidden = max(1, channels // 2)
+        first = (min(2, size[0]), min(2, size[1]))
+        left = (size[0] - first[0] + 1, size[1] - first[1] + 1)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, first, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.LeakyReLU(),
+            nn.Conv2d(hidden, 1, (min(2, left[0]), min(2, left[1])), stride=2),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return one number for each map, `[batch]`, in float32."""
+        return wide(self.layers(maps)).mean((1, 2, 3)).sigmoid()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    r"""Return $[1 - D(\text{real})]^2 + D(\text{fake})^2$, the mean over the batch.
+
+    Args:
+        real: What the discriminator says of the peer's maps, `[batch]`.
+        fake: What it says of its own network's.
+    """
+    return (1 - real).square().mean() + fake.square().mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    r"""Return $[1 - D(\text{fake})]^2$, the mean over the batch.
+
+    Args:
+        fake: What the discriminator says of its own network's maps, `[batch]`.
+    """
+    return (1 - fake).square().mean()
+
+
+def transfer(channels: int, width: int) -> nn.Module:
+    """Return the layer that brings a map to a number of channels: a 1x1 convolution, where that is another number."""
+    return nn.Identity() if channels == width else nn.Conv2d(channels, width, 1, bias=False)
+
+
+def _read(networks: Sequence[nn.Module], layers: str, example: Any) -> list[Tap]:
+    """Return where each network is read."""
+    if layers == AUTO:
+        return [stages(network, example)[-1] for network in networks]
+    names = layers.split("+")
+    if len(names) not in (1, len(networks)):
+        raise UserError(f"layers={layers!r} must name one layer for all {len(networks)} networks, or one for each.")
+    read = names * len(networks) if len(names) == 1 else names
+    named = zip(networks, read, strict=True)
+    return [taps(one, [name], example, who=name_of(number))[name] for number, (one, name) in enumerate(named)]
+
+
+def _map_of(name: str) -> str:
+    return f"{name}-features"
+
+
+def _judge_of(name: str) -> str:
+    return f"{name}-discriminator"

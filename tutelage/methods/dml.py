@@ -1,0 +1,128 @@
+"""Deep mutual learning: networks without a teacher, each of which matches the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.batch import Batch
+from tutelage.ensembles import log_mean_probability
+from tutelage.errors import UserError
+from tutelage.losses import cross_entropy, kd_loss, wide
+from tutelage.method import Method, OptimizerSpec, Progress, Update
+from tutelage.methods.peers import Peers, gather
+from tutelage.modes import keeping_statistics
+from tutelage.registry import Paper, register
+
+ZHANG = Paper(
+    key="zhang2018deep",
+    title="Deep Mutual Learning",
+    authors="Zhang, Ying and Xiang, Tao and Hospedales, Timothy M. and Lu, Huchuan",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    year=2018,
+    arxiv="1706.00384",
+)
+
+Turn = Literal["simultaneous", "sequential"]
+Peer = Literal["mean", "sum", "mean-probability"]
+
+
+@register("dml", papers=[ZHANG], family="peers")
+class DML(Method):
+    r"""Deep mutual learning: networks without a teacher, each of which matches what the others answer.
+
+    $$ L_k = H(q, p_k) + \frac{1}{K - 1} \sum_{l \ne k} T^2 \, \mathrm{KL}(p^l_T \,\|\, p^k_T) $$
+
+    Of $K$ networks each has its own loss and its own optimizer; the others' answers are constants to it. The first is
+    deployed, all are kept, and their mean probability is scored as `ensemble`. Networks may be of different kinds.
+
+    `simultaneous` takes one forward pass of each network for a batch: all losses read the same answers. `sequential` is
+    the paper's algorithm: as soon as a network is updated it answers anew, so that the next ones learn from what it
+    now knows. That takes $2 K - 1$ forward passes, $K - 1$ of them without gradient. These leave the running statistics
+    of batch norm alone, which have seen the batch already.
+
+    Args:
+        students: The networks, the deployed one first.
+        make_student: Makes more networks of the first architecture, from the seed of their name.
+        networks: How many learn together: the first of those that are named, or with fresh copies of the first
+            architecture where that is more; as many as are named by default, but at least two.
+        update: `simultaneous` or `sequential`.
+        peer: `mean` over the other networks, `sum`, or `mean-probability`: one divergence, from the others' mean
+            probability (the paper's DML_e).
+        temperature: $T$, which softens all, above zero.
+        t_squared: Whether the divergence is multiplied by $T^2$.
+        lr_scales: Factor on the run's learning rate, one for all networks or one for each, such as `[1,0.1]`.
+        weight_decay_scales: Factor on the run's weight decay, likewise.
+
+    Raises:
+        UserError: If there are fewer than two networks, two start from the same weights, the temperature is not above
+            zero or the factors do not fit.
+
+    Paper: Zhang, Xiang, Hospedales, Lu, Deep Mutual Learning, CVPR 2018.
+
+    Differences: The default is `simultaneous`, which is cheaper; the paper's algorithm is `sequential`. The authors'
+        code is `peer=sum` (the same for two networks); it gives each network a different batch, and adds 1e-8 inside
+        the logarithms, which are computed in log-space here. The paper has no temperature. With `temperature=3` this is
+        the logit step of `afd` for two networks.
+    """
+
+    def __init__(
+        self,
+        students: Sequence[nn.Module],
+        make_student: Callable[[str], nn.Module] | None = None,
+        *,
+        networks: int | None = None,
+        update: Turn = "simultaneous",
+        peer: Peer = "mean",
+        temperature: float = 1.0,
+        t_squared: bool = True,
+        lr_scales: Sequence[float] = (1.0,),
+        weight_decay_scales: Sequence[float] = (1.0,),
+    ) -> None:
+        if not temperature > 0:
+            raise UserError(f"temperature={temperature} must be above zero.")
+        super().__init__()
+        found = gather(students, make_student, networks)
+        self.peers = Peers(found, lr_scales=lr_scales, weight_decay_scales=weight_decay_scales)
+        self.update, self.peer, self.temperature, self.t_squared = update, peer, temperature, t_squared
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield for each network the cross-entropy as `ce` and the divergence from the others as `peers`."""
+        logits = [output.logits for output in self.peers.outputs(batch.inputs)]
+        last = len(logits) - 1
+        for number, (name, network) in enumerate(self.peers.items()):
+            others = [other.detach() for position, other in enumerate(logits) if position != number]
+            own = logits[number]
+            yield Update({"ce": cross_entropy(own, batch.labels), "peers": self._divergence(own, others)}, name)
+            if self.update == "sequential" and number < last:
+                # Only now: the optimizer has stepped.
+                with torch.no_grad(), keeping_statistics(network):
+                    logits[number] = network(batch.inputs).logits
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return an optimizer for each network."""
+        return self.peers.optimizers()
+
+    def forward(self, inputs: Any) -> Mapping[str, Tensor]:
+        """Return the logits of each network, and of all as `ensemble`."""
+        return self.peers.predictions(inputs)
+
+    def export(self) -> nn.Module:
+        """Return the first network."""
+        return self.peers.first()
+
+    def members(self) -> Mapping[str, nn.Module]:
+        """Return the other networks."""
+        return self.peers.others()
+
+    def _divergence(self, own: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """Return what a network is to lower towards the answers of the others, each `[batch, class]`."""
+        if self.peer == "mean-probability":
+            # Logits whose softmax at T is the mean of the softened answers.
+            mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature
+            return kd_loss(own, mean, self.temperature, t_squared=self.t_squared)
+        terms = [kd_loss(own, other, self.temperature, t_squared=self.t_squared) for other in others]
+        return torch.stack(terms).sum() if self.peer == "sum" else torch.stack(terms).mean()
