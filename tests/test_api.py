@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
-from tutelage.api import baseline_of, resolve_data, seeds_of, split_settings
+from tutelage.api import baseline_of, seeds_of, split_settings
+from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.options import parse_choice
@@ -163,6 +164,49 @@ def test_evaluate_scores_a_split(pairs):
         tutelage.evaluate(ToyNetwork(4), data=perfect, split="validate")
     with pytest.raises(UserError, match="comes without weights"):
         tutelage.evaluate("tiny_cnn", data=perfect, split="validation")
+
+
+def test_evaluate_takes_several_networks_as_an_ensemble_and_foreign_data():
+    networks = [ToyNetwork(4) for _ in range(2)]
+    alone = tutelage.evaluate(networks[0], data=toy_data())
+    assert set(alone.uncertainty) == {"total"}
+    both = tutelage.evaluate(networks, data=toy_data(), foreign="digits")
+    assert set(both.uncertainty) == set(both.foreign_auroc) == {"total", "data", "knowledge"}
+    read = tutelage.evaluate(networks[0], data=toy_data(), density="dirichlet")
+    assert set(read.uncertainty) == {"total", "data", "knowledge"}
+    assert read.accuracy == alone.accuracy
+    with pytest.raises(UserError, match="No network is named"):
+        tutelage.evaluate([], data=toy_data())
+
+
+def test_a_density_is_kept_with_its_network_and_its_uncertainty_is_reported(pairs, tmp_path):
+    settings = {
+        "data": "digits",
+        "test": None,
+        "foreign": pairs,
+        "epochs": 1,
+        "progress": False,
+        "out": tmp_path / "endd",
+    }
+    tutelage.distill("endd", student="tiny_cnn,width=2", teacher=["tiny_cnn,width=2", "tiny_cnn,width=3"], **settings)
+    assert json.loads((tmp_path / "endd" / "network.json").read_text())["density"] == "dirichlet"
+    content = json.loads((tmp_path / "endd" / "comparison.json").read_text())
+    (row,) = content["rows"]
+    assert {"test_knowledge_uncertainty", "foreign_auroc_knowledge"} <= row["summary"]["best"].keys()
+    assert row["runs"][0]["uncertainty"]["knowledge"].keys() == {"edges", "test", "foreign"}
+    assert content["data"]["foreign"] == {"name": "foreign", "samples": 96}
+    assert {"foreign_auroc_knowledge", "uncertainty"} <= content["teacher"].keys()
+    found = tutelage.evaluate(str(tmp_path / "endd"), data="digits", foreign=pairs)
+    assert set(found.uncertainty) == {"total", "data", "knowledge"}
+    assert found.foreign_auroc["total"] == pytest.approx(row["runs"][0]["best"]["foreign_auroc_total"], abs=1e-6)
+
+
+def test_foreign_data_are_another_piece_of_work_but_for_the_teacher(pairs, tmp_path):
+    settings = {"student": "tiny_cnn,width=2", "teacher": "tiny_cnn,width=2", "data": "digits", "epochs": 1}
+    for foreign in (None, pairs, None):
+        tutelage.compare(["kd"], **settings, foreign=foreign, seeds=1, out=tmp_path, progress=False)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert len(list(tmp_path.glob("teacher-*"))) == 1
 
 
 def test_settings_are_the_trainings_or_the_methods():

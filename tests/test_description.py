@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from tutelage.description import describe_data, environment, size_for, teacher_facts
+from tutelage.data.elsewhere import foreign_data
+from tutelage.description import describe_data, environment, size_for, teacher_facts, teacher_uncertainty
+from tutelage.ensembles import Ensemble
 from tutelage.toys import CLASSES, ToyNetwork, toy_data
 
 
@@ -23,6 +25,21 @@ def test_a_teacher_is_scored_on_every_split_there_is():
     assert set(found) == {"test_accuracy", "test_nll", "test_ece", "class_similarity"}
     assert len(found["class_similarity"]) == CLASSES
     assert teacher_facts(network, replace(toy_data(), validation=None, test=None), device="cpu") == {}
+
+
+def test_an_ensembles_uncertainty_is_measured_and_a_single_networks_on_foreign_data():
+    torch.manual_seed(0)
+    networks, data = [ToyNetwork(), ToyNetwork()], toy_data()
+    found = teacher_uncertainty(Ensemble(networks), data, device="cpu")
+    assert {"test_total_uncertainty", "test_knowledge_uncertainty", "uncertainty"} <= found.keys()
+    assert found["uncertainty"]["knowledge"].keys() == {"edges", "test"}
+    assert teacher_uncertainty(networks[0], data, device="cpu") == {}
+    foreign = replace(data, foreign=foreign_data("digits", data))
+    assert "foreign_auroc_total" in teacher_uncertainty(networks[0], foreign, device="cpu")
+    assert "foreign_auroc_knowledge" in teacher_uncertainty(Ensemble(networks), foreign, device="cpu")
+    assert teacher_uncertainty(Ensemble(networks), replace(foreign, test=None), device="cpu") == {}
+    assert describe_data(foreign)["foreign"]["name"] == "digits"
+    assert describe_data(data)["foreign"] is None
 
 
 def test_size_is_that_on_images_of_these_data():

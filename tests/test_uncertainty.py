@@ -8,7 +8,15 @@ import torch
 from scipy.special import digamma, gammaln
 
 from tutelage.errors import UserError
-from tutelage.uncertainty import auroc, of_dirichlet, of_members, rejection_ratio, uncertainty_of
+from tutelage.uncertainty import (
+    Uncertainty,
+    auroc,
+    histograms,
+    of_dirichlet,
+    of_members,
+    rejection_ratio,
+    uncertainty_of,
+)
 
 CONCENTRATIONS = (2.0, 3.0, 5.0)
 MEMBERS = ((0.2, 0.3, 0.5), (0.1, 0.6, 0.3))
@@ -179,3 +187,14 @@ def test_the_slow_forms_are_the_densitys_own():
     lowered = [alpha[0] - step, *alpha[1:]]
     slope = (normaliser(raised) - normaliser(lowered)) / (2 * step)
     assert slope == pytest.approx(digamma(alpha[0]) - digamma(sum(alpha)), rel=1e-6)
+
+
+def test_histograms_count_every_sample_and_share_their_bins():
+    own, foreign = Uncertainty(total=torch.tensor([0.0, 0.1, 0.2, 1.0])), Uncertainty(total=torch.tensor([0.5, 9.0]))
+    found = histograms(own, foreign, bins=4)["total"]
+    top = torch.tensor([0.0, 0.1, 0.2, 1.0, 0.5, 9.0]).quantile(0.99).item()
+    assert found["edges"] == pytest.approx([0, top / 4, top / 2, 3 * top / 4, top])
+    assert (found["test"], found["foreign"]) == ([4, 0, 0, 0], [1, 0, 0, 1])
+    assert set(histograms(of_members(torch.randn(2, 5, 3)))) == {"total", "data", "knowledge"}
+    zeros = histograms(Uncertainty(total=torch.zeros(3)), bins=2)["total"]
+    assert zeros["test"] == [3, 0], "certain answers have a bin too"

@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from tutelage import registry
 from tutelage.compare import Comparison
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.as_data import as_data
 from tutelage.data.dataset import Data
-from tutelage.data.sources import load_data
+from tutelage.data.elsewhere import foreign_data
+from tutelage.data.resolve import DataSource, resolve_data
+from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError, unknown
-from tutelage.evaluation import Scores, predictions_on, score
+from tutelage.evaluation import Evaluation, judge_on
 from tutelage.experiment import Experiment
 from tutelage.hardware import device_type
+from tutelage.method import Density
 from tutelage.models.normalization import bare
-from tutelage.models.saving import save_network
+from tutelage.models.saving import density_of, save_network
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
 from tutelage.run import MEMBERS
 from tutelage.teachers import Teacher
 from tutelage.training import Training
-
-DataSource = str | Data | Dataset[Any] | DataLoader[Any]
 
 
 def distill(
@@ -43,6 +43,7 @@ def distill(
     teacher: Source | Sequence[Source] | Teacher | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    foreign: DataSource | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -60,6 +61,7 @@ def distill(
             modules or names answer as an ensemble.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
+        foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
         seed: Seed of everything.
         progress: Whether to show progress.
@@ -75,7 +77,7 @@ def distill(
         >>> sum(p.numel() for p in student.parameters()) > 1000
         True
     """
-    splits = resolve_data(data, validation=validation, test=test)
+    splits = resolve_data(data, validation=validation, test=test, foreign=foreign)
     training, options = split_settings(settings, [method])
     entry = registry.get(method)
     choice = Choice(entry, check_options(entry, options))
@@ -105,6 +107,7 @@ def compare(
     teacher: Source | Sequence[Source] | Teacher | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    foreign: DataSource | None = None,
     seeds: int | Sequence[int] = 3,
     baseline: str | None = None,
     out: str | Path = "runs/comparison",
@@ -122,6 +125,7 @@ def compare(
         teacher: As for `distill`.
         validation: As for `distill`.
         test: As for `distill`.
+        foreign: As for `distill`.
         seeds: How many, or which.
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
         out: Where everything goes.
@@ -132,7 +136,7 @@ def compare(
         UserError: If anything does not fit.
         Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
     """
-    splits = resolve_data(data, validation=validation, test=test)
+    splits = resolve_data(data, validation=validation, test=test, foreign=foreign)
     training, unknown_settings = split_settings(settings, [])
     assert not unknown_settings
     choices = [parse_choice(text) for text in methods]
@@ -149,26 +153,48 @@ def compare(
     return compare_into(comparison, reporter_of(progress))
 
 
-def evaluate(network: Source, *, data: DataSource, split: str = "test") -> Scores:
-    """Return what a network scores on a split of the data, in float32.
+def evaluate(
+    network: Source | Sequence[Source],
+    *,
+    data: DataSource,
+    split: str = "test",
+    foreign: DataSource | None = None,
+    density: Density | None = None,
+) -> Evaluation:
+    """Return what a network scores on a split of the data, in float32, and what its uncertainty is worth.
 
     Args:
-        network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`.
+        network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
+        foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
+            measured whole, of data by name the test split, in the size and the channels of `data`.
+        density: What the logits of one network are; a run's folder says so itself, of all else it is `categorical`.
 
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
     splits = resolve_data(data) if isinstance(data, str | Data) else as_data(data, test=data)
+    if foreign is not None:
+        splits = replace(splits, foreign=foreign_data(foreign, splits))
     if split not in ("train", "validation", "test"):
         raise unknown("split", split, ("train", "validation", "test"))
     if getattr(splits, split) is None:
         raise UserError(f"{splits.name} has no {split} split.")
-    plan = blueprint(network, splits, trained=True)
+    sources = _several(network)
+    if not sources:
+        raise UserError("No network is named: pass one, or several as an ensemble.")
+    members = [_trained(source, splits) for source in sources]
+    one = members[0] if len(members) == 1 else Ensemble(members)
+    kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")
+    return judge_on(one, splits, split, device=device_type("auto"), density=kind)
+
+
+def _trained(network: Source, data: Data) -> nn.Module:
+    plan = blueprint(network, data, trained=True)
     if not plan.trained:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
-    return score(*predictions_on(plan.build(0, "network"), splits, split, device=device_type("auto")))
+    return plan.build(0, "network")
 
 
 def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
@@ -185,6 +211,7 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
         in_channels=data.in_channels,
         class_names=data.class_names,
         input_size=data.image_size,
+        density=run.fitted[-1].density,
     )
     for name, folder in run.member_folders().items():
         shutil.copytree(folder, comparison.folder / MEMBERS / name, dirs_exist_ok=True)
@@ -196,43 +223,6 @@ def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
     return content
-
-
-def resolve_data(
-    data: DataSource,
-    *,
-    validation: DataSource | float | None = None,
-    test: DataSource | None = None,
-    **options: Any,
-) -> Data:
-    """Return data by name, path or object, with their splits.
-
-    Args:
-        data: What to train on.
-        validation: What to validate on, or the share of the training data to hold out for that.
-        test: What to report on.
-        **options: As for `tutelage.data.sources.load_data`.
-
-    Raises:
-        UserError: If splits are given beside data that bring their own.
-    """
-    is_share = isinstance(validation, int | float)
-    if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
-        raise UserError("Data for validation= and test= go with a dataset or loader; data by name bring their own.")
-    if isinstance(validation, int | float):
-        return _with_share(data, validation, test, options)
-    if isinstance(data, str | Data):
-        return data if isinstance(data, Data) else load_data(data, **options)
-    return as_data(data, validation, test)
-
-
-def _with_share(data: DataSource, share: float, test: DataSource | None, options: dict[str, Any]) -> Data:
-    if isinstance(data, Data | DataLoader):
-        kind = "Data that are split already" if isinstance(data, Data) else "A DataLoader"
-        raise UserError(f"{kind} cannot have validation={share:g} of its samples held out: pass validation data.")
-    if isinstance(data, str):
-        return load_data(data, validation=share, **options)
-    return as_data(data, None, test, hold_out=share)
 
 
 def experiment_of(

@@ -56,6 +56,8 @@ class DataOptions:
         subset: Number of training samples to take, the same share of each class; all by default.
         image_size: Height and width in pixels; as they are by default.
         augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
+        foreign: Data from elsewhere, named likewise: how well the networks' uncertainty tells them from the test
+            images is measured.
     """
 
     data: str
@@ -63,6 +65,7 @@ class DataOptions:
     subset: int | None = None
     image_size: int | None = None
     augment: str | None = None
+    foreign: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,12 @@ from typing import TypeVar
 from rich.console import Console
 
 from tutelage import arguments, registry
-from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, resolve_data, seeds_of
+from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, seeds_of
 from tutelage.arguments import DataOptions, NetworkOptions, parse
 from tutelage.compare import Comparison
 from tutelage.console import Terminal, screen
 from tutelage.data.dataset import Data
+from tutelage.data.resolve import resolve_data
 from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
 from tutelage.errors import UserError, unknown
@@ -25,6 +26,7 @@ from tutelage.experiment import Experiment
 from tutelage.interrupt import Interrupted
 from tutelage.options import Choice, check_options, parse_choice, without_flags
 from tutelage.report.console import render_table
+from tutelage.report.evaluation import evaluation_text
 from tutelage.report.html import write_report
 from tutelage.report.reading import load as load_comparison
 from tutelage.report.verdict import verdict
@@ -158,22 +160,20 @@ def compare(words: Sequence[str]) -> None:
 
 
 def evaluate_command(words: Sequence[str]) -> None:
-    """Measure a network on a dataset: accuracy, negative log-likelihood, calibration.
+    """Measure a network, or several as an ensemble, on a dataset: accuracy, likelihood, calibration, uncertainty.
 
     Examples:
         tutelage evaluate runs/kd --data cifar100
+        tutelage evaluate runs/a runs/b runs/c --data cifar10 --foreign cifar100
         tutelage evaluate timm:resnet18.a1_in1k --data path/to/imagenet --split validation
         tutelage evaluate "nets.py:ResNet,depth=56,normalize=imagenet@weights.safetensors" --data cifar10
     """
     names = list(_leading(words))
-    if len(names) != 1 and not _asks_for_help(words):
-        raise UserError("Name one network: tutelage evaluate NETWORK --data DATA.")
-    found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK")
-    scores = evaluate(names[0], data=_data(found), split=found.split)
-    screen().print(
-        f"{names[0]} on {found.data}, {found.split}:\n"
-        f"  accuracy {100 * scores.accuracy:.2f} %   NLL {scores.nll:.4f}   calibration error {100 * scores.ece:.2f} %"
-    )
+    if not names and not _asks_for_help(words):
+        raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
+    found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK...")
+    scores = evaluate(names, data=_data(found), split=found.split)
+    screen().print(f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}")
 
 
 def report(words: Sequence[str]) -> None:

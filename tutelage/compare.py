@@ -16,7 +16,7 @@ from torch import nn
 
 from tutelage import checkpoint, fingerprint, registry
 from tutelage.console import Reporter, Silent
-from tutelage.description import describe_data, environment, size_for, teacher_facts
+from tutelage.description import describe_data, environment, size_for, teacher_facts, teacher_uncertainty
 from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
@@ -158,6 +158,8 @@ class Comparison:
             [teacher.name for teacher in teachers],
             _weights(experiment.answers) if "teacher" in fixtures else None,
         ]
+        if experiment.data.foreign is not None:
+            identity.append(experiment.data.foreign.fingerprint)
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
 
@@ -224,12 +226,15 @@ class Comparison:
         if not teachers or network is None or isinstance(network, Teacher):
             return None
         size = size_for(network, data)
-        run = Run(self.folder / self._teacher_folder(), self.teacher_training)
+        run, device = Run(self.folder / self._teacher_folder(), self.teacher_training), self.teacher_training.device
+        asked: dict[str, Any] = {"weights": _weights(network), "data": data.fingerprint}
         facts: dict[str, Any] = run.stage(
-            "scores",
-            lambda: teacher_facts(network, data, device=device_type(self.teacher_training.device)),
-            weights=_weights(network),
-            data=data.fingerprint,
+            "scores", lambda: teacher_facts(network, data, device=device_type(device)), **asked
+        )
+        facts |= run.stage(
+            f"uncertainty-{_digest(data.foreign and data.foreign.fingerprint)}",
+            lambda: teacher_uncertainty(network, data, device=device_type(device)),
+            **asked,
         )
         spec = " + ".join(teacher.name for teacher in teachers)
         trained_here = not all(teacher.trained for teacher in teachers)

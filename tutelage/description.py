@@ -10,8 +10,10 @@ from torch import nn
 
 from tutelage.data.metrics import class_similarity
 from tutelage.data.sources import Data
-from tutelage.evaluation import predictions_on, score
+from tutelage.ensembles import Ensemble
+from tutelage.evaluation import judge, members_on, predictions_on, score
 from tutelage.models.size import NetworkSize, describe
+from tutelage.uncertainty import histograms, uncertainty_of
 
 SIMILARITY_TEMPERATURE = 4.0
 
@@ -37,6 +39,7 @@ def describe_data(data: Data) -> dict[str, Any]:
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
         **{name: 0 if split is None else len(split) for name, split in splits.items()},
+        "foreign": None if data.foreign is None else {"name": data.foreign.name, "samples": data.count("foreign")},
         "image_size": list(data.image_size),
         "augmentation": str(data.augmentation),
     }
@@ -51,6 +54,19 @@ def teacher_facts(network: nn.Module, data: Data, *, device: str) -> dict[str, A
             facts |= score(logits, targets).named(split)
             facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
     return facts
+
+
+def teacher_uncertainty(network: nn.Module, data: Data, *, device: str) -> dict[str, Any]:
+    """Return what a teacher's or an ensemble's uncertainty is worth: scores, and histograms by kind in `uncertainty`.
+
+    It is empty without test data, and where neither several members nor foreign data give it a meaning.
+    """
+    if data.test is None or not (isinstance(network, Ensemble) or data.foreign is not None):
+        return {}
+    logits, targets = members_on(network, data, "test", device=device)
+    foreign = None if data.foreign is None else members_on(network, data, "foreign", device=device)[0]
+    pictures = histograms(uncertainty_of(logits), None if foreign is None else uncertainty_of(foreign))
+    return {**judge(logits, targets, foreign).uncertainties(), "uncertainty": pictures}
 
 
 def size_for(network: nn.Module, data: Data) -> NetworkSize:

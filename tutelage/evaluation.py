@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from tutelage.anatomy import logits_of
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
+from tutelage.ensembles import Ensemble, log_mean_probability
+from tutelage.method import Density
 from tutelage.modes import evaluating
+from tutelage.uncertainty import auroc, rejection_ratio, uncertainty_of
 
 EVALUATION_BATCH = 256
 
@@ -38,6 +41,50 @@ class Scores:
     def named(self, prefix: str) -> dict[str, float]:
         """Return the scores as `{prefix}_accuracy` and so on."""
         return {f"{prefix}_{name}": value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Scores):
+    """Scores of one network or an ensemble, and how well it knows what it does not know.
+
+    Attributes:
+        uncertainty: Mean over the samples by kind, in nats: `total`, and `data` and `knowledge` of an ensemble or of a
+            network that predicts a Dirichlet distribution.
+        rejection: Prediction rejection ratio of the total uncertainty; None where no answer or every answer is wrong.
+        foreign_auroc: Area under the ROC curve of telling foreign samples, by the kind of uncertainty.
+    """
+
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    rejection: float | None = None
+    foreign_auroc: Mapping[str, float] = field(default_factory=dict)
+
+    def uncertainties(self) -> dict[str, float]:
+        """Return what it says of uncertainty as a report's metrics: `test_total_uncertainty` and so on."""
+        found = {f"test_{kind}_uncertainty": value for kind, value in self.uncertainty.items()}
+        found |= {} if self.rejection is None else {"test_prr": self.rejection}
+        return found | {f"foreign_auroc_{kind}": value for kind, value in self.foreign_auroc.items()}
+
+
+def judge(
+    logits: Tensor, targets: Tensor, foreign: Tensor | None = None, *, density: Density = "categorical"
+) -> Evaluation:
+    """Return the scores of a network's or an ensemble's logits, and of their uncertainty.
+
+    Args:
+        logits: `[sample, class]`, or `[member, sample, class]` of an ensemble.
+        targets: `[sample]`.
+        foreign: Logits on samples from elsewhere, of the same form.
+        density: What the logits of one network are.
+    """
+    prediction = log_mean_probability(logits) if logits.ndim == 3 else logits
+    own = uncertainty_of(logits, density=density)
+    others = {} if foreign is None else uncertainty_of(foreign, density=density).known()
+    return Evaluation(
+        **asdict(score(prediction, targets)),
+        uncertainty={kind: float(values.mean()) for kind, values in own.known().items()},
+        rejection=rejection_ratio(own.total, prediction.argmax(1) != targets),
+        foreign_auroc={kind: auroc(values, own.known()[kind]) for kind, values in others.items()},
+    )
 
 
 def score(logits: Tensor, targets: Tensor) -> Scores:
@@ -93,6 +140,37 @@ def predictions_on(network: nn.Module, data: Data, split: str, *, device: str) -
         return predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device))
     finally:
         network.to("cpu")
+
+
+def members_on(network: nn.Module, data: Data, split: str, *, device: str) -> tuple[Tensor, Tensor]:
+    """Return the logits of an ensemble's members `[member, sample, class]` on a split, and the labels.
+
+    Args:
+        network: An `Ensemble`; any other network is the only member.
+        data: The data.
+        split: As for `predictions_on`, or `foreign`.
+        device: Where to compute.
+    """
+    networks = network.networks if isinstance(network, Ensemble) else [network]
+    found = [predictions_on(member, data, split, device=device) for member in networks]
+    return torch.stack([logits for logits, _ in found]), found[0][1]
+
+
+def judge_on(
+    network: nn.Module, data: Data, split: str, *, device: str, density: Density = "categorical"
+) -> Evaluation:
+    """Return what a network or an `Ensemble` scores on a split of the data, beside the foreign ones if there are any.
+
+    Args:
+        network: The network; it ends on the CPU.
+        data: The data.
+        split: `train`, `validation` or `test`.
+        device: Where to compute.
+        density: What the logits of one network are.
+    """
+    logits, targets = members_on(network, data, split, device=device)
+    foreign = None if data.foreign is None else members_on(network, data, "foreign", device=device)[0]
+    return judge(logits, targets, foreign, density=density)
 
 
 def validation_metrics(

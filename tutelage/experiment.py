@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -78,7 +78,8 @@ class Experiment:
         if plan.trained:
             return network.eval()
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
-        return run.fit(part, Supervised(network), self.data)
+        # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
+        return run.fit(part, Supervised(network), replace(self.data, foreign=None))
 
     def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         def make_student(part: str = "student") -> nn.Module:

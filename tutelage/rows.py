@@ -10,7 +10,19 @@ from typing import Any
 from tutelage.run import Fitted, Run
 from tutelage.statistics import paired_difference, summary
 
-METRICS = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
+METRICS = (
+    "validation_accuracy",
+    "test_accuracy",
+    "test_nll",
+    "test_ece",
+    "test_total_uncertainty",
+    "test_data_uncertainty",
+    "test_knowledge_uncertainty",
+    "test_prr",
+    "foreign_auroc_total",
+    "foreign_auroc_data",
+    "foreign_auroc_knowledge",
+)
 # A prediction that is no network of its own, such as the mean of several.
 UNSIZED = {"spec": None, "parameters": None, "multiply_adds": None}
 
@@ -42,6 +54,7 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
         "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in run.fitted],
         "history": history,
         "reliability": final.reliability,
+        "uncertainty": final.uncertainty,
         "teacher_accuracy": run.notes.get("teacher_accuracy"),
         "members": members,
     }
@@ -91,7 +104,10 @@ def _means(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and spread of each metric over the runs, by the best and the last epoch."""
     return {
         which: {
-            metric: summary([one[which][metric] for one in scored]) for metric in METRICS if metric in scored[0][which]
+            metric: summary([one[which][metric] for one in scored])
+            for metric in METRICS
+            # An error-free run has no rejection ratio.
+            if all(metric in one[which] for one in scored)
         }
         for which in ("best", "last")
     }

@@ -12,18 +12,17 @@ from torch import Tensor, nn
 
 from tutelage import checkpoint, fingerprint, processes
 from tutelage.console import Reporter, Silent
-from tutelage.data.metrics import reliability
 from tutelage.data.sources import Data
 from tutelage.description import size_for
 from tutelage.driver import Driver
-from tutelage.evaluation import EVALUATION_BATCH, Scores, collect, predictions_on, score
+from tutelage.evaluation import Scores, predictions_on, score
 from tutelage.files import read_json, write_json
 from tutelage.hardware import device_type
-from tutelage.method import Method
+from tutelage.method import Density, Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
-from tutelage.modes import evaluating
+from tutelage.scoring import Scored, score_method
 from tutelage.state import State, Stop
 from tutelage.training import Course, Training
 
@@ -47,6 +46,9 @@ class Fitted:
         scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
         reliability: Of the kept weights on the test set: confidence, accuracy and count per bin.
         members: The other networks that can ship, by the name of their prediction: spec, parameters, multiply-adds.
+        uncertainty: Histograms of the kept weights' uncertainty on test and foreign data, by kind; empty where nothing
+            gives it a meaning.
+        density: What the logits of the networks are.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Fitted:
     scores: dict[Keep, dict[str, float]]
     reliability: dict[str, list[float]]
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uncertainty: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    density: Density = "categorical"
 
 
 class Run:
@@ -201,6 +205,7 @@ class Run:
             "training": {name: value for name, value in training.identity().items() if name != "keep"},
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
+            **({} if data.foreign is None else {"foreign": data.foreign.fingerprint}),
             **fingerprint.of_method(method),
         }
 
@@ -215,12 +220,16 @@ class Run:
         states["best"] = state.best or states["last"]
         order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
         scores: dict[Keep, dict[str, float]] = {}
-        kept = None
+        kept = Scored(scores={})
         for which in order:
             checkpoint.load_student_state(method, states[which])
-            scores[which], kept = self._score(method, data)
-        self._save(folder, method.export(), data)
-        members = {member: self._member(folder, member, net, data) for member, net in method.members().items()}
+            kept = score_method(method, data)
+            scores[which] = kept.scores
+        self._save(folder, method.export(), data, method.density)
+        members = {
+            member: self._member(folder / MEMBERS / member, network, data, method.density)
+            for member, network in method.members().items()
+        }
         result = Fitted(
             name=name,
             epochs=state.epoch,
@@ -229,17 +238,19 @@ class Run:
             images_per_second=state.samples / max(state.seconds, 1e-9),
             history=state.history,
             scores=scores,
-            reliability=_reliability(*kept) if kept else {},
+            reliability=kept.reliability,
             members=members,
+            uncertainty=kept.uncertainty,
+            density=method.density,
         )
         write_json(folder / "result.json", asdict(result))
 
-    def _member(self, folder: Path, name: str, network: nn.Module, data: Data) -> dict[str, Any]:
-        self._save(folder / MEMBERS / name, network, data)
+    def _member(self, folder: Path, network: nn.Module, data: Data, density: Density) -> dict[str, Any]:
+        self._save(folder, network, data, density)
         spec = network.spec if isinstance(network, Normalized) else None
         return {"spec": spec, **asdict(size_for(network, data))}
 
-    def _save(self, folder: Path, network: nn.Module, data: Data) -> None:
+    def _save(self, folder: Path, network: nn.Module, data: Data, density: Density) -> None:
         save_network(
             folder,
             network,
@@ -248,30 +259,9 @@ class Run:
             in_channels=data.in_channels,
             class_names=data.class_names,
             input_size=data.image_size,
+            density=density,
         )
-
-    def _score(self, method: Method, data: Data) -> tuple[dict[str, float], tuple[Tensor, Tensor] | None]:
-        """Score every prediction of a method on the validation and test data, in float32."""
-        found: dict[str, float] = {}
-        deployed = None
-        for split in ("validation", "test"):
-            if getattr(data, split) is None:
-                continue
-            device = next(method.parameters()).device
-            loader = data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device)
-            with evaluating(method):
-                logits, targets = collect(method, loader)
-            for position, (name, prediction) in enumerate(logits.items()):
-                suffix = f"/{name}" if position else ""
-                found |= {key + suffix: value for key, value in score(prediction, targets).named(split).items()}
-            deployed = (next(iter(logits.values())), targets)
-        return found, deployed
 
 
 def _as_it_is(method: Method) -> Method:
     return method
-
-
-def _reliability(logits: Tensor, targets: Tensor) -> dict[str, list[float]]:
-    confidence, right, count = reliability(logits, targets)
-    return {"confidence": confidence.tolist(), "accuracy": right.tolist(), "count": count.tolist()}

@@ -133,6 +133,28 @@ def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
     return (share / 2 - area) / (share / 2 - share**2 / 2)
 
 
+def histograms(
+    own: Uncertainty, foreign: Uncertainty | None = None, *, bins: int = 30
+) -> dict[str, dict[str, list[float]]]:
+    """Return how often each uncertainty occurs, by kind: `edges`, and counts in `test` and, where there are, `foreign`.
+
+    The bins are equally wide from zero to the 99th percentile of all samples; the last one also holds what is beyond.
+
+    Args:
+        own: Of samples as in training.
+        foreign: Of samples from elsewhere.
+        bins: The number of bins.
+    """
+    found = {}
+    others = {} if foreign is None else foreign.known()
+    for kind, values in own.known().items():
+        samples = {"test": values} | ({"foreign": others[kind]} if others else {})
+        top = max(float(torch.cat(list(samples.values())).quantile(0.99)), 1e-12)
+        counts = {name: torch.histc(some.clamp(max=top), bins, 0, top).tolist() for name, some in samples.items()}
+        found[kind] = {"edges": torch.linspace(0, top, bins + 1, dtype=torch.float64).tolist(), **counts}
+    return found
+
+
 def auroc(foreign: Tensor, own: Tensor) -> float:
     """Return the area under the ROC curve of an uncertainty that is to tell foreign samples, the positive class.
 

@@ -25,6 +25,21 @@ _TEST_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignData:
+    """Images from elsewhere, in the size and the channels of the data beside which they are measured.
+
+    Attributes:
+        name: What they are called in reports.
+        images: The samples; their labels are not read.
+        fingerprint: As of `Data`.
+    """
+
+    name: str
+    images: Dataset[Any] | DataLoader[Any] = field(repr=False)
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Images with classes, split in three. The test split is reported on, never chosen by.
 
@@ -42,6 +57,7 @@ class Data:
         augmentation: What is done to training images.
         fingerprint: SHA-256 over content and splits: pixels and labels of resident images; files of streamed ones;
             labels and the first image of a user's own datasets; only the sizes of a user's own loaders.
+        foreign: Images from elsewhere, which the uncertainty of a network should tell from the test images.
     """
 
     name: str
@@ -56,6 +72,7 @@ class Data:
     std: tuple[float, ...]
     augmentation: Augmentation
     fingerprint: str
+    foreign: ForeignData | None = field(default=None, repr=False)
 
     def count(self, split: str) -> int:
         """Return the number of samples of a split, 0 if there is none.
@@ -92,7 +109,7 @@ class Data:
         """Return the batches of a split.
 
         Args:
-            split: `"train"`, `"validation"` or `"test"`.
+            split: `"train"`, `"validation"`, `"test"` or `"foreign"`.
             batch_size: Samples per batch, over all processes. A user's own DataLoader keeps its own.
             train: Whether to shuffle and augment.
             seed: Decides all chance.
@@ -133,7 +150,8 @@ class Data:
         )
 
     def _split(self, split: str) -> Dataset[Any] | DataLoader[Any] | None:
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        foreign = None if self.foreign is None else self.foreign.images
+        splits = {"train": self.train, "validation": self.validation, "test": self.test, "foreign": foreign}
         if split not in splits:
             raise unknown("split", split, splits)
         return splits[split]

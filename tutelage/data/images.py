@@ -131,6 +131,11 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
             size=self.size,
         )
 
+    def shaped(self, channels: int, size: tuple[int, int]) -> StreamedImages:
+        """Return the same samples, decoded to other channels and another size."""
+        names = {"image": self._image, "split": self._split}
+        return StreamedImages(self._rows, self.targets, **names, channels=channels, size=size)
+
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the images at `indices` as one uint8 batch, and their targets."""
         pixels = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 from torch import nn
@@ -15,6 +15,9 @@ from tutelage.errors import UserError
 from tutelage.files import atomic, write_json
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from tutelage.method import Density
 
 METADATA = "network.json"
 
@@ -32,6 +35,7 @@ class NetworkMetadata:
         weights: Name of the file of weights in the same folder.
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images in training, in pixels.
+        density: What its logits are: a softmax's, or the logarithms of a Dirichlet distribution's concentrations.
     """
 
     spec: str | None
@@ -42,6 +46,7 @@ class NetworkMetadata:
     weights: str
     class_names: tuple[str, ...] | None = None
     input_size: tuple[int, int] | None = None
+    density: Density = "categorical"
 
     @property
     def normalization(self) -> Normalization:
@@ -59,6 +64,7 @@ def save_network(
     normalization: Normalization | None = None,
     class_names: Sequence[str] | None = None,
     input_size: tuple[int, int] | None = None,
+    density: Density = "categorical",
     filename: str = "student.safetensors",
 ) -> Path:
     """Save a network so that `load_network(folder)` finds it; a file is replaced whole or not at all.
@@ -72,6 +78,7 @@ def save_network(
         normalization: The statistics of a bare network; those of a `Normalized` one are its own.
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images, in pixels.
+        density: What its logits are.
         filename: Name of the file of weights, `.safetensors`.
 
     Returns:
@@ -95,6 +102,7 @@ def save_network(
         weights=filename,
         class_names=None if class_names is None else tuple(class_names),
         input_size=input_size,
+        density=density,
     )
     # Cloned, because the format refuses tensors that share memory, as tied weights do.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
@@ -149,6 +157,18 @@ def metadata_beside(path: str | Path) -> NetworkMetadata | None:
     if not ((path if path.is_dir() else path.parent) / METADATA).is_file():
         return None
     return read_metadata(path)
+
+
+def density_of(source: str) -> Density:
+    """Return what the logits of a network by name are: what a run's folder says, else a softmax's.
+
+    Args:
+        source: The network, as `NetworkSpec` reads it.
+    """
+    spec = NetworkSpec.parse(source)
+    place = spec.target if spec.weights is None else spec.weights
+    metadata = metadata_beside(place) if spec.weights is not None or spec.kind == "run" else None
+    return "categorical" if metadata is None else metadata.density
 
 
 def architecture_of(spec: str | NetworkSpec) -> str:

@@ -1,0 +1,25 @@
+"""Data as a user names them. The ways to split them are tested in test_api.py."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from tutelage.data.resolve import resolve_data
+from tutelage.errors import UserError
+from tutelage.toys import toy_data
+
+
+def test_foreign_data_stand_beside_any_data():
+    pairs = TensorDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)
+    for data in ("digits", pairs, toy_data()):
+        found = resolve_data(data, foreign="digits")
+        assert found.foreign.name == "digits"
+        assert (found.foreign.images.channels, found.foreign.images.size) == (found.in_channels, found.image_size)
+        assert resolve_data(data).foreign is None
+
+
+def test_ready_made_data_are_as_they_are():
+    data = toy_data()
+    assert resolve_data(data) is data
+    with pytest.raises(UserError, match="bring their own"):
+        resolve_data(data, test=data)

@@ -1,0 +1,62 @@
+"""Data as a user names them: by name or path, as a dataset or loader, or ready-made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from tutelage.data.as_data import as_data
+from tutelage.data.dataset import Data
+from tutelage.data.elsewhere import foreign_data
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError
+
+DataSource = str | Data | Dataset[Any] | DataLoader[Any]
+
+
+def resolve_data(
+    data: DataSource,
+    *,
+    validation: DataSource | float | None = None,
+    test: DataSource | None = None,
+    foreign: DataSource | None = None,
+    **options: Any,
+) -> Data:
+    """Return data by name, path or object, with their splits.
+
+    Args:
+        data: What to train on.
+        validation: What to validate on, or the share of the training data to hold out for that.
+        test: What to report on.
+        foreign: Data from elsewhere, to tell from the test images.
+        **options: As for `tutelage.data.sources.load_data`.
+
+    Raises:
+        UserError: If splits are given beside data that bring their own.
+    """
+    found = _own_data(data, validation, test, options)
+    return found if foreign is None else replace(found, foreign=foreign_data(foreign, found))
+
+
+def _own_data(
+    data: DataSource, validation: DataSource | float | None, test: DataSource | None, options: dict[str, Any]
+) -> Data:
+    is_share = isinstance(validation, int | float)
+    if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
+        raise UserError("Data for validation= and test= go with a dataset or loader; data by name bring their own.")
+    if isinstance(validation, int | float):
+        return _with_share(data, validation, test, options)
+    if isinstance(data, str | Data):
+        return data if isinstance(data, Data) else load_data(data, **options)
+    return as_data(data, validation, test)
+
+
+def _with_share(data: DataSource, share: float, test: DataSource | None, options: dict[str, Any]) -> Data:
+    if isinstance(data, Data | DataLoader):
+        kind = "Data that are split already" if isinstance(data, Data) else "A DataLoader"
+        raise UserError(f"{kind} cannot have validation={share:g} of its samples held out: pass validation data.")
+    if isinstance(data, str):
+        return load_data(data, validation=share, **options)
+    return as_data(data, None, test, hold_out=share)
