@@ -7,15 +7,21 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage import registry
+from tutelage.batch import Batch
 from tutelage.compare import Comparison
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
+from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment
+from tutelage.methods.supervised import Supervised
 from tutelage.networks import blueprint
-from tutelage.options import parse_choice
+from tutelage.options import Choice, parse_choice
+from tutelage.registry import Entry
 from tutelage.run import Run
-from tutelage.teachers import UniformTeacher
+from tutelage.teachers import EnsembleTeacher, UniformTeacher
+from tutelage.toys import Recorder
 from tutelage.training import Training
 
 TRAINING = Training(epochs=2, batch_size=32, precision="32-true", log_every=1)
@@ -165,3 +171,60 @@ def test_a_student_for_other_images_is_refused_before_anything_is_trained(data, 
     with pytest.raises(UserError, match="The student cannot take inputs of shape"):
         Experiment(data=data, students=students).execute(parse_choice("supervised"), Run(tmp_path, TRAINING))
     assert not list(tmp_path.iterdir())
+
+
+def test_several_teachers_are_each_trained_and_answer_as_an_ensemble(data, experiment, tmp_path):
+    plan = blueprint("tiny_cnn,width=6", data)
+    network = replace(experiment, teachers=(plan, plan)).train_teacher(Run(tmp_path, TRAINING))
+    assert isinstance(network, Ensemble)
+    assert {path.name for path in tmp_path.iterdir()} == {"teacher", "teacher-2"}
+    one, other = (next(member.parameters()) for member in network.networks)
+    assert not torch.equal(one, other), "each has a seed of its own"
+    built = Experiment(data=data, students=experiment.students, answers=network)
+    run = Recorder()
+    built.execute(parse_choice("kd"), run)
+    teacher = run.methods["distill"].teacher
+    assert isinstance(teacher, EnsembleTeacher)
+    assert teacher(Batch(inputs=data.example(3))).members.shape == (2, 3, 10)
+
+
+def test_the_first_student_starts_alike_whether_alone_or_among_peers(data):
+    plan = blueprint("tiny_cnn,width=4", data)
+    several = Experiment(data=data, students=(plan, plan))
+    asked = {}
+
+    def build(student, students):
+        asked.update(student=student, students=students)
+        return Supervised(student)
+
+    several.execute(Choice(Entry(name="both", build=build, papers=()), {}), Recorder())
+    one, (first, second) = asked["student"], asked["students"]
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), first.state_dict().values()))
+    assert not torch.equal(next(first.parameters()), next(second.parameters()))
+
+
+def test_a_wrapper_runs_another_method_with_fixtures_replaced(experiment):
+    def wrapper(distill, num_classes, *, method="kd:temperature=7"):
+        return distill(method, teacher=UniformTeacher(num_classes))
+
+    choice, run = Choice(Entry(name="wrapper", build=wrapper, papers=()), {}), Recorder()
+    assert choice.fixtures == {"distill", "num_classes", "student", "teacher"}
+    replace(experiment, teachers=()).execute(choice, run)
+    inner = run.methods["distill"]
+    assert inner.temperature == 7
+    assert isinstance(inner.teacher, UniformTeacher)
+
+
+def test_a_wrapper_around_a_wrapper_hands_on_what_it_replaces(experiment):
+    def outer(distill, num_classes, *, method="inner"):
+        return distill(method, teacher=UniformTeacher(num_classes))
+
+    def inner(distill, *, method="kd"):
+        return distill(method)
+
+    found = Entry(name="inner", build=inner, papers=())
+    run = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._entries, "inner", found)
+        experiment.execute(Choice(Entry(name="outer", build=outer, papers=()), {}), run)
+    assert isinstance(run.methods["distill"].teacher, UniformTeacher)

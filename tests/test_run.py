@@ -9,6 +9,9 @@ import torch
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
+from tutelage.losses import cross_entropy
+from tutelage.method import Method
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.models.loading import load_network
@@ -170,3 +173,67 @@ def test_result_is_plain_json(data, tmp_path):
     content = json.loads((tmp_path / "distill" / "result.json").read_text())
     assert content["history"].keys() >= {"train/ce", "lr", "validation_accuracy", "validation_nll"}
     assert sum(content["reliability"]["count"]) == len(data.test)
+
+
+class Pair(Method):
+    """Two plain students, of which the second is a member; their mean is a prediction that ships as nothing."""
+
+    def __init__(self, student, other):
+        super().__init__()
+        self.student, self.other = FeatureExtractor(student), FeatureExtractor(other)
+
+    def losses(self, batch):
+        logits = self.student(batch.inputs).logits, self.other(batch.inputs).logits
+        return {f"ce-{number}": cross_entropy(each, batch.labels) for number, each in enumerate(logits)}
+
+    def forward(self, inputs):
+        one, other = self.student(inputs).logits, self.other(inputs).logits
+        return {"student": one, "student-2": other, "mean": (one + other) / 2}
+
+    def members(self):
+        return {"student-2": self.other.release()}
+
+
+def pair():
+    torch.manual_seed(0)
+    spec = {"num_classes": 10, "in_channels": 1}
+    return Pair(load_network("tiny_cnn,width=4", **spec), load_network("tiny_cnn,width=8,normalize=0.5:0.5", **spec))
+
+
+def test_members_are_scored_sized_saved_and_come_back(data, tmp_path):
+    run = Run(tmp_path, TRAINING)
+    network = run.fit("distill", pair(), data)
+    (fitted,) = run.fitted
+    assert "test_accuracy/student-2" in fitted.scores["best"]
+    assert "test_accuracy/mean" in fitted.scores["last"]
+    assert list(fitted.members) == ["student-2"]
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in run.members.items()}
+    assert (
+        fitted.members["student-2"]["parameters"] == sizes["student-2"] > sum(p.numel() for p in network.parameters())
+    )
+    assert fitted.members["student-2"]["multiply_adds"] > 0
+    assert fitted.members["student-2"]["spec"] == "tiny_cnn,width=8,normalize=0.5:0.5"
+    folder = run.member_folders()["student-2"]
+    saved = load_network(str(folder), num_classes=10, in_channels=1).eval()
+    inputs = data.example(3)
+    assert torch.allclose(saved(inputs), run.members["student-2"](inputs), atol=1e-5)
+    again = Run(tmp_path, TRAINING)
+    again.fit("distill", pair(), data)
+    assert torch.allclose(again.members["student-2"](inputs), saved(inputs), atol=1e-5)
+    again.fit("plain", supervised(), data)
+    assert again.members == {}
+
+
+def test_a_wrapping_run_wraps_what_it_trains_and_shares_the_rest(data, tmp_path):
+    run, seen = Run(tmp_path, TRAINING), []
+
+    def wrap(name):
+        return lambda method: (seen.append(name), method)[1]
+
+    twice = run.wrapping(wrap("outer")).wrapping(wrap("inner"))
+    twice.fit("distill", pair(), data)
+    assert seen == ["inner", "outer"]
+    assert [stage.name for stage in run.fitted] == ["distill"]
+    assert list(run.members) == ["student-2"]
+    run.fit("plain", supervised(), data)
+    assert seen == ["inner", "outer"]

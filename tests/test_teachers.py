@@ -295,3 +295,14 @@ def test_networks_of_the_catalogue_teach():
     output = teacher(Batch(inputs=torch.randn(4, 3, 16, 16)))
     assert output.logits.shape == (4, 5)
     assert output.features["embedding"].shape == (4, 48)
+
+
+def test_a_teacher_may_be_asked_about_other_inputs_than_the_student():
+    torch.manual_seed(0)
+    teacher = FrozenTeacher(nn.Linear(4, 3))
+    clean, noisy = torch.randn(5, 4), torch.randn(5, 4)
+    asked = Batch(inputs=noisy, targets=torch.zeros(5, dtype=torch.long), teacher_inputs=clean)
+    expected = teacher(Batch(inputs=clean)).logits
+    assert torch.equal(teacher(asked).logits, expected)
+    assert torch.equal(EnsembleTeacher([teacher, teacher])(asked).members[1], expected)
+    assert len(asked.to("cpu").teacher_inputs) == 5

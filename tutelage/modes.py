@@ -31,7 +31,7 @@ def keeping_statistics(*modules: nn.Module) -> Iterator[None]:
     norms = [layer for root in modules for layer in root.modules() if isinstance(layer, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in norms]
     for layer in norms:
-        # In eval mode such a layer would normalise by the batch too.
+        # Without tracking, a layer in eval mode would normalise by the batch too.
         layer.track_running_stats = layer.track_running_stats and not layer.training
     try:
         yield
