@@ -29,7 +29,7 @@ from tutelage.training import Course, Training
 T = TypeVar("T")
 Wrap = Callable[[Method], Method]
 Keep = Literal["best", "last"]
-MEMBERS = "members"
+MEMBERS, WEIGHTS = "members", "student.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ class Run:
 
     Attributes:
         fitted: What the training stages left, in the order in which they were asked for.
+        members: The networks beside the one that the last training returned, trained, by the name of their prediction.
         notes: Facts that a recipe wants in the report, by name.
     """
 
@@ -85,6 +86,7 @@ class Run:
         self.folder, self.training, self.seed = Path(folder), training, seed
         self.reporter, self.title = reporter or Silent(), title
         self.fitted: list[Fitted] = []
+        self.members: dict[str, nn.Module] = {}
         self.notes: dict[str, Any] = {}
         self.wrap: Wrap = _as_it_is
 
@@ -165,7 +167,12 @@ class Run:
             processes.wait()
             method.to("cpu")
         network = method.export()
-        load_weights(network, folder / "student.safetensors")
+        load_weights(network, folder / WEIGHTS)
+        # In place, because a wrapping run shares it.
+        self.members.clear()
+        for member, other in method.members().items():
+            load_weights(other, folder / MEMBERS / member / WEIGHTS)
+            self.members[member] = other.eval()
         self.fitted.append(Fitted(**read_json(folder / "result.json")))
         self._seed_what_follows(name)
         return network.eval()
@@ -182,8 +189,7 @@ class Run:
 
     def member_folders(self) -> dict[str, Path]:
         """Return where the last training left the networks beside the deployed one, by name."""
-        last = self.fitted[-1]
-        return {name: self.folder / last.name / MEMBERS / name for name in last.members}
+        return {name: self.folder / self.fitted[-1].name / MEMBERS / name for name in self.members}
 
     def note(self, **facts: Any) -> None:
         """Keep facts for the report, such as the accuracy of a teacher that a recipe made."""
