@@ -174,6 +174,13 @@ def test_gradients_are_those_of_the_anchors_pass_alone(dtype):
         assert theirs.norm() > 10 * rounding or name.endswith("0.bias"), name
 
 
+def test_the_partners_are_answered_last_without_a_graph(echo):
+    asked = []
+    echo.register_forward_pre_hook(lambda _, inputs: asked.append((inputs[0].tolist(), torch.is_grad_enabled())))
+    CSKD(echo).losses(Batch(inputs=torch.tensor(ANCHORS + PARTNERS), targets=torch.tensor([0, 1, 0, 1])))
+    assert asked == [(ANCHORS, True), (PARTNERS, False)]
+
+
 def test_a_step_waits_for_nothing(waits):
     method, batch = toy(), toy_batch()
     assert waits(lambda: list(method.step(batch, Progress()))) == []
