@@ -61,7 +61,9 @@ def test_squared_distance(double):
 @pytest.mark.parametrize("adversarial", ["non-saturating", "minimax"])
 @pytest.mark.parametrize("pooling", ["average", "sum"])
 def test_a_step_is_the_equations(slow, adversarial, pooling):
-    method, batch = doubled(build(adversarial=adversarial, pooling=pooling, mu=0.3, leniency=0.7, logit_weight=2.0))
+    method, batch = doubled(
+        build(adversarial=adversarial, pooling=pooling, mu=0.3, leniency=0.7, logit_weight=2.0, squeezed_weight=3.0)
+    )
     before = copy.deepcopy(method)
     student, teacher = before.student(batch.inputs), before.teacher(batch)
     updates = method.step(batch, Progress())
@@ -88,7 +90,7 @@ def test_a_step_is_the_equations(slow, adversarial, pooling):
     }
     assert second.optimizer == "student"
     assert {name: loss.item() for name, loss in second.losses.items()} == pytest.approx(expected)
-    total = 2 * expected["logits"] + expected["fooling"] + expected["label"] + 100 * expected["squeezed"]
+    total = 2 * expected["logits"] + expected["fooling"] + expected["label"] + 3 * expected["squeezed"]
     assert method.total(second, Progress()).item() == pytest.approx(total)
     assert next(updates, None) is None
 
@@ -229,7 +231,7 @@ def test_first_the_teachers_attention_then_the_student():
         "logits": 0.05,
         "fooling": 1.0,
         "label": 1.0,
-        "squeezed": 100.0,
+        "squeezed": 0.02,
         "norms": 1e-4,
         "leniency": 0.1,
     }
@@ -237,13 +239,15 @@ def test_first_the_teachers_attention_then_the_student():
 
 def test_options_reach_what_they_name():
     run = Noting()
-    text = "ksanc:attend=drawing,adversarial=minimax,pooling=sum,hidden=[5,7],descriptor_width=3,mu=0.5,leniency=0.25"
+    text = (
+        "ksanc:attend=drawing,adversarial=minimax,pooling=average,hidden=[5,7],descriptor_width=3,mu=0.5,leniency=0.25"
+    )
     toy_experiment().execute(parse_choice(f"{text},adversarial_weight=0.5,discriminator_lr=0.1"), run)
     method = run.stages["distill"][0]
     assert [layer.out_features for layer in method.discriminator.layers if isinstance(layer, nn.Linear)] == [5, 7, 7]
     for side in (method.squeezing, method.teacher.squeezing):
         assert (side.attend, side.transform.out_features) == ("drawing", 3)
-    assert (method.adversarial, method.pooling, method.teacher.pooling) == ("minimax", "sum", "sum")
+    assert (method.adversarial, method.pooling, method.teacher.pooling) == ("minimax", "average", "average")
     assert {name: method.weights[name] for name in ("fooling", "label", "norms", "leniency")} == {
         "fooling": 0.5,
         "label": 0.5,
@@ -310,11 +314,11 @@ def variant(run, student, teacher, data, example, num_classes):
         num_classes,
         attend="drawing",
         adversarial="minimax",
-        pooling="sum",
-        squeezed_weight=0.02,
+        pooling="average",
+        squeezed_weight=10.0,
     )
 
 
-@pytest.mark.parametrize("check", sorted(CHECKS.keys() - {"is-documented", "parts-of-a-batch-add-up"}))
+@pytest.mark.parametrize("check", sorted(CHECKS.keys() - {"is-documented"}))
 def test_the_other_variant_meets_the_conformance_suite(check):
     CHECKS[check](Entry(name="of:the-drawing", build=variant, papers=()))

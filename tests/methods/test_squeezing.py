@@ -55,19 +55,21 @@ def toy(student=None, *, layers="auto", **options):
 
 def test_known_answers(double):
     maps, half, one = torch.tensor(SHEET)[None, None], torch.full((1, 1), 0.5), torch.ones(1)
-    assert squeeze(maps, half, one).item() == pytest.approx(0.9981631836, abs=5e-11)
-    assert squeeze(maps, half, one, attend="drawing").item() == pytest.approx(0.8731631836, abs=5e-11)
-    assert squeeze(maps, half, one, pooling="sum").item() == pytest.approx(4 * 0.9981631836, abs=2e-10)
-    # Without a preference all places weigh a quarter.
-    assert squeeze(maps, half, torch.zeros(1)).item() == 0.75
-    assert squeeze(torch.eye(4).view(1, 4, 2, 2), torch.zeros(1, 4), torch.zeros(4), pooling="sum").eq(0.25).all()
+    assert squeeze(maps, half, one, pooling="average").item() == pytest.approx(0.9981631836, abs=5e-11)
+    drawn = squeeze(maps, half, one, attend="drawing", pooling="average")
+    assert drawn.item() == pytest.approx(0.8731631836, abs=5e-11)
+    assert squeeze(maps, half, one).item() == pytest.approx(4 * 0.9981631836, abs=2e-10)
+    # Without a preference all places weigh a quarter, and the sum is their mean.
+    assert squeeze(maps, half, torch.zeros(1), pooling="average").item() == 0.75
+    assert squeeze(maps, half, torch.zeros(1)).item() == 3
+    assert squeeze(torch.eye(4).view(1, 4, 2, 2), torch.zeros(1, 4), torch.zeros(4)).eq(0.25).all()
 
 
 def test_the_attention_of_the_sheet(double):
     # Beside the map, one channel for each place, without a part in the energy, says how much the place weighs.
     maps = torch.cat([torch.tensor(SHEET)[None, None], torch.eye(4).view(1, 4, 2, 2)], 1)
     descriptor = torch.tensor([[0.5, 0, 0, 0, 0]])
-    found = squeeze(maps, descriptor, torch.tensor([1.0, 0, 0, 0, 0]), pooling="sum")[0, 1:]
+    found = squeeze(maps, descriptor, torch.tensor([1.0, 0, 0, 0, 0]))[0, 1:]
     assert found.tolist() == pytest.approx([0.0320586, 0.0871443, 0.2368828, 0.6439143], abs=5e-8)
 
 
@@ -95,7 +97,7 @@ def test_the_descriptor_is_cancelled_in_the_softmax(double):
     one, other = torch.randn(2, 3), torch.randn(2, 3)
     drawn = [squeeze(maps, descriptor, weight, attend="drawing") for descriptor in (one, other)]
     assert torch.allclose(*drawn, rtol=1e-12, atol=1e-14)
-    gap = squeeze(maps, one, weight, pooling="sum") - squeeze(maps, other, weight, pooling="sum")
+    gap = squeeze(maps, one, weight) - squeeze(maps, other, weight)
     assert torch.allclose(gap, one - other, rtol=1e-12, atol=1e-12)
 
 
@@ -104,7 +106,7 @@ def test_the_descriptor_is_cancelled_in_the_softmax(double):
 def test_maps_of_half_precision_are_squeezed_in_float32(dtype, value):
     maps = torch.full((2, 3, 4, 5), value, dtype=dtype)
     with torch.autocast("cpu", dtype):
-        found = squeeze(maps, torch.ones(2, 3, dtype=dtype), torch.full((3,), 100.0), pooling="sum")
+        found = squeeze(maps, torch.ones(2, 3, dtype=dtype), torch.full((3,), 100.0))
     assert found.dtype == torch.float32
     assert torch.allclose(found, maps[:, :, 0, 0].float() + 1, rtol=1e-5)
 
@@ -211,12 +213,12 @@ def test_teachers_without_layers_or_classifier_are_refused():
 
 def test_an_attended_teacher_is_frozen_and_still():
     paired, theirs = toy()
-    teacher = AttendedTeacher(paired.teacher, theirs, pooling="sum").train()
+    teacher = AttendedTeacher(paired.teacher, theirs).train()
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     answer = teacher(toy_batch())
     assert torch.equal(answer.logits, paired.teacher(toy_batch()).logits)
-    assert torch.equal(answer.features[SQUEEZED], theirs(paired.teacher(toy_batch()), pooling="sum"))
+    assert torch.equal(answer.features[SQUEEZED], theirs(paired.teacher(toy_batch())))
     assert not answer.features[SQUEEZED].requires_grad
 
 
@@ -229,7 +231,7 @@ def test_the_first_stage_is_the_cross_entropy_of_a_linear_classifier(slow):
     batch = toy_batch()
     batch = Batch(inputs=batch.inputs.double(), targets=batch.targets)
     (loss,) = method.losses(batch).values()
-    rows = theirs(paired.teacher(batch), pooling="sum").tolist()
+    rows = theirs(paired.teacher(batch)).tolist()
     weight, bias = method.classifier.weight.tolist(), method.classifier.bias.tolist()
     logits = [[sum(w * v for w, v in zip(line, row)) + b for line, b in zip(weight, bias)] for row in rows]
     assert loss.item() == pytest.approx(slow.label_loss(logits, batch.targets.tolist()), rel=1e-10)

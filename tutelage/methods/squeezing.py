@@ -25,12 +25,12 @@ Pooling = Literal["average", "sum"]
 
 
 def squeeze(
-    maps: Tensor, descriptor: Tensor, weight: Tensor, *, attend: Attend = "equation", pooling: Pooling = "average"
+    maps: Tensor, descriptor: Tensor, weight: Tensor, *, attend: Attend = "equation", pooling: Pooling = "sum"
 ) -> Tensor:
     r"""Return what a map is squeezed to by attention over its places.
 
     $$ \hat L = L \oplus \tilde g^b, \qquad M = \mathrm{softmax}_{hw}(W * \hat L), \qquad
-    \tilde g^a = \frac{1}{hw} \sum_{hw} M \odot \hat L $$
+    \tilde g^a = \sum_{hw} M \odot \hat L $$
 
     As $W$ is linear, $\tilde g^b$ adds the same number to the energies of all places of a sample, and leaves $M$ as it
     is: it takes part through $\hat L$ alone, and in the drawing not at all.
@@ -40,7 +40,7 @@ def squeeze(
         descriptor: $\tilde g^b$, `[batch, channel]`, which is added at every place.
         weight: $W$, `[channel]`.
         attend: What is multiplied by $M$: $\hat L$ as in the paper's `equation`, or $L$ as in its `drawing`.
-        pooling: `average` divides by the number of places once more, although $M$ sums to one; `sum` does not.
+        pooling: `average` divides by the number of places $hw$, although $M$ sums to one; `sum` does not.
 
     Returns:
         `[batch, channel]`, in float32 or wider.
@@ -72,7 +72,7 @@ class AttentionEstimator(nn.Module):
         self.descriptor = nn.Linear(width, channels).requires_grad_(attend == "equation")
         self.energy = nn.Linear(channels, 1, bias=False)
 
-    def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "average") -> Tensor:
+    def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "sum") -> Tensor:
         """Return `[batch, channel]` for maps `[batch, channel, height, width]`, given `[batch, width]`."""
         descriptor = self.descriptor(common)
         return squeeze(maps, descriptor, self.energy.weight[0], attend=self.attend, pooling=pooling)
@@ -135,7 +135,7 @@ class Squeezing(nn.Module):
         width = self.transform.out_features
         return Squeezing(ours, theirs, embedding.student, lift=True, width=width, attend=self.attend)
 
-    def forward(self, output: Output, *, pooling: Pooling = "average") -> Tensor:
+    def forward(self, output: Output, *, pooling: Pooling = "sum") -> Tensor:
         """Return the squeezed descriptors of all stages, one behind the other, `[batch, length]`."""
         maps = [self._map(number, output) for number in range(len(self.stages))]
         with torch.autocast(output.logits.device.type, enabled=False):
@@ -162,7 +162,7 @@ class AttendedTeacher(Teacher):
         pooling: As in `squeeze`.
     """
 
-    def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, *, pooling: Pooling = "average") -> None:
+    def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, *, pooling: Pooling = "sum") -> None:
         super().__init__()
         self.teacher, self.squeezing, self.pooling = teacher, squeezing, pooling
 
@@ -231,10 +231,8 @@ class AttendedNetwork(nn.Module):
 
 
 def attended_logits(output: Output, squeezing: Squeezing, classifier: nn.Linear) -> Tensor:
-    """Return what a linear classifier says of the squeezed descriptors, `[batch, class]`.
-
-    The descriptors are sums: divided by the number of places, they would be too small to learn from.
-    """
+    """Return what a linear classifier says of the squeezed descriptors, `[batch, class]`."""
+    # Divided by the number of places, they would be too small to learn from.
     logits: Tensor = classifier(squeezing(output, pooling="sum"))
     return logits
 
