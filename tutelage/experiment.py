@@ -59,7 +59,7 @@ class Experiment:
         # Adapters draw their first weights, whatever ran before in this process.
         seed_everything(run.seed_of("adapters"))
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
-        return run.fit("distill", built, self.data) if isinstance(built, Method) else built
+        return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
 
     def train_teacher(self, run: Run) -> nn.Module:
         """Return the teacher's network: as it comes, or trained on the labels first; of several, their ensemble.

@@ -8,15 +8,21 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tutelage.dropout import steady
+
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules in eval mode for a while; every submodule returns to the mode that it had."""
+    """Put modules in eval mode for a while; every submodule returns to the mode that it had.
+
+    Dropout that goes on in eval mode rests as well: looking at a network draws no chance.
+    """
     modes = {module: module.training for root in modules for module in root.modules()}
     for root in modules:
         root.eval()
     try:
-        yield
+        with steady(*modules):
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -15,8 +15,9 @@ from tutelage.errors import UserError, unknown
 from tutelage.misfit import misfit
 from tutelage.registry import FIXTURES, Entry, get, names
 
-# One that another option or nothing follows, outside brackets: values may hold commas of their own.
-_COMMA_BETWEEN_OPTIONS = re.compile(r",(?=\s*(?:\w+\s*=|$))(?![^\[({]*[\])}])")
+# One that another option or nothing follows: values may hold commas of their own.
+_COMMA_BEFORE_OPTION = re.compile(r",(?=\s*(?:\w+\s*=|$))")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Choice:
         """The text that chooses it again."""
         if not self.options:
             return self.entry.name
-        return f"{self.entry.name}:" + ",".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.entry.name}:" + ",".join(f"{key}={_bracketed(value)}" for key, value in self.options.items())
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
@@ -109,7 +110,11 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
         raise UserError(f"An option of {entry.name} does not fit: {text}") from error
     # A tuple would not be read again from a label or a command.
-    return {name: list(parsed[name]) if isinstance(parsed[name], tuple) else parsed[name] for name in options}
+    typed = {name: list(parsed[name]) if isinstance(parsed[name], tuple) else parsed[name] for name in options}
+    if "distill" in entry.fixtures and "method" in typed:
+        # What a wrapper runs is checked here, and has one name however it was written.
+        typed["method"] = parse_choice(str(typed["method"])).label
+    return typed
 
 
 def parse_choice(text: str) -> Choice:
@@ -117,17 +122,18 @@ def parse_choice(text: str) -> Choice:
 
     Args:
         text: `kd`, or `kd:temperature=20,alpha=0.5`; an import path keeps its colon: `package.module:Class`, or
-            `package.module:Class:name=value`.
+            `package.module:Class:name=value`. Brackets around the whole keep it together as the value of a wrapper's
+            option: `soft-randomization:std=0.1,method=(kd:temperature=20,alpha=0.5)`.
 
     Raises:
         UserError: If the method or an option is unknown, or a value does not fit.
     """
-    name, _, given = text.partition(":")
+    name, _, given = _unbracketed(text).partition(":")
     if given and name not in names() and "=" not in given.partition(":")[0]:
         attribute, _, given = given.partition(":")
         name = f"{name}:{attribute}"
     options: dict[str, Any] = {}
-    for part in filter(None, _COMMA_BETWEEN_OPTIONS.split(given)):
+    for part in filter(None, _options_in(given)):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
@@ -136,6 +142,33 @@ def parse_choice(text: str) -> Choice:
         options[key] = value
     entry = get(name)
     return Choice(entry, check_options(entry, options))
+
+
+def _options_in(text: str) -> list[str]:
+    """Split at the commas between options: outside brackets, however deep these are."""
+    parts, start = [], 0
+    for comma in _COMMA_BEFORE_OPTION.finditer(text):
+        if _depth(text[start : comma.start()]) == 0:
+            parts.append(text[start : comma.start()])
+            start = comma.end()
+    return [*parts, text[start:]]
+
+
+def _depth(text: str) -> int:
+    return sum((character in _OPENING) - (character in _CLOSING) for character in text)
+
+
+def _unbracketed(text: str) -> str:
+    text = text.strip()
+    while text.startswith("(") and text.endswith(")"):
+        text = text[1:-1].strip()
+    return text
+
+
+def _bracketed(value: Any) -> str:
+    """Return a value as it stands in a label: in brackets where its commas would be taken for the label's."""
+    text = str(value)
+    return f"({text})" if len(_options_in(text)) > 1 else text
 
 
 def _written(value: Any) -> str:

@@ -104,8 +104,8 @@ class Entry:
 
     @property
     def is_recipe(self) -> bool:
-        """Whether it is a recipe, which runs stages itself, rather than a method for one training run."""
-        return "run" in self.fixtures
+        """Whether it is a recipe, which runs stages itself, or has others run them: no method for one training run."""
+        return bool(self.fixtures & {"run", "distill"})
 
     @cached_property
     def _parameters(self) -> dict[str, inspect.Parameter]:
@@ -123,8 +123,8 @@ class Entry:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether it needs a teacher network, trained or as an architecture."""
-        return bool(self.fixtures & {"teacher", "make_teacher"})
+        """Whether it needs a teacher network, trained or as an architecture; a wrapper, whether its method may."""
+        return bool(self.fixtures & {"teacher", "make_teacher", "distill"})
 
     @property
     def summary(self) -> str:
@@ -141,6 +141,8 @@ class Entry:
         """What kind of teacher it takes, in words."""
         if "teacher" in self.fixtures:
             return "trained"
+        if "distill" in self.fixtures:
+            return "as its method"
         return "trained in the run" if "make_teacher" in self.fixtures else "none"
 
     @property

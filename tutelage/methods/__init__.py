@@ -12,17 +12,20 @@ from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
+from tutelage.methods.fickle_teacher import fickle_teacher
 from tutelage.methods.fitnet import FitNet, fitnet
 from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.ksanc import KSANC, ksanc
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
+from tutelage.methods.messy_collaboration import messy_collaboration
 from tutelage.methods.mlld import MLLD
 from tutelage.methods.msd import MSD
 from tutelage.methods.quest import Quest, quest
 from tutelage.methods.re_kd import re_kd
 from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
+from tutelage.methods.soft_randomization import soft_randomization
 from tutelage.methods.sp import SP
 from tutelage.methods.srrl import SRRL
 from tutelage.methods.supervised import Supervised, supervised_teacher
@@ -63,14 +66,17 @@ __all__ = [
     "born_again",
     "de_kd",
     "double_training",
+    "fickle_teacher",
     "fitnet",
     "fsp",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
     "ksanc",
     "matched_label_smoothing",
+    "messy_collaboration",
     "quest",
     "re_kd",
+    "soft_randomization",
     "supervised_teacher",
     "tf_kd_self",
     "tolerant_teacher",

@@ -2,6 +2,14 @@
 
 from tutelage.registry import Paper
 
+ARANI = Paper(
+    key="arani2021noise",
+    title="Noise as a Resource for Learning in Knowledge Distillation",
+    authors="Arani, Elahe and Sarfraz, Fahad and Zonooz, Bahram",
+    venue="IEEE/CVF Winter Conference on Applications of Computer Vision",
+    year=2021,
+    arxiv="1910.05057",
+)
 ENDD = Paper(
     key="malinin2020ensemble",
     title="Ensemble Distribution Distillation",

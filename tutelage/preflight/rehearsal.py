@@ -132,7 +132,8 @@ def _networks(method: Method, example: torch.Tensor) -> list[Network]:
             shape = tuple(module(example).logits.shape[1:])
         found.append(
             Network(
-                name=name.removesuffix(".extractor"),
+                # A wrapper's networks are those of the method that it wraps.
+                name=name.removesuffix(".extractor").rpartition("method.")[2],
                 size=describe(module.model, input_shape=tuple(example.shape[1:])),
                 shape=shape,
                 trained=any(parameter.requires_grad for parameter in module.parameters()),

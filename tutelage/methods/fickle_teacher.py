@@ -1,0 +1,120 @@
+"""Fickle teacher: dropout in the teacher of any other method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from tutelage.anatomy import classifier, uncompiled
+from tutelage.dropout import ActiveDropout, kind_of_dropout
+from tutelage.errors import UserError
+from tutelage.methods.papers import ARANI
+from tutelage.models.normalization import bare
+from tutelage.options import parse_choice
+from tutelage.registry import register
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+
+# What a teacher without dropout gets: the rate that the paper found best.
+_RATE = 0.4
+
+
+@register(
+    "fickle-teacher",
+    papers=[ARANI],
+    exceptions={"parts-of-a-batch-add-up": "the masks of a part are drawn anew"},
+)
+def fickle_teacher(
+    distill: Callable[..., nn.Module],
+    teacher: Teacher,
+    example: Any,
+    *,
+    method: str = "kd",
+    rate: float | None = None,
+) -> nn.Module:
+    r"""Fickle teacher: any method, taught by a teacher whose dropout stays on, with fresh masks at every step.
+
+    $$ p^t = \mathrm{softmax}(f_t(x; m) / T), \quad m \sim \mathrm{Bernoulli}(1 - r) / (1 - r) $$
+
+    The student sees the teacher's doubt: over the steps its target for an image is not one answer but a distribution of
+    them. A copy of the teacher's network is taken; in it each dropout layer goes on dropping, while batch norm keeps
+    its statistics. A network that has no dropout gets one in front of its classifier. Methods that read layers read
+    those of the copy. The teacher should have been trained with dropout, as `wrn_40_2,dropout=0.4` is.
+
+    Args:
+        distill: Runs the method.
+        teacher: A teacher with a network inside; of an ensemble, each member becomes fickle.
+        example: Inputs for one forward pass, which find the classifier.
+        method: The method that learns from it, with options of its own: `at`, or `(kd:temperature=8,alpha=0.5)`.
+        rate: $r$ for every dropout, from 0 (a teacher that is not fickle) to below 1. By default each layer keeps the
+            one it has, and 0.4 is taken where a layer is put in.
+
+    Raises:
+        UserError: If the rate is no share, the method learns from no trained teacher, only logits leave the teacher, or
+            it has neither dropout nor a classifier that can be found.
+
+    Paper: Arani, Sarfraz, Zonooz, Noise as a Resource for Learning in Knowledge Distillation, WACV 2021.
+
+    Differences: No code of the authors was found, and not all of the paper: that 0.4 is the best rate, for teacher
+        training as well, is taken from summaries. Dropout in front of the classifier of a teacher that had none is
+        ours. Dropout that a network applies by a function rather than a layer is not found, and stays off.
+    """
+    if rate is not None and not 0 <= rate < 1:
+        raise UserError(f"rate={rate} must be a share of what is dropped, from 0 to below 1.")
+    check_taught(method, "a fickle one changes nothing")
+    return distill(method, teacher=fickle(teacher, example, rate))
+
+
+def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher:
+    """Return a teacher on a copy of the network that drops in eval mode; of an ensemble, with all members such.
+
+    Args:
+        teacher: The teacher; it stays as it is.
+        example: Inputs for one forward pass.
+        rate: As in `fickle_teacher`.
+
+    Raises:
+        UserError: If there is no network, or nothing in it that could drop.
+    """
+    if isinstance(teacher, EnsembleTeacher):
+        members = [one for one in teacher.teachers if isinstance(one, Teacher)]
+        return EnsembleTeacher([fickle(one, example, rate) for one in members])
+    network = copy.deepcopy(uncompiled(teacher.inner_network()))
+    if rate != 0:
+        _make_fickle(network, example, rate)
+    return FrozenTeacher(network)
+
+
+def _make_fickle(network: nn.Module, example: Any, rate: float | None) -> None:
+    layers = dict(network.named_modules(remove_duplicate=False))
+    kinds = {name: kind for name, layer in layers.items() if (kind := kind_of_dropout(layer)) is not None}
+    for name, kind in kinds.items():
+        own: Any = layers[name]
+        network.set_submodule(name, ActiveDropout(own.p if rate is None else rate, kind))
+    if kinds:
+        return
+    try:
+        name = classifier(network, example)
+    except UserError as error:
+        raise UserError(f"The teacher has no dropout, and there is no place to put one in. {error}") from error
+    if not name:
+        raise UserError("The teacher is a single layer: there is nothing in it to drop. Choose another teacher.")
+    inner = bare(network)
+    inner.set_submodule(name, nn.Sequential(ActiveDropout(_RATE if rate is None else rate), inner.get_submodule(name)))
+
+
+def check_taught(method: str, otherwise: str) -> None:
+    """Refuse a method that learns from no trained teacher.
+
+    Args:
+        method: The method, as on the command line.
+        otherwise: What the message says would happen.
+
+    Raises:
+        UserError: If it learns from none.
+    """
+    choice = parse_choice(method)
+    if "teacher" not in choice.fixtures:
+        raise UserError(f"{choice.label} learns from no trained teacher, and {otherwise}. Choose a method such as kd.")
