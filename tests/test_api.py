@@ -9,11 +9,9 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
-from tutelage.api import baseline_of, seeds_of, split_settings
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
-from tutelage.options import parse_choice
 from tutelage.teachers import UniformTeacher
 from tutelage.toys import CLASSES, ToyNetwork, toy_data
 
@@ -209,25 +207,22 @@ def test_foreign_data_are_another_piece_of_work_but_for_the_teacher(pairs, tmp_p
     assert len(list(tmp_path.glob("teacher-*"))) == 1
 
 
-def test_settings_are_the_trainings_or_the_methods():
-    training, options = split_settings({"epochs": 3, "alpha": 0.2}, ["kd"])
-    assert training.epochs == 3
-    assert options == {"alpha": 0.2}
-    with pytest.raises(UserError, match="'alpha'"):
-        split_settings({"alpha": 0.2}, ["supervised"])
+def test_every_network_of_a_family_comes_back_and_is_kept(pairs, tmp_path):
+    first, second = ToyNetwork(4), ToyNetwork(6)
+    settings = {"data": pairs, "test": pairs, "epochs": 1, "progress": False, "out": tmp_path}
+    networks = tutelage.distill_all("dml", student=[first, second], **settings)
+    assert list(networks) == ["student", "student-2"]
+    assert all(type(network) is ToyNetwork and not network.training for network in networks.values())
+    kept = ToyNetwork(6)
+    tutelage.load_weights(kept, tmp_path / "members" / "student-2" / "student.safetensors")
+    assert all(
+        torch.equal(a, b) for a, b in zip(kept.state_dict().values(), networks["student-2"].state_dict().values())
+    )
+    again = tutelage.distill("dml", student=[first, second], **settings)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), networks["student"].parameters()))
 
 
-def test_seeds_are_a_number_or_a_list():
-    assert seeds_of(2) == [0, 1]
-    assert seeds_of([5, 7]) == [5, 7]
-    with pytest.raises(UserError, match="at least one seed"):
-        seeds_of([])
-
-
-def test_the_baseline_is_the_plain_student_where_it_is_a_row():
-    kd, plain = parse_choice("kd"), parse_choice("supervised")
-    assert baseline_of([kd, plain], None) == "supervised"
-    assert baseline_of([kd], None) == "kd"
-    assert baseline_of([kd, plain], "kd") == "kd"
-    with pytest.raises(UserError, match="no row named"):
-        baseline_of([kd], "tf-kd-self")
+def test_networks_by_name_keep_their_normalisation_each_its_own():
+    pair = ["tiny_cnn,width=2,normalize=0.5:0.25", "tiny_cnn,width=2,normalize=none"]
+    networks = tutelage.distill_all("dml", student=pair, data="digits", epochs=1, progress=False)
+    assert [network.normalization.std for network in networks.values()] == [(0.25,), (1.0,)]

@@ -1,6 +1,6 @@
 """Tutelage: knowledge distillation for PyTorch. Any teacher, any student, honest comparisons."""
 
-from tutelage.api import compare, distill, evaluate
+from tutelage.api import compare, distill, distill_all, evaluate
 from tutelage.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
@@ -58,6 +58,7 @@ __all__ = [
     "cite",
     "compare",
     "distill",
+    "distill_all",
     "evaluate",
     "load_data",
     "load_network",

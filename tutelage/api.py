@@ -6,13 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tutelage import registry
+from tutelage.assembly import baseline_of, experiment_of, seeds_of, several, split_settings
 from tutelage.compare import Comparison
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.as_data import as_data
@@ -22,7 +23,6 @@ from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError, unknown
 from tutelage.evaluation import Evaluation, judge_on
-from tutelage.experiment import Experiment
 from tutelage.hardware import device_type
 from tutelage.method import Density
 from tutelage.models.normalization import bare
@@ -32,7 +32,6 @@ from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
 from tutelage.run import MEMBERS
 from tutelage.teachers import Teacher
-from tutelage.training import Training
 
 
 def distill(
@@ -77,6 +76,65 @@ def distill(
         >>> sum(p.numel() for p in student.parameters()) > 1000
         True
     """
+    networks = distill_all(
+        method,
+        student=student,
+        data=data,
+        teacher=teacher,
+        validation=validation,
+        test=test,
+        foreign=foreign,
+        out=out,
+        seed=seed,
+        progress=progress,
+        **settings,
+    )
+    return next(iter(networks.values()))
+
+
+def distill_all(
+    method: str,
+    *,
+    student: Source | Sequence[Source],
+    data: DataSource,
+    teacher: Source | Sequence[Source] | Teacher | None = None,
+    validation: DataSource | float | None = None,
+    test: DataSource | None = None,
+    foreign: DataSource | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, nn.Module]:
+    """Train as `distill` does, and return every network that can ship: peers that learn together, exits.
+
+    Args:
+        method: As for `distill`.
+        student: As for `distill`.
+        data: As for `distill`.
+        teacher: As for `distill`.
+        validation: As for `distill`.
+        test: As for `distill`.
+        foreign: As for `distill`.
+        out: As for `distill`; the networks beside the first are in `out/members/NAME`.
+        seed: As for `distill`.
+        progress: As for `distill`.
+        **settings: As for `distill`.
+
+    Returns:
+        The networks in eval mode by name: `student`, which `distill` returns, then `student-2` or `exit-1` and so on.
+
+    Raises:
+        UserError: As for `distill`.
+        Interrupted: As for `distill`.
+
+    Examples:
+        >>> import tutelage
+        >>> pair = ["tiny_cnn", "tiny_cnn,width=8"]
+        >>> networks = tutelage.distill_all("dml", student=pair, data="digits", epochs=1, progress=False)
+        >>> list(networks)
+        ['student', 'student-2']
+    """
     splits = resolve_data(data, validation=validation, test=test, foreign=foreign)
     training, options = split_settings(settings, [method])
     entry = registry.get(method)
@@ -95,8 +153,9 @@ def distill(
             command=f"tutelage.distill({method!r}, ...)",
             strict=True,
         )
-        network = distill_into(comparison, reporter_of(progress))
-    return network if isinstance(student, str) else bare(network)
+        networks = distill_into(comparison, reporter_of(progress))
+    by_name = any(isinstance(source, str) for source in several(student))
+    return {name: network if by_name else bare(network) for name, network in networks.items()}
 
 
 def compare(
@@ -181,7 +240,7 @@ def evaluate(
         raise unknown("split", split, ("train", "validation", "test"))
     if getattr(splits, split) is None:
         raise UserError(f"{splits.name} has no {split} split.")
-    sources = _several(network)
+    sources = several(network)
     if not sources:
         raise UserError("No network is named: pass one, or several as an ensemble.")
     members = [_trained(source, splits) for source in sources]
@@ -197,8 +256,8 @@ def _trained(network: Source, data: Data) -> nn.Module:
     return plan.build(0, "network")
 
 
-def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
-    """Run a comparison of one row, leave its networks in its folder, and return the deployed one."""
+def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Module]:
+    """Run a comparison of one row, leave its networks in its folder, and return them, the deployed one first."""
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
     network, run = comparison.finished(comparison.choices[0], comparison.seeds[0])
@@ -215,7 +274,7 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> nn.Module:
     )
     for name, folder in run.member_folders().items():
         shutil.copytree(folder, comparison.folder / MEMBERS / name, dirs_exist_ok=True)
-    return network
+    return {"student": network, **run.members}
 
 
 def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
@@ -223,64 +282,6 @@ def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
     return content
-
-
-def experiment_of(
-    student: Source | Sequence[Source], teacher: Source | Sequence[Source] | Teacher | None, data: Data
-) -> Experiment:
-    """Return what the methods share, from whatever a user names networks by.
-
-    Raises:
-        UserError: If no student is named, or a name or its classes do not fit.
-    """
-    students = tuple(blueprint(source, data) for source in _several(student))
-    if not students:
-        raise UserError("No student is named: pass a network, or several for methods that train several.")
-    if isinstance(teacher, Teacher):
-        return Experiment(data=data, students=students, answers=teacher)
-    named = () if teacher is None else _several(teacher)
-    return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
-
-
-def _several(networks: Source | Sequence[Source]) -> Sequence[Source]:
-    return networks if isinstance(networks, list | tuple) else [networks]  # type: ignore[list-item]
-
-
-def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:
-    """Return the training settings among some settings, and the rest, which must belong to a method.
-
-    Raises:
-        UserError: If a setting belongs to neither.
-    """
-    of_training = {field.name for field in fields(Training)}
-    options = {name: value for name, value in settings.items() if name not in of_training}
-    of_methods = {name for method in methods for name in registry.get(method).hyper_parameters}
-    for name in options:
-        if name not in of_methods:
-            raise unknown("setting", name, of_training | of_methods)
-    return replace(Training(), **{name: settings[name] for name in settings if name in of_training}), options
-
-
-def seeds_of(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds: as they are, or so many from zero."""
-    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not found:
-        raise UserError("A comparison needs at least one seed, and three to say anything about spread.")
-    return found
-
-
-def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
-    """Return the label of the row that the others are compared with.
-
-    Raises:
-        UserError: If the wanted one is not among them.
-    """
-    if not choices:
-        raise UserError("Nothing to compare: name at least one method (see `tutelage methods`).")
-    labels = [choice.label for choice in choices]
-    if wanted is not None and wanted not in labels:
-        raise unknown("row", wanted, labels)
-    return wanted or ("supervised" if "supervised" in labels else labels[0])
 
 
 def reporter_of(progress: bool) -> Reporter:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.table import Table
@@ -22,9 +19,9 @@ from tutelage.errors import UserError, unknown
 from tutelage.misfit import misfit
 from tutelage.options import add_hyper_parameters
 from tutelage.training import Training
+from tutelage.words import gathered, preset_names, underscored, with_presets
 
 T = TypeVar("T")
-PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +172,7 @@ def parse(
         UserError: If a flag is unknown (with the nearest), a value does not fit, or a preset is malformed.
     """
     parser = _parser(command, groups, entry, after)
-    words = [_underscored(word) for word in words]
+    words = [underscored(word) for word in words]
     if "-h" in words or "--help" in words:
         print(_with_examples(command, parser))
         sys.exit(0)
@@ -186,29 +183,10 @@ def parse(
             raise unknown("flag", flag, known)
     try:
         several = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
-        return Found(parser.parse_args(_gathered(_with_presets(words, known), several)))
+        return Found(parser.parse_args(gathered(with_presets(words, known), several)))
     except ArgumentError as error:
         text = _readable(str(error.message or error))
         raise UserError(f"{text} (tutelage {_name(command)} --help explains the flags)") from error
-
-
-def _gathered(words: Sequence[str], several: Set[str]) -> list[str]:
-    """Return the words with the values of each flag that takes several as one list: `--student A B`."""
-    kept: list[str] = []
-    lists: dict[str, list[str]] = {}
-    current: list[str] | None = None
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag.startswith("--"):
-            current = lists.setdefault(flag, []) if flag in several else None
-            found = [value] if equals else []
-        else:
-            found = [word]
-        if current is None:
-            kept.append(word)
-        else:
-            current.extend(found)
-    return [*kept, *(f"{flag}={json.dumps(values)}" if values else flag for flag, values in lists.items())]
 
 
 def _readable(message: str) -> str:
@@ -216,6 +194,8 @@ def _readable(message: str) -> str:
     if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
         flags = " and ".join(f"--{name.strip()}" for name in missing[1].split(","))
         return f"{flags} is missing: give a value."
+    if empty := re.fullmatch(r"argument (--\w+)\S*: expected (?:one|at least one) argument", message):
+        return f"{empty[1]} is missing its value."
     if (found := misfit(message)) is not None:
         return f"--{found.name} {found.value} does not fit: it takes {found.wanted}."
     return message
@@ -251,7 +231,7 @@ def _parser(
         default_env=False,
     )
     if Training in groups:
-        help_text = f"Values from a YAML file, or one of: {', '.join(_preset_names())}."
+        help_text = f"Values from a YAML file, or one of: {', '.join(preset_names())}."
         parser.add_argument("--preset", metavar="NAME_OR_FILE", help=help_text)
     if entry is not None:
         add_hyper_parameters(parser, entry)
@@ -276,48 +256,6 @@ def _with_examples(command: Callable[..., Any], parser: ArgumentParser) -> str:
 def _plain(text: str | None) -> str | None:
     """Return a docstring's words without the marks of its formulas, which a terminal cannot set."""
     return text and re.sub(r"\\(?=[a-zA-Z])|[$`]", "", text)
-
-
-def _with_presets(words: Sequence[str], known: set[str]) -> list[str]:
-    """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
-    presets: list[str] = []
-    typed: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        if flag == "--preset":
-            presets += _preset(value if equals else next(rest, ""), known)
-        else:
-            typed.append(word)
-    return [*presets, *typed]
-
-
-def _preset(name: str, known: set[str]) -> list[str]:
-    file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
-    if not file.exists():
-        raise unknown("preset", name, _preset_names())
-    try:
-        values = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The preset {file} is no YAML: {error}") from error
-    if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
-        raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")
-    for key in values:
-        if f"--{key}" not in known:
-            raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
-    return [f"--{key}={'null' if value is None else value}" for key, value in values.items()]
-
-
-def _preset_names() -> list[str]:
-    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
-
-
-def _underscored(word: str) -> str:
-    """Return a flag with underscores, as the signatures have them; people type either."""
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return "--" + flag[2:].replace("-", "_") + equals + value
 
 
 def _name(command: Callable[..., Any]) -> str:

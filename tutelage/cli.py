@@ -13,8 +13,9 @@ from typing import TypeVar
 from rich.console import Console
 
 from tutelage import arguments, registry
-from tutelage.api import baseline_of, compare_into, distill_into, evaluate, experiment_of, seeds_of
+from tutelage.api import compare_into, distill_into, evaluate
 from tutelage.arguments import DataOptions, NetworkOptions, parse
+from tutelage.assembly import baseline_of, experiment_of, seeds_of
 from tutelage.compare import Comparison
 from tutelage.console import Terminal, screen
 from tutelage.data.dataset import Data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.api import experiment_of, seeds_of
+from tutelage.assembly import experiment_of, seeds_of
 from tutelage.compare import Comparison
 from tutelage.data.sources import load_data
 from tutelage.options import parse_choice

@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from tutelage import registry
-from tutelage.arguments import PRESETS, DataOptions
+from tutelage.arguments import DataOptions
 from tutelage.checkpoint import seed_everything, student_state
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
 from tutelage.hardware import threads
 from tutelage.method import Method
+from tutelage.options import Choice
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, RecordedTeacher, Teacher
 from tutelage.toys import methods_of, recorded, toy_batch, toy_experiment
@@ -40,6 +41,7 @@ from tutelage.trials import (
     take_steps,
     updates_of,
 )
+from tutelage.words import PRESETS
 
 Check = Callable[[Entry], None]
 
@@ -179,7 +181,7 @@ def survives_half_precision(entry: Entry) -> None:
 
 def accepts_other_teachers(entry: Entry) -> None:
     """A method that reads only logits accepts recorded and ensemble teachers."""
-    if "teacher" not in entry.fixtures:
+    if "teacher" not in Choice(entry, {}).fixtures:
         return
     networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]
     ensemble = EnsembleTeacher([FrozenTeacher(network) for network in networks])

@@ -163,7 +163,8 @@ def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
     method.train()
     for layer in (module for module in method.modules() if isinstance(module, _BatchNorm)):
         layer.eval()
-    progress, specs, found = Progress(total_steps=STEPS), method.optimizers(), {}
+    progress, specs = Progress(total_steps=STEPS), method.optimizers()
+    found: dict[str, Tensor] = {}
     for number, update in enumerate(method.step(batch, progress)):
         theirs = {id(parameter) for parameter in specs[update.optimizer].params}
         named = {name: p for name, p in method.named_parameters() if id(p) in theirs}

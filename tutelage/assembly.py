@@ -1,0 +1,75 @@
+"""What a comparison is put together from: networks, settings, seeds, rows, as users name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from tutelage import registry
+from tutelage.data.dataset import Data
+from tutelage.errors import UserError, unknown
+from tutelage.experiment import Experiment
+from tutelage.networks import Source, blueprint
+from tutelage.options import Choice
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+
+
+def experiment_of(
+    student: Source | Sequence[Source], teacher: Source | Sequence[Source] | Teacher | None, data: Data
+) -> Experiment:
+    """Return what the methods share, from whatever a user names networks by.
+
+    Raises:
+        UserError: If no student is named, or a name or its classes do not fit.
+    """
+    students = tuple(blueprint(source, data) for source in several(student))
+    if not students:
+        raise UserError("No student is named: pass a network, or several for methods that train several.")
+    if isinstance(teacher, Teacher):
+        return Experiment(data=data, students=students, answers=teacher)
+    named = () if teacher is None else several(teacher)
+    return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
+
+
+def several(networks: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return networks as a sequence, of one or more."""
+    return networks if isinstance(networks, list | tuple) else [networks]  # type: ignore[list-item]
+
+
+def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:
+    """Return the training settings among some settings, and the rest, which must belong to a method.
+
+    Raises:
+        UserError: If a setting belongs to neither.
+    """
+    of_training = {field.name for field in fields(Training)}
+    options = {name: value for name, value in settings.items() if name not in of_training}
+    of_methods = {name for method in methods for name in registry.get(method).hyper_parameters}
+    for name in options:
+        if name not in of_methods:
+            raise unknown("setting", name, of_training | of_methods)
+    return replace(Training(), **{name: settings[name] for name in settings if name in of_training}), options
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds: as they are, or so many from zero."""
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not found:
+        raise UserError("A comparison needs at least one seed, and three to say anything about spread.")
+    return found
+
+
+def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
+    """Return the label of the row that the others are compared with.
+
+    Raises:
+        UserError: If the wanted one is not among them.
+    """
+    if not choices:
+        raise UserError("Nothing to compare: name at least one method (see `tutelage methods`).")
+    labels = [choice.label for choice in choices]
+    if wanted is not None and wanted not in labels:
+        raise unknown("row", wanted, labels)
+    return wanted or ("supervised" if "supervised" in labels else labels[0])

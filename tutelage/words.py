@@ -1,0 +1,75 @@
+"""What was typed, made ready for the parser: presets, flags of several values, dashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+import yaml
+
+from tutelage.errors import UserError, unknown
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def underscored(word: str) -> str:
+    """Return a flag with underscores, as the signatures have them; people type either."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def gathered(words: Sequence[str], several: Set[str]) -> list[str]:
+    """Return the words with the values of each flag that takes several as one list: `--student A B`."""
+    kept: list[str] = []
+    lists: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            current = lists.setdefault(flag, []) if flag in several else None
+            found = [value] if equals else []
+        else:
+            found = [word]
+        if current is None:
+            kept.append(word)
+        else:
+            current.extend(found)
+    return [*kept, *(f"{flag}={json.dumps(values)}" if values else flag for flag, values in lists.items())]
+
+
+def with_presets(words: Sequence[str], known: set[str]) -> list[str]:
+    """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
+    presets: list[str] = []
+    typed: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag == "--preset":
+            presets += _preset(value if equals else next(rest, ""), known)
+        else:
+            typed.append(word)
+    return [*presets, *typed]
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the package."""
+    return sorted(file.stem for file in PRESETS.glob("*.yaml"))
+
+
+def _preset(name: str, known: set[str]) -> list[str]:
+    file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
+    if not file.exists():
+        raise unknown("preset", name, preset_names())
+    try:
+        values = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The preset {file} is no YAML: {error}") from error
+    if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
+        raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")
+    for key in values:
+        if f"--{key}" not in known:
+            raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
+    return [f"--{key}={'null' if value is None else value}" for key, value in values.items()]
