@@ -163,9 +163,11 @@ def ksanc(
     $$ \hat L = L \oplus \mathrm{conv}(g^b), \qquad M = \mathrm{softmax}_{hw}(W * \hat L), \qquad
     \tilde g^a = \sum_{hw} M \odot \hat L $$
 
-    $$ \max_D \; \log D(l_T) + \log(1 - D(l_S)) + \log P(y|C_T) + \log P(y|C_S)
-    - \mu (|\omega_D|_1 + \|\omega_D\|_2^2) + \nu \log D(l_S), \qquad
-    \max_S \; \log D(l_S) + \log P(y|C_S) $$
+    The discriminator minimises $L_D$, and the student $L_{adv}$ as a part of $L$:
+
+    $$ L_D = -\log D(l_T) - \log(1 - D(l_S)) - \log P(y|C_T) - \log P(y|C_S)
+    + \mu (|\omega_D|_1 + \|\omega_D\|_2^2) - \nu \log D(l_S), \qquad
+    L_{adv} = -\log D(l_S) - \log P(y|C_S) $$
 
     First the teacher's attention learns the labels: a linear classifier reads the squeezed descriptors $\tilde g^a$ of
     all stages, and is thrown away; the teacher's network stays still. Then discriminator and student take turns on each
@@ -205,15 +207,16 @@ def ksanc(
         and learning rates, nor how the teacher's attention is trained: all of these are our choice. The paper has one
         $\mu$; ours suits norms of some 100,000 weights and would leave $\nu \log D(l_S)$ without effect, which hence
         has a weight of its own (`leniency`, equal to `mu` in the paper). Norms are of the linear layers' weights only.
-        The paper pools by the average (`pooling`): between maps of 32x32 and of 8x8 places that makes a factor of 256
-        in the loss, and $\lambda_3$ a matter of the images' size. Its equation and drawing differ in what is attended
-        (`attend`). As $W$ is linear, $g^b$ is cancelled by
-        the softmax: by the equation it is added to the descriptor and nothing more, and by the drawing it does nothing,
-        so what makes it is then not trained. The default student's term is non-saturating, where the paper plays
-        minimax. The discriminator is normalised by each batch, the teacher's and the student's apart; its running
-        statistics follow its own step alone, and nothing reads them. The student runs once a batch, and meets the
-        discriminator that has just learned. Descriptors of all stages are compared side by side, sums over them and
-        over classes, means over the batch; maps of unlike sizes are pooled to the smaller before they are squeezed.
+        The paper pools by the average (`pooling=average`): between maps of 32x32 and of 8x8 places that makes a factor
+        of 256 in the loss, and $\lambda_3$ a matter of the images' size. Its equation and its drawing differ in what is
+        attended (`attend`). As $W$ is linear, the softmax cancels $g^b$: by the equation it is added to the descriptor
+        and nothing more, and by the drawing it does nothing, so what makes it is then not trained. The paper plays
+        minimax (`adversarial=minimax`); its drawing of the discriminator has two hidden layers (`hidden=[128,256]`).
+        The discriminator is normalised by each batch, the teacher's and the student's apart, with 0.01 added to
+        variances; its running statistics follow its own step alone, and nothing reads them. The student runs once a
+        batch, and meets the discriminator that has just learned. Squared distances are sums over classes and over the
+        descriptors of all stages, means over the batch. Maps of unlike sizes are pooled to the smaller one before they
+        are squeezed.
     """
     _check_weights(
         logit_weight=logit_weight,
