@@ -101,10 +101,7 @@ class AFD(Method):
         lr_scales: Sequence[float] = (1.0,),
         weight_decay_scales: Sequence[float] = (1.0,),
     ) -> None:
-        if not (temperature > 0 and feature_lr > 0):
-            raise UserError(f"temperature={temperature} and feature_lr={feature_lr} must be above zero.")
-        if not feature_weight_decay >= 0:
-            raise UserError(f"feature_weight_decay={feature_weight_decay} must not be negative.")
+        _check(temperature, feature_lr, feature_weight_decay)
         super().__init__()
         self.temperature, self.t_squared = temperature, t_squared
         self.feature_lr, self.feature_weight_decay = feature_lr, feature_weight_decay
@@ -241,6 +238,13 @@ def _read(networks: Sequence[nn.Module], layers: str, example: Any) -> list[Tap]
     read = names * len(networks) if len(names) == 1 else names
     named = zip(networks, read, strict=True)
     return [taps(one, [name], example, who=name_of(number))[name] for number, (one, name) in enumerate(named)]
+
+
+def _check(temperature: float, feature_lr: float, feature_weight_decay: float) -> None:
+    if not (temperature > 0 and feature_lr > 0):
+        raise UserError(f"temperature={temperature} and feature_lr={feature_lr} must be above zero.")
+    if not feature_weight_decay >= 0:
+        raise UserError(f"feature_weight_decay={feature_weight_decay} must not be negative.")
 
 
 def _map_of(name: str) -> str:
