@@ -231,3 +231,64 @@ def with_teacher_rows() -> dict[str, Any]:
     plain["baseline"] = taught["baseline"] = "supervised-teacher"
     found["rows"] += [plain, taught]
     return found
+
+
+Network = tuple[str, str | None, float | None, float | None, float]
+EXITS: tuple[Network, ...] = (
+    ("exit-1", "small_cnn(width=32)[exit-1]", 61_300, 2_310_000, -0.083),
+    ("exit-2", "small_cnn(width=32)[exit-2]", 140_800, 6_020_000, -0.027),
+    ("ensemble", None, None, None, 0.009),
+)
+PEERS: tuple[Network, ...] = (
+    ("student-2", "small_cnn(width=32)", 268_650, 12_480_000, -0.002),
+    ("ensemble", None, None, None, 0.014),
+)
+THREE: tuple[Network, ...] = (
+    ("student-2", "mobilenet_v2(width=0.5)", 815_780, 25_900_000, 0.021),
+    ("student-3", "wrn-16-2", 703_284, 101_200_000, 0.055),
+    ("student-4", "small_cnn(width=32)", 268_650, 12_480_000, -0.004),
+)
+
+
+def with_members(entry: dict[str, Any], networks: Sequence[Network]) -> dict[str, Any]:
+    """A row whose method trained several networks; each is as far from the deployed one as is said."""
+    for run in entry["runs"]:
+        run["members"] = []
+        for index, (name, spec, parameters, multiply_adds, gap) in enumerate(networks):
+            shift = gap + float(np.random.default_rng(31 * run["seed"] + index).normal(0, 0.003))
+            scores = {
+                moment: {
+                    key: value + shift if "accuracy" in key else value - shift / 4 for key, value in run[moment].items()
+                }
+                for moment in ("best", "last")
+            }
+            facts = {"name": name, "spec": spec, "parameters": parameters, "multiply_adds": multiply_adds}
+            run["members"].append({**facts, **scores})
+            curve = [value + shift for value in run["history"]["validation_accuracy"]]
+            run["history"][f"validation_accuracy/{name}"] = curve
+    entry |= {"deployed": "student", "network": "small_cnn(width=32)"}
+    entry["summary"]["members"] = [
+        {key: member[key] for key in ("name", "spec", "parameters", "multiply_adds")}
+        | {key: value for key, value in summarise(of_seeds, None, 1.0).items() if key in {"best", "last"}}
+        for index, member in enumerate(entry["runs"][0]["members"])
+        for of_seeds in [[{**run, **run["members"][index]} for run in entry["runs"]]]
+    ]
+    return entry
+
+
+def families(*, seeds: int = 3) -> dict[str, Any]:
+    """A comparison of five rows, three of which trained several networks."""
+    found = comparison(seeds=seeds, take=2, failed=False)
+    base, smoothed = found["rows"]
+    for entry in (base, smoothed):
+        entry |= {"deployed": "student", "network": "small_cnn(width=32)"}
+        entry["summary"]["members"] = []
+    specs: tuple[tuple[tuple[str, str, str, float, float, float], tuple[Network, ...]], ...] = (
+        (("byot", "byot", "Be your own teacher", 0.015, 1.62, 0.041), EXITS),
+        (("dml", "dml", "Deep mutual learning", 0.012, 2.71, 0.040), PEERS),
+        (("afd:students=4", "afd", "Adversarial feature distillation", 0.019, 4.9, 0.043), THREE),
+    )
+    for spec, networks in specs:
+        found["rows"].append(with_members(row(spec, range(seeds), base["runs"]), networks))
+    found["title"] = "Networks that teach themselves and one another"
+    return found

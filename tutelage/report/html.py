@@ -14,6 +14,8 @@ from tutelage.files import atomic
 from tutelage.report import wording
 from tutelage.report.bars import WIDTH, scale_of
 from tutelage.report.charts.cost import cost_chart
+from tutelage.report.charts.exits import exits_chart
+from tutelage.report.charts.families import family_charts
 from tutelage.report.charts.forest import forest_chart
 from tutelage.report.charts.learning import learning_charts
 from tutelage.report.charts.poor_teachers import teacher_charts
@@ -107,6 +109,7 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
         "only_one_seed": all(row.accuracy.n == 1 for row in entries if row.accuracy),
         "scale": scale_of(entries),
         "bar_width": WIDTH,
+        "has_members": any(row.members for row in entries if row.accuracy),
         "has_teacher": bool(comparison.get("teacher")),
         "runs": _runs(entries),
         "commands": [row for row in entries if row.command],
@@ -120,6 +123,8 @@ def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None
     return {
         "forest": forest_chart(entries),
         "learning": learning_charts(entries),
+        "families": family_charts(entries),
+        "exits": exits_chart(entries),
         "cost": cost_chart(entries),
         "teachers": teacher_charts(comparison, entries, baseline),
         "reliability": reliability_charts(entries),

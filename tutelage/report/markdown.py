@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tutelage.report.reading import Comparison, Row, Standing, rows
+from tutelage.report.reading import Comparison, Estimate, Member, Row, Standing, rows
 from tutelage.report.verdict import verdict
-from tutelage.report.wording import ABSENT, cost, decimal, duration, estimate, interval, percent, points
+from tutelage.report.wording import ABSENT, cost, count, decimal, duration, estimate, interval, percent, points
 
 COLUMNS = ("Row", "Accuracy %", "Last epoch %", "Difference (95 % interval)", "NLL", "ECE %", "Time", "Cost", "n")
 
@@ -17,26 +17,57 @@ def render_markdown(comparison: Comparison) -> str:
     """
     head = f"| {' | '.join(COLUMNS)} |"
     rule = "|:--|" + "--:|" * (len(COLUMNS) - 1)
-    body = [f"| {' | '.join(_cells(row))} |" for row in rows(comparison)]
+    body = [f"| {' | '.join(cells)} |" for row in rows(comparison) for cells in _lines(row)]
     return "\n".join([f"**{_plain(verdict(comparison))}.**", "", head, rule, *body, ""])
+
+
+def _lines(row: Row) -> list[list[str]]:
+    members = row.members if row.accuracy else ()
+    return [_cells(row), *(_member_cells(member, row.metric) for member in members)]
 
 
 def _cells(row: Row) -> list[str]:
     name = _code(row.label) + (" (baseline)" if row.is_baseline else "")
     if row.accuracy is None:
         return [name, _plain(f"failed: {row.error}"), *[ABSENT] * (len(COLUMNS) - 2)]
-    nll, ece = row.best.get("test_nll"), row.best.get("test_ece")
+    if row.members:
+        name = f"{name}: {_network(row.deployed or 'deployed', row.network, row.parameters)}"
     return [
         name,
         estimate(row.accuracy),
         estimate(row.last.get(row.metric)),
         _gain(row),
-        decimal(nll.mean if nll else None),
-        percent(ece.mean if ece else None),
+        decimal(_mean(row.best.get("test_nll"))),
+        percent(_mean(row.best.get("test_ece"))),
         duration(row.seconds),
         cost(row.relative_cost),
         str(row.accuracy.n),
     ]
+
+
+def _member_cells(member: Member, metric: str) -> list[str]:
+    """Return a line without a difference: the pairing is for the deployed network."""
+    accuracy = member.best.get(metric)
+    return [
+        f"↳ {_network(member.name, member.network, member.parameters)}",
+        estimate(accuracy),
+        estimate(member.last.get(metric)),
+        "",
+        decimal(_mean(member.best.get("test_nll"))),
+        percent(_mean(member.best.get("test_ece"))),
+        "",
+        "",
+        str(accuracy.n) if accuracy else ABSENT,
+    ]
+
+
+def _network(name: str, network: str | None, parameters: float | None) -> str:
+    size = f"{count(parameters)} parameters" if parameters is not None else ""
+    return ", ".join(filter(None, (_code(name), _code(network) if network else "", size)))
+
+
+def _mean(value: Estimate | None) -> float | None:
+    return value.mean if value else None
 
 
 def _gain(row: Row) -> str:

@@ -55,13 +55,32 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A network of a row beside the deployed one: a peer, an exit, or several of them together.
+
+    Attributes:
+        network: Its architecture; None where it is no network of its own.
+    """
+
+    name: str
+    network: str | None
+    parameters: float | None
+    multiply_adds: float | None
+    best: Mapping[str, Estimate]
+    last: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Row:
-    """One method with its options, summed up over its seeds.
+    """One method with its options, summed up over its seeds; its numbers are the deployed network's.
 
     Attributes:
         reference: Label of the row that this one is compared with; rows that train another network have their own.
         is_primary: Whether this is the comparison's baseline.
         metric: What its accuracy is: `test_accuracy`, or `validation_accuracy` where there are no test data.
+        deployed: Which of its networks is the deployed one, where it has several.
+        network: Architecture of the deployed network.
+        members: Its other networks.
     """
 
     label: str
@@ -82,6 +101,9 @@ class Row:
     images_per_second: float | None
     relative_cost: float | None
     runs: tuple[Mapping[str, Any], ...]
+    deployed: str | None
+    network: str | None
+    members: tuple[Member, ...]
 
     @property
     def accuracy(self) -> Estimate | None:
@@ -197,7 +219,29 @@ def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, metric
         images_per_second=number(block(summary.get("images_per_second")).get("mean")),
         relative_cost=number(summary.get("relative_cost")),
         runs=tuple(block(run) for run in entry.get("runs") or []),
+        deployed=_text(entry.get("deployed")),
+        network=_text(entry.get("network")),
+        members=_members(summary.get("members")),
     )
+
+
+def _members(value: object) -> tuple[Member, ...]:
+    entries = value if isinstance(value, list) else []
+    return tuple(
+        Member(
+            name=_text(entry.get("name")) or "unnamed",
+            network=_text(entry.get("spec")),
+            parameters=number(entry.get("parameters")),
+            multiply_adds=number(entry.get("multiply_adds")),
+            best=_estimates(entry.get("best")),
+            last=_estimates(entry.get("last")),
+        )
+        for entry in map(block, entries)
+    )
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value else None
 
 
 def _estimates(value: object) -> dict[str, Estimate]:

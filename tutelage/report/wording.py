@@ -67,6 +67,11 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text for a place that holds few letters, its end left out where it is longer."""
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
+
+
 def several(amount: int, noun: str) -> str:
     """Return an amount with its noun in the right number, such as `3 seeds`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"

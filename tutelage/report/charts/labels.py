@@ -21,6 +21,7 @@ def label_points(
     *,
     reach: Sequence[float],
     size: float,
+    avoid: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write a text beside every point, where there is room, with a thin line to it where the room is further off.
 
@@ -32,13 +33,17 @@ def label_points(
         inks: One colour per text.
         reach: How far the error bar of each point extends up and down, in data coordinates.
         size: The letter size in pixels.
+        avoid: Places in data coordinates, such as along a line, that labels leave free where they can.
     """
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
     bounds = (frame.x0, frame.y0, frame.x1, frame.y1)
     spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
     unit = float(axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1])
-    offsets = _places(spots, [far * unit for far in reach], [LETTER * size * len(text) for text in texts], size, bounds)
+    widths = [LETTER * size * len(text) for text in texts]
+    drawn = axes.transData.transform(list(avoid)) if avoid else ()
+    lines = [(float(x) - 3, float(y) - 3, float(x) + 3, float(y) + 3) for x, y in drawn]
+    offsets = _places(spots, [far * unit for far in reach], widths, size, bounds, lines)
     for place, text, ink, (dx, dy) in zip(places, texts, inks, offsets, strict=True):
         axes.annotate(
             text,
@@ -55,11 +60,17 @@ def label_points(
 
 
 def _places(
-    spots: Sequence[tuple[float, float]], reach: Sequence[float], widths: Sequence[float], size: float, bounds: Box
+    spots: Sequence[tuple[float, float]],
+    reach: Sequence[float],
+    widths: Sequence[float],
+    size: float,
+    bounds: Box,
+    lines: Sequence[Box],
 ) -> list[tuple[float, float]]:
     """Return the offset of every label: the cheapest that the labels before it have left."""
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
     taken += [(x - 2, y - far, x + 2, y + far) for (x, y), far in zip(spots, reach, strict=True)]
+    taken += lines
     chosen = []
     for index, ((x, y), width) in enumerate(zip(spots, widths, strict=True)):
         options = [(dx, dy, _box(x + dx, y + dy, width, 1.25 * size)) for dx, dy in _offsets(width)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ LINES = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One row's validation accuracy in per cent over epochs."""
+    """The validation accuracy of a row, or of one of its members, in per cent over epochs."""
 
     label: str
     row: Row
@@ -50,12 +51,18 @@ class Curve:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
+    @property
+    def end(self) -> float:
+        """Return the mean of the last epoch that has one."""
+        return float(self.mean[np.isfinite(self.mean)][-1])
 
-def curve(row: Row) -> Curve | None:
-    """Return the accuracy curve of a row, or nothing when no run kept a history."""
+
+def curve(row: Row, member: str | None = None) -> Curve | None:
+    """Return the accuracy curve of a row or of its named member, or nothing when no run kept it."""
     histories = [block(run.get("history")) for run in row.runs]
-    lines = [(numbers(h.get("epoch")), numbers(h.get("validation_accuracy"))) for h in histories]
-    lines = [(epochs, values) for epochs, values in lines if values]
+    key = "validation_accuracy" if member is None else f"validation_accuracy/{member}"
+    lines = [(numbers(h.get("epoch")), numbers(h.get(key))) for h in histories]
+    lines = [(epochs, values) for epochs, values in lines if any(map(math.isfinite, values))]
     if not lines:
         return None
     length = max(len(values) for _, values in lines)
@@ -67,7 +74,7 @@ def curve(row: Row) -> Curve | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(All-NaN|empty slice)")
         mean, low, high = (100 * reduce(values, axis=0) for reduce in (np.nanmean, np.nanmin, np.nanmax))
-    return Curve(row.label, row, epoch, mean, low, high)
+    return Curve(row.label if member is None else member, row, epoch, mean, low, high)
 
 
 def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
@@ -86,11 +93,12 @@ def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
     for index, line in enumerate(line for line in curves if not line.row.is_baseline):
         reference = reference_of(line.row, entries)
         against = by_label.get(reference.label) if reference else None
-        panels.append((line.label, _panel(index, line, against, _limits(curves))))
+        panels.append((line.label, _panel(index, line, against, limits(curves))))
     return panels
 
 
-def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+def limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return the vertical limits that hold the curves and leave out the climb of the first epochs."""
     # The climb of the first epochs is alike in all rows; with it in view the differences at the end are not.
     low = float(min(np.nanmin(line.low[len(line.low) // 4 :]) for line in curves))
     high = float(max(np.nanmax(line.high) for line in curves))
@@ -98,15 +106,17 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1.9) -> None:
+def stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1.9) -> None:
+    """Draw a curve with its band."""
     axes.fill_between(line.epoch, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(line.epoch, line.mean, color=colour, linestyle=style, linewidth=width)
     if len(line.epoch) == 1:
         axes.plot(line.epoch, line.mean, "o", color=colour, markersize=5)
 
 
-def _summary(line: Curve) -> str:
-    return f"{line.label} ends at {percent(float(line.mean[-1]) / 100)} %"
+def summary(line: Curve) -> str:
+    """Return where a curve ends, in words."""
+    return f"{line.label} ends at {percent(line.end / 100)} %"
 
 
 def _overlaid(curves: Sequence[Curve]) -> Chart:
@@ -116,24 +126,32 @@ def _overlaid(curves: Sequence[Curve]) -> Chart:
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
         for line, (colour, style) in zip(curves, looks, strict=True):
-            _stroke(axes, line, colour, style)
-        axes.set_ylim(*_limits(curves))
+            stroke(axes, line, colour, style)
+        axes.set_ylim(*limits(curves))
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy, %")
         if is_narrow:
             axes.legend(axes.lines[: len(curves)], [line.label for line in curves], loc="lower right")
         else:
-            _end_labels(axes, curves, [colour for colour, _ in looks])
+            end_labels(axes, curves, [colour for colour, _ in looks])
 
-    alt = "Validation accuracy over epochs. " + "; ".join(_summary(line) for line in curves)
+    alt = "Validation accuracy over epochs. " + "; ".join(summary(line) for line in curves)
     return draw("learning", alt, paint, wide=(900, 380), narrow=(360, 320))
 
 
-def _end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
+def end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str], *, share: float = 0.052) -> None:
+    """Write every curve's label at its end.
+
+    Args:
+        axes: Where the curves were drawn; its limits must be final.
+        curves: The curves.
+        colours: Their colours.
+        share: The share of the axes' height that a label takes.
+    """
     low, high = axes.get_ylim()
-    ends = [float(line.mean[np.isfinite(line.mean)][-1]) for line in curves]
+    ends = [line.end for line in curves]
     axes.margins(x=0.01)
-    for line, colour, end, place in zip(curves, colours, ends, spread(ends, 0.052 * (high - low)), strict=True):
+    for line, colour, end, place in zip(curves, colours, ends, spread(ends, share * (high - low)), strict=True):
         axes.annotate(
             line.label,
             (line.epoch[-1], end),
@@ -145,16 +163,16 @@ def _end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> 
         )
 
 
-def _panel(index: int, line: Curve, baseline: Curve | None, limits: tuple[float, float]) -> Chart:
+def _panel(index: int, line: Curve, baseline: Curve | None, span: tuple[float, float]) -> Chart:
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
         if baseline is not None:
-            _stroke(axes, baseline, MUTED, "--", 1.4)
-        _stroke(axes, line, BLUE, "-")
-        axes.set_ylim(*limits)
+            stroke(axes, baseline, MUTED, "--", 1.4)
+        stroke(axes, line, BLUE, "-")
+        axes.set_ylim(*span)
         axes.set_xlabel("epoch")
 
-    against = f"; {_summary(baseline)}" if baseline else ""
+    against = f"; {summary(baseline)}" if baseline else ""
     return draw(
-        f"learning{index}", f"Validation accuracy over epochs. {_summary(line)}{against}", paint, wide=(330, 190)
+        f"learning{index}", f"Validation accuracy over epochs. {summary(line)}{against}", paint, wide=(330, 190)
     )

@@ -1,0 +1,206 @@
+"""Accuracy against the cost of an answer: what an image costs each exit or peer of a row, and how often it is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from tutelage.report.charts.canvas import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Chart,
+    draw,
+    single,
+)
+from tutelage.report.charts.labels import label_points
+from tutelage.report.reading import Estimate, Row, baseline_of
+from tutelage.report.wording import count, estimate, shortened
+
+LOOKS = ((BLUE, "o"), (VERMILLION, "^"), (GREEN, "D"), (PURPLE, "v"), (ORANGE, "P"), (SKY, "X"))
+LETTERS = 18
+# Costs within this factor count as one; their points stand side by side, this share of the axis apart.
+SAME, APART = 1.02, 0.013
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one network needs for an image, in multiply-adds, and how often it is right."""
+
+    name: str
+    cost: float
+    accuracy: Estimate
+    is_exit: bool
+
+
+@dataclass(frozen=True)
+class Family:
+    """The networks of a row, the cheapest first, and how they are marked."""
+
+    row: Row
+    answers: tuple[Answer, ...]
+    colour: str
+    shape: str
+
+
+def exits_chart(entries: Sequence[Row]) -> Chart | None:
+    """Return accuracy over multiply-adds an image, or nothing where no row has a member whose cost is known."""
+    families = families_of(entries)
+    if not families:
+        return None
+    plain = baseline_of(entries)
+    if plain and plain.accuracy and plain.multiply_adds and not any(family.row == plain for family in families):
+        alone = Answer(plain.label, plain.multiply_adds, plain.accuracy, is_exit=False)
+        families.append(Family(plain, (alone,), INK, "s"))
+
+    def paint(figure: Figure, is_narrow: bool) -> None:
+        axes = single(figure)
+        moved, ends = placed(families, 2 * APART if is_narrow else APART)
+        for family in moved:
+            _draw(axes, family)
+        _frame(axes, ends, 30 if is_narrow else 1000)
+        axes.set_ylabel(f"{families[0].row.metric.replace('_', ' ')}, %")
+        figure.legend(handles=_key(families), loc="outside upper left", ncols=1 if is_narrow else 4, labelcolor=MUTED)
+        _labels(figure, axes, moved, is_narrow)
+
+    alt = "Accuracy against multiply-adds an image. " + "; ".join(
+        f"{family.row.label}: " + ", ".join(_said(answer) for answer in family.answers) for family in families
+    )
+    return draw("exits", alt, paint, wide=(900, 440), narrow=(360, 440 + 18 * len(families)))
+
+
+def families_of(entries: Sequence[Row]) -> list[Family]:
+    """Return the rows with members whose cost is known, each with its deployed network where that one's is."""
+    looks = cycle(LOOKS)
+    found = []
+    for row in entries:
+        members = [
+            Answer(member.name, member.multiply_adds, accuracy, member.name.startswith("exit"))
+            for member in row.members
+            if member.multiply_adds and (accuracy := member.best.get(row.metric))
+        ]
+        if not members or not row.accuracy:
+            continue
+        if row.multiply_adds:
+            # The deployed network is the end of the trunk that the exits leave.
+            has_exits = any(answer.is_exit for answer in members)
+            members.insert(0, Answer(row.label, row.multiply_adds, row.accuracy, has_exits))
+        found.append(Family(row, tuple(sorted(members, key=lambda answer: answer.cost)), *next(looks)))
+    return found
+
+
+def placed(families: Sequence[Family], apart: float) -> tuple[list[Family], tuple[float, float]]:
+    """Return the families with points of the same cost moved apart, and the ends of the axis.
+
+    Args:
+        families: What is shown.
+        apart: How far such neighbours stand from one another, as a share of the axis.
+    """
+    costs = [answer.cost for family in families for answer in family.answers]
+    low, high = min(costs), max(costs)
+    room = max(2.0, (high / low) ** 0.12)
+    low, high = low / room, high * room
+    step = (high / low) ** apart
+    moved = []
+    for index, family in enumerate(families):
+        answers = []
+        for place, answer in enumerate(family.answers):
+            others = [
+                (i, p)
+                for i, other in enumerate(families)
+                for p, found in enumerate(other.answers)
+                if 1 / SAME < found.cost / answer.cost < SAME
+            ]
+            shift = others.index((index, place)) - (len(others) - 1) / 2
+            answers.append(replace(answer, cost=answer.cost * step**shift))
+        moved.append(replace(family, answers=tuple(answers)))
+    return moved, (low, high)
+
+
+def _draw(axes: Axes, family: Family) -> None:
+    chain = [answer for answer in family.answers if answer.is_exit]
+    line = ([answer.cost for answer in chain], [100 * answer.accuracy.mean for answer in chain])
+    axes.plot(*line, color=family.colour, linewidth=1.5)
+    for answer in family.answers:
+        std = answer.accuracy.std
+        axes.errorbar(
+            [answer.cost],
+            [100 * answer.accuracy.mean],
+            yerr=None if std is None else [100 * std],
+            fmt=family.shape,
+            color=family.colour,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.8,
+            markersize=8.5,
+            elinewidth=1.2,
+        )
+
+
+def _frame(axes: Axes, ends: tuple[float, float], most: float) -> None:
+    """Set the scale; it is marked within the decades where its ends are at most so many times apart."""
+    low, high = ends
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low <= most else (1,)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.margins(y=0.12)
+    ticks = [tick for power in decades for step in steps if low <= (tick := step * 10.0**power) <= high]
+    axes.set_xticks(ticks, [count(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("multiply-adds for an image")
+
+
+def _labels(figure: Figure, axes: Axes, families: Sequence[Family], is_narrow: bool) -> None:
+    answers = [answer for family in families for answer in family.answers]
+    label_points(
+        figure,
+        axes,
+        [(answer.cost, 100 * answer.accuracy.mean) for answer in answers],
+        [shortened(answer.name, LETTERS) for answer in answers],
+        [INK] * len(answers),
+        reach=[100 * (answer.accuracy.std or 0.0) for answer in answers],
+        size=10 if is_narrow else 11.5,
+        avoid=[place for family in families for place in _along(family)],
+    )
+
+
+def _along(family: Family, steps: int = 40) -> list[tuple[float, float]]:
+    """Return places along the line that joins the exits, which is straight on the logarithmic scale."""
+    chain = [answer for answer in family.answers if answer.is_exit]
+    return [
+        (start.cost * (end.cost / start.cost) ** share, 100 * (start.accuracy.mean + share * rise))
+        for start, end in pairwise(chain)
+        for rise in [end.accuracy.mean - start.accuracy.mean]
+        for share in (step / steps for step in range(1, steps))
+    ]
+
+
+def _key(families: Sequence[Family]) -> list[Line2D]:
+    return [
+        Line2D(
+            [],
+            [],
+            color=family.colour,
+            marker=family.shape,
+            linestyle="-" if sum(answer.is_exit for answer in family.answers) > 1 else "",
+            label=shortened(family.row.label, 2 * LETTERS),
+        )
+        for family in families
+    ]
+
+
+def _said(answer: Answer) -> str:
+    return f"{answer.name} {estimate(answer.accuracy)} % for {count(answer.cost)}"
