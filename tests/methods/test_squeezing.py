@@ -213,12 +213,12 @@ def test_teachers_without_layers_or_classifier_are_refused():
 
 def test_an_attended_teacher_is_frozen_and_still():
     paired, theirs = toy()
-    teacher = AttendedTeacher(paired.teacher, theirs).train()
+    teacher = AttendedTeacher(paired.teacher, theirs, pooling="average").train()
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     answer = teacher(toy_batch())
     assert torch.equal(answer.logits, paired.teacher(toy_batch()).logits)
-    assert torch.equal(answer.features[SQUEEZED], theirs(paired.teacher(toy_batch())))
+    assert torch.equal(answer.features[SQUEEZED], theirs(paired.teacher(toy_batch()), pooling="average"))
     assert not answer.features[SQUEEZED].requires_grad
 
 
