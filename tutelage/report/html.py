@@ -21,6 +21,7 @@ from tutelage.report.charts.learning import learning_charts
 from tutelage.report.charts.poor_teachers import teacher_charts
 from tutelage.report.charts.reliability import reliability_charts
 from tutelage.report.charts.similarity import matrix_of, similar_pairs, similarity_chart
+from tutelage.report.charts.uncertainty import uncertainty_charts
 from tutelage.report.facts import key_facts, moment, tables
 from tutelage.report.reading import Comparison, Row, baseline_of, block, load, number, rows
 from tutelage.report.verdict import qualifications, verdict
@@ -128,6 +129,8 @@ def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None
         "cost": cost_chart(entries),
         "teachers": teacher_charts(comparison, entries, baseline),
         "reliability": reliability_charts(entries),
+        "uncertainty": uncertainty_charts(comparison, entries),
+        "foreign": str(block(block(comparison.get("data")).get("foreign")).get("name") or ""),
         **_similarity(comparison),
     }
 
