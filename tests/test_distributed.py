@@ -10,14 +10,20 @@ from torch import nn
 
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
+from tutelage.methods.afd import AFD
+from tutelage.methods.byot import BYOT
+from tutelage.methods.cs_kd import CSKD
 from tutelage.methods.dml import DML
+from tutelage.methods.end import EnD
+from tutelage.methods.endd import EnDD
 from tutelage.methods.kd import KD
+from tutelage.methods.msd import MSD
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.vid import VID
 from tutelage.models.loading import load_network
 from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher
 from tutelage.training import Training
 
 
@@ -43,10 +49,47 @@ def method_of(name):
         # Several networks, each with an optimizer of its own.
         networks = [network(1), convolutional(2, 4), network(3)]
         return DML(networks, update=name, lr_scales=[1, 0.5, 1])
+    if name in ("end", "endd"):
+        teacher = EnsembleTeacher([FrozenTeacher(network(seed)) for seed in (2, 3)])
+        return EnD(network(1), teacher) if name == "end" else EnDD(network(1), teacher)
+    if name == "cs-kd":
+        # Anchors and partners, of which each process must get its own.
+        return CSKD(network(1), batch_size=32)
+    if name in ("byot", "msd", "afd"):
+        return normless(with_parts(name))
     return TfKDReg(network(1), 10)
 
 
-METHODS = ("kd", "tf-kd-reg", "vid", "simultaneous", "sequential")
+def with_parts(name):
+    """Return a method whose exits or discriminators are trained beside the networks."""
+    torch.manual_seed(4)
+    example = torch.randn(2, 1, 8, 8)
+    if name == "afd":
+        return AFD([convolutional(1, 4), convolutional(2, 6)], example, feature_lr=1e-3)
+    return (BYOT if name == "byot" else MSD)(convolutional(1, 4), example, exits="1")
+
+
+def normless(method):
+    """Return a method without batch norm, which in each process normalises by that process's samples."""
+    for name, module in list(method.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            method.set_submodule(name, nn.Identity())
+    return method
+
+
+METHODS = (
+    "kd",
+    "tf-kd-reg",
+    "vid",
+    "simultaneous",
+    "sequential",
+    "end",
+    "endd",
+    "cs-kd",
+    "byot",
+    "msd",
+    "afd",
+)
 
 
 def train(name, devices):
