@@ -36,14 +36,11 @@ def label_points(
         avoid: Places in data coordinates, such as along a line, that labels leave free where they can.
     """
     figure.draw_without_rendering()
-    frame = axes.get_window_extent()
-    bounds = (frame.x0, frame.y0, frame.x1, frame.y1)
+    bounds: Box = axes.get_window_extent().extents
     spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
     unit = float(axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1])
     widths = [LETTER * size * len(text) for text in texts]
-    drawn = axes.transData.transform(list(avoid)) if avoid else ()
-    lines = [(float(x) - 3, float(y) - 3, float(x) + 3, float(y) + 3) for x, y in drawn]
-    offsets = _places(spots, [far * unit for far in reach], widths, size, bounds, lines)
+    offsets = _places(spots, [far * unit for far in reach], widths, size, bounds, _around(axes, avoid))
     for place, text, ink, (dx, dy) in zip(places, texts, inks, offsets, strict=True):
         axes.annotate(
             text,
@@ -57,6 +54,11 @@ def label_points(
             annotation_clip=False,
             in_layout=False,
         )
+
+
+def _around(axes: Axes, places: Sequence[tuple[float, float]]) -> list[Box]:
+    drawn = axes.transData.transform(list(places)) if places else ()
+    return [(float(x) - 3, float(y) - 3, float(x) + 3, float(y) + 3) for x, y in drawn]
 
 
 def _places(
