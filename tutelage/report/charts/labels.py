@@ -36,24 +36,31 @@ def label_points(
         avoid: Places in data coordinates, such as along a line, that labels leave free where they can.
     """
     figure.draw_without_rendering()
-    bounds: Box = axes.get_window_extent().extents
     spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
     unit = float(axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1])
     widths = [LETTER * size * len(text) for text in texts]
+    bounds: Box = axes.get_window_extent().extents
     offsets = _places(spots, [far * unit for far in reach], widths, size, bounds, _around(axes, avoid))
-    for place, text, ink, (dx, dy) in zip(places, texts, inks, offsets, strict=True):
-        axes.annotate(
-            text,
-            place,
-            xytext=(dx, dy),
-            textcoords="offset pixels",
-            va="center",
-            color=ink,
-            fontsize=size,
-            arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5} if dy else None,
-            annotation_clip=False,
-            in_layout=False,
-        )
+    for place, text, ink, offset in zip(places, texts, inks, offsets, strict=True):
+        _write(axes, text, place, offset, ink, size)
+
+
+def _write(
+    axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], ink: str, size: float
+) -> None:
+    line = {"arrowstyle": "-", "color": ink, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5}
+    axes.annotate(
+        text,
+        place,
+        xytext=offset,
+        textcoords="offset pixels",
+        va="center",
+        color=ink,
+        fontsize=size,
+        arrowprops=line if offset[1] else None,
+        annotation_clip=False,
+        in_layout=False,
+    )
 
 
 def _around(axes: Axes, places: Sequence[tuple[float, float]]) -> list[Box]:
