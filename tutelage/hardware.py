@@ -5,7 +5,7 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from tutelage.errors import UserError, unknown
 from tutelage.features import FeatureExtractor
 from tutelage.method import Method
 from tutelage.models.size import forward_flops
+from tutelage.soundness import unsound_convolutions
 from tutelage.training import Switch, Training
 
 COMPILE_SECONDS = 20.0
@@ -63,6 +64,8 @@ def decide(training: Training, method: Method, example: Any, *, samples: int) ->
     networks = [module for module in method.modules() if isinstance(module, FeatureExtractor)]
     flops = sum(_flops(network, example) for network in networks)
     precision, why_precision = _precision(training.precision, device, flops)
+    if precision == "bf16-mixed" and device == "cpu" and (wrong := unsound_convolutions(method)):
+        precision, why_precision = _without_bf16(training.precision, wrong)
     compiled, why_compile = _compile(training.compile, device, flops * samples, len(networks))
     is_image = isinstance(example, Tensor) and example.ndim == 4
     channels_last = is_image and training.channels_last != "off"
@@ -128,6 +131,14 @@ def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     if has_native_bf16(device):
         return "bf16-mixed", "bf16 mixed precision (native on this hardware)"
     return "32-true", "float32 (no native bf16 here)"
+
+
+def _without_bf16(wish: str, wrong: Sequence[str]) -> tuple[str, str]:
+    """Return what to do where bf16 convolutions are wrong: not take them, unless they are asked for."""
+    layers = wrong[0] if len(wrong) == 1 else f"{wrong[0]} and {len(wrong) - 1} more"
+    if wish == "auto":
+        return "32-true", f"float32 (in bf16 this machine computes the convolution {layers} wrongly)"
+    return wish, f"{wish} (asked for, though this machine computes the convolution {layers} wrongly in it)"
 
 
 def _compile(wish: Switch, device: str, total_flops: float, networks: int) -> tuple[bool, str]:

@@ -1,0 +1,68 @@
+"""Whether this machine computes in half precision what it computes in float32.
+
+Vendors' kernels for single shapes can be wrong: a convolution of 16 channels, 4 x 4 places and a stride of 4 comes out of
+some processors' bf16 kernels as noise. A network is then trained for numbers that no other machine will repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Rounding in bf16 leaves a few thousandths; a wrong kernel leaves about one.
+TOLERANCE = 0.1
+# Kernels differ with the size of the batch and of the map: the wrong ones show from here on.
+_SAMPLES, _KERNELS = 8, 4
+
+
+def unsound_convolutions(network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> list[str]:
+    """Return the names of the convolutions that are wrong in half precision, forwards or backwards.
+
+    Each shape is tried once, on random numbers, against float32.
+
+    Args:
+        network: Whatever holds the convolutions; nothing of it changes, nor does the state of any generator.
+        dtype: The half precision.
+    """
+    verdicts: dict[tuple[object, ...], bool] = {}
+    wrong = []
+    for name, layer in network.named_modules():
+        if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
+            continue
+        steps = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        shape = (layer.in_channels, layer.out_channels, layer.groups, *steps)
+        if shape not in verdicts:
+            verdicts[shape] = _is_sound(layer, dtype)
+        if not verdicts[shape]:
+            wrong.append(name)
+    return wrong
+
+
+def _is_sound(layer: nn.Conv2d, dtype: torch.dtype) -> bool:
+    """Return whether answer and gradients of a convolution's shape agree with float32."""
+    generator = torch.Generator().manual_seed(0)
+    reach = [step * (side - 1) + 1 for step, side in zip(layer.dilation, layer.kernel_size, strict=True)]
+    inputs = torch.randn(_SAMPLES, layer.in_channels, *(_KERNELS * side for side in reach), generator=generator)
+    weight = torch.randn(layer.weight.shape, generator=generator)
+    wide, half = (_answer_and_gradients(layer, inputs.to(kind), weight.to(kind)) for kind in (torch.float32, dtype))
+    pairs = zip(wide, half, strict=True)
+    return all(bool((one - other).norm() <= TOLERANCE * one.norm()) for one, other in pairs)
+
+
+def _answer_and_gradients(layer: nn.Conv2d, inputs: Tensor, weight: Tensor) -> Sequence[Tensor]:
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        inputs, weight = inputs.requires_grad_(), weight.requires_grad_()
+        answer = nn.functional.conv2d(
+            inputs,
+            weight,
+            None,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
+        # A loss whose gradient has no pattern of its own.
+        found = torch.autograd.grad(answer.square().sum(), (inputs, weight))
+    return [tensor.detach().float() for tensor in (answer, *found)]
