@@ -1,7 +1,7 @@
 """Whether this machine computes in half precision what it computes in float32.
 
-Vendors' kernels for single shapes can be wrong: a convolution of 16 channels, 4 x 4 places and a stride of 4 comes out of
-some processors' bf16 kernels as noise. A network is then trained for numbers that no other machine will repeat.
+Vendors' kernels for single shapes can be wrong: on some processors the bf16 convolution of 16 channels, 4 x 4 places
+and a stride of 4 gives noise. A network is then trained for numbers that no other machine will repeat.
 """
 
 from __future__ import annotations
