@@ -40,8 +40,9 @@ def fickle_teacher(
 
     The student sees the teacher's doubt: over the steps its target for an image is not one answer but a distribution of
     them. A copy of the teacher's network is taken; in it each dropout layer goes on dropping, while batch norm keeps
-    its statistics. A network that has no dropout gets one in front of its classifier. Methods that read layers read
-    those of the copy. The teacher should have been trained with dropout, as `wrn_40_2,dropout=0.4` is.
+    its statistics. Methods that read layers read those of the copy. The teacher should have been trained with dropout,
+    as `wrn_40_2,dropout=0.4` is. A network that has none gets one in front of its classifier, of which a method such as
+    `at`, that reads only layers before it, sees nothing.
 
     Args:
         distill: Runs the method.
