@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
 from tutelage.hardware import device_type
 from tutelage.models.normalization import Normalized
+from tutelage.networks import Blueprint
 from tutelage.options import Choice, without_flags
 from tutelage.rows import record, summarise
 from tutelage.run import Run
@@ -219,7 +221,7 @@ class Comparison:
     def _describe_student(self) -> dict[str, Any]:
         students, data = self.experiment.students, self.experiment.data
         size = size_for(students[0].build(0, "student"), data)
-        return {"spec": " + ".join(student.name for student in students), **asdict(size)}
+        return {"spec": _named(students), **asdict(size)}
 
     def _describe_teacher(self) -> dict[str, Any] | None:
         teachers, network, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
@@ -236,7 +238,7 @@ class Comparison:
             lambda: teacher_uncertainty(network, data, device=device_type(device)),
             **asked,
         )
-        spec = " + ".join(teacher.name for teacher in teachers)
+        spec = _named(teachers)
         trained_here = not all(teacher.trained for teacher in teachers)
         return {"spec": spec, **asdict(size), **facts, "trained_here": trained_here}
 
@@ -246,6 +248,12 @@ def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
         experiment.execute(choice, run)
     except UserError as error:
         raise UserError(f"{choice.label}: {error}") from error
+
+
+def _named(plans: Sequence[Blueprint]) -> str:
+    """Return the names of networks, each once: `5 × resnet20`."""
+    counts = Counter(plan.name for plan in plans)
+    return " + ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
 
 
 def _weights(network: nn.Module | None) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
+from tutelage.models.spec import NetworkSpec
 
 Comparison = Mapping[str, Any]
 VERSION = 1
@@ -220,7 +221,7 @@ def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, metric
         relative_cost=number(summary.get("relative_cost")),
         runs=tuple(block(run) for run in entry.get("runs") or []),
         deployed=_text(entry.get("deployed")),
-        network=_text(entry.get("network")),
+        network=_network(entry.get("network")),
         members=_members(summary.get("members")),
     )
 
@@ -230,7 +231,7 @@ def _members(value: object) -> tuple[Member, ...]:
     return tuple(
         Member(
             name=_text(entry.get("name")) or "unnamed",
-            network=_text(entry.get("spec")),
+            network=_network(entry.get("spec")),
             parameters=number(entry.get("parameters")),
             multiply_adds=number(entry.get("multiply_adds")),
             best=_estimates(entry.get("best")),
@@ -242,6 +243,19 @@ def _members(value: object) -> tuple[Member, ...]:
 
 def _text(value: object) -> str | None:
     return str(value) if value else None
+
+
+def _network(value: object) -> str | None:
+    """Return the name of a network; of one that was cut or grafted from another, that one's and where."""
+    text = _text(value)
+    if text is None or not text.startswith("tutelage."):
+        return text
+    try:
+        options = NetworkSpec.parse(text).options
+    except UserError:
+        return text
+    names = [str(options[key]) for key in ("student", "layer") if key in options]
+    return " up to ".join(names) or text
 
 
 def _estimates(value: object) -> dict[str, Estimate]:
