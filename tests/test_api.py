@@ -226,3 +226,10 @@ def test_networks_by_name_keep_their_normalisation_each_its_own():
     pair = ["tiny_cnn,width=2,normalize=0.5:0.25", "tiny_cnn,width=2,normalize=none"]
     networks = tutelage.distill_all("dml", student=pair, data="digits", epochs=1, progress=False)
     assert [network.normalization.std for network in networks.values()] == [(0.25,), (1.0,)]
+
+
+def test_a_wrapper_takes_its_method_by_name(student, teacher, pairs, tmp_path):
+    options = {"method": "(kd:alpha=0.5,temperature=2)", "std": 0.2, "out": tmp_path}
+    tutelage.distill("soft-randomization", student=student, teacher=teacher, data=pairs, **options, **QUICK)
+    (row,) = json.loads((tmp_path / "comparison.json").read_text())["rows"]
+    assert row["options"] == {"std": 0.2, "method": "kd:alpha=0.5,temperature=2.0", "clip": False}

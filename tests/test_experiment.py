@@ -228,3 +228,17 @@ def test_a_wrapper_around_a_wrapper_hands_on_what_it_replaces(experiment):
         patch.setitem(registry._entries, "inner", found)
         experiment.execute(Choice(Entry(name="outer", build=outer, papers=()), {}), run)
     assert isinstance(run.methods["distill"].teacher, UniformTeacher)
+
+
+def test_replaced_data_are_what_is_trained_on(experiment):
+    other = replace(experiment.data, fingerprint="other")
+    met = {}
+
+    class Looking(Recorder):
+        def meet(self, name, method, data, **how):
+            met[name] = data
+
+    for row in ("supervised", "tf-kd-self"):
+        experiment.execute(parse_choice(row), Looking(), data=other)
+    assert set(met) == {"distill", "self-teacher"}
+    assert all(data is other for data in met.values())

@@ -80,6 +80,10 @@ def test_spaces_and_a_last_comma_do_no_harm(text):
         "mlld:strong=randaugment:3,random-cutout,batch_weight=0.5",
         "my_methods:Layered:gamma=2,layers=[layer1:in,layer2]",
         "my_methods:Tupled:temperatures=[4,3]",
+        "soft-randomization:std=0.1,method=at",
+        "soft-randomization:method=(kd:temperature=8,alpha=0.5),std=0.1",
+        "messy-collaboration:method=(fickle-teacher:rate=0.3,method=(kd:temperature=8,alpha=0.5)),student_rate=0.2",
+        "fickle-teacher:method=(my_methods:Layered:gamma=2,layers=[layer1:in,layer2])",
     ],
 )
 def test_the_label_chooses_the_same_again(text, own):
@@ -87,6 +91,46 @@ def test_the_label_chooses_the_same_again(text, own):
     again = parse_choice(choice.label)
     assert (again.entry.name, again.options) == (choice.entry.name, choice.options)
     assert again.label == choice.label
+
+
+def test_brackets_keep_a_wrapped_method_together():
+    choice = parse_choice("soft-randomization:std=0.1,method=(kd:temperature=8,alpha=0.5)")
+    assert choice.options == {"std": 0.1, "method": "kd:temperature=8.0,alpha=0.5"}
+    assert choice.label == "soft-randomization:std=0.1,method=(kd:temperature=8.0,alpha=0.5)"
+    assert parse_choice("((kd:temperature=8,alpha=0.5))").label == "kd:temperature=8.0,alpha=0.5"
+    assert parse_choice("( kd )").label == "kd"
+
+
+def test_brackets_in_brackets():
+    text = "messy-collaboration:method=(fickle-teacher:rate=0.3,method=(kd:temperature=8,alpha=0.5)),student_rate=0.2"
+    outer = parse_choice(text)
+    inner = parse_choice(outer.options["method"])
+    assert (outer.options["student_rate"], inner.options["rate"]) == (0.2, 0.3)
+    assert parse_choice(inner.options["method"]).options == {"temperature": 8.0, "alpha": 0.5}
+
+
+@pytest.mark.parametrize("method", ["kd:alpha=0.5", "(kd:alpha=0.5)", "( kd: alpha = 0.50 )"])
+def test_a_wrapped_method_has_one_name(method):
+    found = check_options(registry.get("soft-randomization"), {"method": method})
+    assert found == {"method": "kd:alpha=0.5"}
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("kdd", "no method named 'kdd'. Did you mean 'kd'"),
+        ("(kd:temperatur=8)", "no option of kd named 'temperatur'"),
+        ("(fickle-teacher:method=(kd:alpha=much))", "(?s)option of kd does not fit.*alpha"),
+    ],
+)
+def test_mistakes_in_a_wrapped_method_are_told(method, message):
+    with pytest.raises(UserError, match=message):
+        parse_choice(f"soft-randomization:std=0.1,method={method}")
+
+
+def test_a_wrapper_asks_for_what_its_method_asks_for():
+    assert parse_choice("soft-randomization:method=supervised").fixtures == {"run", "distill", "student"}
+    assert "make_student" in parse_choice("soft-randomization:method=tf-kd-self").fixtures
 
 
 def test_import_paths_keep_their_colon(own):

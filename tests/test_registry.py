@@ -1,13 +1,14 @@
 import inspect
 import re
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from tutelage import registry
 from tutelage.errors import UserError
 from tutelage.method import Method
-from tutelage.registry import Paper, register
+from tutelage.registry import Family, Paper, register
 
 PAPER = Paper(key="me2024mine", title="Mine", authors="Me", venue="Journal", year=2024)
 
@@ -65,6 +66,13 @@ def test_who_needs_a_teacher():
     needing = {entry.name for entry in registry.entries() if entry.needs_teacher}
     assert {"kd", "re-kd", "de-kd", "supervised-teacher", "kd-shuffled-teacher"} <= needing
     assert not needing & {"supervised", "tf-kd-reg", "tf-kd-self", "kd-uniform-teacher", "label-smoothing"}
+
+
+def test_a_wrapper_has_the_teacher_of_its_method():
+    words = {name: registry.get(name).teacher for name in ("soft-randomization", "messy-collaboration")}
+    assert set(words.values()) == {"as its method"}
+    assert registry.get("fickle-teacher").teacher == "trained"
+    assert all(registry.get(name).needs_teacher and registry.get(name).is_recipe for name in (*words, "fickle-teacher"))
 
 
 def test_who_trains_the_teacher():
@@ -166,5 +174,5 @@ def test_methods_are_listed_family_by_family():
     listed = registry.by_family()
     assert {entry.name for entry in listed} == set(registry.names())
     families = [entry.family for entry in listed]
-    assert list(dict.fromkeys(families)) == ["labels", "logits", "features", "relations", "generations", "control"]
+    assert list(dict.fromkeys(families)) == list(get_args(Family))
     assert families == sorted(families, key=list(dict.fromkeys(families)).index)

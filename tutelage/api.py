@@ -36,6 +36,7 @@ from tutelage.teachers import Teacher
 
 def distill(
     method: str,
+    /,
     *,
     student: Source | Sequence[Source],
     data: DataSource,
@@ -94,6 +95,7 @@ def distill(
 
 def distill_all(
     method: str,
+    /,
     *,
     student: Source | Sequence[Source],
     data: DataSource,
