@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tutelage.errors import UserError
-from tutelage.words import gathered, preset_names, underscored, with_presets
+from tutelage.words import asks_for_help, gathered, leading, preset_names, underscored, with_presets
 
 SEVERAL = {"--student", "--teacher"}
 
@@ -48,3 +48,11 @@ def test_a_preset_stands_before_what_is_typed(tmp_path):
     with pytest.raises(UserError, match="preset"):
         with_presets(["--preset", "att"], known)
     assert {"kd", "dml"} <= set(preset_names())
+
+
+def test_names_stand_before_the_first_flag():
+    assert leading(["kd", "at:beta=2", "--student", "a"]) == ["kd", "at:beta=2"]
+    assert leading(["-h"]) == []
+    assert leading(["kd"]) == ["kd"]
+    assert asks_for_help(["kd", "--help"])
+    assert not asks_for_help(["kd"])

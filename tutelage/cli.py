@@ -34,6 +34,7 @@ from tutelage.report.verdict import verdict
 from tutelage.run import MEMBERS
 from tutelage.training import Training
 from tutelage.version import VERSION
+from tutelage.words import asks_for_help, leading
 
 T = TypeVar("T")
 Command = Callable[[Sequence[str]], None]
@@ -137,7 +138,7 @@ def compare(words: Sequence[str]) -> None:
         tutelage compare supervised de-kd:teacher_epochs=1 de-kd:teacher_epochs=5 --student resnet8 --teacher resnet20 --data fashion-mnist
         tutelage compare supervised supervised:loss_scale=0.0595 kd:temperature=20,alpha=0.95 --student resnet8 --teacher resnet20 --data cifar100
     """  # noqa: E501
-    rows = list(_leading(words))
+    rows = list(leading(words))
     found = parse(
         compare, words[len(rows) :], NetworkOptions, DataOptions, arguments.CompareOptions, Training, after="ROW..."
     )
@@ -169,8 +170,8 @@ def evaluate_command(words: Sequence[str]) -> None:
         tutelage evaluate timm:resnet18.a1_in1k --data path/to/imagenet --split validation
         tutelage evaluate "nets.py:ResNet,depth=56,normalize=imagenet@weights.safetensors" --data cifar10
     """
-    names = list(_leading(words))
-    if not names and not _asks_for_help(words):
+    names = list(leading(words))
+    if not names and not asks_for_help(words):
         raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
     found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK...")
     scores = evaluate(names, data=_data(found), split=found.split)
@@ -184,7 +185,7 @@ def report(words: Sequence[str]) -> None:
         tutelage report runs/demo
         tutelage report runs/demo --out demo.html
     """
-    names = list(_leading(words))
+    names = list(leading(words))
     found = parse(report, words[len(names) :], arguments.ReportOptions, after="FOLDER")
     if len(names) != 1:
         raise UserError("Name one folder or comparison.json: tutelage report runs/demo.")
@@ -224,7 +225,7 @@ def cite(words: Sequence[str]) -> None:
     Examples:
         tutelage cite kd tf-kd-reg
     """
-    names = list(_leading(words))
+    names = list(leading(words))
     parse(cite, words[len(names) :], after="METHOD...")
     print(registry.cite(names or registry.names()))
 
@@ -284,24 +285,14 @@ def _data(found: arguments.Found) -> Data:
 
 
 def _method(command: Command, words: Sequence[str]) -> tuple[registry.Entry, Sequence[str]]:
-    names = list(_leading(words))
+    names = list(leading(words))
     if not names:
-        if not _asks_for_help(words):
+        if not asks_for_help(words):
             raise UserError(f"Name a method first, one of: {', '.join(registry.names())}.")
         print(arguments.help_of(command, after="METHOD"))
         print(f"\nMethods: {', '.join(registry.names())}.\nFlags: tutelage {command.__name__} kd --help")
         raise SystemExit(0)
     return registry.get(names[0]), words[1:]
-
-
-def _leading(words: Sequence[str]) -> Sequence[str]:
-    """Return the words before the first flag."""
-    count = next((position for position, word in enumerate(words) if word.startswith("-")), len(words))
-    return words[:count]
-
-
-def _asks_for_help(words: Sequence[str]) -> bool:
-    return "-h" in words or "--help" in words
 
 
 def _typed(command: str, words: Sequence[str]) -> str:

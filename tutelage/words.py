@@ -13,6 +13,17 @@ from tutelage.errors import UserError, unknown
 PRESETS = Path(__file__).parent / "presets"
 
 
+def leading(words: Sequence[str]) -> Sequence[str]:
+    """Return the words before the first flag."""
+    count = next((position for position, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:count]
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Return whether help is asked for among the words."""
+    return "-h" in words or "--help" in words
+
+
 def underscored(word: str) -> str:
     """Return a flag with underscores, as the signatures have them; people type either."""
     if not word.startswith("--"):
