@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,16 +123,8 @@ class _Fit:
             "channels_last": decision.channels_last,
             "workers": self.training.workers,
         }
-        train = replace(data, train=transfer.dataset).loader(
-            "train",
-            train=True,
-            seed=seed,
-            batch_sampler=transfer.batches,
-            sections=transfer.sections,
-            rank=self.fabric.global_rank,
-            world_size=self.fabric.world_size,
-            **arguments,
-        )
+        shares = {"rank": self.fabric.global_rank, "world_size": self.fabric.world_size}
+        train = transfer.loader(data, seed=seed, **shares, **arguments)
         if len(train) == 0:
             raise UserError(f"{data.name} yields no training batch: it has {data.count('train')} samples.")
         validation = None if data.validation is None else data.loader("validation", train=False, **arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from tutelage.features import FeatureExtractor
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
+    from tutelage.data.dataset import Data
+    from tutelage.data.loader import Loader
     from tutelage.data.samplers import BatchSampler
     from tutelage.pairing import LayerPair
 
@@ -94,6 +96,17 @@ class TransferSet:
     dataset: Samples
     batches: BatchSampler | None = field(default=None)
     sections: int = 1
+
+    def loader(self, data: Data, **arguments: Any) -> Loader:
+        """Return the training batches of data whose samples these take the place of.
+
+        Args:
+            data: The data.
+            **arguments: As for `Data.loader`.
+        """
+        return replace(data, train=self.dataset).loader(
+            "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
+        )
 
 
 class Method(nn.Module, ABC):

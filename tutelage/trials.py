@@ -28,9 +28,7 @@ STEPS = 20
 def plain_loop(method: Method, *, seed: int = 0) -> None:
     """Train as the driver does, in as few lines as possible: what the driver is held against."""
     transfer = method.transfer_set(toy_data().train)
-    loader = replace(toy_data(), train=transfer.dataset).loader(
-        "train", train=True, batch_size=BATCH, seed=seed, channels_last=True, batch_sampler=transfer.batches
-    )
+    loader = transfer.loader(toy_data(), batch_size=BATCH, seed=seed, channels_last=True)
     method.train().to(memory_format=torch.channels_last)
     specs = method.optimizers()
     optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -95,11 +94,8 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     networks = tuple(_networks(method, example))
     device = torch.device(decision.device)
     method.to(device).train()
-    source: Any = data.train
-    transfer = method.transfer_set(source)
-    loader = replace(data, train=transfer.dataset).loader(
-        "train", train=True, batch_size=training.batch_size, workers=0, device=device, batch_sampler=transfer.batches
-    )
+    transfer = method.transfer_set(data.train)
+    loader = transfer.loader(data, batch_size=training.batch_size, workers=0, device=device)
     batch = next(iter(loader.epoch(0)))
     terms = measure_terms(method, batch, total_steps=epochs * len(loader), epochs=epochs)
     memory = measure_memory(method, batch, training)
