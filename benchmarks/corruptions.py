@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -172,16 +173,18 @@ def _percent(found: Mapping[str, Any]) -> str:
     return f"{100 * found['mean']:.2f}{spread}"
 
 
-def evaluate(folder: Path, data: Data, device: str) -> dict[str, Any]:
+def evaluate(folder: Path, data: Data, device: str, images: int | None = None) -> dict[str, Any]:
     """Return what all finished runs of a comparison score.
 
     Args:
         folder: The comparison's folder.
         data: The data whose test images are taken.
         device: Where to compute.
+        images: How many of them to take, the first ones, by the batch; all by default.
     """
     comparison = json.loads((folder / "comparison.json").read_text())
-    batches = list(data.loader("test", train=False, batch_size=BATCH, device=device).epoch(0))
+    loader = data.loader("test", train=False, batch_size=BATCH, device=device)
+    batches = list(islice(loader.epoch(0), None if images is None else math.ceil(images / BATCH)))
     rows = []
     for row in comparison["rows"]:
         found = []
@@ -194,7 +197,7 @@ def evaluate(folder: Path, data: Data, device: str) -> dict[str, Any]:
             print(table({"rows": rows[-1:]}).splitlines()[-1], flush=True)
     return {
         "data": data.name,
-        "images": data.count("test"),
+        "images": sum(map(len, batches)),
         "severities": SEVERITIES,
         "command": comparison["command"],
         "student": comparison["student"]["spec"],
@@ -209,11 +212,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", required=True)
     parser.add_argument("--image_size", type=int)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     data = load_data(given.data, image_size=given.image_size)
-    content = evaluate(given.folder, data, device_type(given.device))
+    content = evaluate(given.folder, data, device_type(given.device), given.images)
     print(f"\n{table(content)}")
     if given.out is not None:
         write_json(given.out, content)
