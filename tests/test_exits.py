@@ -189,6 +189,25 @@ def test_a_layer_that_is_called_again_is_left_at_its_last_call(layer):
     assert torch.equal(member(images), expected)
 
 
+@pytest.mark.parametrize("layer", ["one", "one:in", "down"])
+def test_a_module_of_two_names_is_left_at_its_last_call_by_either(layer):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.one = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+            self.row = nn.Sequential(nn.ReLU(), self.one)
+            self.down, self.head = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2)), nn.Linear(12, 5)
+
+        def forward(self, inputs):
+            return self.head(self.down(self.row(self.one(self.stem(inputs)))).mean((2, 3)))
+
+    student, exits = attached(Tied(), exits=layer)
+    (member,) = exits.members(student.release()).values()
+    images = torch.randn(IMAGES)
+    for _ in range(2):
+        assert torch.equal(member(images), answers(student, exits, images)["exit-1"])
+
+
 def test_the_ensemble_is_the_log_of_the_mean_probability():
     student, exits = attached(CATALOGUE["resnet8"](5))
     predictions = answers(student, exits, torch.randn(IMAGES))

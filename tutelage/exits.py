@@ -140,7 +140,10 @@ class ShallowExit(nn.Module):
         inner = network.get_submodule(self.layer)
         for name in place.unused:
             network.set_submodule(name, nn.Identity())
-        network.set_submodule(self.layer, _Gate(inner, place))
+        gate = _Gate(inner, place)
+        # A module of several names may be called by any of them.
+        for name in [name for name, one in network.named_modules(remove_duplicate=False) if one is inner]:
+            network.set_submodule(name, gate)
         self.network, self.branch = network, branch
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -245,11 +248,8 @@ def _spec_of(student: str, place: Place, plan: BranchPlan) -> str:
         "student": architecture_of(student),
         **{"layer": place.layer, "calls": place.calls, "layout": astuple(place.layout)},
         "unused": "+".join(place.unused),
-        "branch": plan.kind,
-        "path": plan.path,
-        "width": plan.width,
-        "relu": plan.relu,
-        "separable": plan.separable,
+        **{"branch": plan.kind, "path": plan.path, "width": plan.width},
+        **{"relu": plan.relu, "separable": plan.separable},
     }
     return str(
         NetworkSpec(target=f"{__name__}:shallow", options=options, normalize=NetworkSpec.parse(student).normalize)
