@@ -287,3 +287,10 @@ def test_a_layer_that_is_called_twice_is_passed_over_where_that_matters():
     network = OneReLU()
     assert classified(network, torch.randn(IMAGES)).layer == "relu"
     assert classified(network, torch.randn(IMAGES), once=True).layer == EMBEDDING
+
+
+def test_a_stage_that_a_network_names_is_none_where_its_map_has_one_place():
+    small, large = (stages(CATALOGUE["mobilenetv2"](5), torch.rand(2, 3, side, side)) for side in (16, 32))
+    assert all(tap.size != (1, 1) for tap in small)
+    assert [tap.layer for tap in small] == [tap.layer for tap in large][: len(small)]
+    assert 1 < len(small) < len(large)

@@ -175,8 +175,9 @@ def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
     """
     calls, _ = _probe(model, example)
     found = {call.name: call for call in calls if call.name}
-    declared = [name for name in getattr(bare(uncompiled(model)), "stage_names", ()) if name != "stem"]
     taps = {name: tap for name, call in found.items() if (tap := _tap(call, example)) is not None}
+    # On small images the last of them may be maps of one place.
+    declared = [name for name in getattr(bare(uncompiled(model)), "stage_names", ()) if name in taps and name != "stem"]
     if not taps:
         raise UserError(f"{type(bare(uncompiled(model))).__name__} has no layer whose output is a map or tokens.")
     by_resolution = _last_of_each_resolution(taps)
