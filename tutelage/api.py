@@ -24,7 +24,7 @@ from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError, unknown
 from tutelage.evaluation import Evaluation, judge_on
 from tutelage.hardware import device_type
-from tutelage.method import Density
+from tutelage.method import DEPLOYED, Density
 from tutelage.models.normalization import bare
 from tutelage.models.saving import density_of, save_network
 from tutelage.networks import Source, blueprint
@@ -274,9 +274,11 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Mod
         input_size=data.image_size,
         density=run.fitted[-1].density,
     )
+    # Those of an earlier run into the same folder, whose first network was just replaced.
+    shutil.rmtree(comparison.folder / MEMBERS, ignore_errors=True)
     for name, folder in run.member_folders().items():
         shutil.copytree(folder, comparison.folder / MEMBERS / name, dirs_exist_ok=True)
-    return {"student": network, **run.members}
+    return {DEPLOYED: network, **run.members}
 
 
 def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:

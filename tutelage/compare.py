@@ -23,9 +23,10 @@ from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
 from tutelage.files import write_json
 from tutelage.hardware import device_type
+from tutelage.method import DEPLOYED
 from tutelage.models.normalization import Normalized
 from tutelage.networks import Blueprint
-from tutelage.options import Choice, without_flags
+from tutelage.options import Choice, without_flags, written
 from tutelage.rows import record, summarise
 from tutelage.run import Run
 from tutelage.teachers import Teacher
@@ -143,7 +144,7 @@ class Comparison:
             return
         size = size_for(network, self.experiment.data)
         row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
-        row["network"] = network.spec if isinstance(network, Normalized) else None
+        row |= {"deployed": DEPLOYED, "network": network.spec if isinstance(network, Normalized) else None}
         row["runs"].append(record(run, seed, self.folder))
 
     def _folder(self, choice: Choice, seed: int) -> Path:
@@ -183,7 +184,7 @@ class Comparison:
             return self.command
         # A hyper-parameter of the method takes the place of a common flag of the same name.
         flags = without_flags(self.flags, choice.entry.hyper_parameters)
-        options = [f"--{name}={value}" for name, value in choice.options.items()]
+        options = [f"--{name}={written(value)}" for name, value in choice.options.items()]
         words = ["tutelage", "distill", choice.entry.name, *options, *flags]
         return "\n".join(shlex.join([*words, "--seed", str(seed)]) for seed in self.seeds)
 

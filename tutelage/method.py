@@ -47,6 +47,9 @@ class Progress:
         return self.step / max(1, self.total_steps)
 
 
+DEPLOYED = "student"
+"""What the prediction of the deployed network is called."""
+
 Weight = float | Callable[[Progress], float]
 
 Density = Literal["categorical", "dirichlet"]
@@ -145,7 +148,7 @@ class Method(nn.Module, ABC):
 
     def forward(self, inputs: Any) -> Mapping[str, Tensor]:
         """Return named predictions, each logits `[batch, class]`. The first is deployed; the others are its members."""
-        return {"student": self.student(inputs).logits}
+        return {DEPLOYED: self.student(inputs).logits}
 
     def export(self) -> nn.Module:
         """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
