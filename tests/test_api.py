@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
@@ -220,6 +221,20 @@ def test_every_network_of_a_family_comes_back_and_is_kept(pairs, tmp_path):
     )
     again = tutelage.distill("dml", student=[first, second], **settings)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), networks["student"].parameters()))
+
+
+def test_members_of_an_earlier_run_do_not_stay_beside_another_network(pairs, tmp_path):
+    settings = {"data": pairs, "epochs": 1, "progress": False, "out": tmp_path}
+    tutelage.distill("dml", student=[ToyNetwork(4), ToyNetwork(6)], **settings)
+    assert (tmp_path / "members" / "student-2").is_dir()
+    tutelage.distill("supervised", student=ToyNetwork(4), **settings)
+    assert not (tmp_path / "members").exists()
+
+
+def test_an_ensemble_of_other_classes_is_refused(pairs):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 16, CLASSES + 1))
+    with pytest.raises(UserError, match="members of an ensemble"):
+        tutelage.evaluate([ToyNetwork(4), other], data=pairs)
 
 
 def test_networks_by_name_keep_their_normalisation_each_its_own():

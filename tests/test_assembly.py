@@ -5,6 +5,7 @@ import pytest
 from tutelage.assembly import baseline_of, experiment_of, seeds_of, several, split_settings
 from tutelage.errors import UserError
 from tutelage.options import parse_choice
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher
 from tutelage.toys import ToyNetwork, toy_data
 
 
@@ -19,6 +20,15 @@ def test_networks_are_named_alone_or_several():
     assert found.teacher is found.teachers[0]
     with pytest.raises(UserError, match="No student is named"):
         experiment_of([], None, toy_data())
+
+
+def test_several_teachers_that_answer_batches_are_an_ensemble():
+    pair = [FrozenTeacher(ToyNetwork()), FrozenTeacher(ToyNetwork())]
+    found = experiment_of("tiny_cnn", pair, toy_data()).answers
+    assert isinstance(found, EnsembleTeacher)
+    assert list(found.teachers) == pair
+    with pytest.raises(UserError, match="all as one or as the other"):
+        experiment_of("tiny_cnn", [pair[0], ToyNetwork()], toy_data())
 
 
 def test_settings_are_the_trainings_or_the_methods():

@@ -62,6 +62,7 @@ def photos(root, *, size=(8, 8), each=12):
         (["distill", "kdd", *WORDS], "no method named 'kdd'. Did you mean 'kd'"),
         (["distill", "kd", "--temprature", "3", *WORDS], "no flag named '--temprature'. Did you mean '--temperature'"),
         (["distill", "kd", *WORDS], "needs a teacher: pass --teacher"),
+        (["distill", "kd", "--teacher", "tiny_cnn", "--ensemble", "0", *WORDS], "ensemble=0 must be 1 or more"),
         (["distill", "supervised", *STUDENT], "--data is missing"),
         (["distill", "supervised", *DATA], "--student is missing"),
         (

@@ -1,17 +1,21 @@
 """Comparisons: what is shared, what is compared with what, and what happens to a row that fails."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tutelage import registry
+from tutelage.arguments import DataOptions, DistillOptions, NetworkOptions, parse
+from tutelage.cli import distill
 from tutelage.compare import Comparison
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment
 from tutelage.networks import blueprint
-from tutelage.options import parse_choice
+from tutelage.options import Choice, check_options, parse_choice
 from tutelage.teachers import UniformTeacher
 from tutelage.training import Training
 
@@ -172,6 +176,20 @@ def test_a_row_names_the_commands_that_repeat_it(comparison):
     (row,) = replace(comparison("kd:temperature=2"), flags=flags, seeds=[0, 3]).run()["rows"]
     shared = "tutelage distill kd --temperature=2.0 --student tiny_cnn --teacher_epochs 9 --epochs=2"
     assert row["command"].splitlines() == [f"{shared} --seed 0", f"{shared} --seed 3"]
+
+
+def test_the_command_of_a_row_gives_the_row_again(comparison):
+    label = "soft-randomization:method=(fickle-teacher:rate=None,method=(kd:temperature=2.0,alpha=0.5)),clip=True"
+    flags = ["--student", "tiny_cnn", "tiny_cnn,width=8", "--teacher=tiny_cnn", "tiny_cnn,width=4", "--data", "digits"]
+    for row in (label, "fickle-teacher:rate=None"):
+        words = shlex.split(replace(comparison(row), flags=flags, seeds=[0])._row_command(parse_choice(row)))
+        assert words[:2] == ["tutelage", "distill"]
+        entry = registry.get(words[2])
+        found = parse(distill, words[3:], NetworkOptions, DataOptions, DistillOptions, Training, entry=entry)
+        options = check_options(entry, {name: getattr(found, name) for name in parse_choice(row).options})
+        assert Choice(entry, options).label == parse_choice(row).label
+        assert found.student == ["tiny_cnn", "tiny_cnn,width=8"]
+        assert found.teacher == ["tiny_cnn", "tiny_cnn,width=4"]
 
 
 def test_without_flags_a_row_names_the_whole_command(comparison):

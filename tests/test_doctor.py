@@ -178,6 +178,13 @@ def test_the_pairing_of_layers_is_shown(examined):
     assert "layer of the student" not in examined("kd")
 
 
+def test_a_narrow_terminal_folds_names_rather_than_cutting_numbers(data):
+    students = tuple(blueprint(f"tiny_cnn,width={width}", data) for width in (2, 4))
+    console = Console(width=80, record=True, file=io.StringIO(), highlight=False)
+    console.print(examine(parse_choice("afd"), Experiment(data=data, students=students), TRAINING))
+    assert "\u2026" not in console.export_text()
+
+
 def test_labels_that_hardly_count_are_named(examined):
     text = " ".join(examined("at", "tiny_resnet,width=4").split())
     assert "the labels hardly count at first; if accuracy stays low, lower the weight of attention, 1e+03." in text

@@ -40,13 +40,9 @@ def test_a_preset_stands_before_what_is_typed(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nclip_norm: null\n")
     known = {"--epochs", "--clip_norm", "--preset"}
-    assert with_presets(["--epochs=5", "--preset", str(file)], known) == [
-        "--epochs=3",
-        "--clip_norm=null",
-        "--epochs=5",
-    ]
+    assert with_presets(["--epochs=5", "--preset", str(file)], known, SEVERAL) == ["--clip_norm=null", "--epochs=5"]
     with pytest.raises(UserError, match="preset"):
-        with_presets(["--preset", "att"], known)
+        with_presets(["--preset", "att"], known, SEVERAL)
     assert {"kd", "dml"} <= set(preset_names())
 
 
@@ -56,3 +52,19 @@ def test_names_stand_before_the_first_flag():
     assert leading(["kd"]) == ["kd"]
     assert asks_for_help(["kd", "--help"])
     assert not asks_for_help(["kd"])
+
+
+def test_networks_that_are_typed_replace_those_of_a_preset(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("student: a\nteacher: t\n")
+    two.write_text('student: [b, "c,width=8"]\n')
+    known = SEVERAL | {"--preset"}
+    presets = [f"--preset={one}", "--preset", str(two)]
+    assert gathered(with_presets(presets, known, SEVERAL), SEVERAL) == [
+        '--student=["b", "c,width=8"]',
+        '--teacher=["t"]',
+    ]
+    assert gathered(with_presets([*presets, "--student", "d"], known, SEVERAL), SEVERAL) == [
+        '--teacher=["t"]',
+        '--student=["d"]',
+    ]

@@ -183,7 +183,7 @@ def parse(
             raise unknown("flag", flag, known)
     try:
         several = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
-        return Found(parser.parse_args(gathered(with_presets(words, known), several)))
+        return Found(parser.parse_args(gathered(with_presets(words, known, several), several)))
     except ArgumentError as error:
         text = _readable(str(error.message or error))
         raise UserError(f"{text} (tutelage {_name(command)} --help explains the flags)") from error

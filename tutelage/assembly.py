@@ -12,12 +12,14 @@ from tutelage.errors import UserError, unknown
 from tutelage.experiment import Experiment
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice
-from tutelage.teachers import Teacher
+from tutelage.teachers import EnsembleTeacher, Teacher
 from tutelage.training import Training
 
 
 def experiment_of(
-    student: Source | Sequence[Source], teacher: Source | Sequence[Source] | Teacher | None, data: Data
+    student: Source | Sequence[Source],
+    teacher: Source | Sequence[Source] | Teacher | None,
+    data: Data,
 ) -> Experiment:
     """Return what the methods share, from whatever a user names networks by.
 
@@ -27,10 +29,21 @@ def experiment_of(
     students = tuple(blueprint(source, data) for source in several(student))
     if not students:
         raise UserError("No student is named: pass a network, or several for methods that train several.")
-    if isinstance(teacher, Teacher):
-        return Experiment(data=data, students=students, answers=teacher)
+    answers = _answering(teacher)
+    if answers is not None:
+        return Experiment(data=data, students=students, answers=answers)
     named = () if teacher is None else several(teacher)
     return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
+
+
+def _answering(teacher: Source | Sequence[Source] | Teacher | None) -> Teacher | None:
+    """Return what already answers batches; of several such, the ensemble."""
+    if not isinstance(teacher, list | tuple):
+        return teacher if isinstance(teacher, Teacher) else None
+    answering = [one for one in teacher if isinstance(one, Teacher)]
+    if answering and len(answering) < len(teacher):
+        raise UserError("Some teachers are networks, and some a Teacher: pass all as one or as the other.")
+    return EnsembleTeacher(answering) if answering else None
 
 
 def several(networks: Source | Sequence[Source]) -> Sequence[Source]:

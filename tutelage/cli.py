@@ -205,8 +205,7 @@ def doctor(words: Sequence[str]) -> None:
     entry, rest = _method(doctor, words)
     found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
-    experiment = _experiment(found)
-    screen().print(examine(choice, experiment, found.make(Training)))
+    screen().print(examine(choice, _experiment(found), found.make(Training)))
 
 
 def methods(words: Sequence[str]) -> None:
@@ -257,6 +256,8 @@ def _comparison(
 
 
 def _experiment(found: arguments.Found) -> Experiment:
+    if found.ensemble < 1:
+        raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
     experiment = experiment_of(found.student, found.teacher * found.ensemble, _data(found))
     if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
         raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")

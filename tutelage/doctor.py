@@ -185,7 +185,9 @@ def _terms(stage: Stage) -> Table:
 def _table(*columns: str, left: Sequence[int] = (0,)) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position in left else "right", no_wrap=True)
+        is_text = position in left
+        # Names give way to a narrow terminal, numbers do not.
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     return table
 
 

@@ -15,6 +15,7 @@ from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
 from tutelage.data.metrics import accuracy, expected_calibration_error, nll
 from tutelage.ensembles import Ensemble, log_mean_probability
+from tutelage.errors import UserError
 from tutelage.method import Density
 from tutelage.modes import evaluating
 from tutelage.uncertainty import auroc, rejection_ratio, uncertainty_of
@@ -150,9 +151,15 @@ def members_on(network: nn.Module, data: Data, split: str, *, device: str) -> tu
         data: The data.
         split: As for `predictions_on`, or `foreign`.
         device: Where to compute.
+
+    Raises:
+        UserError: If they differ in their classes.
     """
     networks = network.networks if isinstance(network, Ensemble) else [network]
     found = [predictions_on(member, data, split, device=device) for member in networks]
+    classes = [logits.shape[1] for logits, _ in found]
+    if len(set(classes)) > 1:
+        raise UserError(f"The members of an ensemble must agree on the classes; they answer with {classes}.")
     return torch.stack([logits for logits, _ in found]), found[0][1]
 
 

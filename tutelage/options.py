@@ -101,7 +101,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
             )
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, entry)
-    arguments = [f"--{name}={_written(value)}" for name, value in options.items()]
+    arguments = [f"--{name}={written(value)}" for name, value in options.items()]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
@@ -171,7 +171,7 @@ def _bracketed(value: Any) -> str:
     return f"({text})" if len(_options_in(text)) > 1 else text
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """Return a value as the parser reads it."""
     if value in (None, "None"):
         return "null"

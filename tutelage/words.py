@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -51,18 +52,20 @@ def gathered(words: Sequence[str], several: Set[str]) -> list[str]:
     return [*kept, *(f"{flag}={json.dumps(values)}" if values else flag for flag, values in lists.items())]
 
 
-def with_presets(words: Sequence[str], known: set[str]) -> list[str]:
+def with_presets(words: Sequence[str], known: Set[str], several: Set[str]) -> list[str]:
     """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
-    presets: list[str] = []
+    presets: dict[str, list[str]] = {}
     typed: list[str] = []
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
         if flag == "--preset":
-            presets += _preset(value if equals else next(rest, ""), known)
+            presets |= _preset(value if equals else next(rest, ""), known, several)
         else:
             typed.append(word)
-    return [*presets, *typed]
+    # Of a flag that takes several values, those that are typed would else join the preset's.
+    over = {word.partition("=")[0] for word in typed}
+    return [*(word for flag, found in presets.items() if flag not in over for word in found), *typed]
 
 
 def preset_names() -> list[str]:
@@ -70,7 +73,7 @@ def preset_names() -> list[str]:
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 
-def _preset(name: str, known: set[str]) -> list[str]:
+def _preset(name: str, known: Set[str], several: Set[str]) -> dict[str, list[str]]:
     file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
     if not file.exists():
         raise unknown("preset", name, preset_names())
@@ -83,4 +86,10 @@ def _preset(name: str, known: set[str]) -> list[str]:
     for key in values:
         if f"--{key}" not in known:
             raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
-    return [f"--{key}={'null' if value is None else value}" for key, value in values.items()]
+    return {f"--{key}": _flag(f"--{key}", value, several) for key, value in values.items()}
+
+
+def _flag(flag: str, value: Any, several: Set[str]) -> list[str]:
+    if flag in several and isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={'null' if value is None else value}"]

@@ -141,7 +141,7 @@ def test_every_member_of_an_ensemble_becomes_fickle(method):
 
 @pytest.mark.parametrize("teacher", [RecordedTeacher(), UniformTeacher(6)])
 def test_a_teacher_without_a_network_is_refused(teacher):
-    with pytest.raises(NoLayersError, match=type(teacher).__name__):
+    with pytest.raises(NoLayersError, match=f"Nothing drops in a {type(teacher).__name__}"):
         methods_of(registry.get("fickle-teacher"), toy_experiment(teacher=teacher))
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -8,11 +9,13 @@ from hypothesis import strategies as st
 
 from tutelage.report.bars import EDGE, WIDTH, scale_of
 from tutelage.report.charts.canvas import spread
-from tutelage.report.charts.forest import seed_differences
+from tutelage.report.charts.cost import cost_chart
+from tutelage.report.charts.forest import forest_chart, seed_differences
 from tutelage.report.charts.learning import OVERLAID, curve, learning_charts
 from tutelage.report.charts.reliability import reliability
 from tutelage.report.charts.similarity import matrix_of, similar_pairs
 from tutelage.report.reading import rows
+from tutelage.report.wording import condensed
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.floats(0.1, 20))
@@ -61,6 +64,21 @@ def test_many_rows_become_small_multiples(synthetic):
     assert [caption for caption, _ in learning_charts(few)] == [""]
     captions = [caption for caption, _ in learning_charts(many)]
     assert captions == [row.label for row in many if row.accuracy and not row.is_baseline]
+
+
+def test_long_labels_are_condensed_rather_than_cut_off(synthetic):
+    label = "messy-collaboration:method=(soft-randomization:method=(kd:temperature=8.0,alpha=0.5)),teacher_rate="
+    content = synthetic.comparison(take=OVERLAID)
+    for number, entry in enumerate(content["rows"]):
+        if entry["label"] != content["baseline"]:
+            entry["label"] = f"{label}{number}"
+    entries = rows(content)
+    for chart in (forest_chart(entries), cost_chart(entries), learning_charts(entries)[0][1]):
+        drawn = re.findall(r">([^<]*)</text>", chart.wide + (chart.narrow or ""))
+        assert any("\u2026" in text for text in drawn)
+        assert not any(label in text for text in drawn)
+    assert condensed("a" * 20 + "b" * 20, 11) == "aaaaa\u2026bbbbb"
+    assert condensed("short", 5) == "short"
 
 
 def test_reliability_pools_seeds_by_count(full):

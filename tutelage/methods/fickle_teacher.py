@@ -10,7 +10,7 @@ from torch import nn
 
 from tutelage.anatomy import classifier, uncompiled
 from tutelage.dropout import ActiveDropout, kind_of_dropout
-from tutelage.errors import UserError
+from tutelage.errors import NoLayersError, UserError
 from tutelage.methods.papers import ARANI
 from tutelage.models.normalization import bare
 from tutelage.options import parse_choice
@@ -82,7 +82,11 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
     if isinstance(teacher, EnsembleTeacher):
         members = [one for one in teacher.teachers if isinstance(one, Teacher)]
         return EnsembleTeacher([fickle(one, example, rate) for one in members])
-    network = copy.deepcopy(uncompiled(teacher.inner_network()))
+    try:
+        network = copy.deepcopy(uncompiled(teacher.inner_network()))
+    except NoLayersError as error:
+        text = f"Nothing drops in a {type(teacher).__name__}, which gives only logits: pass the network itself."
+        raise NoLayersError(text) from error
     if rate != 0:
         _make_fickle(network, example, rate)
     return FrozenTeacher(network)

@@ -72,6 +72,14 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
+def condensed(text: str, most: int) -> str:
+    """Return a text with its middle left out where it is longer: rows that differ often differ at the end."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}\u2026{text[len(text) - end :]}"
+
+
 def several(amount: int, noun: str) -> str:
     """Return an amount with its noun in the right number, such as `3 seeds`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"

@@ -12,7 +12,9 @@ from tutelage.report.charts.canvas import INK, MUTED, Chart, draw, single
 from tutelage.report.charts.labels import label_points
 from tutelage.report.charts.standing import MARKS
 from tutelage.report.reading import Row, Standing
-from tutelage.report.wording import cost, duration, estimate
+from tutelage.report.wording import condensed, cost, duration, estimate
+
+LETTERS = 32
 
 
 def cost_chart(entries: Sequence[Row]) -> Chart | None:
@@ -67,7 +69,8 @@ def _labels(figure: Figure, axes: Axes, shown: Sequence[Row], costs: Sequence[fl
     places = [(spent, 100 * row.accuracy.mean) for row, spent in zip(shown, costs, strict=True) if row.accuracy]
     reach = [100 * (row.accuracy.std or 0.0) for row in shown if row.accuracy]
     inks = [MUTED if row.standing in {Standing.SAME, Standing.UNKNOWN} else INK for row in shown]
-    label_points(figure, axes, places, [row.label for row in shown], inks, reach=reach, size=11 if is_narrow else 12)
+    names = [condensed(row.label, LETTERS) for row in shown]
+    label_points(figure, axes, places, names, inks, reach=reach, size=11 if is_narrow else 12)
 
 
 def _key(shown: Sequence[Row]) -> list[Line2D]:

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from tutelage.report.charts.canvas import GRID, INK, MUTED, Chart, draw, single
 from tutelage.report.charts.standing import MARKS
 from tutelage.report.reading import Difference, Row, block, number, reference_of
-from tutelage.report.wording import interval, points
+from tutelage.report.wording import condensed, interval, points
+
+LETTERS = 40
 
 
 def forest_chart(entries: Sequence[Row]) -> Chart | None:
@@ -72,7 +74,7 @@ def _frame(axes: Axes, shown: Sequence[tuple[Row, Difference]], primary: str | N
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.6, len(shown) - (0.2 if is_narrow else 0.4))
     axes.set_xlabel("difference in test accuracy, points")
-    names = [row.label if row.reference == primary else f"{row.label} (to {row.reference})" for row, _ in shown]
+    names = [_name(row, primary) for row, _ in shown]
     for height, (row, gap) in enumerate(shown):
         text = points(gap.mean) + (f"  ({interval(gap)})" if interval(gap) else "")
         ink = MUTED if MARKS[row.standing].colour == MUTED else INK
@@ -89,3 +91,8 @@ def _frame(axes: Axes, shown: Sequence[tuple[Row, Difference]], primary: str | N
         axes.set_yticks(range(len(shown)), names)
         axes.tick_params(axis="y", labelcolor=INK)
     axes.tick_params(axis="x", color=GRID)
+
+
+def _name(row: Row, primary: str | None) -> str:
+    against = "" if row.reference == primary else f" (to {condensed(row.reference or '', LETTERS // 2)})"
+    return condensed(row.label, LETTERS - len(against)) + against

@@ -27,9 +27,10 @@ from tutelage.report.charts.canvas import (
     spread,
 )
 from tutelage.report.reading import Row, block, numbers, reference_of
-from tutelage.report.wording import percent
+from tutelage.report.wording import condensed, percent
 
 OVERLAID = 5
+LETTERS = 32
 LINES = (
     (BLUE, "-"),
     (VERMILLION, "--"),
@@ -131,7 +132,9 @@ def _overlaid(curves: Sequence[Curve]) -> Chart:
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy, %")
         if is_narrow:
-            axes.legend(axes.lines[: len(curves)], [line.label for line in curves], loc="lower right")
+            axes.legend(
+                axes.lines[: len(curves)], [condensed(line.label, LETTERS) for line in curves], loc="lower right"
+            )
         else:
             end_labels(axes, curves, [colour for colour, _ in looks])
 
@@ -153,7 +156,7 @@ def end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str], *, s
     axes.margins(x=0.01)
     for line, colour, end, place in zip(curves, colours, ends, spread(ends, share * (high - low)), strict=True):
         axes.annotate(
-            line.label,
+            condensed(line.label, LETTERS),
             (line.epoch[-1], end),
             xytext=(1.05, place),
             textcoords=axes.get_yaxis_transform(),
