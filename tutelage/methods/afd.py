@@ -41,7 +41,9 @@ class AFD(Method):
     $F_k$ is the last map of network $k$, brought to the smallest height, width and (by a 1x1 convolution, the transfer
     layer) number of channels of all. The peer of a network is the one before it, and of the first the last: two
     networks learn from each other, $K$ in a circle, with $K$ discriminators $D_k$. To a network its peer's answer and
-    map are constants.
+    map are constants. In a circle of three or more each follows one that does not answer it, so that differences travel
+    round instead of shrinking, and momentum feeds them: at 0.9 the circle bears steps ninety times smaller than a pair
+    (`docs/results/self-online.md`). Lower `--momentum`, or take `dml`.
 
     A batch has three steps. First each network lowers $L_k$ by the run's optimizer. Then, from a second forward pass,
     the discriminators lower $L_{D_k}$, and the networks with their transfer layers $L_{G_k}$, by optimizers of their
