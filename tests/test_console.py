@@ -70,3 +70,8 @@ def test_a_stopped_run_is_not_called_done():
     reporter.end(finished=False)
     assert "stopped" in output.getvalue()
     assert "done" not in output.getvalue()
+
+
+def test_the_line_holds_the_losses_of_the_first_network_alone():
+    metrics = {"validation_accuracy": 0.5, "train/ce": 1.0, "train/student-2/ce": 2.0, "lr": 0.1}
+    assert shown(metrics) == {"validation": "50.00 %", "ce": "1.0000"}

@@ -148,7 +148,6 @@ def shown(metrics: Mapping[str, float]) -> dict[str, str]:
     line = {}
     if "validation_accuracy" in metrics:
         line["validation"] = f"{100 * metrics['validation_accuracy']:.2f} %"
-    line |= {
-        name.removeprefix("train/"): f"{value:.4f}" for name, value in metrics.items() if name.startswith("train/")
-    }
-    return line
+    # Of several networks, the losses of the others and of their contests would fill the line.
+    losses = {name.removeprefix("train/"): value for name, value in metrics.items() if name.startswith("train/")}
+    return line | {name: f"{value:.4f}" for name, value in losses.items() if "/" not in name}
