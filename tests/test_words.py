@@ -40,7 +40,8 @@ def test_a_preset_stands_before_what_is_typed(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("epochs: 3\nclip_norm: null\n")
     known = {"--epochs", "--clip_norm", "--preset"}
-    assert with_presets(["--epochs=5", "--preset", str(file)], known, SEVERAL) == ["--clip_norm=null", "--epochs=5"]
+    found = with_presets(["--epochs=5", "--preset", str(file)], known, SEVERAL)
+    assert found == ["--epochs=3", "--clip_norm=null", "--epochs=5"]
     with pytest.raises(UserError, match="preset"):
         with_presets(["--preset", "att"], known, SEVERAL)
     assert {"kd", "dml"} <= set(preset_names())

@@ -63,8 +63,9 @@ def with_presets(words: Sequence[str], known: Set[str], several: Set[str]) -> li
             presets |= _preset(value if equals else next(rest, ""), known, several)
         else:
             typed.append(word)
-    # Of a flag that takes several values, those that are typed would else join the preset's.
-    over = {word.partition("=")[0] for word in typed}
+    # Of a flag that takes several values, those that are typed would else join the preset's. Of any other the last one
+    # wins, and the preset's is still looked at: a preset that does not fit is an error whatever is typed.
+    over = several & {word.partition("=")[0] for word in typed}
     return [*(word for flag, found in presets.items() if flag not in over for word in found), *typed]
 
 

@@ -9,6 +9,8 @@ PAPERS = [value for value in vars(papers).values() if isinstance(value, Paper)]
 
 def test_the_shared_papers():
     assert [(paper.arxiv, paper.year) for paper in PAPERS] == [
+        ("1910.05057", 2021),
+        ("1905.00076", 2020),
         ("1503.02531", 2015),
         ("1512.00567", 2016),
         (None, 2024),
