@@ -16,6 +16,8 @@ from torch.utils.data import TensorDataset
 
 import tutelage
 from tutelage import cli, registry
+from tutelage.methods.unix import compute_ratio
+from tutelage.report.aspects import answer_costs, uncertainties
 from tutelage.report.markdown import render_markdown
 from tutelage.report.reading import load as load_comparison
 
@@ -123,13 +125,38 @@ def test_losses_are_where_the_readme_says():
 RESULTS = ROOT / "docs" / "results"
 COMPARISONS = [(file, "tf-kd.md") for file in sorted(RESULTS.glob("tf-kd-*.json"))]
 COMPARISONS += [(file, "features.md") for file in sorted(RESULTS.glob("features-*.json"))]
+PARTS = ("self", "online", "ensembles", "noise", "unix")
+COMPARISONS += [(RESULTS / f"{part}-cifar10.json", "self-online.md") for part in PARTS]
 
 
 @pytest.mark.parametrize(("file", "page"), COMPARISONS, ids=lambda value: getattr(value, "stem", value))
 def test_tables_of_the_results_are_those_of_the_json(file, page):
     table = [line for line in render_markdown(load_comparison(file)).splitlines() if line.startswith("|")]
-    assert len(table) > 10
+    assert len(table) >= 2 + len(load_comparison(file)["rows"])
     assert "\n".join(table) in (RESULTS / page).read_text()
+
+
+@pytest.mark.parametrize(("made", "part"), [(answer_costs, "self"), (uncertainties, "ensembles")])
+def test_single_aspects_of_the_results_are_those_of_the_json(made, part):
+    assert made(load_comparison(RESULTS / f"{part}-cifar10.json")) in (RESULTS / "self-online.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "files"), [("spirals", ["spirals", "spirals-relu"]), ("corruptions", ["corruptions"])]
+)
+def test_tables_of_benchmarks_are_those_of_the_json(name, files):
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+    contents = [json.loads((RESULTS / f"{file}.json").read_text()) for file in files]
+    assert benchmark["table"](*contents) in (RESULTS / "self-online.md").read_text()
+
+
+def test_the_prices_of_unix_follow_from_the_formula():
+    page = (RESULTS / "self-online.md").read_text()
+    lines = re.findall(r"^\| .+ → .+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(lines) == 12
+    for rho, price, published in lines:
+        assert price == f"{100 * compute_ratio(0.75, 64, float(rho)):.2f}"
+        assert abs(float(price) - float(published)) < 0.025
 
 
 def test_tables_of_the_pairs_are_those_of_the_json():
