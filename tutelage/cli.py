@@ -111,12 +111,8 @@ def distill(words: Sequence[str]) -> None:
     student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
     default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
     comparison = _comparison(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
-    comparison = replace(
-        comparison,
-        title=f"{entry.title}: {found.data}",
-        command=_typed("distill", words),
-        strict=True,
-    )
+    title = f"{entry.title}: {found.data}"
+    comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
     console, terminal = screen(), Terminal()
     _drawing(terminal, lambda: distill_into(comparison, terminal))
     content = load_comparison(comparison.folder / "comparison.json")
@@ -175,7 +171,8 @@ def evaluate_command(words: Sequence[str]) -> None:
         raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
     found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK...")
     scores = evaluate(names, data=_data(found), split=found.split)
-    screen().print(f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}")
+    text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
+    screen().print(text, soft_wrap=True)
 
 
 def report(words: Sequence[str]) -> None:
