@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 from torch import nn
@@ -16,7 +15,7 @@ from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
-from tutelage.networks import Blueprint, check_classes, check_takes
+from tutelage.networks import Blueprint, check_classes, check_takes, part_of
 from tutelage.options import Choice, parse_choice
 from tutelage.run import Run
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
@@ -69,7 +68,7 @@ class Experiment:
         """
         if not self.teachers:
             raise no_teacher()
-        networks = [self._trained(plan, part, run) for plan, part in zip(self.teachers, parts("teacher"))]
+        networks = [self._trained(plan, part_of("teacher", n), run) for n, plan in enumerate(self.teachers)]
         return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
 
     def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
@@ -93,7 +92,7 @@ class Experiment:
             return self.teacher.build_untrained(run.seed, part)
 
         def students() -> list[nn.Module]:
-            networks = [student.build(run.seed, part) for student, part in zip(self.students, parts("student"))]
+            networks = [plan.build(run.seed, part_of("student", n)) for n, plan in enumerate(self.students)]
             for network in networks:
                 check_takes(network, self.data, who="student")
             return networks
@@ -123,12 +122,6 @@ class Experiment:
             return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks]).cpu()
         teacher = self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
         return teacher.cpu()
-
-
-def parts(name: str) -> Iterator[str]:
-    """Yield what the networks of one role are called: `student`, `student-2`, `student-3` and so on."""
-    yield name
-    yield from (f"{name}-{number}" for number in count(2))
 
 
 def no_teacher() -> UserError:

@@ -48,6 +48,16 @@ class Blueprint:
         return _seeded(self.untrained, seed, part)
 
 
+def part_of(role: str, position: int) -> str:
+    """Return what the network at a position of a role is called: `student`, `student-2`, `student-3` and so on.
+
+    Args:
+        role: Such as `student` or `teacher`.
+        position: Counted from zero.
+    """
+    return role if position == 0 else f"{role}-{position + 1}"
+
+
 def blueprint(source: Source, data: Data, *, trained: bool = False) -> Blueprint:
     """Return the blueprint of a network.
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
-from tutelage.methods.peers import Peers, gather, name_of, trained
+from tutelage.methods.peers import Peers, gather, trained
+from tutelage.networks import part_of
 
 
 def networks(count, start=0):
@@ -53,7 +54,7 @@ def test_names_are_the_predictions_and_the_members():
     inputs = torch.randn(5, 4)
     predictions = peers.predictions(inputs)
     assert list(predictions) == ["student", "student-2", "student-3", "ensemble"]
-    assert [name_of(position) for position in range(3)] == list(predictions)[:3]
+    assert [part_of("student", position) for position in range(3)] == list(predictions)[:3]
     assert list(peers.others()) == ["student-2", "student-3"]
     assert torch.equal(peers.first()(inputs), predictions["student"])
     for name, network in peers.others().items():

@@ -15,8 +15,9 @@ from tutelage.errors import UserError
 from tutelage.losses import cross_entropy, kd_loss, wide
 from tutelage.maps import resize
 from tutelage.method import Method, OptimizerSpec, Progress, Update
-from tutelage.methods.peers import Peers, gather, name_of, trained
+from tutelage.methods.peers import Peers, gather, trained
 from tutelage.modes import keeping_statistics
+from tutelage.networks import part_of
 from tutelage.pairing import AUTO, LayerPair, taps
 from tutelage.registry import Paper, register
 from tutelage.schedules import steps
@@ -239,7 +240,9 @@ def _read(networks: Sequence[nn.Module], layers: str, example: Any) -> list[Tap]
         raise UserError(f"layers={layers!r} must name one layer for all {len(networks)} networks, or one for each.")
     read = names * len(networks) if len(names) == 1 else names
     named = zip(networks, read, strict=True)
-    return [taps(one, [name], example, who=name_of(number))[name] for number, (one, name) in enumerate(named)]
+    return [
+        taps(one, [name], example, who=part_of("student", number))[name] for number, (one, name) in enumerate(named)
+    ]
 
 
 def _check(temperature: float, feature_lr: float, feature_weight_decay: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from tutelage.ensembles import log_mean_probability
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.method import OptimizerSpec
+from tutelage.networks import part_of
 
 ENSEMBLE = "ensemble"
 
@@ -47,7 +49,7 @@ class Peers(nn.ModuleDict):
             raise UserError(f"Networks that learn from each other are at least two, not {count}.")
         _refuse_twins(networks)
         read = layers or [()] * count
-        named = zip(map(name_of, range(count)), networks, read, strict=True)
+        named = zip(map(partial(part_of, "student"), range(count)), networks, read, strict=True)
         super().__init__({name: FeatureExtractor(network, these, example=example) for name, network, these in named})
         self.lr_scales = _one_for_each("lr_scales", lr_scales, count)
         self.weight_decay_scales = _one_for_each("weight_decay_scales", weight_decay_scales, count)
@@ -85,11 +87,6 @@ class Peers(nn.ModuleDict):
         }
 
 
-def name_of(position: int) -> str:
-    """Return the name of a network by its position, counted from zero: `student`, `student-2` and so on."""
-    return "student" if position == 0 else f"student-{position + 1}"
-
-
 def gather(
     students: Sequence[nn.Module], make_student: Callable[[str], nn.Module] | None, networks: int | None
 ) -> list[nn.Module]:
@@ -109,7 +106,7 @@ def gather(
     found = list(students[:count])
     if len(found) < count and make_student is None:
         raise UserError(f"{count} networks are asked for, and {len(found)} given: give as many, or make_student.")
-    return found + [make_student(name_of(position)) for position in range(len(found), count) if make_student]
+    return found + [make_student(part_of("student", position)) for position in range(len(found), count) if make_student]
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
@@ -132,6 +129,6 @@ def _refuse_twins(networks: Sequence[nn.Module]) -> None:
         pairs = zip(ours, theirs, strict=False)
         if ours and len(ours) == len(theirs) and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs):
             raise UserError(
-                f"The networks {name_of(one)} and {name_of(other)} start from the same weights, and so would stay "
-                "equal and learn nothing from each other. Pass names or factories, which draw weights for each."
+                f"The networks {part_of('student', one)} and {part_of('student', other)} start from the same weights, and "
+                "so would stay equal and learn nothing from each other. Pass names or factories, which draw weights for each."
             )
