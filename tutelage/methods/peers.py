@@ -128,7 +128,8 @@ def _refuse_twins(networks: Sequence[nn.Module]) -> None:
         ours, theirs = (list(networks[number].parameters()) for number in (one, other))
         pairs = zip(ours, theirs, strict=False)
         if ours and len(ours) == len(theirs) and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs):
+            names = " and ".join(part_of("student", number) for number in (one, other))
             raise UserError(
-                f"The networks {part_of('student', one)} and {part_of('student', other)} start from the same weights, and "
-                "so would stay equal and learn nothing from each other. Pass names or factories, which draw weights for each."
+                f"The networks {names} start from the same weights, and so would stay equal and learn nothing from "
+                "each other. Pass names or factories, which draw weights for each."
             )
