@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -72,3 +72,21 @@ def test_carriers_do_not_change(carrier):
 def test_features_are_not_shared_between_outputs():
     first, second = Output(logits=torch.zeros(1)), Output(logits=torch.zeros(1))
     assert first.features is not second.features
+
+
+def test_a_recorded_answer_remembers_which_inputs_it_answers():
+    inputs = torch.zeros(2, 3)
+    batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
+    assert batch.asked is inputs
+    assert replace(batch, inputs=inputs + 1).asked is inputs
+
+
+def test_moving_a_batch_keeps_what_was_asked_the_inputs_themselves():
+    clean = torch.zeros(2, 3)
+    batch = Batch(inputs=clean, teacher=Output(logits=clean)).to("meta")
+    assert batch.inputs.device.type == "meta"
+    assert batch.asked is batch.inputs
+    noisy = replace(Batch(inputs=clean, teacher=Output(logits=clean)), inputs=clean + 1, teacher_inputs=clean)
+    moved = noisy.to("meta")
+    assert moved.teacher_inputs is moved.asked
+    assert moved.inputs is not moved.asked

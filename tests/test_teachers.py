@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -306,3 +307,13 @@ def test_a_teacher_may_be_asked_about_other_inputs_than_the_student():
     assert torch.equal(teacher(asked).logits, expected)
     assert torch.equal(EnsembleTeacher([teacher, teacher])(asked).members[1], expected)
     assert len(asked.to("cpu").teacher_inputs) == 5
+
+
+def test_a_recording_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
+    inputs = torch.zeros(2, 1)
+    batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
+    with pytest.raises(UserError, match="knows only its own views"):
+        RecordedTeacher()(replace(batch, inputs=inputs + 1))
+    # What the student sees may be disturbed, as long as the teacher is asked about the recorded view.
+    noisy = replace(batch, inputs=inputs + 1, teacher_inputs=inputs)
+    assert RecordedTeacher()(noisy) is batch.teacher

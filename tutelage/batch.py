@@ -40,6 +40,8 @@ class Batch:
         targets: Class indices, `[batch]`.
         indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
         teacher: A recorded teacher output, where the data carry one.
+        asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
+            mixture for instance, leaves this as it is, and a recorded answer is never taken for another's.
         teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
             same images without noise.
         extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
@@ -49,8 +51,13 @@ class Batch:
     targets: Tensor | None = None
     indices: Tensor | None = None
     teacher: Output | None = None
+    asked: Any = None
     teacher_inputs: Any = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.asked is None:
+            object.__setattr__(self, "asked", self.inputs)
 
     def __len__(self) -> int:
         return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
@@ -68,7 +75,12 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
-        return Batch(**{f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+        moved = {f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        # Moved twice, they would no longer be the same.
+        for name in ("inputs", "teacher_inputs"):
+            if getattr(self, name) is self.asked:
+                moved[name] = moved["asked"]
+        return Batch(**moved)
 
 
 def _first_tensor(value: Any) -> Tensor:

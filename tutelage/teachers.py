@@ -231,9 +231,18 @@ class RecordedTeacher(Teacher):
     """A teacher whose answers travel with the data, for the very views that the student sees."""
 
     def forward(self, batch: Batch) -> Output:
-        """Return the recorded output of the batch."""
+        """Return the recorded output of the batch.
+
+        Raises:
+            UserError: If there is none, or the batch asks about inputs that are not those which were recorded.
+        """
         if batch.teacher is None:
             raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
+        if batch.inputs is not batch.asked:
+            raise UserError(
+                "This method asks the teacher about inputs that it made itself, and a recording knows only its own views. "
+                "Pass the teacher itself."
+            )
         return batch.teacher
 
 

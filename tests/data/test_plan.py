@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
-from tutelage.data.plan import Plan
+from tutelage.data.plan import Plan, earlier
 from tutelage.data.samplers import PairBatches, ShuffledBatches
 from tutelage.errors import UserError
 
@@ -83,3 +84,51 @@ def test_processes_share_pairs_and_part_none(batch_size, world_size):
             assert list(zip(*mine, views, strict=True)) == pairs[rank:shared:world_size]
             seen += len(mine[0])
     assert seen > 30
+
+
+class Said:
+    """Recorded views whose parameters say which view of which sample they are."""
+
+    views, fingerprint = 3, "said"
+    augmentation = Augmentation.parse("crop:1")
+
+    def read(self, indices, views):
+        return torch.stack([indices, views], 1).float(), Output(logits=10.0 * indices[:, None] + views[:, None])
+
+
+def recorded_plan(indices=(0, 1, 2, 3), **settings):
+    class Fixed:
+        def __len__(self):
+            return 1
+
+        def epoch(self, number, generator):
+            yield torch.tensor(indices)
+
+    return Plan(sampler=Fixed(), seed=5, augmentation=Said.augmentation, size=(8, 8), recorded=Said(), **settings)
+
+
+def test_every_recorded_view_is_taken_before_one_is_repeated():
+    plan = recorded_plan()
+    rounds = [next(plan.epoch(number)).view[:, 1] for number in range(6)]
+    assert all(len(set(views.tolist())) == 1 for views in rounds)
+    assert {int(views[0]) for views in rounds[:3]} == {0, 1, 2}
+    assert [int(views[0]) for views in rounds[:3]] == [int(views[0]) for views in rounds[3:]]
+
+
+def test_a_sample_that_is_several_times_in_a_batch_has_as_many_views():
+    planned = next(recorded_plan((7, 7, 2, 7, 2)).epoch(1))
+    assert planned.view[:, 0].tolist() == [7, 7, 2, 7, 2]
+    assert set(planned.view[planned.indices == 7, 1].tolist()) == {0.0, 1.0, 2.0}
+    assert len(set(planned.view[planned.indices == 2, 1].tolist())) == 2
+    assert torch.equal(planned.answer.logits[:, 0], 10 * planned.view[:, 0] + planned.view[:, 1])
+
+
+def test_recorded_views_do_not_depend_on_the_number_of_processes():
+    whole = next(recorded_plan((7, 7, 2, 2)).epoch(0)).view
+    halves = [next(recorded_plan((7, 7, 2, 2), rank=rank, world_size=2).epoch(0)).view for rank in (0, 1)]
+    assert torch.equal(whole[0::2], halves[0])
+    assert torch.equal(whole[1::2], halves[1])
+
+
+def test_earlier_counts_the_same_entries_before_a_place():
+    assert earlier(torch.tensor([4, 2, 4, 4, 2, 9])).tolist() == [0, 0, 1, 2, 1, 0]

@@ -14,6 +14,7 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.foreign import ForeignImages
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.loader import Device, Loader, make_loader
+from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import BatchSampler
 from tutelage.data.splits import hold_out, thin_out
 from tutelage.data.statistics import mean_and_std
@@ -58,6 +59,8 @@ class Data:
         fingerprint: SHA-256 over content and splits: pixels and labels of resident images; files of streamed ones;
             labels and the first image of a user's own datasets; only the sizes of a user's own loaders.
         foreign: Images from elsewhere, which the uncertainty of a network should tell from the test images.
+        recording: Views of the training samples that were recorded with a teacher's answers, and are trained on instead
+            of freshly drawn ones.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Data:
     augmentation: Augmentation
     fingerprint: str
     foreign: ForeignData | None = field(default=None, repr=False)
+    recording: RecordedViews | None = field(default=None, repr=False)
 
     def count(self, split: str) -> int:
         """Return the number of samples of a split, 0 if there is none.
@@ -147,6 +151,7 @@ class Data:
             rank=rank,
             world_size=world_size,
             sections=sections,
+            recorded=self.recording if train else None,
         )
 
     def _split(self, split: str) -> Dataset[Any] | DataLoader[Any] | None:

@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tutelage.batch import Batch
+from tutelage.batch import Batch, Output
 from tutelage.data.augment import Augmentation
 from tutelage.data.foreign import ForeignImages, ForeignLoader, foreign_images
 from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
-from tutelage.data.plan import FOREIGN, Plan, PlannedBatch
+from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
 from tutelage.data.seeding import seeded
 from tutelage.errors import UserError
@@ -61,7 +61,13 @@ class ResidentLoader:
             indices = planned.indices.to(targets.device, non_blocking=True)
             images, extras = self._plan.augmented(self._dataset.gather(indices), planned)
             inputs = as_inputs(images, channels_last=self._channels_last)
-            yield Batch(inputs=inputs, targets=targets.index_select(0, indices), indices=indices, extras=extras)
+            yield Batch(
+                inputs=inputs,
+                targets=targets.index_select(0, indices),
+                indices=indices,
+                teacher=_answer(planned, targets.device),
+                extras=extras,
+            )
 
 
 class StreamedLoader:
@@ -116,8 +122,13 @@ class StreamedLoader:
                 inputs=as_inputs(images, channels_last=self._channels_last),
                 targets=targets,
                 indices=planned.indices.to(self._device, non_blocking=True),
+                teacher=_answer(planned, self._device),
                 extras=extras,
             )
+
+
+def _answer(planned: PlannedBatch, device: torch.device) -> Output | None:
+    return None if planned.answer is None else planned.answer.to(device, non_blocking=True)
 
 
 class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
@@ -168,6 +179,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     sections: int = 1,
+    recorded: RecordedViews | None = None,
 ) -> Loader:
     """Return the loader that fits a dataset.
 
@@ -187,13 +199,16 @@ def make_loader(
         rank: Which process this is; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
         sections: How many equal sections a batch of `batch_sampler` consists of.
+        recorded: Views to take instead of drawing some by the augmentation.
 
     Raises:
-        UserError: If there would be no batch, or a DataLoader is asked for another sampler.
+        UserError: If there would be no batch, or a DataLoader is asked for another sampler or for recorded views.
     """
     if isinstance(dataset, DataLoader):
         if batch_sampler is not None:
             raise UserError("This method forms its own batches: pass the dataset instead of a DataLoader.")
+        if recorded is not None:
+            raise UserError("Recorded views need samples by position: pass the dataset instead of a DataLoader.")
         return ForeignLoader(
             dataset, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
         )
@@ -202,11 +217,12 @@ def make_loader(
         sampler=batch_sampler
         or ShuffledBatches(len(images), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
         seed=seed,
-        augmentation=augmentation,
+        augmentation=augmentation if recorded is None else recorded.augmentation,
         size=images.size,
         rank=rank,
         world_size=world_size,
         sections=sections,
+        recorded=recorded,
     )
     if isinstance(images, ResidentImages):
         return ResidentLoader(images, plan, device=device, channels_last=channels_last)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
 from tutelage.data.samplers import BatchSampler
 from tutelage.data.seeding import generator
@@ -16,6 +18,30 @@ from tutelage.errors import UserError
 
 # Streams of random numbers that must not meet.
 ORDER, VIEW, FOREIGN = 0, 1, 2
+
+
+class RecordedViews(Protocol):
+    """Views of every sample that were drawn before, each with what a teacher said about it."""
+
+    @property
+    def views(self) -> int:
+        """How many views of each sample there are."""
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What the views' parameters belong to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the content."""
+
+    def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
+        """Return the view parameters `[batch, width]`, and what the teacher said.
+
+        Args:
+            indices: Position of each sample in the dataset, `[batch]`, on the CPU.
+            views: Which view of it, `[batch]`.
+        """
 
 
 @dataclass(frozen=True)
@@ -26,11 +52,13 @@ class PlannedBatch:
         number: Its position in the epoch.
         indices: Position of each sample in the dataset, `[batch]`.
         view: Parameters of the augmentation, `[batch, width]`; None without one.
+        answer: What a teacher said about these views, where that was recorded.
     """
 
     number: int
     indices: Tensor
     view: Tensor | None
+    answer: Output | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +73,8 @@ class Plan:
         rank: Which process this is.
         world_size: How many processes share each batch.
         sections: How many equal sections a batch consists of; the processes share each of them.
+        recorded: Views to take instead of drawing some: in an epoch the same view of each sample, in the next epoch
+            another, and of a sample that is several times in a batch as many.
     """
 
     sampler: BatchSampler
@@ -54,6 +84,7 @@ class Plan:
     rank: int = 0
     world_size: int = 1
     sections: int = 1
+    recorded: RecordedViews | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -67,11 +98,20 @@ class Plan:
         batches = enumerate(self.sampler.epoch(number, generator(self.seed, ORDER, number)))
         for position, indices in islice(batches, start, None):
             mine, view = self._mine(len(indices)), None
+            if self.recorded is not None:
+                rounds = self._rounds(self.recorded.views, indices, number)[mine]
+                yield PlannedBatch(position, indices[mine], *self.recorded.read(indices[mine], rounds))
+                continue
             if self.augmentation:
                 # For the whole batch, so that the views do not depend on the number of processes.
                 chance = generator(self.seed, VIEW, number, position)
                 view = self.augmentation.sample(chance, len(indices), self.size)[mine]
             yield PlannedBatch(position, indices[mine], view)
+
+    def _rounds(self, views: int, indices: Tensor, number: int) -> Tensor:
+        """Return which recorded view of each sample is taken in an epoch, `[batch]`."""
+        order = torch.randperm(views, generator=generator(self.seed, VIEW))
+        return order[(number + earlier(indices)) % views]
 
     def _mine(self, samples: int) -> Tensor:
         """Return which samples of a batch are this process's: of each section as many as any other process has."""
@@ -85,3 +125,12 @@ class Plan:
             return images, {}
         view = planned.view.to(images.device, non_blocking=True)
         return self.augmentation.apply(images, view), {"view": view}
+
+
+def earlier(indices: Tensor) -> Tensor:
+    """Return how often each entry of `[batch]` stands before its place: 0 for the first, 1 for the second of a kind."""
+    order = indices.argsort(stable=True)
+    ranked = indices[order]
+    place = torch.arange(len(indices))
+    first = torch.searchsorted(ranked, ranked)
+    return torch.empty_like(place).index_copy_(0, order, place - first)
