@@ -240,7 +240,7 @@ class RecordedTeacher(Teacher):
             raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
         if batch.inputs is not batch.asked:
             raise UserError(
-                "This method asks the teacher about inputs that it made itself, and a recording knows only its own views. "
+                "This method asks the teacher about inputs that it made, and a recording knows only its own views. "
                 "Pass the teacher itself."
             )
         return batch.teacher
