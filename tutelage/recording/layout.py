@@ -1,0 +1,105 @@
+"""Where a recorded answer lies: the row of a sample, the shard of a row, the file of a shard; and what it all takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.recording.quantization import VALUES, Quantization, Values
+
+PARAMETERS, FEATURE = "parameters", "feature:"
+MOST_ROWS, MOST_BYTES = 16_384, 256 * 2**20
+
+
+def row_dtype(
+    *,
+    parameters: int,
+    keep: Quantization,
+    classes: int,
+    values: Values,
+    layers: Mapping[str, Sequence[int]],
+) -> np.dtype[Any]:
+    """Return the type of a row: what is recorded of one view of one sample, little-endian and without gaps.
+
+    Args:
+        parameters: How many numbers describe a view.
+        keep: What is kept of an answer.
+        classes: The number of classes.
+        values: How logits, probabilities and features are stored.
+        layers: The layers that are kept, each with its shape without the batch.
+
+    Raises:
+        UserError: If more classes are to be kept than there are, or there is no such type.
+    """
+    fields: list[Any] = [(PARAMETERS, "<f4", (parameters,)), *keep.fields(classes, values)]
+    fields += [(FEATURE + layer, VALUES[values], tuple(shape)) for layer, shape in layers.items()]
+    return np.dtype(fields)
+
+
+def row_bytes(
+    keep: Quantization, classes: int, *, view_bytes: int, value_bytes: int, class_bytes: int, feature_values: int = 0
+) -> int:
+    """Return what one view of one sample takes, in bytes.
+
+    With `view_bytes=17` (four float32 coordinates and a byte for the flip) and class indices as wide as the values it
+    is the layout of FKD, which keeps the class of `hard` in eight bytes.
+
+    Args:
+        keep: What is kept of an answer.
+        classes: The number of classes.
+        view_bytes: Bytes of the view parameters.
+        value_bytes: Bytes of a logit, a probability or a feature.
+        class_bytes: Bytes of a class index.
+        feature_values: How many values of features are kept.
+    """
+    keep.check(classes)
+    if keep.kept is None:
+        answer = classes * value_bytes
+    else:
+        answer = keep.kept * (class_bytes + (0 if keep.name == "hard" else value_bytes))
+    return view_bytes + answer + feature_values * value_bytes
+
+
+def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
+    """Return what the rows of a recording take, in bytes; the files' headers add less than a thousandth."""
+    return row_bytes * samples * views
+
+
+def rows_per_shard(row_bytes: int) -> int:
+    """Return how many rows a shard has at most: 16,384, or fewer where it would exceed 256 MiB."""
+    return max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
+
+
+def shard_count(samples: int, rows_per_shard: int) -> int:
+    """Return how many shards a view has."""
+    return -(-samples // rows_per_shard)
+
+
+def shard_range(samples: int, rows_per_shard: int, shard: int) -> range:
+    """Return the positions of a shard's samples in the dataset.
+
+    Args:
+        samples: Samples of the dataset.
+        rows_per_shard: As the header says.
+        shard: Which shard, from 0.
+    """
+    assert 0 <= shard < shard_count(samples, rows_per_shard)
+    return range(shard * rows_per_shard, min((shard + 1) * rows_per_shard, samples))
+
+
+def view_folder(folder: Path, view: int) -> Path:
+    """Return where the shards of a view are; views count from 0."""
+    return folder / f"view-{view:04d}"
+
+
+def shard_path(folder: Path, view: int, shard: int) -> Path:
+    """Return the file of a shard; views and shards count from 0."""
+    return view_folder(folder, view) / f"shard-{shard:04d}.npy"
+
+
+def checksum_path(shard: Path) -> Path:
+    """Return the file that holds a shard's checksum, and says that the shard is complete."""
+    return shard.with_name(f"{shard.name}.sha256")
