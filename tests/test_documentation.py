@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import tutelage
-from tutelage import cli, registry
+from tutelage import cli, flags, registry
 from tutelage.methods.unix import compute_ratio
 from tutelage.report.aspects import answer_costs, uncertainties
 from tutelage.report.markdown import render_markdown
@@ -55,7 +55,8 @@ def only_parsed(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise Parsed
 
-    for work in ("resolve_data", "demo_comparison", "write_report"):
+    monkeypatch.setattr(flags, "resolve_data", stop)
+    for work in ("demo_comparison", "write_report"):
         monkeypatch.setattr(cli, work, stop)
     monkeypatch.setattr(cli, "load_comparison", lambda file: {})
     monkeypatch.chdir(tmp_path)

@@ -15,15 +15,13 @@ from rich.console import Console
 from tutelage import arguments, registry
 from tutelage.api import compare_into, distill_into, evaluate
 from tutelage.arguments import DataOptions, NetworkOptions, parse
-from tutelage.assembly import baseline_of, experiment_of, seeds_of
+from tutelage.assembly import baseline_of, seeds_of
 from tutelage.compare import Comparison
 from tutelage.console import Terminal, screen
-from tutelage.data.dataset import Data
-from tutelage.data.resolve import resolve_data
 from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
 from tutelage.errors import UserError, unknown
-from tutelage.experiment import Experiment
+from tutelage.flags import comparison_of, data_of, experiment_from
 from tutelage.interrupt import Interrupted
 from tutelage.options import Choice, check_options, parse_choice, without_flags
 from tutelage.report.console import render_table
@@ -110,7 +108,7 @@ def distill(words: Sequence[str]) -> None:
     training = found.make(Training)
     student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
     default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
-    comparison = _comparison(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
+    comparison = comparison_of(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
     title = f"{entry.title}: {found.data}"
     comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
     console, terminal = screen(), Terminal()
@@ -142,7 +140,7 @@ def compare(words: Sequence[str]) -> None:
     baseline = baseline_of(choices, found.baseline)
     training = found.make(Training)
     folder = Path(found.out or f"runs/compare-{Path(found.data.partition(',')[0]).name}")
-    comparison = _comparison(found, choices, training, folder=folder, seeds=seeds_of(found.seeds))
+    comparison = comparison_of(found, choices, training, folder=folder, seeds=seeds_of(found.seeds))
     _compare(
         replace(
             comparison,
@@ -170,7 +168,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     if not names and not asks_for_help(words):
         raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
     found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK...")
-    scores = evaluate(names, data=_data(found), split=found.split)
+    scores = evaluate(names, data=data_of(found), split=found.split)
     text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
     screen().print(text, soft_wrap=True)
 
@@ -202,7 +200,7 @@ def doctor(words: Sequence[str]) -> None:
     entry, rest = _method(doctor, words)
     found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
-    screen().print(examine(choice, _experiment(found), found.make(Training)))
+    screen().print(examine(choice, experiment_from(found), found.make(Training)))
 
 
 def methods(words: Sequence[str]) -> None:
@@ -238,29 +236,6 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def _comparison(
-    found: arguments.Found, choices: list[Choice], training: Training, *, folder: Path, seeds: list[int]
-) -> Comparison:
-    return Comparison(
-        choices=choices,
-        experiment=_experiment(found),
-        training=training,
-        teacher_training=replace(training, epochs=found.teacher_epochs or training.epochs),
-        seeds=seeds,
-        folder=folder,
-        baseline=choices[0].label,
-    )
-
-
-def _experiment(found: arguments.Found) -> Experiment:
-    if found.ensemble < 1:
-        raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
-    experiment = experiment_of(found.student, found.teacher * found.ensemble, _data(found))
-    if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
-        raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")
-    return experiment
-
-
 def _compare(comparison: Comparison) -> None:
     terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
     content = _drawing(terminal, lambda: compare_into(comparison, terminal))
@@ -275,11 +250,6 @@ def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:
         return work()
     finally:
         terminal.close()
-
-
-def _data(found: arguments.Found) -> Data:
-    options = {field.name: getattr(found, field.name) for field in fields(DataOptions) if field.name != "data"}
-    return resolve_data(found.data, **options)
 
 
 def _method(command: Command, words: Sequence[str]) -> tuple[registry.Entry, Sequence[str]]:
