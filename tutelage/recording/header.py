@@ -2,98 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from tutelage.data.dataset import Data
-from tutelage.data.foreign import foreign_images
-from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.seeding import seeded
 from tutelage.errors import UserError
 from tutelage.files import write_json
-from tutelage.fingerprint import of_tensors
-from tutelage.models.normalization import Normalized, bare
 from tutelage.recording import layout
+from tutelage.recording.identity import DataIdentity, TeacherIdentity, contrast
 from tutelage.recording.quantization import Quantization, Values
+
+__all__ = ["DataIdentity", "Header", "TeacherIdentity", "check", "check_data", "differences"]
 
 VERSION = 1
 NAME = "recording.json"
-_PROBES = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherIdentity:
-    """Which network answered.
-
-    Attributes:
-        name: What it is called.
-        source: Where it came from, as the user wrote it.
-        weights: Digest of its parameters and buffers; empty if it has none.
-        normalization: Its own input normalisations as text, means before stds; empty if it has none.
-    """
-
-    name: str
-    source: str
-    weights: str
-    normalization: str
-
-    @classmethod
-    def of(cls, network: nn.Module, *, name: str, source: str) -> Self:
-        """Return the identity of a network.
-
-        Args:
-            network: The network, bare or wrapped.
-            name: What it is called.
-            source: Where it came from.
-        """
-        inner = bare(network)
-        # No state dict holds these, and they are told apart from the weights.
-        statistics = {f"{path}.{name}".lstrip(".") for path in _normalized(inner) for name in ("mean", "std")}
-        state = inner.state_dict() | dict(inner.named_buffers())
-        weights = {key: value for key, value in state.items() if key not in statistics}
-        normalization = "; ".join(str(module.normalization) for module in _normalized(network).values())
-        return cls(
-            name=name, source=source, weights=of_tensors(weights) if weights else "", normalization=normalization
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataIdentity:
-    """Which samples were asked about.
-
-    Attributes:
-        name: What the data are called.
-        fingerprint: As of `Data`.
-        pixels: SHA-256 over sixteen training images.
-    """
-
-    name: str
-    fingerprint: str
-    pixels: str
-
-    @classmethod
-    def of(cls, data: Data) -> Self:
-        """Return the identity of the training images of a dataset.
-
-        Raises:
-            UserError: If they cannot be read by position, or are not the same each time.
-        """
-        first, second = (_pixels(data, seed) for seed in (0, 1))
-        if first != second:
-            raise UserError(
-                f"The training images of {data.name} differ each time they are read, so no recorded answer belongs to "
-                "them: leave chance out of the dataset's own transform, and augment with --augment."
-            )
-        return cls(name=data.name, fingerprint=data.fingerprint, pixels=first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +94,27 @@ class Header:
         Raises:
             UserError: If it is of another version of the format, or incomplete.
         """
-        raise NotImplementedError
+        version = content.get("version")
+        if version != VERSION:
+            raise UserError(
+                f"It is in version {version} of the format, and this Tutelage reads version {VERSION}: use the one that "
+                "wrote it, or record again."
+            )
+        given = {key: value for key, value in content.items() if key != "version"}
+        try:
+            header = cls(
+                **given
+                | {
+                    "image_size": tuple(given["image_size"]),
+                    "teacher": TeacherIdentity(**given["teacher"]),
+                    "data": DataIdentity(**given["data"]),
+                    "layers": {layer: tuple(shape) for layer, shape in given["layers"].items()},
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"Its header is incomplete ({error}): record again.") from error
+        assert header.row_dtype.itemsize
+        return header
 
     def write(self, folder: Path) -> None:
         """Store the header in the folder of its recording.
@@ -183,12 +131,38 @@ class Header:
         Raises:
             UserError: If there is none, it is damaged, or it is of another version of the format.
         """
-        raise NotImplementedError
+        file = folder / NAME
+        try:
+            return cls.from_json(json.loads(file.read_text()))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f"There is no recording in {folder}: make one with `tutelage record`.") from error
+        except UserError as error:
+            raise UserError(f"The recording in {folder} cannot be read. {error}") from error
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{file} is damaged ({error}): put it back from a copy, or record again.") from error
 
 
 def differences(recorded: Header, now: Header) -> list[str]:
     """Return, in plain words, all in which a recording differs from what would be recorded now."""
-    raise NotImplementedError
+    found = recorded.data.differences(now.data) + recorded.teacher.differences(now.teacher)
+    if (recorded.augmentation, recorded.parameters) != (now.augmentation, now.parameters):
+        found.append(contrast("other view parameters: another augmentation", recorded.augmentation, now.augmentation))
+    facts = {
+        "another size of the images": ("image_size",),
+        "another number of training samples": ("samples",),
+        "another number of classes": ("classes",),
+        "another choice of what to keep": ("keep",),
+        "another type of stored values": ("values",),
+        "other layers": ("layers",),
+        "another seed": ("seed",),
+        "another precision of the teacher": ("precision",),
+        "another number of rows per shard": ("rows_per_shard",),
+    }
+    for what, (name,) in facts.items():
+        there, here = getattr(recorded, name), getattr(now, name)
+        if there != here:
+            found.append(contrast(what, there, here))
+    return found
 
 
 def check(folder: Path, recorded: Header, now: Header) -> None:
@@ -197,7 +171,13 @@ def check(folder: Path, recorded: Header, now: Header) -> None:
     Raises:
         UserError: If anything differs, with all that does.
     """
-    raise NotImplementedError
+    found = differences(recorded, now)
+    if found:
+        raise UserError(
+            f"{folder} holds a recording that was made otherwise:\n  "
+            + "\n  ".join(found)
+            + "\nRepeat the flags that it was made with, or choose another folder with --out."
+        )
 
 
 def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str | None = None) -> None:
@@ -212,4 +192,18 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
     Raises:
         UserError: If the data are others, with all that differs, or cannot be read by position.
     """
-    raise NotImplementedError
+    found = recorded.data.differences(DataIdentity.of(data))
+    for what, there, here in (
+        ("another number of training samples", recorded.samples, data.count("train")),
+        ("another number of classes", recorded.classes, data.num_classes),
+        ("another size of the images", recorded.image_size, tuple(data.image_size)),
+        ("other view parameters: another augmentation", recorded.augmentation, augmentation or recorded.augmentation),
+    ):
+        if there != here:
+            found.append(contrast(what, there, here))
+    if found:
+        raise UserError(
+            f"The recording in {folder} does not belong to these data:\n  "
+            + "\n  ".join(found)
+            + "\nTrain on the data that it was made of, with the same settings, or record these with `tutelage record`."
+        )

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
+from tutelage.errors import UserError
+from tutelage.recording import shards
 from tutelage.recording.header import Header
+from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
+
+# Each holds a file open, of which a process may have about a thousand.
+_MOST_OPEN = 256
 
 
 class Recording:
     """The finished views of a recording, as `RecordedViews`.
+
+    Which views are used is settled here: those that are added later are not seen.
 
     Args:
         folder: Where it is.
@@ -27,27 +43,41 @@ class Recording:
         UserError: If there is no recording, no finished view, or fewer views than asked for.
     """
 
-    folder: Path
-    header: Header
-    note: str
-
     def __init__(self, folder: Path | str, *, views: int | None = None) -> None:
-        raise NotImplementedError
+        self.folder = Path(folder)
+        self.header = Header.read(self.folder)
+        self._keep, self._classes = self.header.quantization, self.header.classes
+        counts = {
+            view: shards.complete_shards(self.folder, self.header, view) for view in shards.views_present(self.folder)
+        }
+        finished = [view for view, count in counts.items() if count == self.header.shards]
+        self.note = "; ".join(
+            f"view {view} is unfinished: {count} of {self.header.shards} shards"
+            for view, count in counts.items()
+            if count < self.header.shards
+        )
+        self._numbers = np.array(_chosen(self.folder, finished, views, self.note), dtype=np.int64)
+        self._open: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._verified: set[int] = set()
 
     @property
     def views(self) -> int:
         """How many views of each sample are used."""
-        raise NotImplementedError
+        return len(self._numbers)
 
-    @property
+    @cached_property
     def augmentation(self) -> Augmentation:
         """What the views' parameters belong to."""
-        raise NotImplementedError
+        return Augmentation.parse(self.header.augmentation)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Stands for the content that is used: header and checksums."""
-        raise NotImplementedError
+        digest = hashlib.sha256(json.dumps(self.header.to_json(), sort_keys=True).encode())
+        for view in self._numbers.tolist():
+            for shard in range(self.header.shards):
+                digest.update(shards.checksum(self.folder, view, shard).encode())
+        return digest.hexdigest()[:16]
 
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
         """Return the view parameters, float32 `[batch, width]`, and what the teacher said, in float32.
@@ -59,8 +89,72 @@ class Recording:
         Raises:
             UserError: If a shard is damaged, or there is no such sample or view.
         """
-        raise NotImplementedError
+        rows = self._rows(indices.numpy(), views.numpy())
+        features = {layer: torch.from_numpy(rows[FEATURE + layer].astype(np.float32)) for layer in self.header.layers}
+        parameters = torch.from_numpy(rows[PARAMETERS].astype(np.float32))
+        return parameters, Output(logits=self._keep.logits(rows, self._classes), features=features)
 
     def verify(self) -> list[str]:
         """Return the names of the damaged shards, such as `view-0003/shard-0001.npy`: all content is read."""
-        raise NotImplementedError
+        damaged = [
+            shard_path(Path(), view, shard)
+            for view in shards.views_present(self.folder)
+            for shard in range(self.header.shards)
+            if shards.state(self.folder, self.header, view, shard) == "damaged"
+        ]
+        return [path.as_posix() for path in damaged]
+
+    def _rows(self, indices: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows of samples and views, those of one shard read at once."""
+        if not len(indices):
+            return np.empty(0, self.header.row_dtype)
+        if indices.min() < 0 or indices.max() >= self.header.samples or views.min() < 0 or views.max() >= self.views:
+            raise UserError(
+                f"The recording in {self.folder} has {self.views} views of {self.header.samples} samples, and was "
+                f"asked for view {views.max()} and sample {indices.max()}: it is of other data."
+            )
+        shard, place = np.divmod(indices, self.header.rows_per_shard)
+        keys = self._numbers[views] * self.header.shards + shard
+        if (keys == keys[0]).all():
+            return self._shard(int(keys[0]))[place]
+        order = keys.argsort(kind="stable")
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        rows = np.empty(len(indices), self.header.row_dtype)
+        for start, chosen in zip(starts, np.split(order, starts[1:])):
+            rows[chosen] = self._shard(int(keys[start]))[place[chosen]]
+        return rows
+
+    def _shard(self, key: int) -> NDArray[Any]:
+        """Return an opened shard; its checksum is compared the first time."""
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        view, shard = divmod(key, self.header.shards)
+        rows = shards.opened(self.folder, self.header, view, shard, verify=key not in self._verified)
+        self._verified.add(key)
+        self._open[key] = rows
+        if len(self._open) > _MOST_OPEN:
+            self._open.popitem(last=False)
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Mapped files would travel as their content.
+        return {**self.__dict__, "_open": OrderedDict()}
+
+
+def _chosen(folder: Path, finished: list[int], wanted: int | None, note: str) -> list[int]:
+    if not finished:
+        unfinished = f" ({note})" if note else ""
+        raise UserError(f"The recording in {folder} has no finished view{unfinished}: go on with `tutelage record`.")
+    if wanted is None:
+        return finished
+    if wanted < 1:
+        raise UserError(f"views={wanted} leaves nothing to replay: use one view or more.")
+    if wanted > len(finished):
+        unfinished = f" ({note})" if note else ""
+        raise UserError(
+            f"The recording in {folder} has {len(finished)} finished views{unfinished}, not {wanted}: use fewer, or "
+            f"add some with `tutelage record --views {wanted}`."
+        )
+    return finished[:wanted]

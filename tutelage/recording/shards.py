@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.errors import UserError
+from tutelage.files import atomic
 from tutelage.recording.header import Header
+from tutelage.recording.layout import checksum_path, shard_path
 
 State = Literal["missing", "complete", "damaged"]
 
@@ -27,13 +33,23 @@ def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDA
         shard: Which shard of the view, from 0.
 
     Yields:
-        The rows, a structured array of zeros `[row]`.
+        The rows, a structured array of zeros `[row]`, in memory.
 
     Raises:
         UserError: If the disk is full or the place cannot be written.
     """
-    raise NotImplementedError
-    yield
+    rows = np.zeros(len(header.rows(shard)), header.row_dtype)
+    yield rows
+    path = shard_path(folder, view, shard)
+    # A file that is replaced is incomplete until its own checksum is there.
+    checksum_path(path).unlink(missing_ok=True)
+    with atomic(path) as file:
+        hashed, own = _Hashed(file), os.fstat(file.fileno()).st_ino
+        np.lib.format.write_array(hashed, rows, allow_pickle=False)
+    _store_checksum(path, hashed.digest.hexdigest())
+    # Another process may have put its file here before our checksum.
+    if path.stat().st_ino != own:
+        _store_checksum(path, _digest(path))
 
 
 def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool = True) -> NDArray[Any]:
@@ -49,17 +65,34 @@ def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool 
     Raises:
         UserError: If the shard is missing, truncated, of another type, or not what was written.
     """
-    raise NotImplementedError
+    path = shard_path(folder, view, shard)
+    if verify and _digest(path) != checksum(folder, view, shard):
+        raise _damaged(path, "its content is not what was written (the checksum differs)")
+    try:
+        rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, str(error)) from error
+    expected = (len(header.rows(shard)),)
+    if rows.dtype != header.row_dtype or rows.shape != expected:
+        raise _damaged(path, f"it holds {rows.shape} rows of {rows.dtype}, not {expected} of {header.row_dtype}")
+    # A plain array: each selection from a memmap would cost more.
+    return np.asarray(rows)
 
 
 def is_complete(folder: Path, view: int, shard: int) -> bool:
     """Return whether a shard was written to its end, without looking at its content."""
-    raise NotImplementedError
+    return checksum_path(shard_path(folder, view, shard)).exists()
 
 
 def state(folder: Path, header: Header, view: int, shard: int) -> State:
     """Return whether a shard is there, and is what was written: its whole content is read for that."""
-    raise NotImplementedError
+    if not is_complete(folder, view, shard):
+        return "missing"
+    try:
+        opened(folder, header, view, shard)
+    except UserError:
+        return "damaged"
+    return "complete"
 
 
 def checksum(folder: Path, view: int, shard: int) -> str:
@@ -68,14 +101,48 @@ def checksum(folder: Path, view: int, shard: int) -> str:
     Raises:
         UserError: If it cannot be read.
     """
-    raise NotImplementedError
+    path = shard_path(folder, view, shard)
+    try:
+        return checksum_path(path).read_text().split()[0]
+    except (OSError, ValueError, IndexError) as error:
+        raise _damaged(path, f"its checksum cannot be read ({error})") from error
 
 
 def views_present(folder: Path) -> list[int]:
     """Return the views of which anything is there, in order."""
-    raise NotImplementedError
+    names = (path.name.removeprefix("view-") for path in folder.glob("view-*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def complete_shards(folder: Path, header: Header, view: int) -> int:
     """Return how many shards of a view were written to their end."""
-    raise NotImplementedError
+    return sum(is_complete(folder, view, shard) for shard in range(header.shards))
+
+
+class _Hashed:
+    """A file that keeps the digest of what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+
+def _store_checksum(path: Path, digest: str) -> None:
+    with atomic(checksum_path(path)) as file:
+        # Two spaces, as sha256sum writes them.
+        file.write(f"{digest}  {path.name}\n".encode())
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"The shard {path} is damaged: {why}. The same `tutelage record` command that made it mends it.")
