@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tutelage.batch import Batch, Output
+from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
 from tutelage.data.foreign import ForeignImages, ForeignLoader, foreign_images
 from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
@@ -56,18 +56,14 @@ class ResidentLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
-        targets = self._dataset.targets
+        for planned, images, targets in self.read(number, start):
+            yield _batch(self._plan, planned, images, targets, channels_last=self._channels_last)
+
+    def read(self, number: int, start: int = 0) -> Iterator[tuple[PlannedBatch, Tensor, Tensor]]:
+        """Yield what the batches of an epoch are made of: what is planned, the images as they are, the targets."""
         for planned in self._plan.epoch(number, start):
-            indices = planned.indices.to(targets.device, non_blocking=True)
-            images, extras = self._plan.augmented(self._dataset.gather(indices), planned)
-            inputs = as_inputs(images, channels_last=self._channels_last)
-            yield Batch(
-                inputs=inputs,
-                targets=targets.index_select(0, indices),
-                indices=indices,
-                teacher=_answer(planned, targets.device),
-                extras=extras,
-            )
+            indices = planned.indices.to(self._dataset.targets.device, non_blocking=True)
+            yield planned, self._dataset.gather(indices), self._dataset.targets.index_select(0, indices)
 
 
 class StreamedLoader:
@@ -110,25 +106,29 @@ class StreamedLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on; the epoch before must be over or given up."""
+        for planned, images, targets in self.read(number, start):
+            yield _batch(self._plan, planned, images, targets, channels_last=self._channels_last)
+
+    def read(self, number: int, start: int = 0) -> Iterator[tuple[PlannedBatch, Tensor, Tensor]]:
+        """Yield what the batches of an epoch are made of: what is planned, the images as they are, the targets."""
         planned_batches = self._queue.begin(number, start)
         for read in self._reader:
             if isinstance(read, UserError):
                 # A new one: `read` would hold this frame in a cycle, and the workers would be long in ending.
                 raise UserError(*read.args)
-            planned = planned_batches.popleft()
             images, targets = (value.to(self._device, non_blocking=True) for value in read)
-            images, extras = self._plan.augmented(images, planned)
-            yield Batch(
-                inputs=as_inputs(images, channels_last=self._channels_last),
-                targets=targets,
-                indices=planned.indices.to(self._device, non_blocking=True),
-                teacher=_answer(planned, self._device),
-                extras=extras,
-            )
+            yield planned_batches.popleft(), images, targets
 
 
-def _answer(planned: PlannedBatch, device: torch.device) -> Output | None:
-    return None if planned.answer is None else planned.answer.to(device, non_blocking=True)
+def _batch(plan: Plan, planned: PlannedBatch, images: Tensor, targets: Tensor, *, channels_last: bool) -> Batch:
+    augmented, extras = plan.augmented(images, planned)
+    return Batch(
+        inputs=as_inputs(augmented, channels_last=channels_last),
+        targets=targets,
+        indices=planned.indices.to(targets.device, non_blocking=True),
+        teacher=None if planned.answer is None else planned.answer.to(targets.device, non_blocking=True),
+        extras=extras,
+    )
 
 
 class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
