@@ -1,15 +1,20 @@
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from tutelage.batch import Batch
+from tutelage.data.augment import Augmentation
+from tutelage.data.samplers import RepeatedBatches
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.method import Method, OptimizerSpec, Progress, TransferSet, Update
 from tutelage.schedules import linear
 from tutelage.teachers import FrozenTeacher
+from tutelage.toys import toy_data
 from tutelage.training import Training
 
 
@@ -92,6 +97,18 @@ def test_the_transfer_set_is_the_dataset_by_default():
     dataset = object()
     assert Two(nn.Linear(2, 3)).transfer_set(dataset) == TransferSet(dataset)
     assert TransferSet(dataset).batches is None
+
+
+@pytest.mark.parametrize(("recorded", "fits"), [(None, True), (4, True), (3, False)])
+def test_a_batch_shows_no_more_views_than_are_recorded(recorded, fits):
+    recording = None if recorded is None else SimpleNamespace(views=recorded, augmentation=Augmentation())
+    data = replace(toy_data(), recording=recording)
+    transfer = TransferSet(data.train, RepeatedBatches(48, batch_size=8, repeats=4), sections=4, views=4)
+    if fits:
+        assert len(transfer.loader(data, batch_size=8)) == 6
+        return
+    with pytest.raises(UserError, match=r"4 views of each image at once, and 3 of each are recorded.*--views 4"):
+        transfer.loader(data, batch_size=8)
 
 
 def test_copies_are_independent():

@@ -111,6 +111,7 @@ class Experiment:
             "example": lambda: self.data.example(2),
             "num_classes": lambda: self.data.num_classes,
             "batch_size": lambda: run.training.batch_size,
+            "epochs": lambda: run.training.epochs,
             "reporter": lambda: run.reporter,
             "distill": lambda: distill,
         }

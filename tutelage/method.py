@@ -94,11 +94,13 @@ class TransferSet:
         batches: Which of them form a batch, where that is the method's affair.
         sections: How many equal sections a batch of that sampler consists of, such as samples and then their partners.
             Several processes share each section, so that what belongs together stays together.
+        views: How many views of a sample a batch of that sampler shows at once.
     """
 
     dataset: Samples
     batches: BatchSampler | None = field(default=None)
     sections: int = 1
+    views: int = 1
 
     def loader(self, data: Data, **arguments: Any) -> Loader:
         """Return the training batches of data whose samples these take the place of.
@@ -106,7 +108,15 @@ class TransferSet:
         Args:
             data: The data.
             **arguments: As for `Data.loader`.
+
+        Raises:
+            UserError: If the views are recorded, and there are fewer of a sample than a batch shows.
         """
+        if data.recording is not None and data.recording.views < self.views:
+            raise UserError(
+                f"A batch shows {self.views} views of each image at once, and {data.recording.views} of each are "
+                f"recorded: record more (--views {self.views}), or let a batch show fewer."
+            )
         return replace(data, train=self.dataset).loader(
             "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
         )

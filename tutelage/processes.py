@@ -20,6 +20,19 @@ def wait() -> None:
         dist.barrier()
 
 
+def count() -> int:
+    """Return how many processes train as one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of every process's value, a new tensor without a gradient."""
+    value = value.detach().clone()
+    if count() > 1:
+        dist.all_reduce(value)
+    return value / count()
+
+
 def share(tensors: Iterable[Tensor]) -> None:
     """Give every process the first one's values, in place."""
     for tensor in tensors:

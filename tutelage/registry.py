@@ -30,6 +30,7 @@ FIXTURES = frozenset(
         "example",
         "num_classes",
         "batch_size",
+        "epochs",
         "reporter",
         "distill",
     }

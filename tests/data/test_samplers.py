@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tutelage.data.samplers import BatchSampler, PairBatches, ShuffledBatches
+from tutelage.data.samplers import BatchSampler, PairBatches, RepeatedBatches, ShuffledBatches
 from tutelage.errors import UserError
 
 
@@ -104,3 +104,91 @@ def test_no_pairs_are_refused():
         PairBatches(torch.zeros(0, dtype=torch.long), batch_size=4)
     with pytest.raises(UserError, match="3 samples give no batch of 4"):
         PairBatches(torch.zeros(3, dtype=torch.long), batch_size=4, drop_last=True)
+
+
+# Repeats.
+
+
+def repeated(samples=24, batch_size=8, repeats=4, **options):
+    return RepeatedBatches(samples, batch_size=batch_size, repeats=repeats, **options)
+
+
+def epochs(sampler, count, seed=0):
+    return [list(sampler.epoch(number, torch.Generator().manual_seed(100 * seed + number))) for number in range(count)]
+
+
+def test_a_batch_holds_the_same_samples_in_each_of_its_sections():
+    sampler = repeated()
+    assert isinstance(sampler, BatchSampler)
+    for batch in epoch(sampler):
+        sections = batch.view(4, 2)
+        assert (sections == sections[0]).all()
+        assert len(set(sections[0].tolist())) == 2
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "repeats"), [(24, 8, 4), (50, 12, 2), (50, 12, 3), (51, 4, 4)])
+def test_every_sample_comes_once_in_as_many_epochs_and_the_next_time_after_as_many(samples, batch_size, repeats):
+    seen = epochs(repeated(samples, batch_size, repeats), 3 * repeats)
+    parts = [set(torch.cat(batches).tolist()) for batches in seen]
+    left_out = samples % repeats
+    for start in range(2 * repeats + 1):
+        window = parts[start : start + repeats]
+        assert len(set.union(*window)) == sum(map(len, window)) == samples - left_out
+    if not left_out:
+        assert all(parts[e] == parts[e + repeats] for e in range(2 * repeats))
+
+
+def test_who_is_left_out_changes():
+    parts = [set(torch.cat(batches).tolist()) for batches in epochs(repeated(51, 4, 4), 40)]
+    assert set.union(*parts) == set(range(51))
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "repeats"), [(24, 8, 4), (50, 12, 3), (51, 8, 4), (5, 16, 2), (7, 4, 1)]
+)
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_is_as_long_as_one_in_which_every_sample_comes_once(samples, batch_size, repeats, drop_last):
+    if drop_last and samples < batch_size:
+        pytest.skip("no batch at all")
+    sampler = repeated(samples, batch_size, repeats, single_from=5, drop_last=drop_last)
+    whole = samples - samples % repeats
+    plain = [len(batch) for batch in epoch(ShuffledBatches(whole, batch_size=batch_size, drop_last=drop_last))]
+    for batches in epochs(sampler, 8):
+        assert [len(batch) for batch in batches] == plain
+        assert len(batches) == len(sampler)
+
+
+def test_at_the_end_all_samples_come_once_an_epoch():
+    seen = epochs(repeated(24, 8, 4, single_from=2), 5)
+    assert [len(set(torch.cat(batches).tolist())) for batches in seen] == [6, 6, 24, 24, 24]
+    assert all(len(batch) == 8 for batches in seen for batch in batches)
+
+
+def test_repeats_come_from_the_generator_and_parts_from_none():
+    one, again, other = epochs(repeated(), 4), epochs(repeated(), 4), epochs(repeated(), 4, seed=1)
+    torch.manual_seed(3)
+    assert all(torch.equal(torch.cat(a), torch.cat(b)) for a, b in zip(one, again, strict=True))
+    assert not all(torch.equal(torch.cat(a), torch.cat(b)) for a, b in zip(one, other, strict=True))
+    assert all(set(torch.cat(a).tolist()) == set(torch.cat(b).tolist()) for a, b in zip(one, other, strict=True))
+
+
+def test_once_is_shuffled_batches():
+    assert sorted(torch.cat(epoch(repeated(10, 4, 1))).tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"batch_size": 6},
+            "batch of 6 cannot hold each of its samples 4 times: take a batch size that is a multiple of 4",
+        ),
+        ({"repeats": 0}, "0 times"),
+        ({"batch_size": 0}, "batch of 0 cannot hold"),
+        ({"samples": 3}, "3 samples, each 4 times, give no batch of 8"),
+        ({"samples": 7, "drop_last": True}, "7 samples"),
+    ],
+)
+def test_repeats_that_cannot_be_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        repeated(**options)

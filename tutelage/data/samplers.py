@@ -54,6 +54,56 @@ class ShuffledBatches:
             yield order[start : start + self._batch_size]
 
 
+class RepeatedBatches:
+    """Each sample several times in a batch, and after that not again for as many epochs.
+
+    With $m$ repeats, the samples are dealt into $m$ parts, at random but once for all. Epoch $e$ takes part $e$ mod
+    $m$ in an order of its own. So it is as long as one in which every sample comes once, and each sample comes in one
+    of any $m$ epochs in a row. A batch has $m$ sections: the same samples in the same order. Where $m$ does not divide
+    the number of samples, the larger parts leave one out, each time another.
+
+    Args:
+        length: The number of samples.
+        batch_size: Entries of a batch, `repeats` times as many as it has different samples.
+        repeats: How often a sample is in a batch.
+        single_from: First epoch in which all samples come, once each; none by default.
+        drop_last: Whether to leave out a last batch that is smaller.
+
+    Raises:
+        UserError: If the repeats do not divide the batch size, or there would be no batch.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, repeats: int, single_from: int | None = None, drop_last: bool = False
+    ) -> None:
+        if repeats < 1 or batch_size < 1 or batch_size % repeats:
+            raise UserError(
+                f"A batch of {batch_size} cannot hold each of its samples {repeats} times: take a batch size that is a "
+                f"multiple of {max(1, repeats)}."
+            )
+        self._batch_size, self._repeats, self._single_from = batch_size, repeats, single_from
+        self._entries = length - length % repeats
+        self._batches = self._entries // batch_size if drop_last else math.ceil(self._entries / batch_size)
+        if not self._batches:
+            raise UserError(
+                f"{length} samples, each {repeats} times, give no batch of {batch_size}: take a smaller batch size, "
+                "fewer repeats or more data."
+            )
+        self._dealt = torch.randperm(length, generator=Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors of an epoch, each a number of equal sections."""
+        single = self._single_from is not None and number >= self._single_from
+        times = 1 if single else self._repeats
+        part = self._dealt if single else self._dealt[number % times :: times]
+        order = part[torch.randperm(len(part), generator=generator)][: self._entries // times]
+        for samples in torch.split(order, self._batch_size // times)[: self._batches]:
+            yield samples.repeat(times)
+
+
 class PairBatches:
     """Every sample once per epoch as an anchor; behind the anchors of a batch, a partner of the same class for each.
 
