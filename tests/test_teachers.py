@@ -10,12 +10,12 @@ from tutelage.batch import Batch, Output
 from tutelage.errors import UserError
 from tutelage.losses import kd_loss
 from tutelage.models import CATALOGUE
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.teachers import (
     BlackBoxTeacher,
     EnsembleTeacher,
     FrozenTeacher,
     NoisyTeacher,
-    RecordedTeacher,
     ShuffledTeacher,
     Teacher,
     UniformTeacher,

@@ -11,6 +11,7 @@ from tutelage.interrupt import Interrupted
 from tutelage.method import Method, OptimizerSpec, Progress, TransferSet, Update
 from tutelage.models.loading import load_network
 from tutelage.models.weights import load_weights
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Paper, cite, register
 from tutelage.run import Run
 from tutelage.state import Stop
@@ -19,7 +20,6 @@ from tutelage.teachers import (
     EnsembleTeacher,
     FrozenTeacher,
     NoisyTeacher,
-    RecordedTeacher,
     ShuffledTeacher,
     Teacher,
     UniformTeacher,

@@ -17,7 +17,7 @@ from tutelage.batch import Output
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.modes import evaluating
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.teachers import Teacher
 
 AUTO = "auto"
 Take = Literal["stages", "middle", "last"]
@@ -50,7 +50,7 @@ class Paired(NamedTuple):
     """
 
     student: FeatureExtractor
-    teacher: FrozenTeacher
+    teacher: Teacher
     pairs: tuple[LayerPair, ...]
 
 
@@ -59,7 +59,7 @@ def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, tak
 
     Args:
         student: The network to train.
-        teacher: A teacher with a network inside.
+        teacher: A teacher with a network inside, or one whose layers were recorded.
         layers: `auto` pairs the ends of the stages by resolution and depth, the last with the last. Otherwise pairs
             by name, `student_layer:teacher_layer`, joined by `+`, such as `layer2:blocks.5+layer3:blocks.11`; one name
             stands for the same in both. `name:in` is a layer's input.
@@ -69,13 +69,12 @@ def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, tak
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
     """
-    network = teacher.inner_network()
     if layers == AUTO:
-        pairs = _taken(_aligned(stages(student, example), stages(network, example)), take)
+        pairs = _taken(_aligned(stages(student, example), teacher.stages(example)), take)
     else:
         names = _parse(layers)
         students = taps(student, [name for name, _ in names], example, who="student")
-        teachers = taps(network, [name for _, name in names], example, who="teacher")
+        teachers = teacher.taps([name for _, name in names], example)
         pairs = tuple(LayerPair(students[one], teachers[other]) for one, other in names)
     return reading(student, teacher, pairs, example)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from tutelage.anatomy import Tap, stages
 from tutelage.batch import Batch, Output
 from tutelage.ensembles import log_mean_probability
 from tutelage.errors import NoLayersError, UserError
@@ -56,13 +57,46 @@ class Teacher(nn.Module):
             "itself, or choose a method that reads only logits, such as kd."
         )
 
-    def reading(self, layers: Sequence[str], *, example: Any = None) -> FrozenTeacher:
+    def reading(self, layers: Sequence[str], *, example: Any = None) -> Teacher:
         """Return a teacher on the same network that reads these layers.
 
         Raises:
             UserError: If there is no network to read, or no such layer.
         """
         return FrozenTeacher(self.inner_network(), layers, example=example)
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shape of each layer that is read, on the example."""
+        return {}
+
+    def release(self) -> None:
+        """Free the network of hooks; the next answer attaches them again."""
+
+    def stages(self, example: Any) -> Sequence[Tap]:
+        """Return the ends of the stages that can be read, from the first to the last.
+
+        Raises:
+            UserError: If there is no network to read, or nothing in it is a map.
+        """
+        return stages(self.inner_network(), example)
+
+    def taps(self, layers: Sequence[str], example: Any) -> Mapping[str, Tap]:
+        """Return where named layers are read.
+
+        Raises:
+            UserError: If there is no network to read, a layer does not exist, or it cannot be a map.
+        """
+        try:
+            reader = self.reading(layers, example=example)
+            reader.release()
+            # What is read there does not matter, only its shape.
+            features = {name: torch.empty(shape, device="meta") for name, shape in reader.shapes.items()}
+            return {name: Tap.of(name, feature, example) for name, feature in features.items()}
+        except NoLayersError:
+            raise
+        except UserError as error:
+            raise UserError(f"In the teacher: {error}") from error
 
     def forward(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch."""
@@ -95,6 +129,10 @@ class FrozenTeacher(Teacher):
     def shapes(self) -> Mapping[str, torch.Size]:
         """The shape of each layer that is read, on the example."""
         return self.extractor.shapes
+
+    def release(self) -> None:
+        """Free the network of hooks; the next answer attaches them again."""
+        self.extractor.release()
 
     def forward(self, batch: Batch) -> Output:
         """Return the network's logits and features."""
@@ -225,25 +263,6 @@ class VirtualTeacher(Teacher):
             high, low = math.log(high), math.log(low) if low > 0 else _LOG_ZERO
         logits = torch.full((len(label), self.num_classes), low, device=label.device)
         return Output(logits=logits.scatter(1, label[:, None], high))
-
-
-class RecordedTeacher(Teacher):
-    """A teacher whose answers travel with the data, for the very views that the student sees."""
-
-    def forward(self, batch: Batch) -> Output:
-        """Return the recorded output of the batch.
-
-        Raises:
-            UserError: If there is none, or the batch asks about inputs that are not those which were recorded.
-        """
-        if batch.teacher is None:
-            raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
-        if batch.inputs is not batch.asked:
-            raise UserError(
-                "This method asks the teacher about inputs that it made, and a recording knows only its own views. "
-                "Pass the teacher itself."
-            )
-        return batch.teacher
 
 
 class BlackBoxTeacher(Teacher):

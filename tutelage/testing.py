@@ -24,8 +24,9 @@ from tutelage.features import FeatureExtractor
 from tutelage.hardware import threads
 from tutelage.method import Method
 from tutelage.options import Choice
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Entry
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, RecordedTeacher, Teacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.toys import methods_of, recorded, toy_batch, toy_experiment
 from tutelage.training import Training
 from tutelage.trials import (

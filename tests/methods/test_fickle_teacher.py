@@ -18,7 +18,8 @@ from tutelage.methods.fickle_teacher import fickle
 from tutelage.models.normalization import Normalized
 from tutelage.models.wrn import wrn
 from tutelage.options import parse_choice
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, RecordedTeacher, UniformTeacher
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
 from tutelage.toys import TRAINING, ToyNetwork, methods_of, toy_batch, toy_data, toy_experiment
 from tutelage.trials import take_steps
 

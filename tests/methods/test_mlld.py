@@ -8,7 +8,8 @@ from tutelage.losses import standardize
 from tutelage.method import Progress, Update
 from tutelage.methods.mlld import MLLD, gram_loss, instance_loss, masks
 from tutelage.options import parse_choice
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, RecordedTeacher
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
 from tutelage.toys import ToyNetwork, toy_batch
 
 TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)

@@ -12,7 +12,8 @@ from tutelage.method import Progress, Update
 from tutelage.methods.kd import KD
 from tutelage.methods.unix import UNIX, compute_ratio, kept_samples, mix, mixing_shares, uncertainty
 from tutelage.options import parse_choice
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, RecordedTeacher
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
 from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data
 
 STRATEGIES = ["entropy", "confidence", "margin", "random"]

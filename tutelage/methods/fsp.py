@@ -197,10 +197,11 @@ def fsp(
 def _sections(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> Paired:
     """Return a student and a teacher that read their sections: of each its input, and behind it its output."""
     ends = pair(student, teacher, layers, example)
-    network, teacher_network = ends.student.release(), ends.teacher.extractor.release()
+    network = ends.student.release()
+    ends.teacher.release()
     places = [(p.student.layer + end, p.teacher.layer + end) for p in ends.pairs for end in (":in", "")]
     ours = taps(network, [one for one, _ in places], example, who="student")
-    theirs = taps(teacher_network, [other for _, other in places], example, who="teacher")
+    theirs = teacher.taps([other for _, other in places], example)
     pairs = [LayerPair(ours[one], theirs[other]) for one, other in places]
     for found in pairs:
         _check_channels(found)

@@ -29,7 +29,7 @@ from tutelage.modes import keeping_statistics
 from tutelage.pairing import AUTO, Paired
 from tutelage.registry import Paper, register
 from tutelage.run import Run
-from tutelage.teachers import Teacher
+from tutelage.teachers import FrozenTeacher, Teacher
 
 HKSANC = Paper(
     key="li2020hierarchical",
@@ -233,6 +233,7 @@ def ksanc(
     paired = squeezable(student, teacher, layers, example)
     attention = Squeezing.of_teacher(paired.pairs, width=descriptor_width, attend=attend)
     epochs = max(1, round(attention_share * run.training.epochs))
+    assert isinstance(paired.teacher, FrozenTeacher)
     first = TeacherAttention(paired.teacher, attention, num_classes)
     attended = run.fit("attention", first, data, epochs=epochs, keep="last")
     assert isinstance(attended, AttendedNetwork)

@@ -15,8 +15,9 @@ from tutelage.features import FeatureExtractor
 from tutelage.losses import check_shapes, cross_entropy, standardize, wide
 from tutelage.method import Method
 from tutelage.methods.papers import LSKD
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Paper, register
-from tutelage.teachers import RecordedTeacher, Teacher
+from tutelage.teachers import Teacher
 
 MLLD_PAPER = Paper(
     key="jin2023multi",

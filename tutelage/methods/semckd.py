@@ -224,7 +224,7 @@ def compared(student: nn.Module, teacher: Teacher, layers: str, example: Any) ->
 
     Args:
         student: The network to train.
-        teacher: A teacher with a network inside.
+        teacher: A teacher with a network inside, or one whose layers were recorded.
         layers: As in `SemCKD`.
         example: Inputs for one forward pass.
 
@@ -232,9 +232,9 @@ def compared(student: nn.Module, teacher: Teacher, layers: str, example: Any) ->
         UserError: If the teacher has no network to read, or a layer does not exist.
     """
     if layers == AUTO:
-        return stages(student, example), stages(teacher.inner_network(), example)
+        return stages(student, example), teacher.stages(example)
     named = pair(student, teacher, layers, example)
     named.student.release()
-    named.teacher.extractor.release()
+    named.teacher.release()
     ours, theirs = (dict.fromkeys(taps) for taps in zip(*((p.student, p.teacher) for p in named.pairs)))
     return list(ours), list(theirs)

@@ -87,7 +87,7 @@ class SimKD(Method):
         student, theirs = uncompiled(student), classified(teacher.inner_network(), example)
         reader = teacher.reading([theirs.layer], example=example)
         maps = theirs.map(reader(Batch(inputs=example)))
-        reader.extractor.release()
+        reader.release()
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
         reused = classifier_copy(teacher.inner_network(), example)
         layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)

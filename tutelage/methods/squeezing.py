@@ -162,7 +162,7 @@ class AttendedTeacher(Teacher):
         pooling: As in `squeeze`.
     """
 
-    def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, *, pooling: Pooling = "sum") -> None:
+    def __init__(self, teacher: Teacher, squeezing: Squeezing, *, pooling: Pooling = "sum") -> None:
         super().__init__()
         self.teacher, self.squeezing, self.pooling = teacher, squeezing, pooling
 
@@ -251,7 +251,7 @@ def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) 
     """
     found = pair(student, teacher, layers, example)
     network, answers = found.student.release(), found.teacher.inner_network()
-    found.teacher.extractor.release()
+    found.teacher.release()
     embeddings = [
         taps(one, [EMBEDDING], example, who=who)[EMBEDDING] for one, who in ((network, "student"), (answers, "teacher"))
     ]

@@ -16,8 +16,9 @@ from tutelage.features import FeatureExtractor
 from tutelage.losses import kd_loss, wide
 from tutelage.method import Method
 from tutelage.modes import keeping_statistics
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Paper, register
-from tutelage.teachers import RecordedTeacher, Teacher
+from tutelage.teachers import Teacher
 
 XU = Paper(
     key="xu2020computation",

@@ -1,0 +1,102 @@
+"""The teacher of a recording: its answers travel with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from tutelage.anatomy import EMBEDDING, Tap
+from tutelage.batch import Batch, Output
+from tutelage.data.plan import RecordedViews
+from tutelage.errors import NoLayersError, UserError
+from tutelage.recording.reading import Recording
+from tutelage.teachers import Teacher
+
+
+class RecordedTeacher(Teacher):
+    """A teacher whose answers travel with the data, for the very views that the student sees.
+
+    Args:
+        recording: What is replayed, for whoever must know beforehand which layers it holds.
+        layers: Names of the layers to read, which were recorded.
+        example: Inputs whose number is the batch of the layers' shapes.
+
+    Raises:
+        NoLayersError: If a layer was not recorded.
+    """
+
+    def __init__(
+        self, recording: RecordedViews | None = None, layers: Sequence[str] = (), *, example: Any = None
+    ) -> None:
+        super().__init__()
+        self.recording, self.layers = recording, tuple(layers)
+        missing = [layer for layer in layers if layer not in self._recorded]
+        if missing:
+            self._refuse(f"This method reads {', '.join(missing)} of the teacher", and_record=True)
+        samples = None if example is None else len(Batch(inputs=example))
+        self._shapes = {layer: torch.Size((samples, *self._recorded[layer])) for layer in layers if samples is not None}
+
+    @property
+    def _recorded(self) -> Mapping[str, Sequence[int]]:
+        """The layers that were recorded, each with its shape without the batch."""
+        return self.recording.header.layers if isinstance(self.recording, Recording) else {}
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shape of each layer that is read, for as many samples as the example has."""
+        return self._shapes
+
+    def inner_network(self) -> nn.Module:
+        """Refuse: only the network's answers were recorded.
+
+        Raises:
+            NoLayersError: Always.
+        """
+        self._refuse("This method uses the teacher's network itself, such as its classifier or its weights")
+
+    def reading(self, layers: Sequence[str], *, example: Any = None) -> RecordedTeacher:
+        """Return the teacher of the same recording that reads these layers.
+
+        Raises:
+            NoLayersError: If a layer was not recorded.
+        """
+        return RecordedTeacher(self.recording, layers, example=example)
+
+    def stages(self, example: Any) -> Sequence[Tap]:
+        """Return the recorded layers, in the order in which they were named, without the classifier's input.
+
+        Raises:
+            NoLayersError: If none was recorded.
+            UserError: If one cannot be a map.
+        """
+        layers = [layer for layer in self._recorded if layer != EMBEDDING and not layer.endswith(":in")]
+        if not layers:
+            self._refuse("This method reads layers of the teacher", and_record=True)
+        return list(self.taps(layers, example).values())
+
+    def forward(self, batch: Batch) -> Output:
+        """Return the recorded output of the batch.
+
+        Raises:
+            UserError: If there is none, or the batch asks about inputs that are not those which were recorded.
+        """
+        if batch.teacher is None:
+            raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
+        if batch.inputs is not batch.asked:
+            raise UserError(
+                "This method asks the teacher about inputs that it made, and a recording knows only its own views. "
+                "Pass the teacher itself."
+            )
+        return batch.teacher
+
+    def _refuse(self, why: str, *, and_record: bool = False) -> NoReturn:
+        holds = ", ".join(self._recorded)
+        also = f" and its layers {holds}" if holds else ""
+        record = "record these layers too (tutelage record --layers), " if and_record else ""
+        raise NoLayersError(
+            f"{why}, and a recording holds only its answers{also}: {record}pass the network itself, or choose a method "
+            "that reads only logits, such as kd."
+        )
