@@ -31,6 +31,9 @@ class Reporter(Protocol):
     def advance(self, steps: int) -> None:
         """Move the bar on by some batches."""
 
+    def status(self, text: str) -> None:
+        """Show some words beside the bar, in place of those before."""
+
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics of a finished epoch (counted from one)."""
 
@@ -51,6 +54,9 @@ class Silent:
         """Show nothing."""
 
     def advance(self, steps: int) -> None:
+        """Show nothing."""
+
+    def status(self, text: str) -> None:
         """Show nothing."""
 
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
@@ -109,13 +115,16 @@ class Terminal:
         if self._task is not None:
             self._bars.advance(self._task, steps)
 
+    def status(self, text: str) -> None:
+        """Show some words beside the bar."""
+        self._status = text
+        if self._task is not None:
+            self._bars.update(self._task, status=text)
+
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Show the metrics beside the bar."""
-        self._status = f"epoch {number}/{epochs}" + "".join(
-            f"  {name} {value}" for name, value in shown(metrics).items()
-        )
-        if self._task is not None:
-            self._bars.update(self._task, status=self._status)
+        found = "".join(f"  {name} {value}" for name, value in shown(metrics).items())
+        self.status(f"epoch {number}/{epochs}{found}")
 
     def end(self, *, finished: bool) -> None:
         """Turn the bar into a line."""

@@ -17,7 +17,7 @@ from tutelage.data.seeding import generator
 from tutelage.errors import UserError
 
 # Streams of random numbers that must not meet.
-ORDER, VIEW, FOREIGN = 0, 1, 2
+ORDER, VIEW, FOREIGN, RECORDED = 0, 1, 2, 3
 
 
 class RecordedViews(Protocol):

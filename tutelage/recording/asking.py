@@ -1,0 +1,163 @@
+"""The teacher that is recorded: where it comes from, what it computes in, what it answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.assembly import several
+from tutelage.batch import Batch, Output
+from tutelage.data.dataset import Data
+from tutelage.errors import NoLayersError, UserError
+from tutelage.features import FeatureExtractor
+from tutelage.hardware import Decision, decide
+from tutelage.method import Method
+from tutelage.networks import Source, blueprint, check_classes, part_of
+from tutelage.recording.identity import TeacherIdentity
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.training import Training
+
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A teacher, and what a recording must know of it.
+
+    Attributes:
+        teacher: It answers batches.
+        identity: Which network it is.
+        layers: The layers that it reads, each with its shape without the batch.
+    """
+
+    teacher: Teacher
+    identity: TeacherIdentity
+    layers: Mapping[str, tuple[int, ...]]
+
+
+def asked(source: Source | Teacher | Sequence[Source], data: Data, layers: Sequence[str] = ()) -> Asked:
+    """Return the teacher that a user names.
+
+    Args:
+        source: A trained network, as elsewhere, or a `Teacher`; of several networks, their ensemble.
+        data: What it is asked about.
+        layers: Names of the layers to read.
+
+    Raises:
+        UserError: If there is none, it comes untrained, its classes are not the data's, or it has no such layers.
+    """
+    if isinstance(source, Teacher):
+        name = type(source).__name__
+        teacher, identity = source, TeacherIdentity.of(source, name=name, source=name)
+        check_classes(_Answering(teacher), data, who="teacher")
+    else:
+        teacher, identity = _trained(several(source), data)
+    if not layers:
+        return Asked(teacher, identity, {})
+    example = data.example(2)
+    try:
+        teacher = teacher.reading(layers, example=example)
+    except NoLayersError as error:
+        raise UserError(
+            f"Layers are read of one network, and this teacher ({identity.name}) is not one: leave --layers away."
+        ) from error
+    features = teacher(Batch(inputs=example)).features
+    return Asked(teacher, identity, {layer: tuple(features[layer].shape[1:]) for layer in layers})
+
+
+def decision_of(asked: Asked, data: Data, training: Training, *, views: int, begun_in: str | None) -> Decision:
+    """Return what the teacher computes with, and why.
+
+    Args:
+        asked: The teacher.
+        data: What it is asked about.
+        training: The settings.
+        views: How many views of each sample it is asked about.
+        begun_in: The precision of what is recorded already, which `auto` takes; None if nothing is.
+    """
+    goes_on = begun_in is not None and training.precision == "auto"
+    if goes_on:
+        training = replace(training, precision=begun_in)  # type: ignore[arg-type]  # it was one of them
+    # There, a step counts as three forward passes.
+    samples = data.count("train") * views // 3
+    decision = decide(training, _Alone(asked.teacher), data.example(1), samples=samples)
+    if goes_on:
+        reasons = tuple(reason.replace("asked for", "as it was begun") for reason in decision.reasons[:1])
+        decision = replace(decision, reasons=reasons + decision.reasons[1:])
+    return decision
+
+
+class Answers:
+    """A teacher at work: made ready once, then asked batch by batch.
+
+    Args:
+        teacher: The teacher; it is moved to its device.
+        decision: What it computes with.
+
+    Attributes:
+        device: Where it takes its inputs.
+        channels_last: Whether it takes them with the channels innermost in memory.
+    """
+
+    def __init__(self, teacher: Teacher, decision: Decision) -> None:
+        self.device, self.channels_last = decision.device, decision.channels_last
+        self._teacher = teacher.to(decision.device)
+        self._half = _DTYPES.get(decision.precision)
+        if decision.channels_last:
+            self._teacher.to(memory_format=torch.channels_last)
+        if decision.compile:
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # As in the driver.
+            for module in self._teacher.modules():
+                if isinstance(module, FeatureExtractor):
+                    module.compile()
+
+    def to(self, batch: Batch) -> Output:
+        """Return what the teacher says about a batch."""
+        with torch.autocast(self.device, dtype=self._half, enabled=self._half is not None):
+            return self._teacher(batch)
+
+
+class _Alone(Method):
+    """A teacher where a method is expected: what it runs on is decided as for a training."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+
+def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIdentity]:
+    if not sources:
+        raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
+    plans = [blueprint(source, data, trained=True) for source in sources]
+    networks = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
+    for plan, network in zip(plans, networks, strict=True):
+        if not plan.trained:
+            raise UserError(
+                f"{plan.name} comes without weights for these classes, and what it says is not worth recording. Train "
+                f"it first (tutelage distill supervised --student {plan.name} --out runs/teacher) and name that run, "
+                "or add @FILE with its weights."
+            )
+        check_classes(network, data, who="teacher")
+    teachers = [FrozenTeacher(network) for network in networks]
+    names = [plan.name for plan in plans]
+    texts = [source if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
+    whole: nn.Module = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+    identity = TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
+    return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers), identity
+
+
+class _Answering(nn.Module):
+    """A teacher as a network, which `check_classes` asks about its classes."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, inputs: Any) -> Tensor:
+        targets = torch.zeros(len(inputs), dtype=torch.int64)
+        return self.teacher(Batch(inputs=inputs, targets=targets, indices=targets)).logits

@@ -1,0 +1,290 @@
+"""Making a recording: a teacher is asked about views of every sample, shard by shard."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tutelage.batch import Batch
+from tutelage.console import Reporter, Silent, Terminal
+from tutelage.data.dataset import Data
+from tutelage.data.images import ResidentImages, as_inputs
+from tutelage.data.loader import ResidentLoader, StreamedLoader
+from tutelage.data.plan import RECORDED, PlannedBatch
+from tutelage.data.resolve import DataSource, resolve_data
+from tutelage.data.seeding import generator
+from tutelage.errors import UserError, unknown
+from tutelage.hardware import Decision, threads
+from tutelage.interrupt import Interrupted, Interruption
+from tutelage.networks import Source
+from tutelage.recording import header as headers
+from tutelage.recording import layout, shards
+from tutelage.recording.asking import Answers, Asked, asked, decision_of
+from tutelage.recording.header import DataIdentity, Header
+from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
+from tutelage.recording.quantization import Quantization, Values, as_values
+from tutelage.recording.reading import Recording
+from tutelage.teachers import Teacher
+from tutelage.training import Training
+
+Read = tuple[PlannedBatch, Tensor, Tensor]
+# What is read once serves so many views; each has a shard in memory until that is full.
+_VIEWS_AT_ONCE = 8
+SETTINGS = ("batch_size", "precision", "channels_last", "compile", "device", "workers")
+
+
+def record(
+    teacher: Source | Sequence[Source] | Teacher,
+    *,
+    data: DataSource,
+    out: str | Path,
+    views: int = 8,
+    keep: str = "full",
+    values: Values = "float32",
+    layers: Sequence[str] = (),
+    validation: DataSource | float | None = None,
+    part: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> Recording | None:
+    """Write down what a teacher says about views of every training sample, to be replayed instead of the teacher.
+
+    What is finished in the folder is kept: the same call goes on after an interruption and mends what is damaged, and
+    one with more views adds them.
+
+    Args:
+        teacher: A trained module, a `Teacher`, or a name as on the command line. Several modules or names answer as an
+            ensemble.
+        data: A dataset of (image, label), or a name or path; its training split is recorded.
+        out: The folder of the recording.
+        views: How many views of each sample there should be.
+        keep: What is kept of an answer: `full` (the logits), `hard`, `smoothed`, `topK` or `topK-renormalized`.
+        values: How logits, probabilities and features are stored: `float32` or `float16`.
+        layers: Names of layers of the teacher to record as well.
+        validation: As for `distill`: what is held out of the training split is not recorded.
+        part: Such as `2/4`, of several processes or machines that share the folder and the work.
+        seed: Seed of the views.
+        progress: Whether to show progress.
+        **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `device`, `workers`.
+
+    Returns:
+        The recording; None if it has no finished view yet because other parts are still at work.
+
+    Raises:
+        UserError: If anything does not fit, such as a recording in the folder that was made otherwise.
+        Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
+
+    Examples:
+        >>> import tutelage
+        >>> data = tutelage.load_data("digits", subset=100)
+        >>> teacher = tutelage.load_network("tiny_cnn", num_classes=10, in_channels=1)
+        >>> recording = tutelage.record(teacher, data=data, out=folder, views=2, progress=False)
+        >>> recording.views
+        2
+    """
+    for name in settings:
+        if name not in SETTINGS:
+            raise unknown("setting", name, SETTINGS)
+    splits, training = resolve_data(data, validation=validation), Training(**settings)
+    if isinstance(splits.train, DataLoader):
+        raise UserError("Recordings need samples by position: pass the dataset instead of a DataLoader.")
+    if views < 1:
+        raise UserError(f"views={views} must be above zero.")
+    found, folder, share = asked(teacher, splits, layers), Path(out), Part.parse(part)
+    begun = Header.read(folder) if (folder / headers.NAME).exists() else None
+    decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
+    header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)
+    if begun is not None:
+        headers.check(folder, begun, header)
+    with Interruption() as interruption, threads(decision.threads):
+        writer = _Writer(folder, header, splits, interruption, Terminal() if progress else Silent())
+        # Small images are read so fast that a view at a time costs nothing, and is sooner complete.
+        at_once = 1 if isinstance(splits.train, ResidentImages) else _VIEWS_AT_ONCE
+        work = units(header.shards, views=views, at_once=at_once, part=share)
+        sound = writer.sound(work)
+        left = without(work, lambda view, shard: (view, shard) in sound)
+        if left:
+            writer.foretell(left, views, decision)
+            writer.begin()
+            writer.write(left, Answers(found.teacher, decision), training, all_work=work)
+    try:
+        return Recording(folder)
+    except UserError:
+        if share.of == 1:
+            raise
+        return None
+
+
+def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, precision: str) -> Header:
+    header = Header(
+        keep=str(Quantization.parse(keep)),
+        values=values,
+        classes=data.num_classes,
+        samples=data.count("train"),
+        rows_per_shard=1,
+        augmentation=str(data.augmentation),
+        parameters=data.augmentation.width,
+        image_size=data.image_size,
+        seed=seed,
+        precision=precision,
+        teacher=found.identity,
+        data=DataIdentity.of(data),
+        layers=found.layers,
+    )
+    return replace(header, rows_per_shard=layout.rows_per_shard(header.row_dtype.itemsize))
+
+
+class _Writer:
+    """What one part does to a folder.
+
+    Args:
+        folder: Where the recording is, or will be.
+        header: Its header.
+        data: What is recorded.
+        interruption: Whether it was asked to stop.
+        reporter: Told how it goes.
+    """
+
+    def __init__(
+        self, folder: Path, header: Header, data: Data, interruption: Interruption, reporter: Reporter
+    ) -> None:
+        self.folder, self.header, self.data = folder, header, data
+        self._interruption, self._reporter = interruption, reporter
+
+    def sound(self, work: Sequence[Unit]) -> set[tuple[int, int]]:
+        """Return the views and shards that are there, are what was written, and need no work; damage is named."""
+        pairs = [(view, unit.shard) for unit in work for view in unit.views]
+        there = [pair for pair in pairs if shards.is_complete(self.folder, *pair)]
+        found = set()
+        with self._bar("checking shards", total=len(there)) if there else nullcontext():
+            for view, shard in there:
+                self._heed(len(there), len(pairs))
+                if shards.state(self.folder, self.header, view, shard) == "complete":
+                    found.add((view, shard))
+                else:
+                    path = layout.shard_path(self.folder, view, shard)
+                    self._reporter.note(f"[yellow]damaged[/yellow]  {path} is written again")
+                self._reporter.advance(1)
+        return found
+
+    def foretell(self, work: Sequence[Unit], views: int, decision: Decision) -> None:
+        """Say what will be written, and refuse if the disk has no room for it."""
+        needed = images_in(self.header, work) * self.header.row_dtype.itemsize
+        self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
+        self._reporter.note(f"[dim]{decision}[/dim]")
+        place = self.folder.absolute()
+        free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder} needs {in_bytes(needed)}, and its disk has {in_bytes(free)} left: free some space, "
+                "choose another folder with --out, record fewer --views, or keep less (--keep top5, --values float16)."
+            )
+
+    def begin(self) -> None:
+        """Leave the header, which all parts have in common."""
+        if not (self.folder / headers.NAME).exists():
+            self.header.write(self.folder)
+        # Another process may have begun another recording meanwhile.
+        headers.check(self.folder, Header.read(self.folder), self.header)
+
+    def write(self, work: Sequence[Unit], answers: Answers, training: Training, *, all_work: Sequence[Unit]) -> None:
+        """Record unit after unit; a shard appears when it is complete."""
+        loader = self.data.loader(
+            "train",
+            train=False,
+            batch_size=training.batch_size,
+            batch_sampler=Chunks(self.header, work, training.batch_size),
+            device=answers.device,
+            workers=training.workers,
+        )
+        assert isinstance(loader, ResidentLoader | StreamedLoader)
+        read, pairs = loader.read(0), sum(len(unit.views) for unit in all_work)
+        left, started, answered = sum(len(unit.views) for unit in work), time.monotonic(), 0
+        total = images_in(self.header, all_work)
+
+        def tick(images: int) -> None:
+            nonlocal answered
+            answered += images
+            self._reporter.advance(images)
+            self._reporter.status(f"{answered / (time.monotonic() - started):,.0f} images/s")
+            self._heed(pairs - left, pairs)
+
+        with self._bar("recording", total=total, done=total - images_in(self.header, work)):
+            for unit in work:
+                self._fill(unit, read, answers, tick)
+                left -= len(unit.views)
+
+    def _fill(self, unit: Unit, read: Iterator[Read], answers: Answers, tick: Callable[[int], None]) -> None:
+        """Fill the shards of a unit side by side; `tick` is told the number of images of each answer."""
+        header, samples = self.header, len(self.header.rows(unit.shard))
+        with ExitStack() as stack:
+            # What is entered last is left first, and the first view is to be complete first.
+            rows = {
+                view: stack.enter_context(shards.writing(self.folder, header, view, unit.shard))
+                for view in reversed(unit.views)
+            }
+            drawn = {view: self._parameters(view, unit.shard) for view in unit.views}
+            done = 0
+            while done < samples:
+                planned, images, targets = next(read)
+                part = slice(done, done + len(targets))
+                for view in unit.views:
+                    self._answer(answers, planned, images, targets, drawn[view][part], into=rows[view][part])
+                    tick(len(targets))
+                done = part.stop
+
+    def _parameters(self, view: int, shard: int) -> Tensor:
+        """Return the parameters of a view of a shard's samples, `[row, width]`: the same ones in any process."""
+        chance = generator(self.header.seed, RECORDED, view, shard)
+        return self.data.augmentation.sample(chance, len(self.header.rows(shard)), self.header.image_size)
+
+    def _answer(
+        self,
+        answers: Answers,
+        planned: PlannedBatch,
+        images: Tensor,
+        targets: Tensor,
+        parameters: Tensor,
+        *,
+        into: NDArray[Any],
+    ) -> None:
+        """Ask about a view of some images, and keep what is kept of the answer."""
+        view = parameters.to(images.device, non_blocking=True)
+        # As a loader that replays it: the augmentation sees what is stored, the network what is made of that.
+        inputs = as_inputs(self.data.augmentation.apply(images, view), channels_last=answers.channels_last)
+        indices = planned.indices.to(images.device, non_blocking=True)
+        output = answers.to(Batch(inputs=inputs, targets=targets, indices=indices, extras={"view": view}))
+        into[layout.PARAMETERS] = parameters.numpy()
+        for field, kept in self.header.quantization.pack(output.logits, values=self.header.values).items():
+            into[field] = kept
+        for layer in self.header.layers:
+            what = f"outputs of the layer {layer}"
+            into[layout.FEATURE + layer] = as_values(output.features[layer], self.header.values, what=what)
+
+    @contextmanager
+    def _bar(self, title: str, *, total: int, done: int = 0) -> Iterator[None]:
+        self._reporter.begin(title, total=total, done=done)
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            self._reporter.end(finished=finished)
+
+    def _heed(self, written: int, wanted: int) -> None:
+        if self._interruption.requested is not None:
+            raise Interrupted(
+                self._interruption.requested,
+                f"Stopped. {written} of {wanted} shards are written to {self.folder}. Run the same command again to "
+                "go on from there.",
+            )
