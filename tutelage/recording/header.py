@@ -97,8 +97,8 @@ class Header:
         version = content.get("version")
         if version != VERSION:
             raise UserError(
-                f"It is in version {version} of the format, and this Tutelage reads version {VERSION}: use the one that "
-                "wrote it, or record again."
+                f"It is in version {version} of the format, and this Tutelage reads version {VERSION}: use the one "
+                "that wrote it, or record again."
             )
         given = {key: value for key, value in content.items() if key != "version"}
         try:
