@@ -13,7 +13,6 @@ from tutelage.recording import shards
 from tutelage.recording.header import DataIdentity, Header, TeacherIdentity
 from tutelage.recording.layout import checksum_path, shard_path
 
-
 HEADER = Header(
     keep="top5",
     values="float16",

@@ -64,7 +64,7 @@ def row_bytes(
 
 
 def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
-    """Return what the rows of a recording take, in bytes; the files' headers add less than a thousandth."""
+    """Return what the rows of a recording take, in bytes; headers and checksums add about 500 bytes a shard."""
     return row_bytes * samples * views
 
 
