@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tutelage import registry
-from tutelage.arguments import DataOptions, DistillOptions, NetworkOptions, parse
+from tutelage.arguments import parse
 from tutelage.cli import distill
 from tutelage.compare import Comparison
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment
+from tutelage.groups import DataOptions, DistillOptions, NetworkOptions
 from tutelage.networks import blueprint
 from tutelage.options import Choice, check_options, parse_choice
 from tutelage.teachers import UniformTeacher

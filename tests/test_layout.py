@@ -17,6 +17,7 @@ ELSEWHERE = {
     "toys.py": "as testing.py",
     "arguments.py": "tested through the command line: test_cli_errors.py, test_documentation.py",
     "flags.py": "as arguments.py",
+    "groups.py": "as arguments.py",
     "state.py": "what the driver keeps, tested in test_driver.py",
 }
 FOLDERS = {

@@ -11,7 +11,9 @@ from tutelage.interrupt import Interrupted
 from tutelage.method import Method, OptimizerSpec, Progress, TransferSet, Update
 from tutelage.models.loading import load_network
 from tutelage.models.weights import load_weights
+from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
+from tutelage.recording.writing import record
 from tutelage.registry import Paper, cite, register
 from tutelage.run import Run
 from tutelage.state import Stop
@@ -44,6 +46,7 @@ __all__ = [
     "Paper",
     "Progress",
     "RecordedTeacher",
+    "Recording",
     "Run",
     "ShuffledTeacher",
     "Stop",
@@ -63,5 +66,6 @@ __all__ = [
     "load_data",
     "load_network",
     "load_weights",
+    "record",
     "register",
 ]

@@ -1,4 +1,4 @@
-"""Flags from typed signatures: what the commands have in common, and how their words are read."""
+"""Flags from typed signatures: how the words of a command are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from docstring_parser import parse as parse_docstring
@@ -22,116 +22,6 @@ from tutelage.training import Training
 from tutelage.words import gathered, preset_names, underscored, with_presets
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions:
-    """Networks.
-
-    Attributes:
-        student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory,
-            file.py:factory or a run's folder; options follow after commas, weights after @. Several, one after the
-            other, for methods that train several.
-        teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
-            as an ensemble.
-        ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
-    """
-
-    student: list[str]
-    teacher: list[str] = field(default_factory=list)
-    ensemble: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Data.
-
-    Attributes:
-        data: digits, fashion-mnist, cifar10, cifar100, an image dataset of the Hugging Face hub (owner/name), a folder
-            of Parquet files, or a folder of images by class.
-        validation: Share of the training samples that is held out to choose the best epoch.
-        subset: Number of training samples to take, the same share of each class; all by default.
-        image_size: Height and width in pixels; as they are by default.
-        augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
-        foreign: Data from elsewhere, named likewise: how well the networks' uncertainty tells them from the test
-            images is measured.
-    """
-
-    data: str
-    validation: float = 0.1
-    subset: int | None = None
-    image_size: int | None = None
-    augment: str | None = None
-    foreign: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions:
-    """Run.
-
-    Attributes:
-        out: Folder for checkpoints, weights and the report; runs/METHOD-STUDENT-DATA by default.
-        seed: Seed of everything.
-        teacher_epochs: Epochs of the teacher's training, where it comes untrained; the student's by default.
-    """
-
-    out: str | None = None
-    seed: int = 0
-    teacher_epochs: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions:
-    """Comparison.
-
-    Attributes:
-        seeds: Number of seeds of every row.
-        baseline: Row that the others are compared with; supervised where it is among them, else the first.
-        out: Folder for everything; runs/compare-DATA by default.
-        title: Title of the report.
-        teacher_epochs: Epochs of the shared teacher's training, where it comes untrained; the student's by default.
-    """
-
-    seeds: int = 3
-    baseline: str | None = None
-    out: str | None = None
-    title: str | None = None
-    teacher_epochs: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions:
-    """Demo.
-
-    Attributes:
-        seeds: Number of seeds of every row.
-        out: Folder for everything.
-    """
-
-    seeds: int = 3
-    out: str = "runs/demo"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Evaluation.
-
-    Attributes:
-        split: train, validation or test.
-    """
-
-    split: str = "test"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Report.
-
-    Attributes:
-        out: File to write; report.html beside the comparison by default.
-    """
-
-    out: str | None = None
 
 
 class Found:

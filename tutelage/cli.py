@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from tutelage import arguments, registry
+from tutelage import arguments, groups, registry
 from tutelage.api import compare_into, distill_into, evaluate
-from tutelage.arguments import DataOptions, NetworkOptions, parse
+from tutelage.arguments import parse
 from tutelage.assembly import baseline_of, seeds_of
 from tutelage.compare import Comparison
 from tutelage.console import Terminal, screen
@@ -22,8 +22,11 @@ from tutelage.demo import demo_comparison
 from tutelage.doctor import examine
 from tutelage.errors import UserError, unknown
 from tutelage.flags import comparison_of, data_of, experiment_from
+from tutelage.groups import DataOptions, NetworkOptions
 from tutelage.interrupt import Interrupted
 from tutelage.options import Choice, check_options, parse_choice, without_flags
+from tutelage.recording.writing import SETTINGS
+from tutelage.recording.writing import record as recorded
 from tutelage.report.console import render_table
 from tutelage.report.evaluation import evaluation_text
 from tutelage.report.html import write_report
@@ -86,7 +89,7 @@ def demo(words: Sequence[str]) -> None:
         tutelage demo
         tutelage demo --seeds 5 --out runs/my-demo
     """
-    options = parse(demo, words, arguments.DemoOptions)
+    options = parse(demo, words, groups.DemoOptions)
     _compare(demo_comparison(Path(options.out), seeds=options.seeds, command=_typed("demo", words)))
 
 
@@ -102,7 +105,7 @@ def distill(words: Sequence[str]) -> None:
     """
     entry, rest = _method(distill, words)
     found = parse(
-        distill, rest, NetworkOptions, DataOptions, arguments.DistillOptions, Training, entry=entry, after=entry.name
+        distill, rest, NetworkOptions, DataOptions, groups.DistillOptions, Training, entry=entry, after=entry.name
     )
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
@@ -134,7 +137,7 @@ def compare(words: Sequence[str]) -> None:
     """  # noqa: E501
     rows = list(leading(words))
     found = parse(
-        compare, words[len(rows) :], NetworkOptions, DataOptions, arguments.CompareOptions, Training, after="ROW..."
+        compare, words[len(rows) :], NetworkOptions, DataOptions, groups.CompareOptions, Training, after="ROW..."
     )
     choices = [parse_choice(row) for row in rows]
     baseline = baseline_of(choices, found.baseline)
@@ -148,7 +151,7 @@ def compare(words: Sequence[str]) -> None:
             command=_typed("compare", words),
             flags=without_flags(
                 words[len(rows) :],
-                (field.name for field in fields(arguments.CompareOptions) if field.name != "teacher_epochs"),
+                (field.name for field in fields(groups.CompareOptions) if field.name != "teacher_epochs"),
             ),
             title=found.title or f"Distillation methods on {found.data}",
         )
@@ -167,10 +170,29 @@ def evaluate_command(words: Sequence[str]) -> None:
     names = list(leading(words))
     if not names and not asks_for_help(words):
         raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
-    found = parse(evaluate_command, words[len(names) :], arguments.EvaluateOptions, DataOptions, after="NETWORK...")
+    found = parse(evaluate_command, words[len(names) :], groups.EvaluateOptions, DataOptions, after="NETWORK...")
     scores = evaluate(names, data=data_of(found), split=found.split)
     text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
     screen().print(text, soft_wrap=True)
+
+
+def record(words: Sequence[str]) -> None:
+    """Write down what a teacher says about views of the training images, and train without it from then on.
+
+    The same command goes on after an interruption, mends what is damaged, and adds views where --views is larger.
+
+    Examples:
+        tutelage record --teacher runs/teacher --data cifar100 --views 30 --out runs/recording
+        tutelage record --teacher runs/one --data cifar10 --layers layer2+layer3 --values float16 --out runs/recording
+        tutelage record --teacher timm:resnet50.a1_in1k --data path/to/imagenet --image_size 224 --augment resized-crop,flip --views 100 --keep top5 --part 1/4 --out runs/recording
+        tutelage distill kd --teacher recording:runs/recording --student resnet20 --data cifar100
+    """  # noqa: E501
+    found = parse(record, words, groups.RecordOptions, groups.TrainingDataOptions)
+    options = {name: getattr(found, name) for name in ("out", "views", "keep", "values", "part", "seed", *SETTINGS)}
+    layers = found.layers.split("+") if found.layers else []
+    recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)
+    views = "no view is finished, other parts are still to do" if recording is None else f"{recording.views} views"
+    screen().print(f"recording  {found.out}  ({views})", soft_wrap=True)
 
 
 def report(words: Sequence[str]) -> None:
@@ -181,7 +203,7 @@ def report(words: Sequence[str]) -> None:
         tutelage report runs/demo --out demo.html
     """
     names = list(leading(words))
-    found = parse(report, words[len(names) :], arguments.ReportOptions, after="FOLDER")
+    found = parse(report, words[len(names) :], groups.ReportOptions, after="FOLDER")
     if len(names) != 1:
         raise UserError("Name one folder or comparison.json: tutelage report runs/demo.")
     source = Path(names[0])
@@ -229,6 +251,7 @@ COMMANDS: dict[str, Command] = {
     "distill": distill,
     "compare": compare,
     "evaluate": evaluate_command,
+    "record": record,
     "report": report,
     "doctor": doctor,
     "methods": methods,

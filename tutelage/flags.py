@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tutelage.arguments import DataOptions, Found
+from tutelage.arguments import Found
 from tutelage.assembly import experiment_of
 from tutelage.compare import Comparison
 from tutelage.data.dataset import Data
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment
+from tutelage.groups import DataOptions, TrainingDataOptions
 from tutelage.options import Choice
 from tutelage.training import Training
 
@@ -45,7 +46,7 @@ def experiment_from(found: Found) -> Experiment:
     return experiment
 
 
-def data_of(found: Found) -> Data:
-    """Return the data of the flags."""
-    options = {field.name: getattr(found, field.name) for field in fields(DataOptions) if field.name != "data"}
+def data_of(found: Found, group: type[TrainingDataOptions] = DataOptions) -> Data:
+    """Return the data of the flags of a group."""
+    options = {field.name: getattr(found, field.name) for field in fields(group) if field.name != "data"}
     return resolve_data(found.data, **options)

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from tutelage import registry
-from tutelage.arguments import DataOptions
 from tutelage.checkpoint import seed_everything, student_state
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
+from tutelage.groups import DataOptions
 from tutelage.hardware import threads
 from tutelage.method import Method
 from tutelage.options import Choice
