@@ -16,6 +16,8 @@ from tutelage.methods.cs_kd import CSKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
+from tutelage.methods.ferkd import FerKD
+from tutelage.methods.fkd import FKD
 from tutelage.methods.kd import KD
 from tutelage.methods.msd import MSD
 from tutelage.methods.supervised import Supervised
@@ -55,6 +57,13 @@ def method_of(name):
     if name == "cs-kd":
         # Anchors and partners, of which each process must get its own.
         return CSKD(network(1), batch_size=32)
+    if name == "fkd":
+        # Crops of one image, which no process must get alone.
+        return FKD(network(1), FrozenTeacher(network(2)), 32, 2)
+    if name == "ferkd":
+        # Of each process's crops another share is kept.
+        thresholds = {"discard_below": 0.07, "soft_from": 0.1, "discard_above": 0.14}
+        return FerKD(network(1), FrozenTeacher(network(2)), 32, 2, cutmix=0.0, **thresholds)
     if name in ("byot", "msd", "afd"):
         return normless(with_parts(name))
     return TfKDReg(network(1), 10)
@@ -86,6 +95,8 @@ METHODS = (
     "end",
     "endd",
     "cs-kd",
+    "fkd",
+    "ferkd",
     "byot",
     "msd",
     "afd",

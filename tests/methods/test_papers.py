@@ -11,6 +11,7 @@ def test_the_shared_papers():
     assert [(paper.arxiv, paper.year) for paper in PAPERS] == [
         ("1910.05057", 2021),
         ("1905.00076", 2020),
+        ("2112.01528", 2022),
         ("1503.02531", 2015),
         ("1512.00567", 2016),
         (None, 2024),

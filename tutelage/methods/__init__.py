@@ -12,8 +12,10 @@ from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
+from tutelage.methods.ferkd import FerKD
 from tutelage.methods.fickle_teacher import fickle_teacher
 from tutelage.methods.fitnet import FitNet, fitnet
+from tutelage.methods.fkd import FKD
 from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
 from tutelage.methods.ksanc import KSANC, ksanc
@@ -43,6 +45,7 @@ __all__ = [
     "CSKD",
     "DKD",
     "DML",
+    "FKD",
     "KD",
     "KSANC",
     "MLLD",
@@ -55,6 +58,7 @@ __all__ = [
     "ConfidencePenalty",
     "EnD",
     "EnDD",
+    "FerKD",
     "FitNet",
     "LabelSmoothing",
     "Quest",

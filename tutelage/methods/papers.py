@@ -18,6 +18,14 @@ ENDD = Paper(
     year=2020,
     arxiv="1905.00076",
 )
+FAST_KD = Paper(
+    key="shen2022fast",
+    title="A Fast Knowledge Distillation Framework for Visual Recognition",
+    authors="Shen, Zhiqiang and Xing, Eric",
+    venue="European Conference on Computer Vision",
+    year=2022,
+    arxiv="2112.01528",
+)
 HINTON = Paper(
     key="hinton2015distilling",
     title="Distilling the Knowledge in a Neural Network",
