@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from tutelage.data import images as images_module
 from tutelage.data.augment import Augmentation
 from tutelage.data.foreign import ForeignLoader
 from tutelage.data.images import ResidentImages
@@ -102,6 +103,42 @@ def test_workers_change_nothing(kind, streamed):
         assert all(same(a, b) for a, b in zip(alone, many))
     next(loaders[1].epoch(2))
     assert same(next(loaders[0].epoch(3)), next(loaders[1].epoch(3)))
+
+
+class Repeated:
+    """Batches in which images stand several times, and one in which none does."""
+
+    def __len__(self):
+        return 2
+
+    def epoch(self, number, generator):
+        yield torch.tensor([9, 3, 9, 40, 3, 9])
+        yield torch.tensor([7, 2, 5])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_stands_several_times_in_a_batch_is_decoded_once(workers, streamed, tmp_path, monkeypatch):
+    decoded, read_image = tmp_path / "decoded", images_module.read_image
+
+    def counting(cell, where):
+        # A file, because workers are other processes.
+        with decoded.open("a") as file:
+            file.write(f"{where}\n")
+        return read_image(cell, where)
+
+    resident = streamed.resident()
+    monkeypatch.setattr(images_module, "read_image", counting)
+    options = {"batch_size": 8, "augmentation": AUGMENTATION, "batch_sampler": Repeated()}
+    batches = list(make_loader(streamed, workers=workers, **options).epoch(0))
+    assert len(decoded.read_text().splitlines()) == 3 + 3
+    assert batches[0].indices.tolist() == [9, 3, 9, 40, 3, 9]
+    assert not torch.equal(batches[0].inputs[0], batches[0].inputs[2]), "each time it is another view"
+    assert all(same(a, b) for a, b in zip(batches, make_loader(resident, **options).epoch(0), strict=True))
+
+
+def test_a_users_dataset_may_show_an_image_differently_each_time():
+    batch = next(make_loader(Noisy(50), batch_size=8, batch_sampler=Repeated()).epoch(0, 0))
+    assert not torch.equal(batch.inputs[0], batch.inputs[2])
 
 
 def test_streamed_and_resident_agree(streamed):

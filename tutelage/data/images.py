@@ -27,7 +27,10 @@ def as_inputs(images: Tensor, *, channels_last: bool = False) -> Tensor:
     """
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    return images.float() if images.is_floating_point() else images.float().div_(255)
+    if images.is_floating_point():
+        return images.float()
+    # Converted and divided in one pass.
+    return torch.div(images, 255, out=torch.empty_like(images, dtype=torch.float32))
 
 
 class ResidentImages(Dataset[tuple[Tensor, int]]):

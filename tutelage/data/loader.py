@@ -69,7 +69,9 @@ class ResidentLoader:
 class StreamedLoader:
     """Batches of images that are read when they are needed, by worker processes; augmented on the device.
 
-    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing.
+    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing. An image
+    that stands several times in a batch is decoded once and sent once through the workers' pipe, except one of a user's
+    own dataset, whose transform may show it differently each time.
 
     Args:
         dataset: The images.
@@ -89,7 +91,7 @@ class StreamedLoader:
         workers: int = 0,
     ) -> None:
         self._plan, self._device, self._channels_last = plan, torch.device(device), channels_last
-        self._queue = _Queue(plan)
+        self._queue = _Queue(plan, once=isinstance(dataset, StreamedImages))
         self._reader: DataLoader[Any] = DataLoader(
             _Reader(dataset),
             batch_size=None,
@@ -116,8 +118,12 @@ class StreamedLoader:
             if isinstance(read, UserError):
                 # A new one: `read` would hold this frame in a cycle, and the workers would be long in ending.
                 raise UserError(*read.args)
+            planned, places = planned_batches.popleft()
             images, targets = (value.to(self._device, non_blocking=True) for value in read)
-            yield planned_batches.popleft(), images, targets
+            if places is not None:
+                places = places.to(self._device, non_blocking=True)
+                images, targets = images.index_select(0, places), targets.index_select(0, places)
+            yield planned, images, targets
 
 
 def _batch(plan: Plan, planned: PlannedBatch, images: Tensor, targets: Tensor, *, channels_last: bool) -> Batch:
@@ -132,21 +138,31 @@ def _batch(plan: Plan, planned: PlannedBatch, images: Tensor, targets: Tensor, *
 
 
 class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
-    """Tells the reader what to read next; keeps what was planned until the reader delivers it."""
+    """Tells the reader what to read next; keeps what was planned until the reader delivers it.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._position = plan, (0, 0)
-        self._planned: deque[PlannedBatch] = deque()
+    With `once`, nothing is asked for twice in a batch; kept is then where each sample stands in what is read.
+    """
 
-    def begin(self, number: int, start: int) -> deque[PlannedBatch]:
+    def __init__(self, plan: Plan, *, once: bool) -> None:
+        self._plan, self._once, self._position = plan, once, (0, 0)
+        self._planned: deque[tuple[PlannedBatch, Tensor | None]] = deque()
+
+    def begin(self, number: int, start: int) -> deque[tuple[PlannedBatch, Tensor | None]]:
         self._position, self._planned = (number, start), deque()
         return self._planned
 
     def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
         (number, start), planned = self._position, self._planned
         for batch in self._plan.epoch(number, start):
-            planned.append(batch)
-            yield (self._plan.seed, FOREIGN, number, batch.number, self._plan.rank), batch.indices.tolist()
+            wanted, places = _distinct(batch.indices) if self._once else (batch.indices, None)
+            planned.append((batch, places))
+            yield (self._plan.seed, FOREIGN, number, batch.number, self._plan.rank), wanted.tolist()
+
+
+def _distinct(indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return each entry once, and where the entries stand among these; as they are and None if none is repeated."""
+    distinct, places = indices.unique(return_inverse=True)
+    return (indices, None) if len(distinct) == len(indices) else (distinct, places)
 
 
 class _Reader(Dataset[Any]):
