@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
 from tutelage.methods.kd import KD
@@ -59,6 +60,54 @@ def test_fast_switches_cost_no_accuracy():
     assert min(found) > 0.8
     # One standard error of 120 samples at 88 % is 3 points.
     assert abs(found[0] - found[1]) < 0.06
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text, *, once=False):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def no_compiler():
+    import torch._inductor.config as inductor
+
+    torch.compiler.reset()
+    with inductor.patch({"cpp.cxx": ("/nowhere/g++",), "fx_graph_cache": False}):
+        yield
+    # What failed is remembered.
+    torch.compiler.reset()
+
+
+def test_where_there_is_no_compiler_training_goes_on_with_a_line_and_the_same_weights(data, no_compiler):
+    found, notes = [], Notes()
+    for compiled in ("off", "on"):
+        method = KD(network(1), teacher())
+        Driver(replace(TRAINING, epochs=1, compile=compiled), reporter=notes).fit(method, data)
+        found.append(method.student.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(found[0].values(), found[1].values(), strict=True))
+    # What is decided is said once a training, and then what did not come of it.
+    assert ["compilation off" in notes.notes[0], "compilation on" in notes.notes[1]] == [True, True]
+    assert len(notes.notes) == 3
+    assert "Not compiled after all" in notes.notes[2]
+
+
+def test_every_decision_is_told_once(data):
+    notes = Notes()
+    Driver(replace(TRAINING, epochs=1), reporter=notes).fit(KD(network(1), teacher()), data)
+    (text,) = notes.notes
+    for part in ("32-true (asked for)", "hannels-last", "not compiled", "fused optimizer", "1 thread", "in memory"):
+        assert part in text
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_the_optimizer_can_be_fused_or_not(fused):
+    spec = Supervised(network(1)).optimizers()["student"]
+    for name in ("sgd", "adamw"):
+        optimizer = replace(TRAINING, fused=fused, optimizer=name).build_optimizer(spec)
+        assert bool(optimizer.param_groups[0]["fused"]) == (fused == "auto")
 
 
 def test_saved_student_is_bare_and_no_larger_than_its_weights(data, tmp_path):

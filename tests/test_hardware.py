@@ -1,14 +1,18 @@
 """What the switches on `auto` become."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from tutelage.data.images import ResidentImages
 from tutelage.errors import UserError
 from tutelage.hardware import decide, device_type
+from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
+from tutelage.teachers import FrozenTeacher
 from tutelage.training import Training
 
 TRAINING = Training(device="cpu")
@@ -39,11 +43,42 @@ def test_compilation_where_it_pays_back():
     assert decide(TRAINING, method(), IMAGES, samples=10**12).compile
 
 
+def teacher(width):
+    return FrozenTeacher(method(width).student.model)
+
+
+def test_students_and_teachers_are_counted_apart():
+    found = decide(TRAINING, KD(method(1).student.model, teacher(2000)), IMAGES, samples=10**7, epochs=30)
+    assert (found.compile, found.compile_teachers) == (False, True)
+    assert re.search(r"teacher compiled \(pays back after \d+ of 30 epochs\), student not", str(found))
+    found = decide(TRAINING, KD(method(2000).student.model, teacher(1)), IMAGES, samples=10**7, epochs=30)
+    assert (found.compile, found.compile_teachers) == (True, False)
+    assert "student compiled" in str(found)
+
+
+def test_the_epochs_until_compilation_has_paid_back_are_told():
+    def after(samples):
+        text = str(decide(TRAINING, method(500), IMAGES, samples=samples, epochs=100))
+        return int(re.search(r"compiled \(pays back after (\d+) of 100 epochs\)", text)[1])
+
+    # A run of twice the samples has paid back after half the share of its epochs.
+    assert after(2 * 10**8) == pytest.approx(after(10**8) / 2, abs=1)
+    both = decide(TRAINING, KD(method(500).student.model, teacher(2000)), IMAGES, samples=10**9, epochs=30)
+    assert re.search(r"the student's pays back after \d+ of 30 epochs, the teacher's pays", str(both))
+
+
+def test_where_the_data_lie_is_told():
+    images = ResidentImages(torch.zeros(2048, 1, 16, 16, dtype=torch.uint8), torch.zeros(2048))
+    text = str(decide(TRAINING, method(), IMAGES, samples=1, dataset=images))
+    assert "2,048 images in memory (0.5 MiB)" in text
+
+
 def test_a_wish_is_granted():
-    asked = replace(TRAINING, precision="16-mixed", compile="on", channels_last="off")
+    asked = replace(TRAINING, precision="16-mixed", compile="on", channels_last="off", fused="off", threads=3)
     decision = decide(asked, method(), IMAGES, samples=1)
     assert (decision.precision, decision.compile, decision.channels_last) == ("16-mixed", True, False)
-    assert "asked for" in str(decision)
+    assert (decision.compile_teachers, decision.fused, decision.threads) == (True, False, 3)
+    assert str(decision).count("asked for") == 4
 
 
 def test_only_images_are_stored_channels_last():

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from rich.markup import escape
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tutelage import checkpoint, processes
 from tutelage.batch import Batch
+from tutelage.compilation import forgiving, networks
 from tutelage.console import Reporter, Silent
 from tutelage.data.loader import Loader
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.evaluation import validation_metrics
-from tutelage.features import FeatureExtractor
 from tutelage.hardware import Decision, decide, threads
 from tutelage.interrupt import Interrupted, Interruption
 from tutelage.method import Method, OptimizerSpec, Progress, Update
@@ -72,7 +74,7 @@ class Driver:
         self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
         finished = False
         try:
-            with Interruption() as interruption, threads(fit.threads):
+            with Interruption() as interruption, threads(fit.decision.threads), fit.compiled():
                 fit.run(interruption)
             finished = True
         finally:
@@ -88,8 +90,9 @@ class _Fit:
     ) -> None:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
         self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
-        decision = decide(self.training, method, data.example(1), samples=data.count("train") * epochs)
-        self.fabric, self.threads = _fabric(self.training, decision), decision.threads
+        samples = data.count("train") * epochs
+        decision = decide(self.training, method, data.example(1), samples=samples, epochs=epochs, dataset=data.train)
+        self.fabric, self.decision = _fabric(self.training, decision), decision
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
         self._prepare(decision)
@@ -115,6 +118,16 @@ class _Fit:
             self.state.seconds = before + time.monotonic() - started
             self._heed(interruption)
 
+    def compiled(self) -> AbstractContextManager[None]:
+        """Return the context in which to run: the networks are compiled, where that was decided and can be done."""
+        chosen = {True: self.decision.compile, False: self.decision.compile_teachers}
+        found = [one for trained, wanted in chosen.items() if wanted for one in networks(self.method, trained=trained)]
+        for network in found:
+            network.compile()
+        if not found:
+            return nullcontext()
+        return forgiving(lambda why: self.reporter.note(f"[dim]{escape(why)}[/dim]", once=True))
+
     def _loaders(self, data: Data, seed: int, decision: Decision) -> tuple[Loader, Loader | None]:
         transfer = self.method.transfer_set(data.train)
         arguments: dict[str, Any] = {
@@ -135,11 +148,6 @@ class _Fit:
         self.method.to(self.fabric.device)
         if decision.channels_last:
             self.method.to(memory_format=torch.channels_last)
-        if decision.compile:
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # It reports GPUs nobody asked for.
-            for module in self.method.modules():
-                if isinstance(module, FeatureExtractor):
-                    module.compile()
         if self.fabric.world_size > 1:
             processes.share([*self.method.parameters(), *self.method.buffers()])
 

@@ -5,6 +5,7 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,17 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.compilation import networks
+from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.errors import UserError, unknown
 from tutelage.features import FeatureExtractor
+from tutelage.freezing import batch_size
 from tutelage.method import Method
 from tutelage.models.size import forward_flops
 from tutelage.soundness import unsound_convolutions
 from tutelage.training import Switch, Training
 
-COMPILE_SECONDS = 20.0
-COMPILE_GAIN = 0.25
+# Of a network that is trained, and of one that only answers: how long compiling takes, the share of the time that it
+# saves, and the cost of a sample in forward passes.
+_TRAINED, _ANSWERING = (30.0, 0.15, 3), (15.0, 0.15, 1)
 SMALL_FLOPS = 1e7
-FLOPS_PER_SECOND = {"cpu": 2.5e11, "cuda": 2e13, "mps": 2e12}
+FLOPS_PER_SECOND = {"cpu": 5e11, "cuda": 2e13, "mps": 2e12}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,9 @@ class Decision:
         device: Type of the device.
         precision: Fabric's name of the precision.
         channels_last: Whether images and convolutions are stored channels-last.
-        compile: Whether networks are compiled.
+        compile: Whether the networks that are trained are compiled.
+        compile_teachers: Whether those that only answer are.
+        fused: Whether an optimizer updates all its parameters in one pass.
         threads: Processor threads to compute with; None leaves torch's choice.
         reasons: One line for each decision.
     """
@@ -43,6 +50,8 @@ class Decision:
     precision: str
     channels_last: bool
     compile: bool
+    compile_teachers: bool
+    fused: bool
     threads: int | None
     reasons: tuple[str, ...]
 
@@ -51,7 +60,9 @@ class Decision:
         return f"{text[:1].upper()}{text[1:]}."
 
 
-def decide(training: Training, method: Method, example: Any, *, samples: int) -> Decision:
+def decide(
+    training: Training, method: Method, example: Any, *, samples: int, epochs: int = 1, dataset: Any = None
+) -> Decision:
     """Decide every switch that is on `auto`.
 
     Args:
@@ -59,25 +70,37 @@ def decide(training: Training, method: Method, example: Any, *, samples: int) ->
         method: The method, for the cost of its networks.
         example: Inputs of one or more samples.
         samples: Training samples that the run still has to see, over all epochs.
+        epochs: How many epochs these are.
+        dataset: Where they come from, which is told too.
     """
     device = device_type(training.device)
-    networks = [module for module in method.modules() if isinstance(module, FeatureExtractor)]
-    flops = sum(_flops(network, example) for network in networks)
-    precision, why_precision = _precision(training.precision, device, flops)
+    flops = {trained: [_flops(one, example) for one in networks(method, trained=trained)] for trained in (True, False)}
+    total = sum(flops[True]) + sum(flops[False])
+    precision, why_precision = _precision(training.precision, device, total)
     if precision == "bf16-mixed" and device == "cpu" and (wrong := unsound_convolutions(method)):
         precision, why_precision = _without_bf16(training.precision, wrong)
-    compiled, why_compile = _compile(training.compile, device, flops * samples, len(networks))
+    rate = FLOPS_PER_SECOND.get(device, 1e12)
+    students, teachers = (_pays_back_after(flops[trained], samples / rate, trained) for trained in (True, False))
+    compiled = {"on": (True, True), "off": (False, False)}.get(training.compile, (students < 0.5, teachers < 0.5))
     is_image = isinstance(example, Tensor) and example.ndim == 4
     channels_last = is_image and training.channels_last != "off"
-    memory = "channels-last" if channels_last else "contiguous memory"
+    count, why_threads = _threads(training.threads, device, total)
     return Decision(
         device=device,
         precision=precision,
         channels_last=channels_last,
-        compile=compiled,
-        # Threads wait for each other longer than networks this small compute: over twenty times, on a busy machine.
-        threads=1 if device == "cpu" and flops < SMALL_FLOPS else None,
-        reasons=(why_precision, memory, why_compile),
+        compile=compiled[0],
+        compile_teachers=compiled[1],
+        fused=training.fused != "off",
+        threads=count,
+        reasons=(
+            why_precision,
+            "channels-last" if channels_last else "contiguous memory",
+            _why_compiled(training.compile, [students, teachers] if flops[False] else [students], epochs),
+            "fused optimizer" if training.fused != "off" else "optimizer not fused (asked for)",
+            *why_threads,
+            *_data(dataset, training.workers),
+        ),
     )
 
 
@@ -127,7 +150,7 @@ def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     if wish != "auto":
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":
-        return "32-true", "float32, one thread (networks this small gain nothing from bf16 or more)"
+        return "32-true", "float32 (networks this small gain nothing from bf16)"
     if has_native_bf16(device):
         return "bf16-mixed", "bf16 mixed precision (native on this hardware)"
     return "32-true", "float32 (no native bf16 here)"
@@ -141,19 +164,50 @@ def _without_bf16(wish: str, wrong: Sequence[str]) -> tuple[str, str]:
     return wish, f"{wish} (asked for, though this machine computes the convolution {layers} wrongly in it)"
 
 
-def _compile(wish: Switch, device: str, total_flops: float, networks: int) -> tuple[bool, str]:
+def _pays_back_after(flops: Sequence[float], seconds_per_flop: float, trained: bool) -> float:
+    """Return after what share of the run the compilation of some networks has saved as much time as it takes."""
+    seconds, gain, passes = _TRAINED if trained else _ANSWERING
+    saved = gain * passes * sum(flops) * seconds_per_flop
+    return seconds * len(flops) / saved if saved else math.inf
+
+
+def _why_compiled(wish: Switch, shares: Sequence[float], epochs: int) -> str:
     if wish != "auto":
-        return wish == "on", f"compilation {wish} (asked for)"
-    # A training step costs about three forward passes.
-    seconds = 3 * total_flops / FLOPS_PER_SECOND.get(device, 1e12)
-    pays = seconds * COMPILE_GAIN > 2 * COMPILE_SECONDS * max(1, networks)
-    if not pays:
-        return False, "not compiled (the run is too short for it to pay back)"
-    share = 2 * COMPILE_SECONDS * networks / (seconds * COMPILE_GAIN)
-    return True, f"compiled (pays back after {share:.0%} of the run)"
+        return f"compilation {wish} (asked for)"
+    after = [f"pays back after {max(1, math.ceil(share * epochs))} of {epochs} epochs" for share in shares if share < 1]
+    match [share < 0.5 for share in shares]:
+        case [True]:
+            return f"compiled ({after[0]})"
+        case [True, True]:
+            return f"compiled (the student's {after[0]}, the teacher's {after[1]})"
+        case [True, False]:
+            return f"student compiled ({after[0]}), teacher not"
+        case [False, True]:
+            return f"teacher compiled ({after[-1]}), student not"
+    return "not compiled (the run is too short for it to pay back)"
+
+
+def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, tuple[str, ...]]:
+    """Return how many processor threads compute, None for torch's choice; and why, where they matter."""
+    if wish is not None:
+        return wish, (f"{wish} threads (asked for)",)
+    if device != "cpu":
+        return None, ()
+    # Threads wait for each other longer than networks this small compute: over twenty times, on a busy machine.
+    if flops < SMALL_FLOPS:
+        return 1, ("1 thread (networks this small gain nothing from more)",)
+    return None, (f"{torch.get_num_threads()} threads",)
+
+
+def _data(dataset: Any, workers: int) -> tuple[str, ...]:
+    if isinstance(dataset, ResidentImages):
+        return (f"{len(dataset):,} images in memory ({dataset.images.nbytes / 2**20:,.1f} MiB)",)
+    if isinstance(dataset, StreamedImages):
+        return (f"{len(dataset):,} images read when they are needed, by {workers} processes",)
+    return ()
 
 
 def _flops(network: FeatureExtractor, example: Any) -> float:
     """Return floating-point operations of one sample's forward pass."""
-    answer, flops = forward_flops(network, example)
-    return float(flops) / max(1, len(answer.logits))
+    _, flops = forward_flops(network, example)
+    return float(flops) / max(1, batch_size(example))

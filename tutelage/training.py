@@ -41,6 +41,8 @@ class Training:
         precision: `auto` takes bf16 where the hardware multiplies it natively, else float32.
         channels_last: Memory format of images and convolutions; `auto` is on.
         compile: Whether to compile the networks; `auto` does so where it pays back.
+        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on.
+        threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
         device: `auto`, `cpu`, `cuda`, `mps`.
         devices: How many of them.
         workers: Processes that decode images, for data that do not stay in memory.
@@ -64,6 +66,8 @@ class Training:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
+    fused: Switch = "auto"
+    threads: int | None = None
     device: str = "auto"
     devices: int = 1
     workers: int = 2
@@ -78,6 +82,8 @@ class Training:
         for name in ("momentum", "weight_decay", "warmup_epochs", "workers", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads={self.threads}: compute with one thread or more, or leave it out.")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
             raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
 
@@ -106,13 +112,14 @@ class Training:
         return optimizer
 
     def _default(self, params: Iterable[nn.Parameter]) -> Optimizer:
+        fused = self.fused != "off"
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         return torch.optim.SGD(
             params,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            fused=True,
+            fused=fused,
         )

@@ -161,7 +161,7 @@ class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
 
 def _distinct(indices: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return each entry once, and where the entries stand among these; as they are and None if none is repeated."""
-    distinct, places = indices.unique(return_inverse=True)
+    distinct, places = indices.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch's
     return (indices, None) if len(distinct) == len(indices) else (distinct, places)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from tutelage import checkpoint
+from tutelage.anatomy import logits_of
 from tutelage.data.dataset import Data
 from tutelage.dry_run import DryRun
 from tutelage.evaluation import EVALUATION_BATCH
@@ -90,7 +91,9 @@ class Rehearsal(DryRun):
 
 def _examine(name: str, method: Method, data: Data, training: Training, epochs: int, stop: Stop) -> Stage:
     example = data.example(2)
-    decision = decide(training, method, example, samples=data.count("train") * epochs)
+    decision = decide(
+        training, method, example, samples=data.count("train") * epochs, epochs=epochs, dataset=data.train
+    )
     networks = tuple(_networks(method, example))
     device = torch.device(decision.device)
     method.to(device).train()
@@ -125,7 +128,7 @@ def _networks(method: Method, example: torch.Tensor) -> list[Network]:
         if not isinstance(module, FeatureExtractor):
             continue
         with evaluating(module), torch.no_grad():
-            shape = tuple(module(example).logits.shape[1:])
+            shape = tuple(logits_of(module.model(example)).shape[1:])
         found.append(
             Network(
                 # A wrapper's networks are those of the method that it wraps.
