@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tutelage.assembly import several
 from tutelage.batch import Batch, Output
+from tutelage.compilation import forgiving, networks
 from tutelage.data.dataset import Data
 from tutelage.errors import NoLayersError, UserError
-from tutelage.features import FeatureExtractor
 from tutelage.hardware import Decision, decide
 from tutelage.method import Method
 from tutelage.networks import Source, blueprint, check_classes, part_of
@@ -83,13 +83,14 @@ def decision_of(asked: Asked, data: Data, training: Training, *, views: int, beg
     goes_on = begun_in is not None and training.precision == "auto"
     if goes_on:
         training = replace(training, precision=begun_in)  # type: ignore[arg-type]  # it was one of them
-    # There, a step counts as three forward passes.
-    samples = data.count("train") * views // 3
-    decision = decide(training, _Alone(asked.teacher), data.example(1), samples=samples)
+    samples = data.count("train") * views
+    decision = decide(
+        training, _Alone(asked.teacher), data.example(1), samples=samples, epochs=views, dataset=data.train
+    )
+    first, *others = (reason for reason in decision.reasons if "optimizer" not in reason)
     if goes_on:
-        reasons = tuple(reason.replace("asked for", "as it was begun") for reason in decision.reasons[:1])
-        decision = replace(decision, reasons=reasons + decision.reasons[1:])
-    return decision
+        first = first.replace("asked for", "as it was begun")
+    return replace(decision, reasons=(first, *others))
 
 
 class Answers:
@@ -110,11 +111,14 @@ class Answers:
         self._half = _DTYPES.get(decision.precision)
         if decision.channels_last:
             self._teacher.to(memory_format=torch.channels_last)
-        if decision.compile:
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # As in the driver.
-            for module in self._teacher.modules():
-                if isinstance(module, FeatureExtractor):
-                    module.compile()
+        self._compiled = decision.compile_teachers
+        if self._compiled:
+            for network in networks(_Alone(self._teacher), trained=False):
+                network.compile()
+
+    def ready(self, tell: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Return the context in which to ask; `tell` hears of what cannot be compiled."""
+        return forgiving(tell) if self._compiled else nullcontext()
 
     def to(self, batch: Batch) -> Output:
         """Return what the teacher says about a batch."""
@@ -134,8 +138,8 @@ def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIde
     if not sources:
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
     plans = [blueprint(source, data, trained=True) for source in sources]
-    networks = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
-    for plan, network in zip(plans, networks, strict=True):
+    built = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
+    for plan, network in zip(plans, built, strict=True):
         if not plan.trained:
             raise UserError(
                 f"{plan.name} comes without weights for these classes, and what it says is not worth recording. Train "
@@ -143,10 +147,10 @@ def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIde
                 "or add @FILE with its weights."
             )
         check_classes(network, data, who="teacher")
-    teachers = [FrozenTeacher(network) for network in networks]
+    teachers = [FrozenTeacher(network) for network in built]
     names = [plan.name for plan in plans]
     texts = [source if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
-    whole: nn.Module = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+    whole: nn.Module = built[0] if len(built) == 1 else nn.ModuleList(built)
     identity = TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
     return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers), identity
 

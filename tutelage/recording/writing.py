@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from rich.markup import escape
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -181,7 +182,7 @@ class _Writer:
         """Say what will be written, and refuse if the disk has no room for it."""
         needed = images_in(self.header, work) * self.header.row_dtype.itemsize
         self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
-        self._reporter.note(f"[dim]{decision}[/dim]")
+        self._tell(str(decision))
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
         if needed > free:
@@ -219,7 +220,7 @@ class _Writer:
             self._reporter.status(f"{answered / (time.monotonic() - started):,.0f} images/s")
             self._heed(pairs - left, pairs)
 
-        with self._bar("recording", total=total, done=total - images_in(self.header, work)):
+        with answers.ready(self._tell), self._bar("recording", total=total, done=total - images_in(self.header, work)):
             for unit in work:
                 self._fill(unit, read, answers, tick)
                 left -= len(unit.views)
@@ -270,6 +271,9 @@ class _Writer:
         for layer in self.header.layers:
             what = f"outputs of the layer {layer}"
             into[layout.FEATURE + layer] = as_values(output.features[layer], self.header.values, what=what)
+
+    def _tell(self, text: str) -> None:
+        self._reporter.note(f"[dim]{escape(text)}[/dim]", once=True)
 
     @contextmanager
     def _bar(self, title: str, *, total: int, done: int = 0) -> Iterator[None]:
