@@ -17,7 +17,8 @@ class NetworkOptions:
             file.py:factory or a run's folder; options follow after commas, weights after @. Several, one after the
             other, for methods that train several.
         teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
-            as an ensemble.
+            as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first four
+            views of it.
         ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
     """
 
@@ -77,6 +78,7 @@ class RecordOptions:
         precision: auto takes bf16 where the hardware multiplies it natively, else float32.
         channels_last: Memory format of images and convolutions; auto is on.
         compile: Whether to compile the teacher; auto does so where it pays back.
+        threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
         device: auto, cpu, cuda, mps.
         workers: Processes that decode images, for data that do not stay in memory.
     """
@@ -93,6 +95,7 @@ class RecordOptions:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
+    threads: int | None = None
     device: str = "auto"
     workers: int = 2
 

@@ -40,7 +40,7 @@ from tutelage.training import Training
 Read = tuple[PlannedBatch, Tensor, Tensor]
 # What is read once serves so many views; each has a shard in memory until that is full.
 _VIEWS_AT_ONCE = 8
-SETTINGS = ("batch_size", "precision", "channels_last", "compile", "device", "workers")
+SETTINGS = ("batch_size", "precision", "channels_last", "compile", "threads", "device", "workers")
 
 
 def record(
@@ -76,7 +76,8 @@ def record(
         part: Such as `2/4`, of several processes or machines that share the folder and the work.
         seed: Seed of the views.
         progress: Whether to show progress.
-        **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `device`, `workers`.
+        **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `threads`, `device`,
+            `workers`.
 
     Returns:
         The recording; None if it has no finished view yet because other parts are still at work.

@@ -1,0 +1,101 @@
+"""The work of a recording: whole, in order, shared without gaps, and foretold."""
+
+import pytest
+import torch
+
+from tutelage.errors import UserError
+from tutelage.recording.header import DataIdentity, Header, TeacherIdentity
+from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
+
+
+def header_of(**changes):
+    facts = {
+        "keep": "top5",
+        "values": "float32",
+        "classes": 10,
+        "samples": 45_000,
+        "rows_per_shard": 16_384,
+        "augmentation": "crop:4,flip",
+        "parameters": 3,
+        "image_size": (32, 32),
+        "seed": 0,
+        "precision": "32-true",
+        "teacher": TeacherIdentity(name="t", source="t", weights="", normalization=""),
+        "data": DataIdentity(name="d", fingerprint="", pixels=""),
+        "layers": {},
+    }
+    return Header(**facts | changes)
+
+
+def pairs(work):
+    return [(view, unit.shard) for unit in work for view in unit.views]
+
+
+def test_units_are_every_shard_of_every_view_once():
+    work = units(3, views=10, at_once=4, part=Part())
+    assert sorted(pairs(work)) == [(view, shard) for view in range(10) for shard in range(3)]
+    assert [unit.views for unit in work[::3]] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+
+
+def test_views_become_complete_in_order():
+    left = {view: 3 for view in range(10)}
+    finished = []
+    for view, _ in pairs(units(3, views=10, at_once=4, part=Part())):
+        left[view] -= 1
+        if not left[view]:
+            finished.append(view)
+    assert finished == sorted(finished)
+
+
+@pytest.mark.parametrize("of", [1, 2, 5, 40])
+def test_parts_share_the_units_without_gap_or_overlap(of):
+    shares = [units(3, views=10, at_once=4, part=Part(number + 1, of)) for number in range(of)]
+    together = [pair for share in shares for pair in pairs(share)]
+    assert sorted(together) == sorted(pairs(units(3, views=10, at_once=4, part=Part())))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_is_done_is_left_out():
+    work = [Unit(0, (0, 1)), Unit(1, (0, 1))]
+    done = {(0, 0), (1, 1), (0, 1)}
+    assert without(work, lambda view, shard: (view, shard) in done) == [Unit(0, (1,))]
+
+
+def test_batches_are_the_samples_of_each_shard_in_order():
+    header = header_of(samples=25, rows_per_shard=10)
+    work = [Unit(0, (0, 1, 2)), Unit(2, (5,))]
+    chunks = Chunks(header, work, 4)
+    found = list(chunks.epoch(0, torch.Generator()))
+    assert [batch.tolist() for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [20, 21, 22, 23], [24]]
+    assert len(chunks) == len(found)
+    assert images_in(header, work) == 3 * 10 + 5
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, Part(1, 1)), ("1/1", Part(1, 1)), ("3/4", Part(3, 4))])
+def test_parts_are_read(text, expected):
+    assert Part.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/2", ""])
+def test_what_is_no_part_is_told(text):
+    with pytest.raises(UserError, match="is no part: write 1/4, 2/4"):
+        Part.parse(text)
+
+
+def test_the_size_is_foretold_from_the_row():
+    # 3 parameters of 4 bytes, 5 classes of 2 bytes, 5 probabilities of 4 bytes.
+    assert foretold(header_of(), views=8) == "8 views of 45,000 samples, top5 in float32: 15.1 MB"
+    assert 8 * 45_000 * (12 + 10 + 20) == 15_120_000
+    assert foretold(header_of(keep="full", values="float16"), views=1).endswith(": 1.4 MB")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_960, "1.0 MB"), (14.6e9, "14.6 GB")],
+)
+def test_bytes_for_people(count, text):
+    assert in_bytes(count) == text
+
+
+def test_even_the_largest_have_a_unit():
+    assert in_bytes(2573e12) == "2573.0 TB"

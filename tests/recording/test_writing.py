@@ -1,0 +1,391 @@
+"""Recordings are what a plain loop over samples and views would write, however often they were stopped and shared."""
+
+import hashlib
+import signal
+import subprocess
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import tutelage
+from tutelage.data import images as images_module
+from tutelage.data.as_data import as_data
+from tutelage.data.augment import Augmentation
+from tutelage.data.images import as_inputs
+from tutelage.data.plan import RECORDED
+from tutelage.data.resolve import resolve_data
+from tutelage.data.seeding import generator
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError
+from tutelage.interrupt import Interrupted
+from tutelage.models.normalization import Normalized
+from tutelage.recording import layout, shards, writing
+from tutelage.recording.header import Header
+from tutelage.recording.planning import Unit
+
+ROWS, BATCH = 25, 10
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(layout, "rows_per_shard", lambda row_bytes: ROWS)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", subset=100, augment="crop:1,flip")
+
+
+class Exact(nn.Module):
+    """Answers that no order of summation changes: sums of whole numbers, in float64."""
+
+    def __init__(self, seed=0, classes=10):
+        super().__init__()
+        weight = torch.randint(-8, 9, (64, classes), generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("weight", weight.double())
+
+    def forward(self, inputs):
+        return ((inputs.flatten(1).double() * 255).round() @ self.weight / 1024).float()
+
+
+def record(folder, data, *, teacher=None, **options):
+    settings = {"keep": "full", "views": 2, "batch_size": BATCH, "device": "cpu", "progress": False}
+    return tutelage.record(teacher or Exact(), data=data, out=folder, **settings | options)
+
+
+def contents(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def rows_of(recording, view):
+    header = recording.header
+    return np.concatenate([shards.opened(recording.folder, header, view, shard) for shard in range(header.shards)])
+
+
+def test_the_rows_are_those_of_a_plain_loop(data, tmp_path):
+    recording = record(tmp_path, data, views=3)
+    augmentation, teacher = Augmentation.parse("crop:1,flip"), Exact()
+    assert (recording.header.samples, recording.header.shards) == (90, 4)
+    for view in range(3):
+        rows = rows_of(recording, view)
+        for sample in range(90):
+            shard, place = divmod(sample, ROWS)
+            chance = generator(0, RECORDED, view, shard)
+            drawn = augmentation.sample(chance, min(ROWS, 90 - shard * ROWS), (8, 8))[place : place + 1]
+            pixels = augmentation.apply(data.train.images[sample : sample + 1], drawn)
+            np.testing.assert_array_equal(rows["parameters"][sample], drawn[0].numpy())
+            np.testing.assert_array_equal(rows["logits"][sample], teacher(as_inputs(pixels))[0].numpy())
+    assert not np.array_equal(rows_of(recording, 0)["parameters"], rows_of(recording, 1)["parameters"])
+
+
+def test_replayed_pixels_are_those_that_the_teacher_saw(data, tmp_path):
+    """What a loader makes of the recorded parameters, asked again, gives the recorded answer, bit for bit."""
+    recording = record(tmp_path, data, views=2)
+    loader = replace(data, recording=recording).loader("train", batch_size=16, train=True)
+    seen = 0
+    for epoch in range(2):
+        for batch in loader.epoch(epoch):
+            assert torch.equal(Exact()(batch.inputs), batch.teacher.logits)
+            seen += len(batch)
+    assert seen == 2 * 90
+
+
+def test_a_real_network_is_recorded_as_it_answers(data, tmp_path):
+    teacher = tutelage.load_network("tiny_cnn,width=4", num_classes=10, in_channels=1)
+    recording = record(tmp_path, data, teacher=teacher, layers=["layer2", "embedding"], views=1)
+    parameters, output = recording.read(torch.arange(90), torch.zeros(90, dtype=torch.int64))
+    inputs = as_inputs(data.augmentation.apply(data.train.images, parameters))
+    extractor = tutelage.FeatureExtractor(teacher.eval(), ["layer2", "embedding"], example=data.example(2))
+    with torch.no_grad():
+        expected = extractor(inputs)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    for layer in ("layer2", "embedding"):
+        torch.testing.assert_close(output.features[layer], expected.features[layer], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", ["hard", "smoothed", "top3", "top3-renormalized"])
+@pytest.mark.parametrize("values", ["float32", "float16"])
+def test_schemes_keep_what_the_header_says(keep, values, data, tmp_path):
+    recording = record(tmp_path, data, keep=keep, values=values, views=1)
+    whole = record(tmp_path / "full", data, views=1)
+    every = torch.arange(90), torch.zeros(90, dtype=torch.int64)
+    assert recording.header.keep == keep
+    assert torch.equal(recording.read(*every)[1].logits.argmax(1), whole.read(*every)[1].logits.argmax(1))
+    assert torch.equal(recording.read(*every)[0], whole.read(*every)[0])
+
+
+def test_no_augmentation_is_a_view_too(tmp_path):
+    plain = load_data("digits", subset=100, augment="none")
+    recording = record(tmp_path, plain, views=1)
+    parameters, output = recording.read(torch.arange(90), torch.zeros(90, dtype=torch.int64))
+    assert parameters.shape == (90, 0)
+    assert torch.equal(output.logits, Exact()(as_inputs(plain.train.images)))
+
+
+class Stopping(tutelage.Teacher):
+    """Answers as `Exact`, and is interrupted at a batch."""
+
+    def __init__(self, at, number=signal.SIGINT):
+        super().__init__()
+        self.exact, self.left, self.number = Exact(), at, number
+
+    def forward(self, batch):
+        # Before the work begins, it is asked about two samples.
+        self.left -= len(batch) > 2
+        if self.left == 0 and len(batch) > 2:
+            signal.raise_signal(self.number)
+        return tutelage.Output(logits=self.exact(batch.inputs))
+
+
+@pytest.fixture
+def as_exact(monkeypatch):
+    """Lets a teacher that stops pass for the one that does not."""
+    identity = tutelage.recording.identity.TeacherIdentity(name="t", source="t", weights="1", normalization="")
+    monkeypatch.setattr(writing.asked.__globals__["TeacherIdentity"], "of", lambda *_, **__: identity)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [1, 2, 4, 13, 17])
+def test_stopped_and_resumed_is_uninterrupted_byte_for_byte(at, number, data, tmp_path, as_exact):
+    record(tmp_path / "straight", data)
+    straight = contents(tmp_path / "straight")
+    # 4 shards of 3, 3, 3 and 2 batches, for each of two views.
+    complete = [3, 6, 9, 11, 14, 17, 20, 22]
+    written = sum(end < at for end in complete)
+    with pytest.raises(Interrupted, match=rf"Stopped\. {written} of 8 shards are written to .*same command") as stop:
+        record(tmp_path / "stopped", data, teacher=Stopping(at, number))
+    assert stop.value.signal == number
+    left = contents(tmp_path / "stopped")
+    assert len(left) == 1 + 2 * written
+    assert left.items() <= straight.items()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "stopped").rglob("*.npy")}
+    record(tmp_path / "stopped", data)
+    assert contents(tmp_path / "stopped") == straight
+    assert all(file.stat().st_mtime_ns == moment for file, moment in before.items())
+
+
+def test_two_parts_are_one(data, tmp_path):
+    record(tmp_path / "one", data, views=3)
+    # The first part cannot finish a view: the second has every other shard.
+    assert record(tmp_path / "two", data, views=3, part="1/2") is None
+    recording = record(tmp_path / "two", data, views=3, part="2/2")
+    assert recording.views == 3
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_more_views_are_added_and_leave_the_old_ones(data, tmp_path):
+    record(tmp_path / "grown", data, views=2)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "grown").rglob("*") if file.is_file()}
+    assert record(tmp_path / "grown", data, views=5).views == 5
+    assert all(file.stat().st_mtime_ns == moment for file, moment in before.items())
+    record(tmp_path / "once", data, views=5)
+    assert contents(tmp_path / "grown") == contents(tmp_path / "once")
+
+
+def test_fewer_views_than_there_are_leave_all(data, tmp_path):
+    record(tmp_path, data, views=3)
+    before = contents(tmp_path)
+    assert record(tmp_path, data, views=1).views == 3
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("harm", ["bit", "cut", "gone", "checksum"])
+def test_damage_is_named_and_mended(harm, data, tmp_path, capsys):
+    record(tmp_path, data)
+    whole = contents(tmp_path)
+    file = layout.shard_path(tmp_path, 1, 2)
+    if harm == "bit":
+        file.write_bytes(file.read_bytes()[:-1] + b"\x99")
+    elif harm == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif harm == "gone":
+        file.unlink()
+    else:
+        layout.checksum_path(file).write_text("")
+    record(tmp_path, data, progress=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "view-0001/shard-0002.npy is written again" in said
+    assert said.count("written again") == 1
+    assert contents(tmp_path) == whole
+    record(tmp_path, data, progress=True)
+    assert "written again" not in capsys.readouterr().out
+
+
+def test_checksums_are_those_of_sha256sum(data, tmp_path):
+    recording = record(tmp_path, data, views=1)
+    for shard in range(recording.header.shards):
+        file = layout.shard_path(tmp_path, 0, shard)
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in layout.checksum_path(file).read_text()
+    assert subprocess.run(["sha256sum", "-c", "shard-0000.npy.sha256"], cwd=file.parent, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"teacher": Exact(1)}, "other weights of the teacher"),
+        (
+            {"teacher": Normalized(Exact(), (0.5,), (0.5,))},
+            "another normalisation of the teacher's inputs",
+        ),
+        ({"data": {"augment": "flip"}}, "other view parameters: another augmentation (crop:1,flip there, flip here)"),
+        ({"data": {"subset": 110}}, "another dataset"),
+        ({"keep": "top5"}, "another choice of what to keep (full there, top5 here)"),
+        ({"values": "float16"}, "another type of stored values"),
+        ({"seed": 1}, "another seed (0 there, 1 here)"),
+        ({"precision": "bf16-mixed"}, "another precision of the teacher"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_was_made_otherwise_is_refused_with_the_reason(changes, reason, data, tmp_path):
+    record(tmp_path, data)
+    before = contents(tmp_path)
+    other = load_data("digits", **{"subset": 100, "augment": "crop:1,flip"} | changes.pop("data", {}))
+    with pytest.raises(UserError) as error:
+        record(tmp_path, other, **changes, views=3)
+    assert reason in " ".join(str(error.value).split())
+    assert contents(tmp_path) == before
+
+
+def test_other_layers_are_refused(data, tmp_path):
+    teacher = tutelage.load_network("tiny_cnn,width=4", num_classes=10, in_channels=1)
+    record(tmp_path, data, teacher=teacher, layers=["layer2"])
+    with pytest.raises(UserError, match="other layers"):
+        record(tmp_path, data, teacher=teacher, layers=["layer1"])
+
+
+def test_a_recording_that_another_process_began_meanwhile_is_not_mixed_in(data, tmp_path, monkeypatch):
+    foretell = writing._Writer.foretell
+
+    def and_then(*arguments):
+        foretell(*arguments)
+        monkeypatch.undo()
+        monkeypatch.setattr(layout, "rows_per_shard", lambda row_bytes: ROWS)
+        record(tmp_path, data, seed=7)
+
+    monkeypatch.setattr(writing._Writer, "foretell", and_then)
+    with pytest.raises(UserError, match="another seed"):
+        record(tmp_path, data)
+
+
+def test_a_full_disk_is_foretold_and_nothing_is_written(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"needs 9\.4 kB, and its disk has 1\.0 kB left: free some space, .*--keep"):
+        record(tmp_path / "new" / "deep", data)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_there_needs_no_room(data, tmp_path, monkeypatch):
+    record(tmp_path, data)
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+    record(tmp_path, data)
+
+
+def test_sizes_and_decisions_are_told_before(data, tmp_path, capsys):
+    record(tmp_path, data, progress=True)
+    said = capsys.readouterr().out
+    # 3 parameters and 10 logits of 4 bytes.
+    assert "2 views of 90 samples, full in float32: 9.4 kB, 9.4 kB of it now" in said
+    assert "channels-last" in said
+    assert "images/s" in said
+    record(tmp_path, data, progress=True, views=3)
+    assert "3 views of 90 samples, full in float32: 14.0 kB, 4.7 kB of it now" in capsys.readouterr().out
+
+
+def test_loaders_and_chance_in_transforms_are_refused(data, tmp_path):
+    pairs = TensorDataset(torch.rand(30, 1, 8, 8), torch.arange(30) % 10)
+    with pytest.raises(UserError, match="pass the dataset instead of a DataLoader"):
+        record(tmp_path, DataLoader(pairs, batch_size=10))
+
+    class Drawing(TensorDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image + torch.rand(()), label
+
+    with pytest.raises(UserError, match="differ each time they are read"):
+        record(tmp_path, as_data(Drawing(*pairs.tensors), hold_out=0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_own_dataset_is_recorded_by_position(tmp_path):
+    pairs = TensorDataset(torch.randint(0, 256, (60, 1, 8, 8)).to(torch.uint8), torch.arange(60) % 10)
+    data = resolve_data(pairs, validation=0.5)
+    recording = record(tmp_path, data, views=1)
+    _, output = recording.read(torch.arange(30), torch.zeros(30, dtype=torch.int64))
+    kept = torch.stack([data.train[index][0] for index in range(30)])
+    assert torch.equal(output.logits, Exact()(kept))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": 0}, "views=0 must be above zero"),
+        ({"keep": "top"}, "no scheme of what to keep named 'top'"),
+        ({"keep": "top20"}, "keeps 20 classes, but there are 10"),
+        ({"values": "float8"}, "no type of stored values named 'float8'"),
+        ({"part": "3/2"}, "part=3/2 is no part"),
+        ({"lr": 0.1}, "no setting named 'lr'"),
+        ({"batch_size": 0}, "batch_size=0 must be above zero"),
+        ({"device": "gpu"}, "no device named 'gpu'"),
+        ({"teacher": Exact(classes=3)}, "has 10 classes"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_written(options, message, data, tmp_path):
+    with pytest.raises(UserError, match=message):
+        record(tmp_path / "new", data, **options)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_images_are_decoded_once_for_all_views_of_a_group(workers, tmp_path, monkeypatch):
+    for name, start in (("cat", 0), ("dog", 100)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            colour = (start + number, 3 * number, 7)
+            Image.new("RGB", (9, 8), colour).save(tmp_path / "photos" / name / f"{number}.png")
+    data = load_data(str(tmp_path / "photos"), image_size=8, validation=0, resident_limit_mib=0, augment="crop:1,flip")
+    decoded, samples = [], data.count("train")
+    read_image = images_module.read_image
+
+    def counting(cell, where):
+        decoded.append(where)
+        return read_image(cell, where)
+
+    monkeypatch.setattr(images_module, "read_image", counting)
+
+    class Mean(nn.Module):
+        def forward(self, inputs):
+            return (inputs * 255).round().double().sum((2, 3))[:, :2].float()
+
+    monkeypatch.setattr(writing, "_VIEWS_AT_ONCE", 2)
+    recording = record(tmp_path / "r", data, teacher=Mean(), views=3, workers=workers)
+    if not workers:
+        # Two groups, of two views and of one. Beside them the header looks at sixteen images twice, the checks of the
+        # teacher at two, and what it costs is seen on one.
+        assert len(decoded) == 2 * samples + 2 * 16 + 2 + 1
+    parameters, output = recording.read(torch.arange(samples), torch.full((samples,), 2))
+    pixels, _ = data.train.read_batch(range(samples))
+    assert torch.equal(output.logits, Mean()(as_inputs(data.augmentation.apply(pixels, parameters))))
+
+
+def test_groups_and_batches_of_other_sizes_write_the_same(data, tmp_path, monkeypatch):
+    record(tmp_path / "one", data, views=3)
+    monkeypatch.setattr(
+        writing, "units", lambda shards, *, views, at_once, part: [Unit(shard, (0, 1, 2)) for shard in range(shards)]
+    )
+    record(tmp_path / "other", data, views=3, batch_size=7)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_the_header_is_all_that_a_reader_needs(data, tmp_path):
+    record(tmp_path, data, keep="top5")
+    header = Header.read(tmp_path)
+    assert (header.keep, header.samples, header.seed, header.precision) == ("top5", 90, 0, "32-true")
+    assert (header.augmentation, header.parameters, header.image_size) == ("crop:1,flip", 3, (8, 8))
+    assert header.data.name == data.name
+    assert header.teacher.name == "Exact"
