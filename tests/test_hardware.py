@@ -103,3 +103,10 @@ def test_devices_that_are_absent_are_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no cuda device here"):
         device_type("cuda")
+
+
+def test_the_cost_of_a_sample_is_that_of_one_however_many_are_shown():
+    def after(example):
+        return str(decide(TRAINING, method(500), example, samples=10**9, epochs=1000))
+
+    assert after(IMAGES) == after(IMAGES.expand(4, -1, -1, -1))
