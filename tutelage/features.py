@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from tutelage.anatomy import EMBEDDING, classifier, logits_of, uncompiled
 from tutelage.batch import Output
 from tutelage.errors import UserError, unknown
+from tutelage.freezing import Compiled
 from tutelage.models.normalization import bare
 from tutelage.modes import evaluating
+from tutelage.truncation import ABSENT, Ending
 
 
 class FeatureExtractor(nn.Module):
@@ -28,24 +30,31 @@ class FeatureExtractor(nn.Module):
         layers: Names of the layers to read.
         example: Inputs for one forward pass (batch of two or more), from which `shapes` are known at construction,
             so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
+        logits: Whether the logits are read as well. Without them the network ends behind the last layer that is read,
+            given an example, and to read `Output.logits` is an error.
 
     Attributes:
         shapes: The shape of each layer on the example, batch dimension included.
 
     Raises:
-        UserError: If a layer does not exist, is not reached by a forward pass, or gives no tensor.
+        UserError: If a layer does not exist, is not reached by a forward pass, or gives no tensor; or if neither logits
+            nor layers are read.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None, logits: bool = True
+    ) -> None:
         super().__init__()
+        if not (logits or layers):
+            raise UserError("A network of which neither logits nor layers are read says nothing: name layers.")
         # A network that its user compiled may skip hooks that come later. The driver compiles where it pays back.
         self.model = uncompiled(model) if layers else model
         self.layers = tuple(layers)
         self.shapes: Mapping[str, torch.Size] = {}
         self._captured: dict[str, Tensor | None] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._compiled: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] | None = None
-        self._compiled_mode = True
+        self._compiled: Compiled | None = None
+        self._logits, self._ending = logits, Ending({})
         self._paths = {layer: self._path(layer, example) for layer in self.layers}
         self._changed: frozenset[str] = frozenset()
         if example is not None and self.layers:
@@ -56,9 +65,14 @@ class FeatureExtractor(nn.Module):
         """Run the network and return its logits with the features that were asked for."""
         if len(self._handles) != len(self._paths):
             self._attach()
-        fast = self._compiled is not None and self.training == self._compiled_mode
-        logits, features = (self._compiled if fast and self._compiled else self._run)(inputs)
-        return Output(logits=logits, features=features)
+        compiled = self._compiled
+        logits, features = (compiled if compiled is not None and compiled.suits(inputs) else self._run)(inputs)
+        return Output(logits=ABSENT if logits is None else logits, features=features)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether there are logits in what it says now."""
+        return self._logits
 
     def release(self) -> nn.Module:
         """Return the bare network, free of hooks; the next forward pass attaches them again."""
@@ -70,12 +84,11 @@ class FeatureExtractor(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the network for the mode that it is in now (a student trains, a teacher evaluates)."""
         self._attach()
-        self._compiled = torch.compile(self._run, *args, **kwargs)
-        self._compiled_mode = self.training
+        self._compiled = Compiled(self._run, self, *args, **kwargs)
 
-    def _run(self, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, inputs: Any) -> tuple[Tensor | None, dict[str, Tensor]]:
         self._captured.update(dict.fromkeys(self._paths))
-        raw = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+        raw = self._answer(inputs)
         features = {layer: feature for layer, feature in self._captured.items() if feature is not None}
         self._captured.clear()
         missing = [layer for layer in self._paths if layer not in features]
@@ -84,12 +97,21 @@ class FeatureExtractor(nn.Module):
                 f"The network ran without reaching the layers {missing} of {type(bare(self.model)).__name__}, "
                 "so there is nothing to distill from them. Choose layers that take part in every forward pass."
             )
-        return logits_of(raw), features
+        return logits_of(raw) if self.gives_logits else None, features
+
+    def _answer(self, inputs: Any) -> Any:
+        if self.gives_logits or torch.compiler.is_compiling():
+            return self._call(inputs)
+        with self._ending.early():
+            return self._call(inputs)
+
+    def _call(self, inputs: Any) -> Any:
+        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
 
     def _look(self, example: Any) -> None:
-        """Learn the shapes of the layers, and which of them are changed in place by what follows."""
-        versions: dict[str, int] = {}
-        handles = [self._listen(layer, partial(_remember_version, versions, layer)) for layer in self._paths]
+        """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""
+        versions: dict[str, list[int]] = {layer: [] for layer in self._paths}
+        handles = [self._listen(layer, partial(_remember_version, versions[layer], layer)) for layer in self._paths]
         try:
             features = self(example).features
         finally:
@@ -97,12 +119,13 @@ class FeatureExtractor(nn.Module):
             for handle in handles:
                 handle.remove()
         self.shapes = {layer: feature.shape for layer, feature in features.items()}
-        self._changed = frozenset(layer for layer in features if features[layer]._version != versions[layer])
+        self._changed = frozenset(layer for layer in features if features[layer]._version != versions[layer][-1])
+        self._ending = Ending({layer: len(calls) for layer, calls in versions.items()})
 
     def _attach(self) -> None:
         self.release()
         for layer in self._paths:
-            hear = partial(_capture, self._captured, layer, layer in self._changed)
+            hear = partial(_capture, self._captured, self._ending, layer, layer in self._changed)
             self._handles.append(self._listen(layer, hear))
 
     def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
@@ -151,12 +174,14 @@ def tensor_at(layer: str, value: Any) -> Tensor:
     return first
 
 
-def _capture(store: dict[str, Tensor | None], layer: str, copied: bool, value: Any) -> None:
+def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied: bool, value: Any) -> None:
     # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
     if layer in store:
         tensor = tensor_at(layer, value)
         store[layer] = tensor.clone() if copied else tensor
+        if not torch.compiler.is_compiling():
+            ending.note(layer)
 
 
-def _remember_version(versions: dict[str, int], layer: str, value: Any) -> None:
-    versions[layer] = tensor_at(layer, value)._version
+def _remember_version(versions: list[int], layer: str, value: Any) -> None:
+    versions.append(tensor_at(layer, value)._version)

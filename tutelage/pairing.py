@@ -54,7 +54,9 @@ class Paired(NamedTuple):
     pairs: tuple[LayerPair, ...]
 
 
-def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, take: Take = "stages") -> Paired:
+def pair(
+    student: nn.Module, teacher: Teacher, layers: str, example: Any, *, take: Take = "stages", logits: bool = True
+) -> Paired:
     """Return a student and a teacher that read the layers which a method compares.
 
     Args:
@@ -65,6 +67,7 @@ def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, tak
             stands for the same in both. `name:in` is a layer's input.
         example: Inputs for one forward pass (batch of two or more).
         take: Which of the automatic pairs: all, the one in the middle, or the last.
+        logits: Whether anybody reads the teacher's logits.
 
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
@@ -76,14 +79,16 @@ def pair(student: nn.Module, teacher: Teacher, layers: str, example: Any, *, tak
         students = taps(student, [name for name, _ in names], example, who="student")
         teachers = teacher.taps([name for _, name in names], example)
         pairs = tuple(LayerPair(students[one], teachers[other]) for one, other in names)
-    return reading(student, teacher, pairs, example)
+    return reading(student, teacher, pairs, example, logits=logits)
 
 
-def reading(student: nn.Module, teacher: Teacher, pairs: Sequence[LayerPair], example: Any) -> Paired:
+def reading(
+    student: nn.Module, teacher: Teacher, pairs: Sequence[LayerPair], example: Any, *, logits: bool = True
+) -> Paired:
     """Return a student and a teacher that read the layers of some pairs."""
     read = [list(dict.fromkeys(names)) for names in zip(*((p.student.layer, p.teacher.layer) for p in pairs))]
     extractor = FeatureExtractor(student, read[0], example=example)
-    return Paired(extractor, teacher.reading(read[1], example=example), tuple(pairs))
+    return Paired(extractor, teacher.reading(read[1], example=example, logits=logits), tuple(pairs))
 
 
 def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> Mapping[str, Tap]:

@@ -57,13 +57,18 @@ class Teacher(nn.Module):
             "itself, or choose a method that reads only logits, such as kd."
         )
 
-    def reading(self, layers: Sequence[str], *, example: Any = None) -> Teacher:
+    def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> Teacher:
         """Return a teacher on the same network that reads these layers.
+
+        Args:
+            layers: Their names, as in `FeatureExtractor`.
+            example: Inputs from which their shapes are known at once.
+            logits: Whether anybody reads its logits; otherwise it may end behind the last of the layers.
 
         Raises:
             UserError: If there is no network to read, or no such layer.
         """
-        return FrozenTeacher(self.inner_network(), layers, example=example)
+        return FrozenTeacher(self.inner_network(), layers, example=example, logits=logits)
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
@@ -110,11 +115,14 @@ class FrozenTeacher(Teacher):
         model: The network; it is frozen in place.
         layers: Names of the layers to read, as in `FeatureExtractor`.
         example: Inputs from which the layers' shapes are known at once.
+        logits: Whether the logits are read as well, as in `FeatureExtractor`.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None, logits: bool = True
+    ) -> None:
         super().__init__()
-        self.extractor = FeatureExtractor(model, layers, example=example)
+        self.extractor = FeatureExtractor(model, layers, example=example, logits=logits)
 
     @property
     def network(self) -> nn.Module:

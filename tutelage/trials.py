@@ -130,6 +130,8 @@ def make_confident(method: Method, batch: Batch) -> None:
     """Scale the classifiers so that the largest logit on the batch is 10,000."""
     with torch.no_grad():
         for network in [module for module in method.train().modules() if isinstance(module, FeatureExtractor)]:
+            if not network.gives_logits:
+                continue
             factor = 1e4 / network(batch.inputs).logits.abs().max()
             for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
                 layer.weight.mul_(factor)

@@ -14,7 +14,7 @@ from tutelage.modes import evaluating
 
 
 class Trunk(FeatureExtractor):
-    """A network of which only the part below the layers that are read is trained.
+    """A network of which only the part below the layers that are read is trained; in train mode nothing else runs.
 
     The parameters above are frozen until `thaw`, and the modules that hold them stay in eval mode: batch-norm
     statistics of what is not trained yet would be those of features that are still on their way.
@@ -40,6 +40,11 @@ class Trunk(FeatureExtractor):
         self.waiting = tuple(name for name in trainable if name not in below)
         for name in self.waiting:
             self.model.get_parameter(name).requires_grad_(False)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether it is in eval mode: validation looks at the whole network."""
+        return not self.training
 
     def train(self, mode: bool = True) -> Self:
         """Enter train mode below the layers, and stay in eval mode above."""

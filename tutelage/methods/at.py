@@ -82,7 +82,7 @@ class AT(Method):
         if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the attention maps apart.")
         super().__init__({"attention": beta})
-        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="stages")
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="stages", logits=False)
         self.variant = variant
         for one in self.pairs:
             _check_places(one)

@@ -123,7 +123,7 @@ class CRD(Method):
             raise UserError(f"weight={weight} and alpha={alpha} must be zero or more.")
         super().__init__({"crd": weight} | ({"kd": alpha} if alpha else {}))
         self.student = FeatureExtractor(student, [EMBEDDING], example=example)
-        self.teacher = teacher.reading([EMBEDDING], example=example)
+        self.teacher = teacher.reading([EMBEDDING], example=example, logits=alpha > 0)
         self.kd_temperature = kd_temperature
         targets = _targets(data)
         check_memory(len(targets), embedding_dim)

@@ -104,7 +104,7 @@ class FitNet(Method):
         final_relu: bool = False,
     ) -> None:
         super().__init__({"ce": 1.0, "hint": weight})
-        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="middle")
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="middle", logits=False)
         self.hint = Hint(self.pairs, final_relu=final_relu)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -132,7 +132,7 @@ class FitNetHints(Method):
         self, student: nn.Module, teacher: Teacher, example: Any, *, layers: str = AUTO, final_relu: bool = False
     ) -> None:
         super().__init__({"hint": 0.5})
-        paired = pair(student, teacher, layers, example, take="middle")
+        paired = pair(student, teacher, layers, example, take="middle", logits=False)
         self.teacher, self.pairs = paired.teacher, paired.pairs
         self.student = Trunk(paired.student.release(), paired.student.layers, example=example)
         self.hint = Hint(self.pairs, final_relu=final_relu)

@@ -205,7 +205,7 @@ def _sections(student: nn.Module, teacher: Teacher, layers: str, example: Any) -
     pairs = [LayerPair(ours[one], theirs[other]) for one, other in places]
     for found in pairs:
         _check_channels(found)
-    return reading(network, teacher, pairs, example)
+    return reading(network, teacher, pairs, example, logits=False)
 
 
 def _check_channels(found: LayerPair) -> None:

@@ -92,7 +92,8 @@ class SimKD(Method):
         reused = classifier_copy(teacher.inner_network(), example)
         layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
         ours = taps(student, [layer], example, who="student")[layer]
-        self.student, self.teacher, self.pairs = reading(student, teacher, [LayerPair(ours, theirs)], example)
+        pairs = [LayerPair(ours, theirs)]
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=False)
 
     def _graft(
         self, student: nn.Module, theirs: Tap, reused: nn.Linear, example: Any, *, factor: int, relu: bool

@@ -68,7 +68,7 @@ class SP(Method):
         if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the similarities apart.")
         super().__init__({"similarity": beta})
-        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="last")
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="last", logits=False)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `similarity`."""

@@ -75,7 +75,8 @@ class SRRL(Method):
         super().__init__({"feature_matching": alpha, "softmax_regression": beta})
         ours = classified(student, example) if layer == AUTO else taps(student, [layer], example, who="student")[layer]
         theirs = taps(teacher.inner_network(), [EMBEDDING], example, who="teacher")[EMBEDDING]
-        self.student, self.teacher, self.pairs = reading(student, teacher, [LayerPair(ours, theirs)], example)
+        pairs = [LayerPair(ours, theirs)]
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=False)
         self.classifier = classifier_copy(teacher.inner_network(), example)
         reaches = bool((self.teacher(Batch(inputs=example)).features[EMBEDDING] >= 0).all())
         self.connector = connector(ours.channels, theirs.channels, relu=reaches)

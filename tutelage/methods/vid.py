@@ -75,7 +75,7 @@ class VID(Method):
         if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one drives the features apart.")
         super().__init__({"information": beta})
-        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="stages")
+        self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="stages", logits=False)
         self.guesses = nn.ModuleList(
             GaussianGuess(one.student.channels, one.teacher.channels, initial_variance=initial_variance, eps=eps)
             for one in self.pairs

@@ -57,8 +57,8 @@ class RecordedTeacher(Teacher):
         """
         self._refuse("This method uses the teacher's network itself, such as its classifier or its weights")
 
-    def reading(self, layers: Sequence[str], *, example: Any = None) -> RecordedTeacher:
-        """Return the teacher of the same recording that reads these layers.
+    def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> RecordedTeacher:
+        """Return the teacher of the same recording that reads these layers; its logits cost nothing.
 
         Raises:
             NoLayersError: If a layer was not recorded.
