@@ -75,3 +75,16 @@ def test_a_stopped_run_is_not_called_done():
 def test_the_line_holds_the_losses_of_the_first_network_alone():
     metrics = {"validation_accuracy": 0.5, "train/ce": 1.0, "train/student-2/ce": 2.0, "lr": 0.1}
     assert shown(metrics) == {"validation": "50.00 %", "ce": "1.0000"}
+
+
+def test_words_beside_the_bar_end_on_the_line():
+    output = io.StringIO()
+    reporter = terminal(output)
+    reporter.status("nothing runs yet")
+    reporter.begin("recording", total=10, done=0)
+    reporter.status("1 image/s")
+    reporter.status("2,000 images/s")
+    reporter.end(finished=True)
+    assert "2,000 images/s" in output.getvalue()
+    assert "1 image/s" not in output.getvalue()
+    Silent().status("unheard")
