@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from tutelage import registry
-from tutelage.assembly import baseline_of, experiment_of, seeds_of, several, split_settings
+from tutelage.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, several, split_settings
 from tutelage.compare import Comparison
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.as_data import as_data
@@ -31,7 +31,6 @@ from tutelage.networks import Source, blueprint
 from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
 from tutelage.run import MEMBERS
-from tutelage.teachers import Teacher
 
 
 def distill(
@@ -40,7 +39,7 @@ def distill(
     *,
     student: Source | Sequence[Source],
     data: DataSource,
-    teacher: Source | Sequence[Source] | Teacher | None = None,
+    teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,
@@ -58,7 +57,7 @@ def distill(
         data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
             reach a module as they are; a network by name gets its own normalisation.
         teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first. Several
-            modules or names answer as an ensemble.
+            modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
@@ -99,7 +98,7 @@ def distill_all(
     *,
     student: Source | Sequence[Source],
     data: DataSource,
-    teacher: Source | Sequence[Source] | Teacher | None = None,
+    teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,
@@ -165,7 +164,7 @@ def compare(
     *,
     student: Source | Sequence[Source],
     data: DataSource,
-    teacher: Source | Sequence[Source] | Teacher | None = None,
+    teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,

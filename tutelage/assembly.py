@@ -12,31 +12,51 @@ from tutelage.errors import UserError, unknown
 from tutelage.experiment import Experiment
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice
+from tutelage.recording.reading import Recording
+from tutelage.recording.replay import PREFIX, Replay, replay_of
+from tutelage.recording.teacher import recording_of, several_recordings
 from tutelage.teachers import EnsembleTeacher, Teacher
 from tutelage.training import Training
 
+TeacherSource = Source | Sequence[Source] | Teacher | Recording | None
 
-def experiment_of(
-    student: Source | Sequence[Source],
-    teacher: Source | Sequence[Source] | Teacher | None,
-    data: Data,
-) -> Experiment:
+
+def experiment_of(student: Source | Sequence[Source], teacher: TeacherSource, data: Data) -> Experiment:
     """Return what the methods share, from whatever a user names networks by.
 
     Raises:
-        UserError: If no student is named, or a name or its classes do not fit.
+        UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
+    replay = _replay(teacher, data)
+    data = data if replay is None else replay.data
     students = tuple(blueprint(source, data) for source in several(student))
     if not students:
         raise UserError("No student is named: pass a network, or several for methods that train several.")
+    if replay is not None:
+        return Experiment(data=data, students=students, answers=replay.teacher, notes=replay.notes)
     answers = _answering(teacher)
     if answers is not None:
         return Experiment(data=data, students=students, answers=answers)
+    assert not isinstance(teacher, Recording)
     named = () if teacher is None else several(teacher)
     return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
 
 
-def _answering(teacher: Source | Sequence[Source] | Teacher | None) -> Teacher | None:
+def _replay(teacher: TeacherSource, data: Data) -> Replay | None:
+    """Return the replay of a recording, where one is named."""
+    named = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+    if len(named) > 1 and any(map(_is_recording, named)):
+        raise several_recordings()
+    return replay_of(named[0], data) if len(named) == 1 else None
+
+
+def _is_recording(teacher: object) -> bool:
+    if isinstance(teacher, str):
+        return teacher.startswith(PREFIX)
+    return isinstance(teacher, Recording) or (isinstance(teacher, Teacher) and recording_of(teacher) is not None)
+
+
+def _answering(teacher: TeacherSource) -> Teacher | None:
     """Return what already answers batches; of several such, the ensemble."""
     if not isinstance(teacher, list | tuple):
         return teacher if isinstance(teacher, Teacher) else None

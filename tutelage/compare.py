@@ -13,11 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from torch import nn
 
 from tutelage import checkpoint, fingerprint, registry
 from tutelage.console import Reporter, Silent
-from tutelage.description import describe_data, environment, size_for, teacher_facts, teacher_uncertainty
+from tutelage.description import (
+    describe_data,
+    environment,
+    recording_facts,
+    size_for,
+    teacher_facts,
+    teacher_uncertainty,
+)
 from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment, no_teacher
@@ -27,6 +35,8 @@ from tutelage.method import DEPLOYED
 from tutelage.models.normalization import Normalized
 from tutelage.networks import Blueprint
 from tutelage.options import Choice, without_flags, written
+from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import recording_of
 from tutelage.rows import record, summarise
 from tutelage.run import Run
 from tutelage.teachers import Teacher
@@ -72,6 +82,8 @@ class Comparison:
             Interrupted: If a signal came; the same command goes on from there.
         """
         reporter = reporter or Silent()
+        for note in self.experiment.notes:
+            reporter.note(escape(note))
         self.check()
         return self.with_teacher(reporter)._run(reporter)
 
@@ -163,6 +175,9 @@ class Comparison:
         ]
         if experiment.data.foreign is not None:
             identity.append(experiment.data.foreign.fingerprint)
+        if "teacher" in fixtures and isinstance(recording := recording_of(experiment.answers), Recording):
+            # Not how many views there are: a recording that grew is told apart in the folder itself.
+            identity.append(recording.header.to_json())
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
 
@@ -226,6 +241,9 @@ class Comparison:
 
     def _describe_teacher(self) -> dict[str, Any] | None:
         teachers, network, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
+        recording = recording_of(network)
+        if recording is not None:
+            return recording_facts(recording, data)
         if not teachers or network is None or isinstance(network, Teacher):
             return None
         size = size_for(network, data)

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from tutelage.data.metrics import class_similarity
+from tutelage.data.plan import RecordedViews
 from tutelage.data.sources import Data
 from tutelage.ensembles import Ensemble
 from tutelage.evaluation import judge, members_on, predictions_on, score
 from tutelage.models.size import NetworkSize, describe
+from tutelage.recording.replay import name_of, sampled_answers
 from tutelage.uncertainty import histograms, uncertainty_of
 
 SIMILARITY_TEMPERATURE = 4.0
@@ -67,6 +69,22 @@ def teacher_uncertainty(network: nn.Module, data: Data, *, device: str) -> dict[
     foreign = None if data.foreign is None else members_on(network, data, "foreign", device=device)[0]
     pictures = histograms(uncertainty_of(logits), None if foreign is None else uncertainty_of(foreign))
     return {**judge(logits, targets, foreign).uncertainties(), "uncertainty": pictures}
+
+
+def recording_facts(recording: RecordedViews, data: Data) -> dict[str, Any]:
+    """Return what the report says of a teacher whose answers were recorded.
+
+    Args:
+        recording: The recording.
+        data: The data that it is of.
+    """
+    facts: dict[str, Any] = {"spec": name_of(recording), "recording": recording.fingerprint, "trained_here": False}
+    sampled = sampled_answers(recording, data)
+    if sampled is None:
+        return facts
+    answers, labels = sampled
+    right = float((answers == labels).double().mean())
+    return facts | {"recorded_views": len(labels), "recorded_accuracy": right}
 
 
 def size_for(network: nn.Module, data: Data) -> NetworkSize:

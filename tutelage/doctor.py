@@ -16,7 +16,9 @@ from tutelage.options import Choice
 from tutelage.preflight.cost import peak_memory
 from tutelage.preflight.losses import far_apart
 from tutelage.preflight.rehearsal import Rehearsal, Stage
-from tutelage.preflight.teacher import TeacherReport, examine_teacher
+from tutelage.preflight.teacher import TeacherReport, examine_recording, examine_teacher
+from tutelage.recording.replay import name_of
+from tutelage.recording.teacher import recording_of
 from tutelage.teachers import Teacher
 from tutelage.training import Training
 
@@ -42,7 +44,7 @@ def examine(choice: Choice, experiment: Experiment, training: Training) -> Rende
     warnings = [*_teacher_warnings(teacher, experiment.data)] if isinstance(teacher, TeacherReport) else []
     for stage in run.stages:
         warnings += _stage_warnings(stage, experiment.data.num_classes)
-    parts: list[RenderableType] = [_heading(choice, experiment.data)]
+    parts: list[RenderableType] = [_heading(choice, experiment.data), *map(Text, experiment.notes)]
     if teacher is not None:
         parts.append(_teacher_text(teacher) if isinstance(teacher, TeacherReport) else Text(teacher))
     for stage in run.stages:
@@ -58,6 +60,10 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
         return experiment, f"Teacher  {name}: the method trains it itself." if needs and name else None
     if not name and experiment.answers is None:
         raise no_teacher()
+    recording = recording_of(experiment.answers)
+    if recording is not None:
+        unread = f"Teacher  {name_of(recording)}: too large a view to be read for what the teacher knows."
+        return experiment, examine_recording(recording, experiment.data) or unread
     if isinstance(experiment.answers, Teacher):
         return experiment, "Teacher  as given; what it knows was not measured."
     network = experiment.answers or experiment.train_teacher(run)
@@ -75,10 +81,12 @@ def _heading(choice: Choice, data: Data) -> Text:
 
 def _teacher_text(report: TeacherReport) -> Text:
     style = "bold red" if report.at_chance else "green"
+    asked = "recorded training views" if report.recording else f"{report.split} samples"
     text = Text.assemble(
         "Teacher  ",
+        f"{report.recording}: " if report.recording else "",
         (f"{report.accuracy:.1%}", style),
-        f" right on {report.samples} {report.split} samples; a guess is right on {report.chance:.1%}",
+        f" right on {report.samples} {asked}; a guess is right on {report.chance:.1%}",
     )
     if report.alternatives:
         others = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in report.alternatives.items())
@@ -109,6 +117,8 @@ def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
 
 
 def _other_causes(report: TeacherReport) -> str:
+    if report.recording:
+        return "Look at the teacher itself: `tutelage doctor kd --teacher ...`, with the network that was recorded."
     tried = f" ({', '.join([report.normalization, *report.alternatives])} give no more)" if report.alternatives else ""
     return (
         f"Neither common input statistics{tried} nor another order of classes explain it. Likely its classifier was "

@@ -14,6 +14,7 @@ from tutelage import checkpoint
 from tutelage.data.dataset import Data
 from tutelage.evaluation import Scores
 from tutelage.method import Method
+from tutelage.recording.replay import check_samples
 from tutelage.run import Keep, Run
 from tutelage.state import Stop
 from tutelage.training import Course, Training
@@ -47,6 +48,7 @@ class DryRun(Run):
     ) -> nn.Module:
         """Meet the method, and return its network."""
         method = self.wrap(method)
+        check_samples(data)
         self.meet(name, method, data, epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.
         return copy.deepcopy(method.to("cpu").export()).eval()

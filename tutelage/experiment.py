@@ -17,6 +17,7 @@ from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
 from tutelage.networks import Blueprint, check_classes, check_takes, part_of
 from tutelage.options import Choice, parse_choice
+from tutelage.recording.teacher import recording_of
 from tutelage.run import Run
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
@@ -29,13 +30,15 @@ class Experiment:
         data: The data.
         students: The networks to train; most methods train the first.
         teachers: The teachers' networks, each trained or as an architecture; several answer as an ensemble.
-        answers: The trained teacher, once it is there.
+        answers: The trained teacher, once it is there; or one whose answers were recorded.
+        notes: What the user should know before anything starts.
     """
 
     data: Data
     students: tuple[Blueprint, ...]
     teachers: tuple[Blueprint, ...] = ()
     answers: nn.Module | Teacher | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def teacher(self) -> Blueprint | None:
@@ -54,6 +57,7 @@ class Experiment:
             UserError: If it needs a teacher and there is none.
         """
         fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
+        fixtures["data"] = lambda: self._data(choice, replaced)
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
         # Adapters draw their first weights, whatever ran before in this process.
         seed_everything(run.seed_of("adapters"))
@@ -80,6 +84,13 @@ class Experiment:
         # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
         return run.fit(part, Supervised(network), replace(self.data, foreign=None))
 
+    def _data(self, choice: Choice, replaced: dict[str, Any]) -> Data:
+        """Return the data: with recorded views if the method learns from the teacher who answered them."""
+        data: Data = replaced.get("data", self.data)
+        teacher = replaced.get("teacher", self.answers)
+        recording = recording_of(teacher) if "teacher" in choice.fixtures else None
+        return data if data.recording is recording else replace(data, recording=recording)
+
     def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         def make_student(part: str = "student") -> nn.Module:
             student = self.students[0].build(run.seed, part)
@@ -88,7 +99,7 @@ class Experiment:
 
         def make_teacher(part: str = "teacher") -> nn.Module:
             if self.teacher is None:
-                raise no_teacher()
+                raise no_teacher() if recording_of(self.answers) is None else _no_architecture()
             return self.teacher.build_untrained(run.seed, part)
 
         def students() -> list[nn.Module]:
@@ -102,7 +113,6 @@ class Experiment:
 
         return {
             "run": lambda: run,
-            "data": lambda: self.data,
             "student": make_student,
             "students": students,
             "make_student": lambda: make_student,
@@ -130,6 +140,13 @@ def no_teacher() -> UserError:
     return UserError(
         "This method needs a teacher: pass --teacher (a name such as resnet56 is trained first; runs/teacher or "
         "timm:resnet34 comes trained), or teacher= in Python. Methods without one: `tutelage methods`."
+    )
+
+
+def _no_architecture() -> UserError:
+    return UserError(
+        "This method trains the teacher's network itself, and of a recording there are only its answers: pass the "
+        "network's name, such as --teacher resnet56."
     )
 
 

@@ -110,12 +110,17 @@ class TransferSet:
             **arguments: As for `Data.loader`.
 
         Raises:
-            UserError: If the views are recorded, and there are fewer of a sample than a batch shows.
+            UserError: If the views are recorded, and these are other samples, or a batch shows more views of one.
         """
+        if data.recording is not None and self.dataset is not data.train:
+            raise UserError(
+                "This method trains on samples that it puts together itself, and a recording knows only those of the "
+                "data: pass the teacher itself."
+            )
         if data.recording is not None and data.recording.views < self.views:
             raise UserError(
                 f"A batch shows {self.views} views of each image at once, and {data.recording.views} of each are "
-                f"recorded: record more (--views {self.views}), or let a batch show fewer."
+                f"recorded: record more (tutelage record --views {self.views}), or let a batch show fewer."
             )
         return replace(data, train=self.dataset).loader(
             "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments

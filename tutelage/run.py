@@ -22,6 +22,7 @@ from tutelage.method import Density, Method
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
+from tutelage.recording.replay import check_length, check_samples, identity_of
 from tutelage.scoring import Scored, score_method
 from tutelage.state import State, Stop
 from tutelage.training import Course, Training
@@ -149,12 +150,14 @@ class Run:
             schedule: Course of the learning rate after the warm-up; the settings' by default.
 
         Raises:
-            UserError: If the folder holds a different stage.
+            UserError: If the folder holds a different stage, or the samples are not those that were recorded.
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
+        check_samples(data)
         folder, keep = self.folder / name, keep or self.training.keep
         training = replace(self.training, schedule=schedule or self.training.schedule)
+        check_length(folder / "fingerprint.json", data.recording)
         self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
         if not (folder / "result.json").exists():
             driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
@@ -212,6 +215,7 @@ class Run:
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
             **({} if data.foreign is None else {"foreign": data.foreign.fingerprint}),
+            **identity_of(data.recording),
             **fingerprint.of_method(method),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def as_data(
         return _from_loaders(splits, num_classes, class_names, name)
     images: dict[str, Images] = {split: value for split, value in splits.items() if not isinstance(value, DataLoader)}
     classes = _count(images["train"].targets) if num_classes is None else num_classes
-    return assemble(
+    data = assemble(
         images,
         name=name,
         class_names=class_names or tuple(map(str, range(classes))),
@@ -71,6 +72,7 @@ def as_data(
         test=None,
         split_seed=split_seed,
     )
+    return replace(data, augmentation_chosen=bool(augmentation))
 
 
 def _wrapped(value: Any) -> Images | DataLoader[Any]:

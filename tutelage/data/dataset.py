@@ -59,6 +59,8 @@ class Data:
         fingerprint: SHA-256 over content and splits: pixels and labels of resident images; files of streamed ones;
             labels and the first image of a user's own datasets; only the sizes of a user's own loaders.
         foreign: Images from elsewhere, which the uncertainty of a network should tell from the test images.
+        augmentation_chosen: Whether the user asked for the augmentation. Otherwise it is the usual one, which gives way
+            to that of a recording.
         recording: Views of the training samples that were recorded with a teacher's answers, and are trained on instead
             of freshly drawn ones.
     """
@@ -76,6 +78,7 @@ class Data:
     augmentation: Augmentation
     fingerprint: str
     foreign: ForeignData | None = field(default=None, repr=False)
+    augmentation_chosen: bool = field(default=False, repr=False)
     recording: RecordedViews | None = field(default=None, repr=False)
 
     def count(self, split: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def load_data(
     else:
         splits, class_names, digest = _load(where, image_size, resident_limit_mib)
         test = _TEST_FRACTION
-    return assemble(
+    data = assemble(
         splits,
         name=where.name,
         class_names=class_names,
@@ -83,6 +84,7 @@ def load_data(
         split_seed=split_seed,
         subset=subset,
     )
+    return replace(data, augmentation_chosen=augment is not None)
 
 
 def _usual(name: str, size: tuple[int, int]) -> Augmentation:

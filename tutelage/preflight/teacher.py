@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader
 
 from tutelage.anatomy import logits_of
 from tutelage.data.dataset import Data
+from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import ShuffledBatches
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.modes import evaluating
+from tutelage.recording.replay import name_of, sampled_answers
 
 SAMPLES = 512
 BATCH = 128
@@ -43,6 +45,7 @@ class TeacherReport:
         better: The name of statistics that are better beyond doubt.
         reordered: Accuracy once its classes are put into another order, where that is far better.
         order: Its class for each class of the data, in that case.
+        recording: What its recording is called, where its answers come from one.
     """
 
     split: str
@@ -57,6 +60,7 @@ class TeacherReport:
     better: str | None = None
     reordered: float | None = None
     order: Sequence[int] = ()
+    recording: str = ""
 
 
 def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
@@ -70,9 +74,31 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
     inputs, targets = _sample(data, split)
     answers = _answers(network, inputs)
     right = answers == targets
-    chance = 1 / data.num_classes
     others = {name: _answers(other, inputs) == targets for name, other in _renormalized(network, data).items()}
     best = max(others, key=lambda name: int(others[name].sum()), default=None)
+    return replace(
+        _judged(answers, targets, split, data),
+        normalization=_name(network.normalization, data) if isinstance(network, Normalized) else "",
+        alternatives={name: float(hits.float().mean()) for name, hits in others.items()},
+        better=best if best is not None and _is_better(others[best], right) else None,
+    )
+
+
+def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | None:
+    """Look at recorded answers to a few training samples; None where they are too large to be read for that.
+
+    Args:
+        recording: The recording.
+        data: The data that it is of.
+    """
+    sampled = sampled_answers(recording, data, most=_wanted(data))
+    return None if sampled is None else replace(_judged(*sampled, "train", data), recording=name_of(recording))
+
+
+def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> TeacherReport:
+    """Return what answers alone tell."""
+    right = answers == targets
+    chance = 1 / data.num_classes
     reordered, order = _reorder(answers, targets, data.num_classes)
     is_reordered = _is_better(reordered, right) and int((reordered & ~right).sum()) > REORDERING_GAIN * len(right)
     return TeacherReport(
@@ -83,21 +109,22 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
         at_chance=bool(binom.sf(int(right.sum()) - 1, len(targets), chance) > CHANCE_LEVEL),
         answered=len(set(answers.tolist())),
         num_classes=data.num_classes,
-        normalization=_name(network.normalization, data) if isinstance(network, Normalized) else "",
-        alternatives={name: float(hits.float().mean()) for name, hits in others.items()},
-        better=best if best is not None and _is_better(others[best], right) else None,
         reordered=float(reordered.float().mean()) if is_reordered else None,
         order=order if is_reordered else (),
     )
 
 
+def _wanted(data: Data) -> int:
+    """Return how many samples are asked about."""
+    return max(SAMPLES, min(8 * data.num_classes, 2 * SAMPLES))
+
+
 def _sample(data: Data, split: str) -> tuple[Tensor, Tensor]:
-    wanted = max(SAMPLES, min(8 * data.num_classes, 2 * SAMPLES))
     # Shuffled, because files are often sorted by class; a user's own loader has its own order.
     foreign = isinstance(getattr(data, split), DataLoader)
     sampler = None if foreign else ShuffledBatches(data.count(split), batch_size=BATCH)
     loader = data.loader(split, train=False, batch_size=BATCH, workers=0, batch_sampler=sampler)
-    batches = list(islice(loader.epoch(0), math.ceil(wanted / BATCH)))
+    batches = list(islice(loader.epoch(0), math.ceil(_wanted(data) / BATCH)))
     return torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches])
 
 

@@ -100,3 +100,24 @@ class RecordedTeacher(Teacher):
             f"{why}, and a recording holds only its answers{also}: {record}pass the network itself, or choose a method "
             "that reads only logits, such as kd."
         )
+
+
+def recording_of(teacher: nn.Module | None) -> RecordedViews | None:
+    """Return the recording that answers for a teacher, be it inside another; None if it answers for itself.
+
+    Raises:
+        UserError: If there are several.
+    """
+    modules = () if teacher is None else teacher.modules()
+    found = {id(one.recording): one.recording for one in modules if isinstance(one, RecordedTeacher) and one.recording}
+    if len(found) > 1:
+        raise several_recordings()
+    return next(iter(found.values()), None)
+
+
+def several_recordings() -> UserError:
+    """Return the error for a recording beside other teachers."""
+    return UserError(
+        "A recording is a teacher on its own, whose answers belong to its own views: name one, without another teacher "
+        "and without --ensemble. Of several networks record the ensemble: tutelage record --teacher A B C."
+    )

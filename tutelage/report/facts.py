@@ -103,6 +103,9 @@ def _student(student: Mapping[str, Any]) -> Fact | None:
 def _teacher(teacher: Mapping[str, Any]) -> Fact | None:
     reached = number(teacher.get("test_accuracy"))
     accuracy = (f"{percent(reached)} % test accuracy",) if reached is not None else ()
+    asked, right = number(teacher.get("recorded_views")), number(teacher.get("recorded_accuracy"))
+    if asked and right is not None:
+        accuracy = (f"{percent(right)} % right on {asked:,.0f} recorded training views",)
     calibration = []
     if (nll := number(teacher.get("test_nll"))) is not None:
         calibration.append(f"NLL {decimal(nll)}")

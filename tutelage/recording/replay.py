@@ -1,0 +1,219 @@
+"""A recording in place of a teacher: opened by its name, held against data and teacher, described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.dataset import Data
+from tutelage.data.label_noise import training_labels
+from tutelage.data.plan import RecordedViews
+from tutelage.errors import UserError, unknown
+from tutelage.files import read_json
+from tutelage.models.spec import NetworkSpec
+from tutelage.networks import blueprint, part_of
+from tutelage.recording.header import NAME, check_data
+from tutelage.recording.identity import DataIdentity, TeacherIdentity
+from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import RecordedTeacher, recording_of
+from tutelage.teachers import Teacher
+
+PREFIX = "recording:"
+# What may be read to find out how good a teacher is, and how many answers are looked at.
+_CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A teacher whose answers are replayed, and what follows from it.
+
+    Attributes:
+        teacher: The teacher.
+        data: The data, augmented as they were recorded.
+        notes: What the user should know.
+    """
+
+    teacher: Teacher
+    data: Data
+    notes: tuple[str, ...]
+
+
+def replay_of(source: object, data: Data) -> Replay | None:
+    """Return the replay of a recording, and None for any other teacher.
+
+    Args:
+        source: `recording:PATH` or `recording:PATH,views=4`, a `Recording`, or a teacher that has one.
+        data: What is trained on.
+
+    Raises:
+        UserError: If there is no recording, or it does not belong to the data, the augmentation that was asked for, or
+            the teacher as it is now.
+    """
+    source = opened(source) if isinstance(source, str) and _names_recording(source) else source
+    teacher = RecordedTeacher(source) if isinstance(source, Recording) else source
+    recording = recording_of(teacher) if isinstance(teacher, Teacher) else None
+    if not isinstance(teacher, Teacher) or recording is None:
+        return None
+    usual, notes = data.augmentation, []
+    if isinstance(recording, Recording):
+        chosen = str(usual) if data.augmentation_chosen else None
+        check_data(recording.folder, recording.header, data, augmentation=chosen)
+        _check_teacher(recording, data)
+        notes += [f"Of the recording, {recording.note}; these are left out."] if recording.note else []
+    if str(usual) != str(recording.augmentation):
+        notes.append(f"Training images are augmented by {recording.augmentation}, as recorded, instead of {usual}.")
+    return Replay(teacher, replace(data, augmentation=recording.augmentation), tuple(notes))
+
+
+def opened(text: str) -> Recording:
+    """Return the recording that `recording:PATH` or `recording:PATH,views=4` names.
+
+    Raises:
+        UserError: If the text cannot be read, there is no recording, or it has fewer views.
+    """
+    place = text.removeprefix(PREFIX).strip()
+    if Path(place).is_dir():
+        return Recording(place)
+    path, *options = re.split(r",(?=\s*\w+\s*=)", place)
+    views = None
+    for option in options:
+        key, _, value = (part.strip() for part in option.partition("="))
+        if key != "views":
+            raise unknown("option of a recording", key, ["views"])
+        if not value.isdecimal():
+            raise UserError(f"{option.strip()!r} is no number of views: write recording:PATH,views=4.")
+        views = int(value)
+    if not path:
+        raise UserError(f"{text!r} names no folder: write recording:PATH.")
+    return Recording(path, views=views)
+
+
+def _names_recording(source: str) -> bool:
+    if source.startswith(PREFIX):
+        return True
+    if (Path(source) / NAME).is_file():
+        raise UserError(f"{source} holds a recording and no network: write {PREFIX}{source}.")
+    return False
+
+
+def _check_teacher(recording: Recording, data: Data) -> None:
+    """Refuse answers of a teacher that is still where it was, but is another one now."""
+    recorded = recording.header.teacher
+    sources = recorded.source.split(" + ")
+    if not all(map(_is_local, sources)):
+        return
+    networks = [
+        blueprint(source, data, trained=True).build(0, part_of("teacher", position))
+        for position, source in enumerate(sources)
+    ]
+    whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+    now = TeacherIdentity.of(whole, name=recorded.name, source=recorded.source)
+    found = []
+    if now.weights != recorded.weights:
+        found.append(f"it was recorded from other weights than {recorded.source} has now")
+    if now.normalization != recorded.normalization:
+        found.append(f"its inputs were normalised by {recorded.normalization}, and now are by {now.normalization}")
+    if found:
+        raise UserError(
+            f"The recording in {recording.folder} is not of the teacher {recorded.source} as it is now: "
+            f"{'; '.join(found)}. Record again into another folder, put the old teacher back, or move the new one "
+            "elsewhere if its old answers are what you want."
+        )
+
+
+def _is_local(source: str) -> bool:
+    """Return whether a network's trained weights are still in a file or folder here."""
+    try:
+        spec = NetworkSpec.parse(source)
+        place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights
+    except UserError:
+        return False
+    return place is not None and Path(place).exists()
+
+
+def check_samples(data: Data) -> None:
+    """Refuse to replay a recording for other samples than were recorded; their labels may be others.
+
+    Args:
+        data: What is about to be trained on.
+
+    Raises:
+        UserError: If their number or the pixels of sixteen of them differ.
+    """
+    recording = data.recording
+    if not isinstance(recording, Recording):
+        return
+    same_number = data.count("train") == recording.header.samples
+    if not same_number or DataIdentity.of(data).pixels != recording.header.data.pixels:
+        raise UserError(
+            f"This trains on other samples than the recording in {recording.folder} is of, whose answers would be "
+            "taken for theirs. Pass the teacher itself."
+        )
+
+
+def identity_of(recording: RecordedViews | None) -> dict[str, Any]:
+    """Return what a recording adds to the fingerprint of a training; nothing where there is none."""
+    if recording is None:
+        return {}
+    return {"recording": {"fingerprint": recording.fingerprint, "views": recording.views}}
+
+
+def check_length(file: Path, recording: RecordedViews | None) -> None:
+    """Refuse to go on with a training on more or fewer views of the same recording.
+
+    Args:
+        file: Where the fingerprint of the training was stored; nothing happens if it does not exist.
+        recording: What would be replayed now.
+
+    Raises:
+        UserError: If the number of views differs, with how to go on.
+    """
+    stored: Mapping[str, Any] | None = read_json(file).get("recording") if file.exists() else None
+    if stored is None or not isinstance(recording, Recording) or stored["views"] == recording.views:
+        return
+    try:
+        same = Recording(recording.folder, views=stored["views"]).fingerprint == stored["fingerprint"]
+    except UserError:
+        same = False
+    if same:
+        grew = "It has grown since: go" if recording.views > stored["views"] else "Go"
+        raise UserError(
+            f"{file.parent} was begun with {stored['views']} views of the recording in {recording.folder}, and now "
+            f"there are {recording.views}. {grew} on with --teacher {PREFIX}{recording.folder},views={stored['views']},"
+            " or choose another folder with --out."
+        )
+
+
+def name_of(recording: RecordedViews) -> str:
+    """Return what tables and reports call a recording: `recording: resnet56 (top5, 8 views)`."""
+    views = f"{recording.views} view{'s' if recording.views > 1 else ''}"
+    if not isinstance(recording, Recording):
+        return f"recording ({views})"
+    return f"recording: {recording.header.teacher.name} ({recording.header.keep}, {views})"
+
+
+def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED) -> tuple[Tensor, Tensor] | None:
+    """Return what a teacher said of the first view of samples all over the data: answers and labels, `[sample]`.
+
+    Args:
+        recording: The recording.
+        data: The data that it is of.
+        most: How many samples, at most.
+
+    Returns:
+        None where a view is too large to be read for that.
+    """
+    header = recording.header if isinstance(recording, Recording) else None
+    if header is not None and header.samples * header.row_dtype.itemsize > _CHEAP_BYTES:
+        return None
+    labels = training_labels(data)
+    chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels)), dtype=torch.float64).round().long()
+    first = torch.zeros(_AT_ONCE, dtype=torch.int64)
+    answers = [recording.read(part, first[: len(part)])[1].logits.argmax(1) for part in torch.split(chosen, _AT_ONCE)]
+    return torch.cat(answers), labels[chosen]
