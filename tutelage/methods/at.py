@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, unit_rows, wide
+from tutelage.losses import cross_entropy, mean_square, unit_rows, wide
 from tutelage.maps import pool_to_smaller
 from tutelage.method import Method
 from tutelage.pairing import AUTO, LayerPair, pair
@@ -102,7 +102,9 @@ def attention_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code
         teacher: The same with its own channels, height and width; no gradient flows into it.
         variant: `"code"` is the square, between 0 and $\frac{2}{hw}$; `"paper"` is $\frac{1}{2hw} \|a^s - a^t\|_2$.
     """
-    student, teacher = pool_to_smaller(wide(student), wide(teacher.detach()))
+    teacher = teacher.detach()
+    if student.shape[2:] != teacher.shape[2:]:
+        student, teacher = pool_to_smaller(wide(student), wide(teacher))
     difference = attention_map(student) - attention_map(teacher)
     if variant == "code":
         return difference.square().mean()
@@ -116,7 +118,7 @@ def attention_map(maps: Tensor) -> Tensor:
     Args:
         maps: `[batch, channel, height, width]`. One that is zero but for rounding errors has an attention of zeros.
     """
-    activity = wide(maps).square().mean(1).flatten(1)
+    activity = mean_square(maps, (1,)).flatten(1)
     return unit_rows(activity, shortest=torch.finfo(activity.dtype).eps)
 
 

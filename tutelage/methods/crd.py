@@ -162,8 +162,9 @@ def contrastive_loss(log_probability: Tensor, samples: int) -> Tensor:
     negatives = log_probability.shape[1] - 1
     noise = negatives / samples
     odds = log_probability - math.log(noise + EPS)
-    positive, negative = F.logsigmoid(odds[:, 0]), F.logsigmoid(-odds[:, 1:]).sum(1)
-    return negatives * math.log1p(EPS / noise) - (positive + negative).mean()
+    # log(1 - sigmoid) without a copy of what it is taken of; beyond 40 the softplus of doubles is a straight line.
+    positive, negative = F.logsigmoid(odds[:, 0]), F.softplus(odds[:, 1:], threshold=40).sum(1)
+    return negatives * math.log1p(EPS / noise) - (positive - negative).mean()
 
 
 class Embedding(nn.Module):

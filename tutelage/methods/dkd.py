@@ -131,7 +131,7 @@ def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     label = labels.unsqueeze(1)
     others = torch.arange(logits.shape[1] - 1, device=logits.device)
-    rest = logits.gather(1, others + (others >= label))
+    rest = torch.where(others < label, logits[:, :-1], logits[:, 1:])
     return torch.cat([logits.gather(1, label), rest.logsumexp(1, keepdim=True)], 1), rest
 
 

@@ -50,10 +50,26 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code") -> T
     """
     pool = F.adaptive_max_pool2d if variant == "paper" else F.adaptive_avg_pool2d
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
-    # Autocast would multiply in half precision.
-    with torch.autocast(device_type=first.device.type, enabled=False):
-        one, two = (pool(wide(maps), size) if tuple(maps.shape[2:]) != size else wide(maps) for maps in (first, second))
-        return torch.einsum("bmhw,bnhw->bmn", one, two) / (size[0] * size[1])
+    one, two = (maps if tuple(maps.shape[2:]) == size else pool(wide(maps), size) for maps in (first, second))
+    products: Tensor = _Products.apply(one.flatten(2), two.flatten(2))
+    return products / (size[0] * size[1])
+
+
+class _Products(torch.autograd.Function):
+    """The products of all channels of two maps. No copies in float32 are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, two: Tensor) -> Tensor:
+        ctx.save_for_backward(one, two)
+        # Autocast would multiply in half precision.
+        with torch.autocast(one.device.type, enabled=False):
+            return wide(one) @ wide(two).mT
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        one, two = ctx.saved_tensors
+        with torch.autocast(one.device.type, enabled=False):
+            return (upstream @ wide(two)).to(one.dtype), (upstream.mT @ wide(one)).to(two.dtype)
 
 
 def fsp_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:

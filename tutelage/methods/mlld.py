@@ -12,7 +12,7 @@ from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import check_shapes, cross_entropy, standardize, wide
+from tutelage.losses import check_shapes, cross_entropy, divergences, refuse_second_derivative, standardize, wide
 from tutelage.method import Method
 from tutelage.methods.papers import LSKD
 from tutelage.recording.teacher import RecordedTeacher
@@ -196,24 +196,52 @@ def instance_loss(
         temperatures: All $T$, at least one.
         kept: $m$, `[batch]` or one number for all.
     """
-    log_student = _soften(student, temperatures).log_softmax(-1)
-    log_teacher = _soften(teacher.detach(), temperatures).log_softmax(-1)
-    divergences = ((log_teacher.exp() * (log_teacher - log_student)).sum(-1) * kept).mean(-1)
-    return torch.stack([t**2 * divergence for t, divergence in zip(temperatures, divergences.unbind())]).sum()
+    found = (divergences(_soften(student, temperatures), _soften(teacher, temperatures), dim=-1) * kept).mean(-1)
+    return torch.stack([t**2 * divergence for t, divergence in zip(temperatures, found.unbind())]).sum()
 
 
 def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> Tensor:
     r"""Return $1/n \sum_i m_i \, \| (P^t P^{t\top} - P^s P^{s\top})_i \|^2$, summed over matrices, a scalar.
 
     Args:
-        student: $P^s$, `[matrix, n, width]`.
+        student: $P^s$, `[matrix, n, width]`, or `[n, width]`.
         teacher: $P^t$, the same; no gradient flows into it.
         kept: $m$, `[n]` or one number for all.
     """
-    teacher = teacher.detach()
+    student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher.detach()))
+    loss: Tensor = _GramLoss.apply(student, teacher, kept)
+    return loss
+
+
+class _GramLoss(torch.autograd.Function):
+    """The loss and its gradient, which is as large as what is compared.
+
+    By itself autograd would keep matrices of classes by classes, one for each temperature.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, kept: Tensor | float) -> Tensor:
+        found = [_gap(*matrices, kept) for matrices in zip(student.unbind(), teacher.unbind(), strict=True)]
+        losses, gradients = zip(*found, strict=True)
+        ctx.save_for_backward(torch.stack(gradients))
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second_derivative()
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None
+
+
+def _gap(student: Tensor, teacher: Tensor, kept: Tensor | float) -> Pair:
+    """Return the loss of one pair of matrices `[n, width]`, and its gradient by the student's."""
     # D S' + S D' with D the difference and S the sum, halved: one product, and no cancellation of two large ones.
     half = (teacher - student) @ (teacher + student).mT / 2
-    return ((half + half.mT).square().sum(-1) * kept).mean(-1).sum()
+    gap = half + half.mT
+    loss = (torch.linalg.vecdot(gap, gap) * kept).mean()
+    # The gap is symmetric, so each of its entries stands in two rows.
+    both = kept[:, None] + kept if isinstance(kept, Tensor) and kept.ndim else 2 * kept
+    return loss, gap.mul_(both) @ student * (-2 / len(student))
 
 
 def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:

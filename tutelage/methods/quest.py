@@ -15,7 +15,7 @@ from tutelage import fingerprint
 from tutelage.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, unit_rows, wide
+from tutelage.losses import cross_entropy, divergences, unit_rows, wide
 from tutelage.maps import pool_to_smaller
 from tutelage.method import Method
 from tutelage.methods.codebook import Clustering, compared_size, first_vectors, learn_words
@@ -173,10 +173,9 @@ class WordPredictor(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return logits `[batch, height, width, word]` for maps `[batch, channel, height, width]`."""
         with torch.autocast(maps.device.type, enabled=False):
-            raw = wide(maps)
-            is_faint = torch.linalg.vector_norm(raw.detach(), dim=1, keepdim=True) < _FAINT
-            directions = unit_rows(raw.masked_fill(is_faint, 0.0)).movedim(1, 3)
-            return self.cosine_scale * (directions @ unit_rows(self.weight).T)
+            directions = unit_rows(wide(maps), shortest=_FAINT).movedim(1, 3)
+            # Scaled before the product, which has many more numbers.
+            return (self.cosine_scale * directions) @ unit_rows(self.weight).T
 
 
 def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Tensor:
@@ -196,7 +195,7 @@ def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Ten
         middle = wide(codebook).mean(0)
         words = wide(codebook) - middle
         places = wide(maps.detach()).movedim(1, 3) - middle
-        return (2 * places @ words.T - words.square().sum(1)) / temperature
+        return F.linear(places * (2 / temperature), words, words.square().sum(1) / -temperature)
 
 
 def quest_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: PlaceReduction = "code") -> Tensor:
@@ -207,7 +206,5 @@ def quest_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Pla
         teacher_logits: `[batch, height, width, word]`; no gradient flows into them.
         reduction: `code` takes the mean over the places, `paper` the sum.
     """
-    student, teacher = wide(student_logits).log_softmax(3), wide(teacher_logits.detach()).log_softmax(3)
-    divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
-    places = student.shape[1] * student.shape[2] if reduction == "code" else 1
-    return divergence / (len(student) * places)
+    places = student_logits.shape[1] * student_logits.shape[2] if reduction == "code" else 1
+    return divergences(student_logits, teacher_logits, dim=3).sum() / (len(student_logits) * places)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, wide
+from tutelage.losses import cross_entropy, mean_square, wide
 from tutelage.maps import pool_to_smaller
 from tutelage.method import Method
 from tutelage.pairing import AUTO, pair
@@ -149,6 +149,7 @@ def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
         teacher: $F^t$, the same; no gradient flows into it.
         variance: $\sigma^2$, `[channel]`, above zero.
     """
-    spread = wide(variance)[:, None, None]
-    squared = (wide(mean) - wide(teacher.detach())).square()
+    spread = wide(variance)
+    # The variance is one for a whole channel, and so the mean over a channel comes first.
+    squared = mean_square(wide(mean) - wide(teacher.detach()), (0, 2, 3))
     return 0.5 * (squared / spread + spread.log()).mean()
