@@ -1,0 +1,68 @@
+"""A contender in a process of its own, which trains when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+import traceback
+import warnings
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from contenders import CONTENDERS
+from contenders.pace import Over, Pace, Turns, waiting_for
+from contenders.setting import Setting
+from tutelage.evaluation import predictions_on, score
+
+
+def _settle(setting: Setting) -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+    torch.manual_seed(setting.seed)
+    # Workers begin as they do in any other program: only this process had to be a fresh one.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+
+
+def take_turns(pipe: Connection, name: str, setting: Setting, lead: int, steps: int) -> None:
+    """Train a contender, a turn for each prompt from the pipe, and tell what each took.
+
+    Args:
+        pipe: To whoever gives the turns.
+        name: The contender.
+        setting: What is shared.
+        lead: Steps of a turn before the timed ones.
+        steps: Timed steps of a turn.
+    """
+    _settle(setting)
+
+    def tell(what: dict[str, Any]) -> None:
+        pipe.send({**what, "threads": torch.get_num_threads()})
+
+    try:
+        total = setting.total_steps(setting.load())
+        turns = Turns(setting.lr, total, tell=tell, wait=waiting_for(pipe), lead=lead, steps=steps)
+        CONTENDERS[name].train()(setting, turns)
+        pipe.send({"error": f"the schedule of {total} steps was over before the turns were: ask for more epochs"})
+    except Over:
+        return
+    except Exception as error:  # Whatever breaks in one contender must not end the others.
+        pipe.send({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
+
+
+def train_whole(pipe: Connection, name: str, setting: Setting) -> None:
+    """Train a contender from beginning to end, and tell how good its student is on the test images."""
+    _settle(setting)
+    try:
+        data = setting.load()
+        started = time.perf_counter()
+        network = CONTENDERS[name].train()(setting, Pace(setting.lr, setting.total_steps(data)))
+        seconds = time.perf_counter() - started
+        found = score(*predictions_on(network, data, "test", device=setting.device.type))
+        pipe.send({"accuracy": found.accuracy, "nll": found.nll, "ece": found.ece, "seconds": seconds})
+    except Exception as error:
+        pipe.send({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})

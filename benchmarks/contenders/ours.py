@@ -1,0 +1,126 @@
+"""Tutelage as contender: what `tutelage distill kd` does, with its automatic settings, through the real driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from contenders.pace import Pace
+from contenders.plain import autocast
+from contenders.setting import Setting
+from tutelage.console import Silent
+from tutelage.data.dataset import Data
+from tutelage.driver import Driver
+from tutelage.dry_run import DryRun
+from tutelage.errors import UserError
+from tutelage.experiment import Experiment
+from tutelage.method import Method
+from tutelage.networks import blueprint
+from tutelage.options import Choice, parse_choice
+from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.state import Stop
+from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.training import Training
+
+
+class Reports(Silent):
+    """Hands the driver's reports on.
+
+    Args:
+        take: Takes how many steps were done since the last report.
+    """
+
+    def __init__(self, take: Callable[[int], None]) -> None:
+        self.take = take
+
+    def advance(self, steps: int) -> None:
+        """Hand a report on."""
+        self.take(steps)
+
+
+class Trains(DryRun):
+    """A run that trains the methods that it meets by the driver, and keeps nothing on disk.
+
+    Args:
+        training: The settings.
+        reports: Gets the driver's reports.
+        seed: Of the data's order and views.
+    """
+
+    def __init__(self, training: Training, reports: Callable[[Method, int], None], *, seed: int = 0) -> None:
+        super().__init__(training)
+        self.reports, self.order = reports, seed
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Train a method."""
+        reporter = Reports(lambda steps: self.reports(method, steps))
+        Driver(self.training, seed=self.order, reporter=reporter).fit(method, data, epochs=epochs, stop=stop)
+
+
+def training_of(setting: Setting, *, every: int) -> Training:
+    """Return settings: those of everybody, and Tutelage's automatic ones for the rest."""
+    return Training(
+        epochs=setting.epochs,
+        batch_size=setting.batch,
+        lr=setting.lr,
+        momentum=setting.momentum,
+        weight_decay=setting.weight_decay,
+        schedule="cosine",
+        warmup_epochs=0.0,
+        keep="last",
+        workers=setting.workers,
+        log_every=every,
+    )
+
+
+def kd_of(setting: Setting) -> Choice:
+    """Return knowledge distillation with everybody's numbers."""
+    return parse_choice(f"kd:temperature={setting.temperature},alpha={setting.alpha}")
+
+
+def distil(
+    setting: Setting, data: Data, teacher: Teacher, pace: Pace, on_report: Callable[[Method, int], None]
+) -> nn.Module:
+    """Distil as the command line does, and return the student."""
+    _, student = setting.networks(data)
+    students = (blueprint(student, data),)
+    experiment = Experiment(data=data, students=students, answers=teacher)
+    run = Trains(training_of(setting, every=pace.every), on_report, seed=setting.seed)
+    return experiment.execute(kd_of(setting), run).to(setting.device)
+
+
+def live(setting: Setting, pace: Pace) -> nn.Module:
+    """Train with the teacher at hand."""
+    data = setting.load()
+    teacher = FrozenTeacher(setting.networks(data)[0])
+    return distil(setting, data, teacher, pace, lambda _, steps: pace.step(count=steps))
+
+
+def recorded(setting: Setting, pace: Pace) -> nn.Module:
+    """Train with what the teacher said before.
+
+    Raises:
+        UserError: If there is no recording.
+    """
+    if setting.recording is None:
+        raise UserError("Make a recording of the teacher first, and pass it as --recording.")
+    recording = Recording(setting.recording)
+    data = replace(setting.load(), recording=recording)
+    return distil(setting, data, RecordedTeacher(recording), pace, lambda _, steps: pace.step(count=steps))
+
+
+def teacher_alone(setting: Setting, pace: Pace) -> nn.Module:
+    """Ask the teacher of a running training the same batch again and again, as a step of that training would."""
+    data = setting.load()
+    batch = next(iter(setting.lent_batches(data).epoch(0)))
+
+    def ask(method: Method, _: int) -> None:
+        for _ in range(setting.total_steps(data)):
+            with autocast(setting):
+                method.get_submodule("teacher")(batch)
+            pace.step()
+
+    return distil(setting, data, FrozenTeacher(setting.networks(data)[0]), pace, ask)

@@ -1,0 +1,241 @@
+"""How fast distillation is, side by side: a textbook loop, torchdistill, timm's task, Tutelage, and the bare step.
+
+    python benchmarks/throughput.py --out throughput.json
+    python benchmarks/throughput.py --accuracy 10 --teacher runs/teacher --out accuracy.json
+
+All train the same student with the same teacher, batch, augmentation, loss and optimizer, each in its own process of
+one tree. They are made ready one after the other, compilation included; then come rounds, in which each in its turn
+trains so many steps while all others wait. What counts is everything that a step takes, data included. The median of
+the rounds is shown with the fastest and the slowest; ratios are taken within each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from contenders import CONTENDERS
+from contenders.child import take_turns, train_whole
+from contenders.machine import machine
+from contenders.pace import PROMPT
+from contenders.setting import Setting
+from contenders.tables import ratios, table
+
+import tutelage
+from tutelage.files import write_json
+from tutelage.models.spec import NetworkSpec
+
+PATIENCE = 1800.0
+
+
+class Child:
+    """A contender's process, and the pipe to it."""
+
+    def __init__(self, target: Callable[..., None], name: str, *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name, (self.pipe, theirs) = name, context.Pipe()
+        # Not a daemon, which could not have workers of its own.
+        self.process = context.Process(target=target, args=(theirs, name, *arguments), name=name)
+        self.process.start()
+        theirs.close()
+
+    def hear(self, patience: float | None = PATIENCE) -> dict[str, Any]:
+        """Return what it says next; an error if it died, or says nothing for so many seconds."""
+        try:
+            if not self.pipe.poll(patience):
+                self.process.kill()
+                return {"error": f"it said nothing for {patience:.0f} s"}
+            return dict(self.pipe.recv())
+        except EOFError:
+            self.process.join()
+            return {"error": f"its process ended with {self.process.exitcode}"}
+
+    def end(self) -> None:
+        """Let it go, by force if it does not."""
+        _say(self.pipe, "end")
+        self.pipe.close()
+        self.process.join(timeout=30)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join()
+
+
+def _say(pipe: Connection, word: str) -> None:
+    try:
+        pipe.send(word)
+    except OSError:
+        return
+
+
+def measure(setting: Setting, names: Sequence[str], *, rounds: int, steps: int, lead: int) -> dict[str, Any]:
+    """Return what each contender took in each round, by name.
+
+    Args:
+        setting: What is shared.
+        names: Who takes part.
+        rounds: How often each has its turn.
+        steps: Timed steps of a turn.
+        lead: Steps of a turn before them.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"turns": []} for name in names}
+    children: list[Child] = []
+    try:
+        for name in names:
+            child = Child(take_turns, name, setting, lead, steps)
+            children.append(child)
+            found[name] |= child.hear()
+            _note(f"{name}: {found[name].get('error') or _seconds(found[name])}")
+        for number in range(rounds):
+            # Another one begins each time, so that none is always behind the same.
+            first = number % len(children)
+            for child in children[first:] + children[:first]:
+                if "error" not in found[child.name]:
+                    _say(child.pipe, PROMPT)
+                    heard = child.hear()
+                    found[child.name] |= {"error": heard["error"]} if "error" in heard else {}
+                    found[child.name]["turns"] += [] if "error" in heard else [heard]
+            _note(f"round {number + 1} of {rounds}")
+    finally:
+        for child in children:
+            child.end()
+    return {name: _summed_up(name, what, setting.batch) for name, what in found.items()}
+
+
+def _seconds(what: Mapping[str, Any]) -> str:
+    return f"ready after {what['prepared']:.0f} s"
+
+
+def _summed_up(name: str, what: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    about = {"title": CONTENDERS[name].title, "switches": CONTENDERS[name].switches}
+    turns = what["turns"]
+    if "error" in what or not turns:
+        return {**about, "error": what.get("error", "it took no turn")}
+    seconds = [turn["seconds"] for turn in turns]
+    return {
+        **about,
+        "seconds": seconds,
+        "ms_per_step": 1000 * statistics.median(seconds),
+        "images_per_second": batch / statistics.median(seconds),
+        "peak_memory": max(turn["memory"] for turn in turns),
+        "workers_memory": max(turn["workers_memory"] for turn in turns),
+        "peak_memory_with_preparation": what["most_memory"],
+        "seconds_of_preparation": what["prepared"],
+        "threads": what["threads"],
+    }
+
+
+def judge(setting: Setting, names: Sequence[str], seeds: int) -> dict[str, Any]:
+    """Return the test accuracy of each contender's student, by name, for so many seeds."""
+    found: dict[str, Any] = {}
+    for name in names:
+        runs = []
+        for seed in range(seeds):
+            child = Child(train_whole, name, replace(setting, seed=seed))
+            runs.append({"seed": seed, **child.hear(patience=None)})
+            child.end()
+            _note(f"{name}, seed {seed}: {runs[-1].get('error') or runs[-1]['accuracy']}")
+        found[name] = {"title": CONTENDERS[name].title, "switches": CONTENDERS[name].switches, "runs": runs}
+    return found
+
+
+def trained_teacher(setting: Setting, folder: Path) -> Setting:
+    """Return the setting with a teacher that knows something: as it comes, or trained on the labels first."""
+    data = setting.load()
+    if NetworkSpec.parse(setting.teacher).trained_for(data.num_classes):
+        return setting
+    _note(f"{setting.teacher} comes untrained: training it first, for {setting.epochs} epochs.")
+    tutelage.distill(
+        "supervised",
+        student=setting.teacher,
+        data=data,
+        out=folder,
+        progress=False,
+        epochs=setting.epochs,
+        batch_size=setting.batch,
+        lr=setting.lr,
+        keep="last",
+    )
+    return replace(setting, teacher=str(folder))
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def with_recording(setting: Setting, folder: Path, given: argparse.Namespace) -> Setting:
+    """Return the setting with a recording of the teacher, as `tutelage record` makes it, if one is needed."""
+    if setting.recording is not None or "recorded" not in given.only:
+        return setting
+    data = setting.load()
+    started = time.perf_counter()
+    tutelage.record(
+        setting.networks(data)[0],
+        data=data,
+        out=folder,
+        views=given.views,
+        keep=given.keep,
+        batch_size=256,
+        progress=False,
+    )
+    _note(f"recorded {given.views} views after {time.perf_counter() - started:.0f} s")
+    return replace(setting, recording=str(folder))
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = {field.name: field.default for field in fields(Setting)}
+    for name, default in defaults.items():
+        kind = int if name in ("subset", "threads") else str if default is None else type(default)
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
+    parser.add_argument("--views", type=int, default=2, help="views to record where no recording is given")
+    parser.add_argument("--keep", default="top5", help="what to keep of an answer in that recording")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=50, help="timed steps of a turn")
+    parser.add_argument("--lead", type=int, default=10, help="steps of a turn before the timed ones")
+    parser.add_argument("--accuracy", type=int, metavar="EPOCHS", help="train each to the end instead, and test it")
+    parser.add_argument("--seeds", type=int, default=1, help="with --accuracy")
+    parser.add_argument("--out", type=Path, help="where to write JSON")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, write, print."""
+    given = parse(words)
+    setting = Setting(**{field.name: getattr(given, field.name) for field in fields(Setting)})
+    missing = {name: CONTENDERS[name].missing for name in given.only}
+    present = [name for name, why in missing.items() if why is None]
+    for name in missing.keys() - set(present):
+        _note(f"{name}: {missing[name]}")
+    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/throughput.py", *(words or sys.argv[1:])])}
+    with tempfile.TemporaryDirectory() as folder:
+        if given.accuracy:
+            setting = trained_teacher(replace(setting, epochs=given.accuracy), Path(folder) / "teacher")
+            setting = with_recording(setting, Path(folder) / "recording", given)
+            content["accuracy"] = judge(setting, [n for n in present if CONTENDERS[n].distils], given.seeds)
+        else:
+            setting = with_recording(setting, Path(folder) / "recording", given)
+            turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
+            content["contenders"] = measure(setting, present, **turns)
+            content |= {"ratios": ratios(content["contenders"]), **turns}
+    content |= {"setting": asdict(setting), "missing": {n: why for n, why in missing.items() if why}}
+    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
+    content["load_average"] = os.getloadavg()
+    if given.out:
+        write_json(given.out, content)
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()
