@@ -9,6 +9,7 @@ from torch import nn
 
 from tutelage.data.images import ResidentImages
 from tutelage.errors import UserError
+from tutelage.features import FeatureExtractor
 from tutelage.hardware import decide, device_type
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
@@ -110,3 +111,9 @@ def test_the_cost_of_a_sample_is_that_of_one_however_many_are_shown():
         return str(decide(TRAINING, method(500), example, samples=10**9, epochs=1000))
 
     assert after(IMAGES) == after(IMAGES.expand(4, -1, -1, -1))
+
+
+def test_a_teacher_that_runs_as_far_as_it_is_read_is_told():
+    short = FrozenTeacher(method(8).student.model)
+    short.extractor = FeatureExtractor(short.network, ["0"], example=IMAGES.expand(2, -1, -1, -1), logits=False)
+    assert "a teacher ends behind 0" in str(decide(TRAINING, KD(method().student.model, short), IMAGES, samples=1))
