@@ -26,13 +26,13 @@ from tutelage.soundness import unsound_convolutions
 from tutelage.training import Switch, Training
 
 # Seconds that compiling a network takes the first time, the share of its time that this saves, and what it does with a
-# sample, in forward passes. Measured for ResNet-8x4, ResNet-20 and WRN-16-2, in bf16 on one core, by processor time: 31 to 38 s and
-# 15 to 26 % where they are trained, 7 to 9 s and 6 to 21 % where they answer.
+# sample, in forward passes. Measured for ResNet-8x4, ResNet-20 and WRN-16-2, in bf16 on one core, in processor time:
+# 31 to 38 s and 15 to 26 % where they are trained, 7 to 9 s and 6 to 21 % where they answer.
 _TRAINED, _ANSWERING = (35.0, 0.15, 3), (10.0, 0.15, 1)
-# Where parameters become constants: ResNet-32x4, 110 ms to 48 ms a batch of 64.
+# Where parameters become constants: ResNet-32x4 fell from 110 ms to 48 ms a batch of 64; the seconds are a guess.
 _FROZEN = (15.0, 0.5, 1)
 SMALL_FLOPS = 1e7
-# As many as small convolutional networks reach; on the processor, of two cores that multiply bf16 matrices.
+# Rough: on the processor, the 1.7e11 to 3.8e11 that the above reach on one core, twice; the others are guesses.
 FLOPS_PER_SECOND = {"cpu": 5e11, "cuda": 2e13, "mps": 2e12}
 
 
