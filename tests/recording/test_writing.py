@@ -389,3 +389,9 @@ def test_the_header_is_all_that_a_reader_needs(data, tmp_path):
     assert (header.augmentation, header.parameters, header.image_size) == ("crop:1,flip", 3, (8, 8))
     assert header.data.name == data.name
     assert header.teacher.name == "Exact"
+
+
+def test_a_recording_cannot_be_asked(data, tmp_path):
+    recording = record(tmp_path / "one", data)
+    with pytest.raises(UserError, match="name the network"):
+        record(tmp_path / "two", data, teacher=recording)

@@ -19,6 +19,8 @@ from tutelage.hardware import Decision, decide
 from tutelage.method import Method
 from tutelage.networks import Source, blueprint, check_classes, part_of
 from tutelage.recording.identity import TeacherIdentity
+from tutelage.recording.reading import Recording
+from tutelage.recording.replay import PREFIX
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.training import Training
 
@@ -137,6 +139,8 @@ class _Alone(Method):
 def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIdentity]:
     if not sources:
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
+    if any(isinstance(it, Recording) or (isinstance(it, str) and it.startswith(PREFIX)) for it in sources):
+        raise UserError("A recording knows its own views alone, and cannot be asked about others: name the network.")
     plans = [blueprint(source, data, trained=True) for source in sources]
     built = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
     for plan, network in zip(plans, built, strict=True):
