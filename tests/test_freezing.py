@@ -1,14 +1,19 @@
 import copy
+from dataclasses import replace
 from types import MethodType
 
 import pytest
 import torch
 from torch import nn
 
+from tutelage import registry
 from tutelage.batch import Batch
+from tutelage.driver import Driver
 from tutelage.features import FeatureExtractor
 from tutelage.freezing import Compiled, _apart, batch_size, can_freeze
 from tutelage.teachers import FrozenTeacher
+from tutelage.toys import TRAINING, toy_data
+from tutelage.trials import fresh_methods
 
 IMAGES = (4, 3, 8, 8)
 
@@ -207,3 +212,28 @@ def test_compiled_constants_answer_as_the_network_does_each_its_own():
         assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
         student = nn.functional.linear(found.features["relu"].mean((2, 3)), teacher.network.head.weight.clone())
         assert not student.requires_grad
+
+
+# One that uses the teacher's classifier beside its compiled network; compiling all of them takes half an hour.
+IN_EVERY_RUN = ("srrl",)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in registry.names()],
+)
+def test_a_method_loses_the_same_compiled(name):
+    entry = registry.get(name)
+    for stage in fresh_methods(entry):
+        histories = []
+        for switch in ("off", "on"):
+            torch.compiler.reset()
+            method, training = fresh_methods(entry)[stage], replace(TRAINING, epochs=1, compile=switch)
+            histories.append(Driver(training).fit(method, toy_data()).history)
+            compiled = [one._compiled for one in method.modules() if isinstance(one, FeatureExtractor)]
+            assert all((one is not None) == (switch == "on") for one in compiled)
+        plain, fast = histories
+        assert plain.keys() == fast.keys()
+        for key, values in plain.items():
+            assert fast[key] == pytest.approx(values, rel=2e-3, abs=1e-4), f"{stage}: {key}"

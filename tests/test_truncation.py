@@ -219,6 +219,7 @@ def test_the_output_around_them_is_moved_copied_and_shown():
     assert replace(output, features={}).logits is ABSENT
     assert copy.deepcopy(output).logits is ABSENT
     assert "AbsentLogits()" in repr(output)
+    assert f"{ABSENT}" == "AbsentLogits()"
     assert isinstance(ABSENT, torch.Tensor)
 
 

@@ -8,6 +8,7 @@ from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.models import CATALOGUE
 from tutelage.toys import ToyNetwork
+from tutelage.truncation import AbsentLogits
 from tutelage.trunk import Trunk, parameters_below, thaw
 
 EXAMPLE = torch.randn(4, 3, 12, 16)
@@ -108,3 +109,15 @@ def test_a_copy_is_thawed_alone():
 def test_nothing_below_is_refused():
     with pytest.raises(UserError, match=r"below the layers \['layer1:in'\]"):
         Trunk(ToyNetwork(), ["layer1:in"], example=EXAMPLE)
+
+
+def test_in_train_mode_nothing_runs_above_and_in_eval_mode_everything():
+    network = ToyNetwork()
+    trunk, calls = Trunk(network, ["layer1"], example=EXAMPLE), []
+    network.layer2.register_forward_hook(lambda *_: calls.append(1))
+    trained = trunk.train()(EXAMPLE)
+    assert not calls
+    assert isinstance(trained.logits, AbsentLogits)
+    assert trained.features["layer1"].requires_grad
+    assert trunk.eval()(EXAMPLE).logits.shape == (4, 6)
+    assert calls
