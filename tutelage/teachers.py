@@ -38,6 +38,7 @@ class Teacher(nn.Module):
         """Return what the teacher says about the batch, without a gradient."""
         if batch.teacher_inputs is not None:
             batch = replace(batch, inputs=batch.teacher_inputs, teacher_inputs=None)
+        # Not inference mode: it is no faster, and no loss could keep what it gives for the backward pass.
         with torch.no_grad():
             output: Output = super().__call__(batch)
         return output
