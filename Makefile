@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types docs overhead clean
+.PHONY: demo test lint types docs overhead bench throughput cost profile clean
 
 demo: $(INSTALLED)
 	$(BIN)/tutelage demo
@@ -24,6 +24,18 @@ docs: $(INSTALLED)
 
 overhead: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+
+throughput: bench
+	$(BIN)/python benchmarks/throughput.py
+
+cost: $(INSTALLED)
+	$(BIN)/python benchmarks/cost.py
+
+profile: $(INSTALLED)
+	$(BIN)/python benchmarks/profile_step.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Tutelage needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'

@@ -12,22 +12,20 @@ the rounds is shown with the fastest and the slowest; ratios are taken within ea
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from contenders import CONTENDERS
-from contenders.child import take_turns, train_whole
+from contenders.child import train_whole
 from contenders.machine import machine
-from contenders.pace import PROMPT
+from contenders.rounds import Child, note, take_rounds
 from contenders.setting import Setting
 from contenders.tables import ratios, table
 
@@ -35,99 +33,32 @@ import tutelage
 from tutelage.files import write_json
 from tutelage.models.spec import NetworkSpec
 
-PATIENCE = 1800.0
 
-
-class Child:
-    """A contender's process, and the pipe to it."""
-
-    def __init__(self, target: Callable[..., None], name: str, *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.name, (self.pipe, theirs) = name, context.Pipe()
-        # Not a daemon, which could not have workers of its own.
-        self.process = context.Process(target=target, args=(theirs, name, *arguments), name=name)
-        self.process.start()
-        theirs.close()
-
-    def hear(self, patience: float | None = PATIENCE) -> dict[str, Any]:
-        """Return what it says next; an error if it died, or says nothing for so many seconds."""
-        try:
-            if not self.pipe.poll(patience):
-                self.process.kill()
-                return {"error": f"it said nothing for {patience:.0f} s"}
-            return dict(self.pipe.recv())
-        except EOFError:
-            self.process.join()
-            return {"error": f"its process ended with {self.process.exitcode}"}
-
-    def end(self) -> None:
-        """Let it go, by force if it does not."""
-        _say(self.pipe, "end")
-        self.pipe.close()
-        self.process.join(timeout=30)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join()
-
-
-def _say(pipe: Connection, word: str) -> None:
-    try:
-        pipe.send(word)
-    except OSError:
-        return
-
-
-def measure(setting: Setting, names: Sequence[str], *, rounds: int, steps: int, lead: int) -> dict[str, Any]:
+def measure(setting: Setting, names: Sequence[str], **how: int) -> dict[str, Any]:
     """Return what each contender took in each round, by name.
 
     Args:
         setting: What is shared.
         names: Who takes part.
-        rounds: How often each has its turn.
-        steps: Timed steps of a turn.
-        lead: Steps of a turn before them.
+        **how: As of `take_rounds`.
     """
-    found: dict[str, dict[str, Any]] = {name: {"turns": []} for name in names}
-    children: list[Child] = []
-    try:
-        for name in names:
-            child = Child(take_turns, name, setting, lead, steps)
-            children.append(child)
-            found[name] |= child.hear()
-            _note(f"{name}: {found[name].get('error') or _seconds(found[name])}")
-        for number in range(rounds):
-            # Another one begins each time, so that none is always behind the same.
-            first = number % len(children)
-            for child in children[first:] + children[:first]:
-                if "error" not in found[child.name]:
-                    _say(child.pipe, PROMPT)
-                    heard = child.hear()
-                    found[child.name] |= {"error": heard["error"]} if "error" in heard else {}
-                    found[child.name]["turns"] += [] if "error" in heard else [heard]
-            _note(f"round {number + 1} of {rounds}")
-    finally:
-        for child in children:
-            child.end()
+    found = take_rounds({name: (name, setting) for name in names}, **how)
     return {name: _summed_up(name, what, setting.batch) for name, what in found.items()}
 
 
-def _seconds(what: Mapping[str, Any]) -> str:
-    return f"ready after {what['prepared']:.0f} s"
-
-
 def _summed_up(name: str, what: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    about = {"title": CONTENDERS[name].title, "switches": CONTENDERS[name].switches}
-    turns = what["turns"]
-    if "error" in what or not turns:
-        return {**about, "error": what.get("error", "it took no turn")}
-    seconds = [turn["seconds"] for turn in turns]
+    switches = " ".join([CONTENDERS[name].switches, *what.get("notes", [])])
+    about = {"title": CONTENDERS[name].title, "switches": switches}
+    if "error" in what:
+        return {**about, "error": what["error"]}
+    seconds = [turn["seconds"] for turn in what["turns"]]
     return {
         **about,
         "seconds": seconds,
         "ms_per_step": 1000 * statistics.median(seconds),
         "images_per_second": batch / statistics.median(seconds),
-        "peak_memory": max(turn["memory"] for turn in turns),
-        "workers_memory": max(turn["workers_memory"] for turn in turns),
+        "peak_memory": max(turn["memory"] for turn in what["turns"]),
+        "workers_memory": max(turn["workers_memory"] for turn in what["turns"]),
         "peak_memory_with_preparation": what["most_memory"],
         "seconds_of_preparation": what["prepared"],
         "threads": what["threads"],
@@ -140,10 +71,10 @@ def judge(setting: Setting, names: Sequence[str], seeds: int) -> dict[str, Any]:
     for name in names:
         runs = []
         for seed in range(seeds):
-            child = Child(train_whole, name, replace(setting, seed=seed))
+            child = Child(train_whole, name, name, replace(setting, seed=seed))
             runs.append({"seed": seed, **child.hear(patience=None)})
             child.end()
-            _note(f"{name}, seed {seed}: {runs[-1].get('error') or runs[-1]['accuracy']}")
+            note(f"{name}, seed {seed}: {runs[-1].get('error') or runs[-1]['accuracy']}")
         found[name] = {"title": CONTENDERS[name].title, "switches": CONTENDERS[name].switches, "runs": runs}
     return found
 
@@ -153,7 +84,7 @@ def trained_teacher(setting: Setting, folder: Path) -> Setting:
     data = setting.load()
     if NetworkSpec.parse(setting.teacher).trained_for(data.num_classes):
         return setting
-    _note(f"{setting.teacher} comes untrained: training it first, for {setting.epochs} epochs.")
+    note(f"{setting.teacher} comes untrained: training it first, for {setting.epochs} epochs.")
     tutelage.distill(
         "supervised",
         student=setting.teacher,
@@ -166,10 +97,6 @@ def trained_teacher(setting: Setting, folder: Path) -> Setting:
         keep="last",
     )
     return replace(setting, teacher=str(folder))
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def with_recording(setting: Setting, folder: Path, given: argparse.Namespace) -> Setting:
@@ -187,7 +114,7 @@ def with_recording(setting: Setting, folder: Path, given: argparse.Namespace) ->
         batch_size=256,
         progress=False,
     )
-    _note(f"recorded {given.views} views after {time.perf_counter() - started:.0f} s")
+    note(f"recorded {given.views} views after {time.perf_counter() - started:.0f} s")
     return replace(setting, recording=str(folder))
 
 
@@ -217,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> None:
     missing = {name: CONTENDERS[name].missing for name in given.only}
     present = [name for name, why in missing.items() if why is None]
     for name in missing.keys() - set(present):
-        _note(f"{name}: {missing[name]}")
+        note(f"{name}: {missing[name]}")
     content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/throughput.py", *(words or sys.argv[1:])])}
     with tempfile.TemporaryDirectory() as folder:
         if given.accuracy:

@@ -14,6 +14,8 @@ BENCHMARKS = str(Path(__file__).parents[1] / "benchmarks")
 if BENCHMARKS not in sys.path:
     sys.path.append(BENCHMARKS)
 
+import cost  # noqa: E402
+import profile_step  # noqa: E402
 import throughput  # noqa: E402
 from contenders import CONTENDERS  # noqa: E402
 from contenders.pace import Over, Pace, Turns  # noqa: E402
@@ -270,3 +272,64 @@ def test_a_round_from_the_command_line(tmp_path, capfd):
     assert found["contenders"]["textbook"]["workers_memory"] > 0
     assert table(found) in capfd.readouterr().out
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("name", "stages", "teachers"), [("tf-kd-self", 2, 1), ("end", 1, 2), ("re-kd", 2, 1)])
+def test_of_any_method_the_last_stage_is_trained(name, stages, teachers):
+    from contenders import ours
+
+    pace = Few(2)
+    with pytest.raises(Over):
+        ours.method_by_name(name, TINY, pace)
+    assert pace.done == 2
+    assert len(pace.facts["stages"]) == stages
+    assert pace.facts["stages"][-1] == "distill"
+    assert pace.facts["teachers"] == teachers
+    needs = pace.facts["needs"]
+    assert needs["total"] == sum(size for part, size in needs.items() if part != "total")
+    assert "fused optimizer" in pace.facts["notes"][0]
+
+
+def test_costs_are_ratios_to_kd_in_the_same_rounds():
+    def job(seconds, memory):
+        turns = [{"seconds": second} for second in seconds]
+        return {"turns": turns, "needs": {"total": memory}, "stages": ["a", "distill"], "teachers": 1, "notes": []}
+
+    found = cost._relative(job([0.2, 0.6, 0.9], 30), job([0.1, 0.2, 0.6], 20))
+    assert (found["time_to_kd"], found["least"], found["most"]) == pytest.approx((2, 1.5, 3))
+    assert found["memory_to_kd"] == 1.5
+    lines = cost.table(
+        {"machine": CONTENT["machine"], "methods": {"at": found, "no": {"error": "why|so"}}}
+    ).splitlines()
+    assert lines[-2] == "| `at` | 2.00 | 1.50 to 3.00 | 1.50 | distill, of 2 |"
+    assert lines[-1] == "| `no` | n/a | – | – | why/so |"
+    assert cost._groups(["a", "b", "c"], 2) == [["a", "b"], ["c"]]
+
+
+def test_recordings_grow_with_what_is_kept(monkeypatch):
+    monkeypatch.setattr(cost, "GROWTH", {"classes": (10,)})
+    monkeypatch.setattr(cost, "_ROWS", 64)
+    rows = {row["keep"]: row for row in cost.recordings(8)}
+    # Three numbers of a view; a class in two bytes; five of them with probabilities; ten logits.
+    assert {keep: row["row_bytes"] for keep, row in rows.items()} == {"hard": 14, "top5": 42, "full": 52}
+    assert rows["full"]["bytes_of_50000"] == 50_000 * 52
+    assert all(row["ms_per_batch"] > 0 for row in rows.values())
+
+
+def test_sizes_of_random_images():
+    data = Setting(**(vars(TINY) | {"data": "random,classes=7,size=12"})).load()
+    assert (data.num_classes, data.image_size, data.count("train")) == (7, (12, 12), 40)
+
+
+def test_parts_of_a_step_add_up(recording):
+    setting = Setting(**(vars(TINY) | {"recording": recording}))
+    for kind in ("live", "recorded"):
+        found = profile_step.watch(setting, kind, warm_up=1, steps=3)
+        parts = found["parts"]
+        assert set(parts) == {*profile_step.PARTS, "driver"}
+        assert all(part["ms"] > 0 for part in parts.values())
+        assert sum(part["ms"] for part in parts.values()) == pytest.approx(found["ms_per_step"])
+        assert sum(part["share"] for part in parts.values()) == pytest.approx(1)
+        text = profile_step.table({"machine": CONTENT["machine"], "profiles": {kind: found}})
+        assert f"| {kind}: part | ms a step | Share |" in text
+    assert parts["teacher"]["ms"] < parts["student"]["ms"]

@@ -7,12 +7,15 @@ import multiprocessing
 import time
 import traceback
 import warnings
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from torch import nn
 
-from contenders import CONTENDERS
+from contenders import CONTENDERS, ours
 from contenders.pace import Over, Pace, Turns, waiting_for
 from contenders.setting import Setting
 from tutelage.evaluation import predictions_on, score
@@ -28,12 +31,17 @@ def _settle(setting: Setting) -> None:
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
 
 
-def take_turns(pipe: Connection, name: str, setting: Setting, lead: int, steps: int) -> None:
+def trainer(who: str) -> Callable[[Setting, Pace], nn.Module]:
+    """Return the function that trains: a contender's, or that of any method of Tutelage."""
+    return CONTENDERS[who].train() if who in CONTENDERS else partial(ours.method_by_name, who)
+
+
+def take_turns(pipe: Connection, who: str, setting: Setting, lead: int, steps: int) -> None:
     """Train a contender, a turn for each prompt from the pipe, and tell what each took.
 
     Args:
         pipe: To whoever gives the turns.
-        name: The contender.
+        who: A contender, or a method of Tutelage as it is chosen on the command line.
         setting: What is shared.
         lead: Steps of a turn before the timed ones.
         steps: Timed steps of a turn.
@@ -46,7 +54,7 @@ def take_turns(pipe: Connection, name: str, setting: Setting, lead: int, steps: 
     try:
         total = setting.total_steps(setting.load())
         turns = Turns(setting.lr, total, tell=tell, wait=waiting_for(pipe), lead=lead, steps=steps)
-        CONTENDERS[name].train()(setting, turns)
+        trainer(who)(setting, turns)
         pipe.send({"error": f"the schedule of {total} steps was over before the turns were: ask for more epochs"})
     except Over:
         return

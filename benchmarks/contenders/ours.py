@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from torch import nn
 
@@ -16,13 +17,15 @@ from tutelage.driver import Driver
 from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
 from tutelage.experiment import Experiment
+from tutelage.hardware import device_type
 from tutelage.method import Method
 from tutelage.networks import blueprint
 from tutelage.options import Choice, parse_choice
+from tutelage.preflight.cost import measure_memory
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.state import Stop
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.training import Training
 
 
@@ -31,10 +34,15 @@ class Reports(Silent):
 
     Args:
         take: Takes how many steps were done since the last report.
+        notes: Takes what the driver says that it decided.
     """
 
-    def __init__(self, take: Callable[[int], None]) -> None:
-        self.take = take
+    def __init__(self, take: Callable[[int], None], notes: list[str]) -> None:
+        self.take, self.notes = take, notes
+
+    def note(self, text: str, *, once: bool = False) -> None:
+        """Keep what was decided."""
+        self.notes.append(text.replace("[dim]", "").replace("[/dim]", ""))
 
     def advance(self, steps: int) -> None:
         """Hand a report on."""
@@ -48,15 +56,18 @@ class Trains(DryRun):
         training: The settings.
         reports: Gets the driver's reports.
         seed: Of the data's order and views.
+        notes: Gets what the driver decided.
     """
 
-    def __init__(self, training: Training, reports: Callable[[Method, int], None], *, seed: int = 0) -> None:
+    def __init__(
+        self, training: Training, reports: Callable[[Method, int], None], *, seed: int = 0, notes: list[str]
+    ) -> None:
         super().__init__(training)
-        self.reports, self.order = reports, seed
+        self.reports, self.order, self.notes = reports, seed, notes
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
         """Train a method."""
-        reporter = Reports(lambda steps: self.reports(method, steps))
+        reporter = Reports(lambda steps: self.reports(method, steps), self.notes)
         Driver(self.training, seed=self.order, reporter=reporter).fit(method, data, epochs=epochs, stop=stop)
 
 
@@ -72,6 +83,7 @@ def training_of(setting: Setting, *, every: int) -> Training:
         warmup_epochs=0.0,
         keep="last",
         workers=setting.workers,
+        compile=setting.compile,
         log_every=every,
     )
 
@@ -88,7 +100,8 @@ def distil(
     _, student = setting.networks(data)
     students = (blueprint(student, data),)
     experiment = Experiment(data=data, students=students, answers=teacher)
-    run = Trains(training_of(setting, every=pace.every), on_report, seed=setting.seed)
+    notes = pace.facts.setdefault("notes", [])
+    run = Trains(training_of(setting, every=pace.every), on_report, seed=setting.seed, notes=notes)
     return experiment.execute(kd_of(setting), run).to(setting.device)
 
 
@@ -124,3 +137,67 @@ def teacher_alone(setting: Setting, pace: Pace) -> nn.Module:
             pace.step()
 
     return distil(setting, data, FrozenTeacher(setting.networks(data)[0]), pace, ask)
+
+
+class _Names(DryRun):
+    """Only learns what the stages are called."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.names: list[str] = []
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Remember a stage."""
+        self.names.append(name)
+
+
+class _Last(Trains):
+    """Trains the last stage alone; those before it are left untrained, which costs a step no more and no less.
+
+    Args:
+        stages: How many there are.
+        facts: Gets what the stage needs of memory.
+        arguments: As of `Trains`.
+    """
+
+    def __init__(self, stages: int, facts: dict[str, Any], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.left, self.facts = stages, facts
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Train a method, if no other comes after it."""
+        self.left -= 1
+        if self.left:
+            return
+        batch_size, device = self.training.batch_size, device_type(self.training.device)
+        loader = method.transfer_set(data.train).loader(data, batch_size=batch_size, workers=0, device=device)
+        memory = measure_memory(method.to(device).train(), next(iter(loader.epoch(0))), self.training)
+        self.facts["needs"] = asdict(memory) | {"total": memory.total}
+        super().meet(name, method, data, epochs=epochs, stop=stop)
+
+
+def method_by_name(text: str, setting: Setting, pace: Pace) -> nn.Module:
+    """Train the last stage of any method, and tell which stages it has and what memory it needs.
+
+    Args:
+        text: The method, as it is chosen on the command line.
+        setting: What is shared; methods that need several teachers get the same one twice.
+        pace: Told of each step.
+    """
+    choice, data = parse_choice(text), setting.load()
+    teacher: Teacher = FrozenTeacher(setting.networks(data)[0])
+    if choice.entry.family == "ensembles":
+        teacher = EnsembleTeacher([teacher, FrozenTeacher(setting.networks(data)[0])])
+    experiment = Experiment(
+        data=data,
+        students=(blueprint(setting.student, data),),
+        teachers=(blueprint(setting.teacher, data),),
+        answers=teacher,
+    )
+    training = training_of(setting, every=pace.every)
+    names = _Names(training)
+    experiment.execute(choice, names)
+    pace.facts |= {"stages": names.names, "notes": [], "teachers": 2 if isinstance(teacher, EnsembleTeacher) else 1}
+    arguments: dict[str, Any] = {"training": training, "seed": setting.seed, "notes": pace.facts["notes"]}
+    run = _Last(len(names.names), pace.facts, reports=lambda _, steps: pace.step(count=steps), **arguments)
+    return experiment.execute(choice, run)

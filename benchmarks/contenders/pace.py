@@ -29,10 +29,14 @@ class Pace:
     Args:
         lr: Learning rate at first.
         total: Steps until zero.
+
+    Attributes:
+        facts: What a contender wants to have told beside its times, once it is ready.
     """
 
     def __init__(self, lr: float, total: int) -> None:
         self.lr, self.total, self.done = lr, total, 0
+        self.facts: dict[str, Any] = {}
 
     @property
     def every(self) -> int:
@@ -101,7 +105,7 @@ class Turns(Pace):
         born = time.perf_counter()
         yield 2 * self._lead
         synchronize()
-        self._tell({"prepared": time.perf_counter() - born, "most_memory": peak_memory()[1]})
+        self._tell({"prepared": time.perf_counter() - born, "most_memory": peak_memory()[1], **self.facts})
         forget_peak()
         while True:
             self._wait()

@@ -16,8 +16,10 @@ from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.networks import blueprint
+from tutelage.training import Switch
 
-RANDOM, RANDOM_IMAGES, RANDOM_CLASSES = "random", 10_000, 100
+RANDOM, RANDOM_IMAGES = "random", 10_000
+RANDOM_SHAPE = {"classes": 100, "size": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,8 @@ class Setting:
     """One comparison.
 
     Attributes:
-        data: Whatever `tutelage` takes for data, or `random` for 10,000 random images of 32x32 pixels in 100 classes.
+        data: Whatever `tutelage` takes for data, or `random` for 10,000 random images of 32x32 pixels in 100 classes,
+            or `random,classes=10,size=64`.
         teacher: The teacher, as `tutelage` takes it.
         student: The student.
         batch: Images in a batch.
@@ -39,6 +42,7 @@ class Setting:
         seed: Decides the first weights and the order of the data.
         subset: How many training images to use; None for all.
         threads: Processor threads of each contender; None leaves torch's choice.
+        compile: Whether Tutelage compiles the networks.
         recording: A recording of the teacher's answers, for whoever replays it.
     """
 
@@ -56,6 +60,7 @@ class Setting:
     seed: int = 0
     subset: int | None = None
     threads: int | None = None
+    compile: Switch = "auto"
     recording: str | None = None
 
     @property
@@ -65,8 +70,10 @@ class Setting:
 
     def load(self) -> Data:
         """Return the data, augmented by crops of padded images and flips, none held out."""
-        if self.data == RANDOM:
-            return random_data(self.subset or RANDOM_IMAGES, RANDOM_CLASSES, 32)
+        name, *options = self.data.split(",")
+        if name == RANDOM:
+            chosen = RANDOM_SHAPE | {key: int(value) for key, _, value in (option.partition("=") for option in options)}
+            return random_data(self.subset or RANDOM_IMAGES, **chosen)
         data = load_data(self.data, validation=0.0, subset=self.subset, augment="crop:4,flip")
         return replace(data, validation=None)
 
