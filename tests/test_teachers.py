@@ -1,6 +1,5 @@
 import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from tutelage.batch import Batch, Output
 from tutelage.errors import UserError
 from tutelage.losses import kd_loss
 from tutelage.models import CATALOGUE
-from tutelage.recording.teacher import RecordedTeacher
 from tutelage.teachers import (
     BlackBoxTeacher,
     EnsembleTeacher,
@@ -275,13 +273,6 @@ def test_virtual_teacher_needs_labels():
 # Elsewhere.
 
 
-def test_recorded_teacher_answers_what_the_data_carry():
-    output = Output(logits=torch.randn(2, 3))
-    assert RecordedTeacher()(Batch(inputs=torch.zeros(2, 1), teacher=output)) is output
-    with pytest.raises(UserError, match="no recorded teacher output"):
-        RecordedTeacher()(Batch(inputs=torch.zeros(2, 1)))
-
-
 def test_black_box_counts_what_it_is_asked():
     box = BlackBoxTeacher(lambda inputs: inputs * 2)
     assert box.queries == 0
@@ -307,13 +298,3 @@ def test_a_teacher_may_be_asked_about_other_inputs_than_the_student():
     assert torch.equal(teacher(asked).logits, expected)
     assert torch.equal(EnsembleTeacher([teacher, teacher])(asked).members[1], expected)
     assert len(asked.to("cpu").teacher_inputs) == 5
-
-
-def test_a_recording_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
-    inputs = torch.zeros(2, 1)
-    batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
-    with pytest.raises(UserError, match="knows only its own views"):
-        RecordedTeacher()(replace(batch, inputs=inputs + 1))
-    # What the student sees may be disturbed, as long as the teacher is asked about the recorded view.
-    noisy = replace(batch, inputs=inputs + 1, teacher_inputs=inputs)
-    assert RecordedTeacher()(noisy) is batch.teacher

@@ -27,11 +27,12 @@ from tutelage.options import Choice
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
-from tutelage.toys import methods_of, recorded, toy_batch, toy_experiment
+from tutelage.toys import LAYERS, Recorder, met, methods_of, toy_batch, toy_experiment, toy_recording
 from tutelage.training import Training
 from tutelage.trials import (
     STEPS,
     KilledError,
+    assert_close,
     assert_finite,
     assert_same,
     fit_stage,
@@ -39,6 +40,7 @@ from tutelage.trials import (
     gradients_of,
     make_confident,
     plain_loop,
+    replay,
     take_steps,
     updates_of,
 )
@@ -181,23 +183,59 @@ def survives_half_precision(entry: Entry) -> None:
 
 
 def accepts_other_teachers(entry: Entry) -> None:
-    """A method that reads only logits accepts recorded and ensemble teachers."""
+    """A method that reads only logits accepts ensembles, and recordings, from which it learns as from the teacher."""
     if "teacher" not in Choice(entry, {}).fixtures:
         return
     networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]
     ensemble = EnsembleTeacher([FrozenTeacher(network) for network in networks])
-    for teacher, batch in ((ensemble, toy_batch()), (RecordedTeacher(), recorded(toy_batch(), networks[0]))):
+    try:
+        methods = _met(entry, ensemble).methods
+    except NoLayersError:
+        learns_from_recorded_layers(entry)
+        return
+    for method in methods.values():
+        losses = [loss for update in updates_of(method, toy_batch()) for loss in update.losses.values()]
+        assert all(torch.isfinite(loss) for loss in losses), "an ensemble gives a loss that is not finite"
+    for keep in ("top2", "hard", "full"):
         try:
-            methods = methods_of(entry, toy_experiment(teacher=teacher))
-        except NoLayersError:
+            run = _met(entry, RecordedTeacher(toy_recording(keep)))
+        except NoLayersError as error:
+            raise AssertionError(f"an ensemble is accepted and a recording is not: {error}") from error
+        if keep == "full":
+            learns_as_from_the_teacher(entry, run)
             return
-        except UserError as error:
-            raise AssertionError(f"a {type(teacher).__name__} is refused: {error}") from error
-        for method in methods.values():
-            losses = [loss for update in updates_of(method, batch) for loss in update.losses.values()]
-            assert all(torch.isfinite(loss) for loss in losses), (
-                f"{type(teacher).__name__} gives a loss that is not finite"
-            )
+        for stage, method in run.methods.items():
+            replay(method, run.data[stage])
+
+
+def learns_from_recorded_layers(entry: Entry) -> None:
+    """A method that reads layers, and not the network itself, accepts a recording that has them."""
+    try:
+        run = _met(entry, RecordedTeacher(toy_recording("full", layers=LAYERS)))
+    except NoLayersError:
+        return
+    learns_as_from_the_teacher(entry, run)
+
+
+def learns_as_from_the_teacher(entry: Entry, run: Recorder) -> None:
+    """From recorded answers a method learns what it learns from the teacher on the same views."""
+    seed_everything(0)
+    live = methods_of(entry, toy_experiment())
+    for stage, method in run.methods.items():
+        replay(method, run.data[stage])
+        replay(live[stage], run.data[stage])
+        assert_close(student_state(method), student_state(live[stage]), f"{stage}: replayed")
+
+
+def _met(entry: Entry, teacher: Teacher) -> Recorder:
+    """Return the methods of an entry with another teacher, and what they are trained on."""
+    seed_everything(0)
+    try:
+        return met(entry, toy_experiment(teacher=teacher))
+    except NoLayersError:
+        raise
+    except UserError as error:
+        raise AssertionError(f"a {type(teacher).__name__} is refused: {error}") from error
 
 
 def same_seed_same_run(entry: Entry) -> None:

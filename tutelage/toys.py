@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Output
+from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
@@ -17,6 +20,8 @@ from tutelage.dry_run import DryRun
 from tutelage.experiment import Experiment
 from tutelage.method import Method
 from tutelage.networks import Blueprint
+from tutelage.recording.reading import Recording
+from tutelage.recording.writing import record
 from tutelage.registry import Entry
 from tutelage.state import Stop
 from tutelage.teachers import FrozenTeacher, Teacher
@@ -25,6 +30,7 @@ from tutelage.training import Training
 CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
 SAMPLES, BATCH = 48, 12
 STUDENT_WIDTH, TEACHER_WIDTH = 6, 10
+LAYERS = ("layer1", "layer2", "embedding")
 TRAINING = Training(
     epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
 )
@@ -123,19 +129,21 @@ class Recorder(DryRun):
 
     Attributes:
         methods: The methods by the name of their stage.
+        data: What each of them would be trained on.
     """
 
     def __init__(self) -> None:
         super().__init__(TRAINING)
         self.methods: dict[str, Method] = {}
+        self.data: dict[str, Data] = {}
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
         """Note the method."""
-        self.methods[name] = method
+        self.methods[name], self.data[name] = method, data
 
 
-def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] | None = None) -> dict[str, Method]:
-    """Return the methods that an entry trains, by stage: one for a method, several for a recipe.
+def met(entry: Entry, experiment: Experiment, options: Mapping[str, Any] | None = None) -> Recorder:
+    """Return a run that has met the methods that an entry trains: one for a method, several for a recipe.
 
     Args:
         entry: The method or recipe.
@@ -146,10 +154,27 @@ def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] 
 
     recorder = Recorder()
     experiment.execute(Choice(entry, dict(options or {})), recorder)
-    return recorder.methods
+    return recorder
 
 
-def recorded(batch: Batch, teacher: nn.Module) -> Batch:
-    """Return the batch with a network's answer recorded in it."""
-    with torch.no_grad():
-        return replace(batch, teacher=Output(logits=teacher.eval()(batch.inputs)))
+def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] | None = None) -> dict[str, Method]:
+    """Return the methods that an entry trains, by stage, as `met` does."""
+    return met(entry, experiment, options).methods
+
+
+@cache
+def toy_recording(keep: str, *, layers: tuple[str, ...] = ()) -> Recording:
+    """Return what the toy teacher says about four views of each toy image, written to disk once a process.
+
+    Args:
+        keep: What is kept of an answer.
+        layers: The layers that are kept.
+    """
+    folder = tempfile.mkdtemp(prefix="tutelage-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    settings: dict[str, Any] = {"device": "cpu", "precision": "32-true", "progress": False}
+    teacher = toy_experiment().answers
+    assert teacher is not None
+    found = record(teacher, data=toy_data(), out=folder, views=4, keep=keep, layers=layers, **settings)
+    assert found is not None
+    return found

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tutelage.batch import Batch
 from tutelage.checkpoint import seed_everything, student_state
 from tutelage.console import Silent
+from tutelage.data.dataset import Data
 from tutelage.driver import Driver
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
@@ -118,6 +119,17 @@ def fit_stage(
     training = replace(TRAINING, checkpoint_seconds=0.0)
     Driver(training, seed=seed, reporter=reporter).fit(method, toy_data(), checkpoint_file=file)
     return student_state(method), saved
+
+
+def replay(method: Method, data: Data) -> None:
+    """Train a method for an epoch by the driver, which refuses losses that are not finite."""
+    Driver(replace(TRAINING, epochs=1), seed=0).fit(method, replace(data, validation=None))
+
+
+def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+    """Fail unless two states are the same but for the order of summation."""
+    different = [key for key in other if not torch.allclose(one[key].float(), other[key].float(), rtol=1e-3, atol=1e-5)]
+    assert not different, f"{what}, {different[:3]} differ"
 
 
 def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:

@@ -94,8 +94,8 @@ def quest(
     if not temperature > 0:
         raise UserError(f"temperature={temperature} must be above zero.")
     clustering = Clustering(clusters=clusters, iterations=iterations, max_vectors=max_vectors)
-    paired = pair(student, teacher, layers, example, take="last", logits=False)
     network = teacher.inner_network()
+    paired = pair(student, teacher, layers, example, take="last", logits=False)
     codebooks = run.stage(
         "codebook",
         lambda: [learn_words(run, paired.teacher, each, data, clustering) for each in paired.pairs],

@@ -249,8 +249,9 @@ def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) 
     Raises:
         UserError: If a layer does not exist or cannot be a map, or a classifier cannot be found.
     """
+    answers = teacher.inner_network()
     found = pair(student, teacher, layers, example)
-    network, answers = found.student.release(), found.teacher.inner_network()
+    network = found.student.release()
     found.teacher.release()
     embeddings = [
         taps(one, [EMBEDDING], example, who=who)[EMBEDDING] for one, who in ((network, "student"), (answers, "teacher"))

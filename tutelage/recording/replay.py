@@ -78,6 +78,8 @@ def opened(text: str) -> Recording:
         UserError: If the text cannot be read, there is no recording, or it has fewer views.
     """
     place = text.removeprefix(PREFIX).strip()
+    if not place:
+        raise UserError(f"{text!r} names no folder: write recording:PATH.")
     if Path(place).is_dir():
         return Recording(place)
     path, *options = re.split(r",(?=\s*\w+\s*=)", place)
@@ -89,8 +91,6 @@ def opened(text: str) -> Recording:
         if not value.isdecimal():
             raise UserError(f"{option.strip()!r} is no number of views: write recording:PATH,views=4.")
         views = int(value)
-    if not path:
-        raise UserError(f"{text!r} names no folder: write recording:PATH.")
     return Recording(path, views=views)
 
 
@@ -182,11 +182,11 @@ def check_length(file: Path, recording: RecordedViews | None) -> None:
     except UserError:
         same = False
     if same:
-        grew = "It has grown since: go" if recording.views > stored["views"] else "Go"
+        grew = ", as it grew meanwhile or more are asked for" if recording.views > stored["views"] else ""
         raise UserError(
-            f"{file.parent} was begun with {stored['views']} views of the recording in {recording.folder}, and now "
-            f"there are {recording.views}. {grew} on with --teacher {PREFIX}{recording.folder},views={stored['views']},"
-            " or choose another folder with --out."
+            f"{file.parent} was begun with {stored['views']} views of the recording in {recording.folder}, and would "
+            f"go on with {recording.views}{grew}: write --teacher {PREFIX}{recording.folder},views={stored['views']}, "
+            "or choose another folder with --out."
         )
 
 

@@ -1,0 +1,362 @@
+"""Who learns from a recording sees the pixels that the teacher saw, and is refused whatever was not recorded."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tutelage
+from tutelage.assembly import experiment_of
+from tutelage.batch import Output
+from tutelage.compare import Comparison
+from tutelage.console import Silent
+from tutelage.data.label_noise import with_wrong_labels
+from tutelage.data.sources import load_data
+from tutelage.driver import Driver
+from tutelage.errors import UserError
+from tutelage.methods.kd import KD
+from tutelage.models.loading import load_network
+from tutelage.models.saving import save_network
+from tutelage.options import parse_choice
+from tutelage.recording import layout, replay
+from tutelage.recording.replay import check_samples, name_of, opened, replay_of, sampled_answers
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.run import Run
+from tutelage.teachers import FrozenTeacher, NoisyTeacher, Teacher, UniformTeacher
+from tutelage.toys import Recorder, ToyNetwork, toy_data, toy_recording
+from tutelage.training import Training
+
+VIEWS, SAMPLES = 3, 90
+TRAINING = Training(epochs=4, batch_size=16, lr=0.1, device="cpu", precision="32-true")
+
+
+class Spy(Teacher):
+    """Keeps what it is asked, and answers in a way that no order of summation changes."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.randint(-8, 9, (64, 10), generator=torch.Generator().manual_seed(0))
+        self.register_buffer("weight", weight.double())
+        self.asked = []
+
+    def forward(self, batch):
+        self.asked.append(batch.inputs.clone())
+        return Output(logits=((batch.inputs.flatten(1).double() * 255).round() @ self.weight / 1024).float())
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", subset=100)
+
+
+def write(teacher, data, folder, **options):
+    return tutelage.record(teacher, data=data, out=folder, progress=False, device="cpu", batch_size=10, **options)
+
+
+@pytest.fixture(scope="module")
+def spied(data, tmp_path_factory):
+    """A recording in several shards, and the pixels that the recorder saw: `[view, sample, ...]`."""
+    spy = Spy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "rows_per_shard", lambda row_bytes: 25)
+        recording = write(spy, data, tmp_path_factory.mktemp("spied"), views=VIEWS)
+    assert recording.header.shards == 4
+    # It is asked about two samples beforehand.
+    seen = torch.cat([inputs for inputs in spy.asked if len(inputs) != 2])
+    return SimpleNamespace(recording=recording, seen=seen.view(VIEWS, SAMPLES, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def taught(data, tmp_path_factory):
+    """A teacher in a folder, and a recording of it."""
+    folder = tmp_path_factory.mktemp("taught")
+    save(folder / "teacher", data, seed=0)
+    write(str(folder / "teacher"), data, folder / "recording", views=2, keep="top5")
+    return folder
+
+
+def save(folder, data, *, seed, mean=0.5):
+    torch.manual_seed(seed)
+    network = load_network(f"tiny_cnn,width=3,normalize={mean}:0.5", num_classes=10, in_channels=1)
+    save_network(folder, network, spec="tiny_cnn,width=3", num_classes=10, in_channels=1)
+
+
+def test_each_sample_gets_its_own_answer_for_the_very_pixels_that_were_recorded(data, spied):
+    teacher, found = Spy(), torch.zeros(SAMPLES, VIEWS, dtype=torch.int64)
+    loader = replay_of(spied.recording, data).data
+    loader = replace(loader, recording=spied.recording).loader("train", train=True, batch_size=16, seed=4)
+    orders = []
+    for epoch in range(VIEWS):
+        orders.append([])
+        for batch in loader.epoch(epoch):
+            orders[-1] += batch.indices.tolist()
+            assert torch.equal(batch.teacher.logits, teacher(batch).logits)
+            for inputs, index in zip(batch.inputs, batch.indices.tolist(), strict=True):
+                views = [view for view in range(VIEWS) if torch.equal(spied.seen[view, index], inputs)]
+                assert views, "the student sees what the recorder did not"
+                found[index, views[0]] += 1
+    assert orders[0] != orders[1] != sorted(orders[1])
+    # Some views of digits, shifted by a pixel at most, are alike.
+    assert (found.sum(1) == VIEWS).all()
+    assert (found == 1).all(1).sum() > SAMPLES / 2
+
+
+def test_a_live_and_a_recorded_run_on_the_same_views_end_with_the_same_weights(data, spied):
+    def train(teacher, recording):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        Driver(TRAINING, seed=3).fit(KD(student, teacher), replace(data, recording=recording))
+        return student[1].weight
+
+    recorded = train(RecordedTeacher(spied.recording), spied.recording)
+    assert torch.equal(recorded, train(Spy(), spied.recording))
+    assert not torch.equal(recorded, train(Spy(), None)), "freshly drawn views are others"
+
+    class Misaligned:
+        views, augmentation = spied.recording.views, spied.recording.augmentation
+
+        def read(self, indices, views):
+            parameters, _ = spied.recording.read(indices, views)
+            return parameters, spied.recording.read((indices + 1) % SAMPLES, views)[1]
+
+    assert not torch.equal(recorded, train(RecordedTeacher(), Misaligned())), "and so are answers of others"
+
+
+def test_processes_share_the_rows_of_a_batch(data, spied):
+    whole = replace(data, recording=spied.recording)
+
+    def batches(rank, world_size):
+        return whole.loader("train", train=True, batch_size=16, seed=1, rank=rank, world_size=world_size).epoch(1)
+
+    # One process keeps the last batch, which is smaller.
+    for one, first, second in zip(batches(0, 1), batches(0, 2), batches(1, 2), strict=False):
+        for part, mine in ((first, slice(0, None, 2)), (second, slice(1, None, 2))):
+            assert torch.equal(part.indices, one.indices[mine])
+            assert torch.equal(part.inputs, one.inputs[mine])
+            assert torch.equal(part.teacher.logits, one.teacher.logits[mine])
+
+
+def test_methods_that_ask_for_the_teacher_train_on_recorded_views_and_others_do_not(data, spied):
+    experiment = experiment_of("tiny_cnn,width=3", spied.recording, data)
+    for row, replays in {
+        "supervised": False,
+        "tf-kd-self": False,
+        "kd": True,
+        "kd-shuffled-teacher": True,
+        "messy-collaboration:method=kd": True,
+        "messy-collaboration:method=supervised": False,
+        "soft-randomization:method=kd": True,
+    }.items():
+        run = Recorder()
+        experiment.execute(parse_choice(row), run)
+        for trained_on in run.data.values():
+            assert (trained_on.recording is spied.recording) == replays, row
+    noisy = experiment_of("tiny_cnn,width=3", NoisyTeacher(RecordedTeacher(spied.recording), std=0.1), data)
+    run = Recorder()
+    noisy.execute(parse_choice("kd"), run)
+    assert run.data["distill"].recording is spied.recording
+
+
+def test_a_network_that_is_to_be_trained_is_not_in_a_recording(data, spied):
+    experiment = experiment_of("tiny_cnn,width=3", spied.recording, data)
+    for row in ("de-kd", "re-kd", "supervised-teacher"):
+        with pytest.raises(UserError, match="trains the teacher's network itself"):
+            experiment.execute(parse_choice(row), Recorder())
+
+
+def test_it_is_named_with_and_without_its_number_of_views(taught, data):
+    place = taught / "recording"
+    assert opened(f"recording:{place}").views == 2
+    assert opened(f"recording:{place},views=1").views == 1
+    for text, message in {
+        "recording:": "names no folder",
+        f"recording:{place},view=1": "no option of a recording named 'view'",
+        f"recording:{place},views=some": "is no number of views",
+        f"recording:{place},views=3": "has 2 finished views",
+        f"recording:{place}s": "There is no recording in",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            opened(text)
+    with pytest.raises(UserError, match=f"no network: write recording:{place}"):
+        replay_of(str(place), data)
+    assert replay_of("resnet20", data) is None
+    assert replay_of(UniformTeacher(10), data) is None
+    assert replay_of(None, data) is None
+    assert name_of(opened(f"recording:{place}")) == f"recording: {taught / 'teacher'} (top5, 2 views)"
+
+
+def test_a_recording_teaches_alone(taught, data):
+    name = f"recording:{taught / 'recording'}"
+    for teachers in ([name, name], [name, "tiny_cnn"], [UniformTeacher(10), opened(name)]):
+        with pytest.raises(UserError, match="A recording is a teacher on its own"):
+            experiment_of("tiny_cnn", teachers, data)
+    assert experiment_of("tiny_cnn", [name], data).answers.recording.views == 2
+
+
+def test_the_augmentation_is_the_recorded_one_unless_another_was_asked_for(taught):
+    name = f"recording:{taught / 'recording'}"
+    usual = load_data("digits", subset=100)
+    assert replay_of(name, usual).notes == ()
+    default = replace(usual, augmentation=load_data("digits", subset=100, augment="crop:2,flip").augmentation)
+    given_way = replay_of(name, default)
+    assert given_way.notes == ("Training images are augmented by crop:1, as recorded, instead of crop:2,flip.",)
+    assert str(given_way.data.augmentation) == "crop:1"
+    with pytest.raises(UserError, match=r"another augmentation \(crop:1 there, crop:2 here\)"):
+        replay_of(name, load_data("digits", subset=100, augment="crop:2"))
+    assert replay_of(name, load_data("digits", subset=100, augment="crop:1")).notes == ()
+
+
+def test_other_data_are_refused_with_the_reason(taught):
+    name = f"recording:{taught / 'recording'}"
+    with pytest.raises(UserError, match=r"another content.*\n.*training samples \(90 there, 60 here\)"):
+        replay_of(name, load_data("digits", subset=75, validation=0.2))
+    with pytest.raises(UserError, match="other samples of it are for training"):
+        replay_of(name, load_data("digits", subset=100, split_seed=1))
+    with pytest.raises(UserError, match="another dataset .digits there, toy here"):
+        replay_of(name, toy_data())
+
+
+def test_a_teacher_that_changed_is_refused_with_the_reason(taught, data):
+    name, home = f"recording:{taught / 'recording'}", taught / "teacher"
+    kept = shutil.copytree(home, taught / "kept")
+    try:
+        save(home, data, seed=1)
+        with pytest.raises(UserError, match="recorded from other weights"):
+            replay_of(name, data)
+        save(home, data, seed=0, mean=0.25)
+        with pytest.raises(UserError, match="normalised by 0.5:0.5, and now are by 0.25:0.5"):
+            replay_of(name, data)
+        shutil.rmtree(home)
+        # Gone: there is nothing to compare with.
+        assert replay_of(name, data) is not None
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.move(kept, home)
+    assert replay_of(name, data) is not None
+
+
+def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path):
+    recorded = replace(data, recording=spied.recording)
+    run = Run(tmp_path, TRAINING)
+
+    def trained_on(found, method=None):
+        student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        return run.fit("distill", method or KD(student, RecordedTeacher(spied.recording)), found)
+
+    order = np.arange(SAMPLES)
+    for others in (data.train.select(order[::-1].copy()), data.train.select(order[:50])):
+        with pytest.raises(UserError, match="other samples than the recording"):
+            trained_on(replace(recorded, train=others))
+
+    class Elsewhere(KD):
+        def transfer_set(self, dataset):
+            return tutelage.TransferSet(dataset.select(order))
+
+    method = Elsewhere(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), RecordedTeacher(spied.recording))
+    with pytest.raises(UserError, match="samples that it puts together itself"):
+        trained_on(recorded, method)
+    # Other labels leave the samples where they are.
+    check_samples(with_wrong_labels(recorded, 0.5, seed=0))
+
+
+def test_a_run_goes_on_only_with_the_recording_that_it_was_begun_with(data, spied, tmp_path):
+    folder = shutil.copytree(spied.recording.folder, tmp_path / "recording")
+    short = replace(TRAINING, epochs=1)
+
+    def fit(recording):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        method = KD(student, RecordedTeacher(recording))
+        return Run(tmp_path / "run", short).fit("distill", method, replace(data, recording=recording))
+
+    fit(opened(f"recording:{folder},views=2"))
+    fit(opened(f"recording:{folder},views=2"))
+    with pytest.raises(
+        UserError, match=f"2 views .* with 3, as it grew .*: write --teacher recording:{folder},views=2"
+    ):
+        fit(opened(f"recording:{folder}"))
+    with pytest.raises(UserError, match="would go on with 1: write"):
+        fit(opened(f"recording:{folder},views=1"))
+    other = write(Spy(), data, tmp_path / "other", views=2, seed=1)
+    with pytest.raises(UserError, match="recording.fingerprint: .* then"):
+        fit(other)
+
+
+class Told(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text, *, once=False):
+        self.notes.append(text)
+
+
+def comparison(folder, experiment, rows=("supervised", "kd")):
+    short = replace(TRAINING, epochs=1)
+    choices = [parse_choice(row) for row in rows]
+    return Comparison(
+        choices=choices,
+        experiment=experiment,
+        training=short,
+        teacher_training=short,
+        seeds=[0],
+        folder=folder,
+        baseline=rows[0],
+    )
+
+
+def test_a_comparison_says_what_is_replayed_and_goes_on(taught, data, tmp_path):
+    default = replace(data, augmentation=load_data("digits", subset=100, augment="flip").augmentation)
+    experiment = experiment_of("tiny_cnn,width=3", f"recording:{taught / 'recording'}", default)
+    told = Told()
+    content = comparison(tmp_path, experiment).run(told)
+    assert told.notes[0].startswith("Training images are augmented by crop:1, as recorded")
+    assert content["teacher"]["spec"] == f"recording: {taught / 'teacher'} (top5, 2 views)"
+    assert content["teacher"]["recorded_views"] == SAMPLES
+    network = load_network(str(taught / "teacher"), num_classes=10, in_channels=1).eval()
+    right = network(first_views(experiment.answers.recording, data)).argmax(1) == data.train.targets
+    assert content["teacher"]["recorded_accuracy"] == pytest.approx(right.double().mean().item())
+    finished = {row["label"]: row["runs"][0]["folder"] for row in content["rows"]}
+    again = comparison(tmp_path, experiment).run()
+    assert again["rows"][1]["runs"][0] == content["rows"][1]["runs"][0]
+    # Another recording is another row, and the plain student the same.
+    other = write(str(taught / "teacher"), data, tmp_path / "other", views=2, keep="top5", seed=1)
+    rows = comparison(tmp_path, experiment_of("tiny_cnn,width=3", other, data)).run()["rows"]
+    folders = {row["label"]: row["runs"][0]["folder"] for row in rows}
+    assert folders["supervised"] == finished["supervised"]
+    assert folders["kd"] != finished["kd"]
+
+
+def first_views(recording, data):
+    """Return the first recorded view of each sample."""
+    order = torch.arange(SAMPLES)
+    parameters, _ = recording.read(order, torch.zeros_like(order))
+    return recording.augmentation.apply(data.train.gather(order), parameters) / 255
+
+
+def test_what_would_take_long_to_read_is_not_read(data, spied, monkeypatch):
+    answers, labels = sampled_answers(spied.recording, data, most=20)
+    assert len(answers) == len(labels) == 20
+    monkeypatch.setattr(replay, "_CHEAP_BYTES", 1)
+    assert sampled_answers(spied.recording, data) is None
+
+
+def test_views_of_any_kind_may_stand_for_a_recording(data, spied):
+    class Views:
+        views, augmentation, fingerprint = 1, spied.recording.augmentation, "own"
+        read = spied.recording.read
+
+    found = replay_of(RecordedTeacher(Views()), data)
+    assert isinstance(found.teacher, RecordedTeacher)
+    assert name_of(found.teacher.recording) == "recording (1 view)"
+
+
+def test_the_toy_recording_belongs_to_the_toy_teacher():
+    recording = toy_recording("full")
+    assert replay_of(recording, toy_data()).notes == ()
+    other = FrozenTeacher(ToyNetwork(10))
+    batch = next(iter(replace(toy_data(), recording=recording).loader("train", train=True, batch_size=8).epoch(0)))
+    assert not torch.allclose(other(batch).logits, batch.teacher.logits, atol=1e-3)

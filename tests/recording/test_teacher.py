@@ -1,0 +1,92 @@
+"""The teacher of a recording says what was recorded, knows the shapes of its layers, and names what it lacks."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tutelage.batch import Batch, Output
+from tutelage.errors import NoLayersError, UserError
+from tutelage.methods.at import AT
+from tutelage.methods.crd import CRD
+from tutelage.methods.fickle_teacher import fickle
+from tutelage.pairing import pair
+from tutelage.recording.teacher import RecordedTeacher, recording_of
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
+from tutelage.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_experiment, toy_recording
+
+EXAMPLE = torch.zeros(2, 3, *SIZE)
+
+
+@pytest.fixture(scope="module")
+def layered():
+    return RecordedTeacher(toy_recording("full", layers=LAYERS))
+
+
+def test_it_answers_what_the_data_carry():
+    output = Output(logits=torch.randn(2, 3))
+    assert RecordedTeacher()(Batch(inputs=torch.zeros(2, 1), teacher=output)) is output
+    with pytest.raises(UserError, match="no recorded teacher output"):
+        RecordedTeacher()(Batch(inputs=torch.zeros(2, 1)))
+
+
+def test_it_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
+    inputs = torch.zeros(2, 1)
+    batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
+    with pytest.raises(UserError, match="knows only its own views"):
+        RecordedTeacher()(replace(batch, inputs=inputs + 1))
+    # What the student sees may be disturbed, as long as the teacher is asked about the recorded view.
+    noisy = replace(batch, inputs=inputs + 1, teacher_inputs=inputs)
+    assert RecordedTeacher()(noisy) is batch.teacher
+
+
+def test_recorded_layers_have_the_shapes_that_the_network_gives(layered):
+    live = toy_experiment().answers.reading(LAYERS, example=EXAMPLE)
+    assert dict(layered.reading(LAYERS, example=EXAMPLE).shapes) == dict(live.shapes)
+    assert layered.reading(["layer1"]).shapes == {}
+
+
+@pytest.mark.parametrize("layers", ["auto", "layer1:layer2+layer2:layer1", "layer2"])
+def test_pairs_are_those_of_the_network(layers, layered):
+    pairs = pair(ToyNetwork(), layered, layers, EXAMPLE).pairs
+    assert pairs == pair(ToyNetwork(), toy_experiment().answers, layers, EXAMPLE).pairs
+
+
+def test_features_are_read_where_they_were_recorded(layered):
+    recording = layered.recording
+    batch = next(iter(replace(toy_data(), recording=recording).loader("train", train=True, batch_size=12).epoch(0)))
+    live = toy_experiment().answers.reading(LAYERS, example=EXAMPLE)(batch)
+    said = layered.reading(LAYERS, example=EXAMPLE)(batch)
+    for layer in LAYERS:
+        assert torch.allclose(said.features[layer], live.features[layer], atol=1e-6)
+    CRD(ToyNetwork(), layered, toy_data(), EXAMPLE, batch_size=12, negatives=4)
+
+
+def test_layers_that_were_not_recorded_are_named(layered):
+    with pytest.raises(NoLayersError, match=r"reads layer9 .* its layers layer1, layer2, embedding: record these"):
+        AT(ToyNetwork(), layered, EXAMPLE, layers="layer1:layer9")
+    with pytest.raises(NoLayersError, match="reads layers of the teacher, and a recording holds only its answers: rec"):
+        AT(ToyNetwork(), RecordedTeacher(toy_recording("full")), EXAMPLE)
+
+
+def test_the_network_itself_is_not_in_a_recording(layered):
+    with pytest.raises(NoLayersError, match="network itself, such as its classifier"):
+        layered.inner_network()
+    with pytest.raises(NoLayersError, match="Nothing drops in a RecordedTeacher"):
+        fickle(layered, EXAMPLE)
+
+
+def test_a_recording_is_found_inside_other_teachers(layered):
+    assert recording_of(None) is None
+    assert recording_of(UniformTeacher(3)) is None
+    assert recording_of(FrozenTeacher(ToyNetwork())) is None
+    assert recording_of(NoisyTeacher(layered, std=0.1)) is layered.recording
+    assert recording_of(EnsembleTeacher([layered, layered])) is layered.recording
+    with pytest.raises(UserError, match="teacher on its own"):
+        recording_of(EnsembleTeacher([layered, RecordedTeacher(toy_recording("hard"))]))
+
+
+def test_it_travels_to_another_process_without_its_rows(layered):
+    twin = pickle.loads(pickle.dumps(layered))
+    assert twin.recording.fingerprint == layered.recording.fingerprint
