@@ -210,7 +210,7 @@ def main(words: Sequence[str] | None = None) -> None:
             setting = replace(setting, recording=str(out))
         steps = {"warm_up": given.warm_up, "steps": given.watched}
         content["profiles"] = {kind: watch(setting, kind, **steps) for kind in given.only}
-    content |= {"setting": asdict(setting), **steps}
+    content |= {"setting": asdict(replace(setting, recording=given.recording)), **steps}
     content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
     if given.out:
         write_json(given.out, content)

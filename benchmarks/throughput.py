@@ -156,8 +156,10 @@ def main(words: Sequence[str] | None = None) -> None:
             turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
             content["contenders"] = measure(setting, present, **turns)
             content |= {"ratios": ratios(content["contenders"]), **turns}
-    content |= {"setting": asdict(setting), "missing": {n: why for n, why in missing.items() if why}}
-    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
+    # As they were asked for: what was made for the occasion is gone.
+    named = replace(setting, teacher=given.teacher, recording=given.recording)
+    content |= {"setting": asdict(named), "missing": {n: why for n, why in missing.items() if why}}
+    content["machine"] = machine(named.batch, f"{named.teacher} to {named.student} on {named.data}")
     content["load_average"] = os.getloadavg()
     if given.out:
         write_json(given.out, content)

@@ -147,14 +147,16 @@ def test_everybody_takes_the_same_step():
         assert torch.allclose(weights, expected, atol=1e-6), step.__name__
 
 
-def test_transforms_and_networks_normalise_alike():
+@pytest.mark.parametrize("source", ["random", "digits"])
+def test_transforms_and_networks_normalise_alike(source):
     from contenders import plain
     from torchvision import transforms
 
     from tutelage.data.images import as_inputs
 
-    data = TINY.load()
-    _, student = TINY.networks(data)
+    setting = Setting(**(vars(TINY) | {"data": source}))
+    data = setting.load()
+    _, student = setting.networks(data)
     student.eval()
     pictures = plain.pictures(data, student)
     # Without chance, which is the first two.

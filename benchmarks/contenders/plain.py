@@ -30,7 +30,9 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __init__(self, data: Data, transform: object = None) -> None:
         if not isinstance(data.train, ResidentImages):
             raise UserError("Throughput is compared on images that fit into memory: choose smaller ones.")
-        self.pixels = np.ascontiguousarray(data.train.images.numpy().transpose(0, 2, 3, 1))
+        pixels = data.train.images.numpy().transpose(0, 2, 3, 1)
+        # Of grey images, PIL wants no axis for the channel.
+        self.pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[3] == 1 else pixels)
         self.targets, self.transform = data.train.targets.tolist(), transform
 
     def __len__(self) -> int:
