@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types docs overhead bench throughput cost profile clean
+.PHONY: demo test lint types docs overhead bench throughput switches cost profile clean
 
 demo: $(INSTALLED)
 	$(BIN)/tutelage demo
@@ -30,6 +30,9 @@ bench: $(INSTALLED)
 
 throughput: bench
 	$(BIN)/python benchmarks/throughput.py
+
+switches: $(INSTALLED)
+	$(BIN)/python benchmarks/switches.py
 
 cost: $(INSTALLED)
 	$(BIN)/python benchmarks/cost.py

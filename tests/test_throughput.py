@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ if BENCHMARKS not in sys.path:
 
 import cost  # noqa: E402
 import profile_step  # noqa: E402
+import switches  # noqa: E402
 import throughput  # noqa: E402
 from contenders import CONTENDERS  # noqa: E402
 from contenders.pace import Over, Pace, Turns  # noqa: E402
@@ -335,3 +337,23 @@ def test_parts_of_a_step_add_up(recording):
         text = profile_step.table({"machine": CONTENT["machine"], "profiles": {kind: found}})
         assert f"| {kind}: part | ms a step | Share |" in text
     assert parts["teacher"]["ms"] < parts["student"]["ms"]
+
+
+def test_a_switch_is_held_against_all_of_them_within_each_round(monkeypatch):
+    seen = {}
+
+    def rounds(jobs, **turns):
+        seen.update(jobs)
+        times = {name: [0.1, 0.2] if name == switches.ALL else [0.2, 0.3] for name in jobs}
+        return {
+            name: {"turns": [{"seconds": each, "memory": 2_000_000} for each in times[name]], "notes": []}
+            for name in jobs
+        }
+
+    monkeypatch.setattr(switches, "take_rounds", rounds)
+    found = switches.measure(TINY, {"rounds": 2, "steps": 1, "lead": 1})
+    assert found["without bf16"]["time_to_all"] == pytest.approx(1.75)
+    assert seen["without bf16"] == ("live", replace(seen[switches.ALL][1], precision="32-true"))
+    assert {setting.compile for _, setting in seen.values()} == {"on", "off"}
+    text = switches.table({"machine": {"summary": "here"}, "switches": found})
+    assert "| without bf16 | 250.0 | 1.75 | 1.50 to 2.00 | 2 |" in text

@@ -84,6 +84,9 @@ def training_of(setting: Setting, *, every: int) -> Training:
         keep="last",
         workers=setting.workers,
         compile=setting.compile,
+        precision=setting.precision,
+        channels_last=setting.channels_last,
+        fused=setting.fused,
         log_every=every,
     )
 

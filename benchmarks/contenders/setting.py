@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -43,6 +44,9 @@ class Setting:
         subset: How many training images to use; None for all.
         threads: Processor threads of each contender; None leaves torch's choice.
         compile: Whether Tutelage compiles the networks.
+        precision: In which precision Tutelage computes.
+        channels_last: Whether Tutelage lays channels innermost.
+        fused: Whether Tutelage's optimizer is fused.
         recording: A recording of the teacher's answers, for whoever replays it.
     """
 
@@ -61,6 +65,9 @@ class Setting:
     subset: int | None = None
     threads: int | None = None
     compile: Switch = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    channels_last: Switch = "auto"
+    fused: Switch = "auto"
     recording: str | None = None
 
     @property

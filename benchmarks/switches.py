@@ -1,0 +1,102 @@
+"""What each switch of the fast path brings: live distillation without it, beside all of them.
+
+    python benchmarks/switches.py --out switches.json
+
+Processes take turns as in benchmarks/throughput.py; ratios are taken within each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from contenders.machine import machine
+from contenders.rounds import take_rounds
+from contenders.setting import Setting
+
+from tutelage.files import write_json
+
+ALL = "all on"
+WITHOUT: Mapping[str, Mapping[str, str]] = {
+    ALL: {},
+    "without compilation": {"compile": "off"},
+    "without bf16": {"precision": "32-true"},
+    "without channels-last": {"channels_last": "off"},
+    "without the fused optimizer": {"fused": "off"},
+    "none": {"compile": "off", "precision": "32-true", "channels_last": "off", "fused": "off"},
+}
+
+
+def measure(setting: Setting, turns: Mapping[str, int]) -> dict[str, Any]:
+    """Return the time of a live step without each switch, relative to all."""
+    on = replace(setting, compile="on", precision="bf16-mixed", channels_last="on", fused="on")
+    raw = take_rounds({name: ("live", replace(on, **off)) for name, off in WITHOUT.items()}, **turns)
+    found: dict[str, Any] = {}
+    for name, what in raw.items():
+        if "error" in what or "error" in raw[ALL]:
+            found[name] = {"error": what.get("error", "no reference")}
+            continue
+        pairs = zip(what["turns"], raw[ALL]["turns"], strict=True)
+        each = [own["seconds"] / reference["seconds"] for own, reference in pairs]
+        seconds = [turn["seconds"] for turn in what["turns"]]
+        found[name] = {
+            "seconds": seconds,
+            "ms_per_step": 1000 * statistics.median(seconds),
+            "time_to_all": statistics.median(each),
+            "least": min(each),
+            "most": max(each),
+            "peak_memory": max(turn["memory"] for turn in what["turns"]),
+            "decision": what["notes"],
+        }
+    return found
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """Return what was measured in Markdown."""
+    heads = "| Live step | ms | Time to all on | Least to most | Peak MB |"
+    lines = [content["machine"]["summary"], "", heads, "|:--|--:|--:|--:|--:|"]
+    for name, what in content["switches"].items():
+        if "error" in what:
+            lines.append(f"| {name} | {what['error'].splitlines()[0].replace('|', '/')} | – | – | – |")
+            continue
+        spread = f"{what['least']:.2f} to {what['most']:.2f}"
+        cells = f"{what['ms_per_step']:.1f} | {what['time_to_all']:.2f} | {spread} | {what['peak_memory'] / 1e6:.0f}"
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in fields(Setting):
+        if field.name not in ("compile", "precision", "channels_last", "fused", "recording"):
+            kind = int if field.name in ("subset", "threads") else type(field.default)
+            parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=50, help="timed steps of a turn")
+    parser.add_argument("--lead", type=int, default=10, help="steps of a turn before the timed ones")
+    parser.add_argument("--out", type=Path, help="where to write JSON")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure, write, print."""
+    given = parse(words)
+    known = {field.name for field in fields(Setting)}
+    setting = Setting(**{name: value for name, value in vars(given).items() if name in known})
+    turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
+    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/switches.py", *(words or sys.argv[1:])])}
+    content |= {**turns, "switches": measure(setting, turns), "setting": asdict(setting)}
+    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
+    if given.out:
+        write_json(given.out, content)
+    print(table(content))
+
+
+if __name__ == "__main__":
+    main()
