@@ -1,6 +1,8 @@
 """Two processes train as one does: the same batches, the same gradients, the same weights."""
 
 import os
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,8 @@ from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.vid import VID
 from tutelage.models.loading import load_network
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.recording.writing import record
 from tutelage.run import Run
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher
 from tutelage.training import Training
@@ -43,6 +47,8 @@ def convolutional(seed, width):
 def method_of(name):
     if name == "kd":
         return KD(network(1), FrozenTeacher(network(2)), temperature=2.0)
+    if name == "recorded":
+        return KD(network(1), RecordedTeacher(), temperature=2.0)
     if name == "vid":
         # It reads layers of both, and has adapters with parameters of their own.
         teacher = FrozenTeacher(convolutional(2, 6))
@@ -88,6 +94,7 @@ def normless(method):
 
 METHODS = (
     "kd",
+    "recorded",
     "tf-kd-reg",
     "vid",
     "simultaneous",
@@ -110,7 +117,11 @@ def train(name, devices):
         epochs=2, batch_size=32, lr=0.1, device="cpu", devices=devices, precision="32-true", channels_last="off"
     )
     method = method_of(name)
-    state = Driver(training, seed=5).fit(method, data)
+    with tempfile.TemporaryDirectory() as folder:
+        if name == "recorded":
+            recording = record(network(2), data=data, out=folder, views=2, device="cpu", progress=False)
+            data = replace(data, recording=recording)
+        state = Driver(training, seed=5).fit(method, data)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     return [parameter.detach().clone() for parameter in trained], state.samples
 

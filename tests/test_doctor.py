@@ -9,7 +9,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from tutelage.assembly import experiment_of
 from tutelage.cli import main
+from tutelage.data.augment import Augmentation
 from tutelage.data.sources import load_data
 from tutelage.doctor import examine
 from tutelage.driver import Driver
@@ -21,6 +23,8 @@ from tutelage.networks import blueprint
 from tutelage.options import parse_choice
 from tutelage.preflight.losses import Term, far_apart
 from tutelage.preflight.teacher import examine_teacher
+from tutelage.recording import replay
+from tutelage.recording.writing import record
 from tutelage.training import Training
 
 TRAINING = Training(epochs=3, batch_size=64, precision="32-true")
@@ -67,6 +71,30 @@ def test_good_teacher_raises_no_warning(examined):
     assert "Nothing speaks against this run" in text
     assert "warning" not in text
     assert "a guess is right on 10.0%" in text
+
+
+@pytest.mark.parametrize(("seed", "keep"), [(0, "full"), (1, "hard")])
+def test_recorded_answers_are_judged_without_the_network(seed, keep, data, teacher, tmp_path, monkeypatch):
+    torch.manual_seed(seed)
+    # The second one guesses.
+    network = teacher if seed == 0 else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    recording = record(network, data=data, out=tmp_path, views=1, keep=keep, progress=False, device="cpu")
+
+    def look():
+        console = Console(width=200, record=True, file=io.StringIO(), highlight=False)
+        experiment = experiment_of("tiny_cnn,width=4", recording, replace(data, augmentation=Augmentation()))
+        console.print(examine(parse_choice("kd"), experiment, TRAINING))
+        return console.export_text()
+
+    text = look()
+    assert "Training images are augmented by crop:1, as recorded, instead of none." in text
+    assert "right on 512 recorded training views; a guess is right on 10.0%" in text
+    assert f"({keep}, 1 view)" in text
+    assert ("Nothing speaks against this run" in text) == (seed == 0)
+    assert ("THE TEACHER GUESSES" in text) == (seed == 1)
+    assert ("Look at the teacher itself" in text) == (seed == 1)
+    monkeypatch.setattr(replay, "_CHEAP_BYTES", 1)
+    assert "too large a view to be read" in look()
 
 
 def test_networks_losses_time_and_memory_are_shown(examined):

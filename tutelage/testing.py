@@ -27,7 +27,7 @@ from tutelage.options import Choice
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
-from tutelage.toys import LAYERS, Recorder, met, methods_of, toy_batch, toy_experiment, toy_recording
+from tutelage.toys import LAYERS, Recorder, met, methods_of, toy_batch, toy_experiment, toy_recording, toy_teacher
 from tutelage.training import Training
 from tutelage.trials import (
     STEPS,
@@ -220,7 +220,7 @@ def learns_from_recorded_layers(entry: Entry) -> None:
 def learns_as_from_the_teacher(entry: Entry, run: Recorder) -> None:
     """From recorded answers a method learns what it learns from the teacher on the same views."""
     seed_everything(0)
-    live = methods_of(entry, toy_experiment())
+    live = methods_of(entry, toy_experiment(teacher=toy_teacher()))
     for stage, method in run.methods.items():
         replay(method, run.data[stage])
         replay(live[stage], run.data[stage])

@@ -30,6 +30,7 @@ from tutelage.training import Training
 CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
 SAMPLES, BATCH = 48, 12
 STUDENT_WIDTH, TEACHER_WIDTH = 6, 10
+_SHARPNESS = 20
 LAYERS = ("layer1", "layer2", "embedding")
 TRAINING = Training(
     epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
@@ -162,6 +163,18 @@ def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] 
     return met(entry, experiment, options).methods
 
 
+def toy_teacher() -> FrozenTeacher:
+    """Return the toy teacher with a classifier so sharp that it answers each sample otherwise."""
+    teacher = FrozenTeacher(ToyNetwork(TEACHER_WIDTH))
+    network = toy_experiment().answers
+    assert isinstance(network, FrozenTeacher)
+    teacher.network.load_state_dict(network.network.state_dict())
+    assert isinstance(teacher.network, ToyNetwork)
+    with torch.no_grad():
+        teacher.network.classifier.weight.mul_(_SHARPNESS)
+    return teacher
+
+
 @cache
 def toy_recording(keep: str, *, layers: tuple[str, ...] = ()) -> Recording:
     """Return what the toy teacher says about four views of each toy image, written to disk once a process.
@@ -173,8 +186,6 @@ def toy_recording(keep: str, *, layers: tuple[str, ...] = ()) -> Recording:
     folder = tempfile.mkdtemp(prefix="tutelage-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings: dict[str, Any] = {"device": "cpu", "precision": "32-true", "progress": False}
-    teacher = toy_experiment().answers
-    assert teacher is not None
-    found = record(teacher, data=toy_data(), out=folder, views=4, keep=keep, layers=layers, **settings)
+    found = record(toy_teacher(), data=toy_data(), out=folder, views=4, keep=keep, layers=layers, **settings)
     assert found is not None
     return found

@@ -128,7 +128,7 @@ def replay(method: Method, data: Data) -> None:
 
 def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
     """Fail unless two states are the same but for the order of summation."""
-    different = [key for key in other if not torch.allclose(one[key].float(), other[key].float(), rtol=1e-3, atol=1e-5)]
+    different = [key for key in other if not torch.allclose(one[key].float(), other[key].float(), rtol=1e-5, atol=1e-6)]
     assert not different, f"{what}, {different[:3]} differ"
 
 

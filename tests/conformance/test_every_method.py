@@ -3,6 +3,7 @@
 import pytest
 
 from tutelage import registry
+from tutelage.recording.reading import Recording
 from tutelage.registry import Entry
 from tutelage.testing import CHECKS, options_are_its_own
 
@@ -33,6 +34,20 @@ def test_exceptions_name_checks(method):
 def test_options_that_are_settings_too_are_found(build, found):
     with pytest.raises(AssertionError, match=f"its {found} would be taken"):
         options_are_its_own(Entry(name="mine", build=build, papers=()))
+
+
+@pytest.mark.parametrize("method", ["kd", "at"])
+def test_answers_of_another_sample_are_found(method, monkeypatch):
+    check = CHECKS["accepts-other-teachers"]
+    check(registry.get(method))
+    read = Recording.read
+
+    def misread(self, indices, views):
+        return read(self, indices, views)[0], read(self, (indices + 1) % self.header.samples, views)[1]
+
+    monkeypatch.setattr(Recording, "read", misread)
+    with pytest.raises(AssertionError, match="replayed"):
+        check(registry.get(method))
 
 
 def test_fixtures_are_no_options():

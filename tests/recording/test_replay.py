@@ -26,8 +26,8 @@ from tutelage.recording import layout, replay
 from tutelage.recording.replay import check_samples, name_of, opened, replay_of, sampled_answers
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, NoisyTeacher, Teacher, UniformTeacher
-from tutelage.toys import Recorder, ToyNetwork, toy_data, toy_recording
+from tutelage.teachers import NoisyTeacher, Teacher, UniformTeacher
+from tutelage.toys import Recorder, toy_data, toy_experiment, toy_recording, toy_teacher
 from tutelage.training import Training
 
 VIEWS, SAMPLES = 3, 90
@@ -357,6 +357,7 @@ def test_views_of_any_kind_may_stand_for_a_recording(data, spied):
 def test_the_toy_recording_belongs_to_the_toy_teacher():
     recording = toy_recording("full")
     assert replay_of(recording, toy_data()).notes == ()
-    other = FrozenTeacher(ToyNetwork(10))
+    other = toy_experiment().answers
     batch = next(iter(replace(toy_data(), recording=recording).loader("train", train=True, batch_size=8).epoch(0)))
+    assert torch.allclose(toy_teacher()(batch).logits, batch.teacher.logits, atol=1e-6)
     assert not torch.allclose(other(batch).logits, batch.teacher.logits, atol=1e-3)

@@ -14,7 +14,7 @@ from tutelage.methods.fickle_teacher import fickle
 from tutelage.pairing import pair
 from tutelage.recording.teacher import RecordedTeacher, recording_of
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
-from tutelage.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_experiment, toy_recording
+from tutelage.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
 
 EXAMPLE = torch.zeros(2, 3, *SIZE)
 
@@ -42,7 +42,7 @@ def test_it_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
 
 
 def test_recorded_layers_have_the_shapes_that_the_network_gives(layered):
-    live = toy_experiment().answers.reading(LAYERS, example=EXAMPLE)
+    live = toy_teacher().reading(LAYERS, example=EXAMPLE)
     assert dict(layered.reading(LAYERS, example=EXAMPLE).shapes) == dict(live.shapes)
     assert layered.reading(["layer1"]).shapes == {}
 
@@ -50,13 +50,13 @@ def test_recorded_layers_have_the_shapes_that_the_network_gives(layered):
 @pytest.mark.parametrize("layers", ["auto", "layer1:layer2+layer2:layer1", "layer2"])
 def test_pairs_are_those_of_the_network(layers, layered):
     pairs = pair(ToyNetwork(), layered, layers, EXAMPLE).pairs
-    assert pairs == pair(ToyNetwork(), toy_experiment().answers, layers, EXAMPLE).pairs
+    assert pairs == pair(ToyNetwork(), toy_teacher(), layers, EXAMPLE).pairs
 
 
 def test_features_are_read_where_they_were_recorded(layered):
     recording = layered.recording
     batch = next(iter(replace(toy_data(), recording=recording).loader("train", train=True, batch_size=12).epoch(0)))
-    live = toy_experiment().answers.reading(LAYERS, example=EXAMPLE)(batch)
+    live = toy_teacher().reading(LAYERS, example=EXAMPLE)(batch)
     said = layered.reading(LAYERS, example=EXAMPLE)(batch)
     for layer in LAYERS:
         assert torch.allclose(said.features[layer], live.features[layer], atol=1e-6)

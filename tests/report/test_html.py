@@ -191,6 +191,19 @@ def test_report_is_written_from_a_file(full, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
 
 
+def test_a_recorded_teacher_is_named_with_what_it_knew(synthetic):
+    comparison = synthetic.comparison(take=2)
+    comparison["teacher"] = {
+        "spec": "recording: resnet56 (top5, 8 views)",
+        "recorded_views": 20_000,
+        "recorded_accuracy": 0.9312,
+        "trained_here": False,
+    }
+    text = Page(render_html(comparison)).text
+    assert "recording: resnet56 (top5, 8 views)" in text
+    assert "93.12 % right on 20,000 recorded training views" in text.replace("\u00a0", " ")
+
+
 def test_failure_keeps_the_old_report(full, tmp_path, monkeypatch):
     target = tmp_path / "report.html"
     target.write_text("old")
