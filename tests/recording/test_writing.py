@@ -395,3 +395,13 @@ def test_a_recording_cannot_be_asked(data, tmp_path):
     recording = record(tmp_path / "one", data)
     with pytest.raises(UserError, match="name the network"):
         record(tmp_path / "two", data, teacher=recording)
+
+
+def test_shards_without_their_header_are_not_taken_for_another_teachers(data, tmp_path):
+    record(tmp_path, data, views=1)
+    (tmp_path / "recording.json").unlink()
+    before = contents(tmp_path)
+    for teacher, views in ((Exact(), 1), (Exact(1), 2)):
+        with pytest.raises(UserError, match="holds shards without recording.json.*delete the folder"):
+            record(tmp_path, data, teacher=teacher, views=views)
+    assert contents(tmp_path) == before

@@ -18,7 +18,7 @@ from tutelage.recording import layout
 from tutelage.recording.identity import DataIdentity, TeacherIdentity, contrast
 from tutelage.recording.quantization import Quantization, Values
 
-__all__ = ["DataIdentity", "Header", "TeacherIdentity", "check", "check_data", "differences"]
+__all__ = ["DataIdentity", "Header", "TeacherIdentity", "begun", "check", "check_data", "differences"]
 
 VERSION = 1
 NAME = "recording.json"
@@ -139,7 +139,27 @@ class Header:
         except UserError as error:
             raise UserError(f"The recording in {folder} cannot be read. {error}") from error
         except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{file} is damaged ({error}): put it back from a copy, or record again.") from error
+            raise UserError(
+                f"{file} is damaged ({error}): put it back from a copy, or record again into another folder."
+            ) from error
+
+
+def begun(folder: Path) -> Header | None:
+    """Return the header of the recording that is in a folder already; None if nothing is.
+
+    Raises:
+        UserError: If it cannot be read, or there are shards without it, which may be another teacher's.
+    """
+    # Looked for first: another process leaves the header before its first shard.
+    shard = next(folder.glob("view-*/*.npy"), None)
+    if (folder / NAME).exists():
+        return Header.read(folder)
+    if shard is not None:
+        raise UserError(
+            f"{folder} holds shards without {NAME}, and nothing else tells what they are of: put it back from a copy, "
+            "delete the folder, or choose another with --out."
+        )
+    return None
 
 
 def differences(recorded: Header, now: Header) -> list[str]:

@@ -103,7 +103,7 @@ def record(
     if views < 1:
         raise UserError(f"views={views} must be above zero.")
     found, folder, share = asked(teacher, splits, layers), Path(out), Part.parse(part)
-    begun = Header.read(folder) if (folder / headers.NAME).exists() else None
+    begun = headers.begun(folder)
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
     header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)
     if begun is not None:
