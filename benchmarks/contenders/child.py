@@ -23,7 +23,8 @@ from tutelage.evaluation import predictions_on, score
 
 def _settle(setting: Setting) -> None:
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    # Warnings stay: a failed compilation is told by one.
+    logging.disable(logging.INFO)
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     torch.manual_seed(setting.seed)
