@@ -9,6 +9,7 @@ from tutelage.batch import Batch, Output
 from tutelage.errors import UserError
 from tutelage.method import Progress
 from tutelage.methods.end import EnD, end_loss, is_single, members_of
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
 # Of the fact sheet: two members and a student.
@@ -111,6 +112,7 @@ def test_one_network_is_noted_and_several_are_not():
     assert len(notes) == 2
     assert "--ensemble 5" in notes[0]
     assert not is_single(EnsembleTeacher(several))
+    assert is_single(RecordedTeacher())
 
 
 def test_what_makes_no_sense_is_refused(echo, parrot):

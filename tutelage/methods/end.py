@@ -15,6 +15,7 @@ from tutelage.losses import check_shapes, wide
 from tutelage.method import Method, Progress, Update
 from tutelage.methods.annealing import Annealing
 from tutelage.methods.papers import ENDD, HINTON
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import register
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
@@ -98,4 +99,6 @@ def members_of(answer: Output) -> Tensor:
 
 def is_single(teacher: Teacher) -> bool:
     """Return whether a teacher is known to be one network."""
-    return isinstance(teacher, FrozenTeacher) or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)
+    # A recording of an ensemble holds its mean answer alone.
+    alone = isinstance(teacher, FrozenTeacher | RecordedTeacher)
+    return alone or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)
