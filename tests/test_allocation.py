@@ -1,0 +1,54 @@
+import resource
+
+import pytest
+import torch
+
+from tutelage.allocation import can_keep_memory, kept_memory
+
+needs_glibc = pytest.mark.skipif(not can_keep_memory(), reason="the C library is not glibc")
+
+
+def faults(steps=20, megabytes=40):
+    """Return how many pages the system hands out while a large piece is taken and freed again and again."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        torch.ones(megabytes * 2**18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@needs_glibc
+def test_memory_that_a_step_frees_is_kept_for_the_next():
+    given_back = faults()
+    with kept_memory():
+        faults(steps=2)
+        kept = faults()
+    assert kept < given_back / 10
+
+
+@needs_glibc
+def test_memory_is_given_back_at_the_end():
+    with kept_memory():
+        faults(steps=2)
+    assert faults() > 10 * 40
+
+
+@needs_glibc
+def test_it_ends_with_an_error_too():
+    with pytest.raises(KeyError), kept_memory():
+        faults(steps=2)
+        raise KeyError
+    assert faults() > 10 * 40
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("nothing is to be loaded"))
+    assert not can_keep_memory()
+    with kept_memory():
+        pass
+
+
+def test_it_can_be_left_out(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda _: pytest.fail("nothing is to be loaded"))
+    with kept_memory(wanted=False):
+        pass
