@@ -20,6 +20,7 @@ class Contender:
         switches: Which switches are on.
         needs: The package that it comes from; None if it needs no other.
         distils: Whether it is a training by distillation, or a part of one that is measured alone.
+        keeps_memory: Whether Tutelage's setting of the allocator is lent to it.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Contender:
     switches: str
     needs: str | None = None
     distils: bool = True
+    keeps_memory: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -43,7 +45,7 @@ class Contender:
 
 
 _PIL = "torchvision's PIL transforms in worker processes"
-_LENT = "Tutelage's resident uint8 images and batch-wise augmentation, lent to it"
+_LENT = "Tutelage's resident uint8 images, batch-wise augmentation and kept memory, lent to it"
 _FAST = "bf16 autocast, channels-last, torch.compile of student and teacher, fused SGD"
 
 CONTENDERS: Mapping[str, Contender] = {
@@ -62,6 +64,7 @@ CONTENDERS: Mapping[str, Contender] = {
         title="torchdistill, at its best",
         where="contenders.toolkits:torchdistill_best",
         switches=f"{_FAST} (through its configuration); {_LENT}; no loss.item()",
+        keeps_memory=True,
         needs="torchdistill",
     ),
     "timm": Contender(
@@ -80,6 +83,7 @@ CONTENDERS: Mapping[str, Contender] = {
         title="timm's task, all switches on, with lent batches",
         where="contenders.toolkits:timm_lent",
         switches=f"{_FAST}; {_LENT}",
+        keeps_memory=True,
         needs="timm",
     ),
     "live": Contender(
@@ -95,8 +99,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "bare": Contender(
         title="bare student step",
         where="contenders.plain:bare_step",
-        switches="bf16 autocast, channels-last, torch.compile, fused SGD; cross-entropy alone, one batch that is there",
+        switches="bf16 autocast, channels-last, torch.compile, fused SGD, kept memory; cross-entropy alone, one batch",
         distils=False,
+        keeps_memory=True,
     ),
     "teacher": Contender(
         title="teacher alone",

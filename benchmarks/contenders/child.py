@@ -18,6 +18,7 @@ from torch import nn
 from contenders import CONTENDERS, ours
 from contenders.pace import Over, Pace, Turns, waiting_for
 from contenders.setting import Setting
+from tutelage.allocation import kept_memory
 from tutelage.evaluation import predictions_on, score
 
 
@@ -34,7 +35,14 @@ def _settle(setting: Setting) -> None:
 
 def trainer(who: str) -> Callable[[Setting, Pace], nn.Module]:
     """Return the function that trains: a contender's, or that of any method of Tutelage."""
-    return CONTENDERS[who].train() if who in CONTENDERS else partial(ours.method_by_name, who)
+    if who not in CONTENDERS:
+        return partial(ours.method_by_name, who)
+
+    def train(setting: Setting, pace: Pace) -> nn.Module:
+        with kept_memory(CONTENDERS[who].keeps_memory):
+            return CONTENDERS[who].train()(setting, pace)
+
+    return train
 
 
 def take_turns(pipe: Connection, who: str, setting: Setting, lead: int, steps: int) -> None:
@@ -69,7 +77,7 @@ def train_whole(pipe: Connection, name: str, setting: Setting) -> None:
     try:
         data = setting.load()
         started = time.perf_counter()
-        network = CONTENDERS[name].train()(setting, Pace(setting.lr, setting.total_steps(data)))
+        network = trainer(name)(setting, Pace(setting.lr, setting.total_steps(data)))
         seconds = time.perf_counter() - started
         found = score(*predictions_on(network, data, "test", device=setting.device.type))
         pipe.send({"accuracy": found.accuracy, "nll": found.nll, "ece": found.ece, "seconds": seconds})
