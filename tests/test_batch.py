@@ -1,3 +1,5 @@
+import copy
+import pickle
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -90,3 +92,46 @@ def test_moving_a_batch_keeps_what_was_asked_the_inputs_themselves():
     moved = noisy.to("meta")
     assert moved.teacher_inputs is moved.asked
     assert moved.inputs is not moved.asked
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [
+        lambda batch: batch,
+        replace,
+        lambda batch: batch.to("cpu"),
+        lambda batch: batch.to("meta"),
+        lambda batch: pickle.loads(pickle.dumps(batch)),
+        copy.copy,
+        copy.deepcopy,
+        lambda batch: copy.deepcopy(batch.to("meta")),
+    ],
+)
+def test_inputs_that_were_changed_in_place_are_no_longer_what_was_asked(carry):
+    inputs = torch.zeros(2, 3).add_(1)
+    batch = Batch(inputs=inputs, teacher=Output(logits=torch.zeros(2, 3)))
+    assert carry(batch).asks_what_was_asked
+    carried = carry(batch)
+    carried.inputs.add_(1)
+    assert not carried.asks_what_was_asked
+    inputs.add_(1)
+    assert not carry(batch).asks_what_was_asked
+    assert not carry(carry(batch)).asks_what_was_asked
+
+
+def test_a_gradient_of_the_inputs_does_not_change_them():
+    batch = Batch(inputs=torch.zeros(2, 3), teacher=Output(logits=torch.zeros(2, 3)))
+    batch.inputs.requires_grad_().sum().backward()
+    assert batch.asks_what_was_asked
+
+
+def test_inputs_that_count_no_changes_are_known_by_themselves():
+    with torch.inference_mode():
+        inputs = torch.zeros(2, 3)
+    for asked in (inputs, {"ids": torch.zeros(2, 3)}, [torch.zeros(2), torch.zeros(2)]):
+        batch = Batch(inputs=asked, teacher=Output(logits=torch.zeros(2, 3)))
+        assert batch.asks_what_was_asked
+        assert batch.to("cpu").asks_what_was_asked
+        assert replace(batch, targets=torch.zeros(2)).asks_what_was_asked
+        assert pickle.loads(pickle.dumps(batch)).asks_what_was_asked
+        assert not replace(batch, inputs=torch.zeros(2, 3)).asks_what_was_asked

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tutelage.errors import UserError
 
+# The version of inputs that were changed before they were moved or stored: no tensor has it.
+_CHANGED = -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
@@ -42,6 +45,8 @@ class Batch:
         teacher: A recorded teacher output, where the data carry one.
         asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
             mixture for instance, leaves this as it is, and a recorded answer is never taken for another's.
+        asked_version: How often `asked` had been changed in place when the batch was made, if it is a tensor that
+            counts that.
         teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
             same images without noise.
         extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
@@ -52,12 +57,15 @@ class Batch:
     indices: Tensor | None = None
     teacher: Output | None = None
     asked: Any = None
+    asked_version: int | None = None
     teacher_inputs: Any = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.teacher is not None and self.asked is None:
             object.__setattr__(self, "asked", self.inputs)
+        if self.asked_version is None:
+            object.__setattr__(self, "asked_version", _version(self.asked))
 
     def __len__(self) -> int:
         return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
@@ -73,14 +81,37 @@ class Batch:
             raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
         return self.targets
 
+    @property
+    def asks_what_was_asked(self) -> bool:
+        """Whether the inputs are those that `teacher` answers, and were not changed in place since."""
+        return self.inputs is self.asked and _version(self.asked) == self.asked_version
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
         moved = {f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        moved["asked_version"] = self._version_elsewhere
         # Moved twice, they would no longer be the same.
         for name in ("inputs", "teacher_inputs"):
             if getattr(self, name) is self.asked:
                 moved[name] = moved["asked"]
         return Batch(**moved)
+
+    @property
+    def _version_elsewhere(self) -> int | None:
+        """What copies of `asked` are compared with: they count anew, so only whether it was changed is kept."""
+        return None if _version(self.asked) == self.asked_version else _CHANGED
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "asked_version": self._version_elsewhere}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+
+def _version(value: Any) -> int | None:
+    """Return how often a tensor was changed in place; None for what does not count that."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _first_tensor(value: Any) -> Tensor:
