@@ -6,6 +6,7 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import Normalization, Normalized, load_network, load_weights, read_metadata, save_network
+from tutelage.models.saving import holds_network
 from tutelage.models.tiny import tiny_cnn
 
 STATISTICS = Normalization(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
@@ -15,6 +16,15 @@ def save(folder, spec="tiny_cnn,width=4,normalize=imagenet", **options):
     network = Normalized(tiny_cnn(10, width=4), STATISTICS.mean, STATISTICS.std).eval()
     save_network(folder, network, spec=spec, num_classes=10, in_channels=3, **options)
     return network
+
+
+def test_folders_with_a_network_are_known(tmp_path):
+    assert not holds_network(tmp_path / "absent")
+    (tmp_path / "recording.json").touch()
+    assert not holds_network(tmp_path)
+    save(tmp_path / "run")
+    assert holds_network(tmp_path / "run")
+    assert not holds_network(tmp_path)
 
 
 def test_round_trip_by_folder_and_by_file(tmp_path):

@@ -87,6 +87,27 @@ def test_wrong_targets_are_told():
         _ = NetworkSpec(target="runs/absent").kind
 
 
+@pytest.mark.parametrize("text", ["recording:runs/recording", "recording:mine", "recording:mine,views=2"])
+def test_a_recording_is_no_network(text):
+    with pytest.raises(UserError, match="is a recording, .* name it with --teacher"):
+        _ = NetworkSpec.parse(text).kind
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for text, absolute in {
+        "run": f"{tmp_path}/run",
+        "run,normalize=none": f"{tmp_path}/run,normalize=none",
+        "nets.py:net,depth=2@w.pth": f"{tmp_path}/nets.py:net,depth=2@{tmp_path}/w.pth",
+        "resnet20@run": f"resnet20@{tmp_path}/run",
+        "timm:resnet18": "timm:resnet18",
+        "package.module:factory": "package.module:factory",
+    }.items():
+        assert str(NetworkSpec.parse(text).absolute()) == absolute
+        assert str(NetworkSpec.parse(absolute).absolute()) == absolute
+
+
 def test_trained_or_not():
     assert not NetworkSpec.parse("resnet20").is_trained
     assert NetworkSpec.parse("resnet20@w.pth").trained_for(10)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tutelage.method import Density
 
 METADATA = "network.json"
+_WEIGHTS = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,11 @@ def metadata_beside(path: str | Path) -> NetworkMetadata | None:
     if not ((path if path.is_dir() else path.parent) / METADATA).is_file():
         return None
     return read_metadata(path)
+
+
+def holds_network(folder: Path) -> bool:
+    """Return whether a folder holds a network that was saved by us, or weights of another."""
+    return any(file.name == METADATA or file.suffix in _WEIGHTS for file in folder.glob("*"))
 
 
 def density_of(source: str) -> Density:

@@ -6,6 +6,7 @@ import ast
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.errors import UserError, unknown
@@ -14,6 +15,9 @@ from tutelage.models.catalogue import CATALOGUE
 from tutelage.models.normalization import Normalization
 
 Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "run"]
+
+# What stands before the folder of a recording, which is no network.
+RECORDING = "recording:"
 
 _WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
 
@@ -91,6 +95,11 @@ class NetworkSpec:
         Raises:
             UserError: It is nothing known.
         """
+        if self.target.startswith(RECORDING):
+            raise UserError(
+                f"{self.target} is a recording, which holds what a network said and can only teach: name it with "
+                "--teacher. Where a network is needed, name the one that was recorded."
+            )
         before, colon, after = self.target.rpartition(":")
         if self.target.startswith("timm:"):
             return "timm"
@@ -142,6 +151,20 @@ class NetworkSpec:
         """Return the spec of the same network without weights and statistics."""
         bare = replace(self, normalize=None, pretrained=None, weights=None)
         return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
+
+    def absolute(self) -> NetworkSpec:
+        """Return the spec with the paths in it made absolute: it means the same wherever it is read."""
+        target, weights = self.target, self.weights
+        if self.kind == "run":
+            target = _absolute(target)
+        elif self.kind == "file":
+            file, _, factory = target.rpartition(":")
+            target = f"{_absolute(file)}:{factory}"
+        return replace(self, target=target, weights=None if weights is None else _absolute(weights))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _exists(path: str) -> bool:
