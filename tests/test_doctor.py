@@ -142,6 +142,17 @@ def test_another_order_of_classes_is_recognised_with_its_pairs(teacher, data, ex
     assert "It says '1' for '0', '0' for '1'" in text
 
 
+def test_recorded_answers_in_another_order_of_classes_are_recorded_again(teacher, data, tmp_path):
+    network = permuted(teacher, [1, 0, 3, 2, 5, 4, 7, 6, 9, 8])
+    recording = record(network, data=data, out=tmp_path, views=1, progress=False, device="cpu")
+    console = Console(width=1000, record=True, file=io.StringIO(), highlight=False)
+    console.print(examine(parse_choice("kd"), experiment_of("tiny_cnn,width=4", recording, data), TRAINING))
+    text = console.export_text()
+    assert "It says '1' for '0', '0' for '1'" in text
+    assert "in the order of the data's classes, and record again." in text
+    assert "Reorder" not in text
+
+
 def test_two_swapped_classes_of_ten_are_no_guess_but_recognised(teacher, data, examined):
     swapped = permuted(teacher, [1, 0, *range(2, 10)])
     report = examine_teacher(swapped, data)

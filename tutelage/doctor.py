@@ -102,9 +102,14 @@ def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
             f"{report.alternatives[report.better]:.1%} with {report.better}. Name it with normalize={report.better}."
         )
     if report.reordered is not None:
+        remedy = (
+            "Put the rows of the recorded network's classifier in the order of the data's classes, and record again"
+            if report.recording
+            else "Reorder the rows of its classifier, or the labels"
+        )
         causes.append(
             f"Its classes are in another order: {report.reordered:.1%} once they are put right. "
-            f"{_pairs(report.order, data.class_names)}. Reorder the rows of its classifier, or the labels."
+            f"{_pairs(report.order, data.class_names)}. {remedy}."
         )
     if report.at_chance:
         doubt = f"it answers with {report.answered} of {report.num_classes} classes"
