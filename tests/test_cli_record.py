@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,8 @@ def test_layers_and_ensembles(screen):
     assert list(Recording("layers").header.layers) == ["layer1", "layer2"]
     words = ["record", "--teacher", "runs/teacher", "runs/teacher", *DATA]
     screen(*words, "--views", "1", "--out", "ensemble")
-    assert Recording("ensemble").header.teacher.source == "runs/teacher + runs/teacher"
+    teacher = Path("runs/teacher").absolute()
+    assert Recording("ensemble").header.teacher.source == f"{teacher} + {teacher}"
 
 
 def test_parts_share_a_folder(screen, tmp_path):

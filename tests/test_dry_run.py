@@ -1,13 +1,18 @@
 """A run that trains nothing, and writes nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tutelage import registry
 from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
+from tutelage.method import TransferSet
+from tutelage.methods.kd import KD
 from tutelage.options import parse_choice
-from tutelage.toys import STUDENT_WIDTH, TRAINING, toy_data, toy_experiment
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.toys import LAYERS, STUDENT_WIDTH, TRAINING, Recorder, ToyNetwork, toy_data, toy_experiment, toy_recording
 
 
 class Noting(DryRun):
@@ -60,3 +65,26 @@ def test_a_network_that_is_handed_back_shares_nothing_with_the_method():
         torch.nn.init.zeros_(parameter)
     assert all(parameter.requires_grad for parameter in kept["distill"].parameters())
     assert any(bool(parameter.any()) for parameter in kept["distill"].parameters())
+
+
+def test_a_recording_that_will_not_do_is_refused_before_anything_is_trained():
+    recording = toy_recording("full")
+    experiment = toy_experiment(teacher=RecordedTeacher(recording))
+    with pytest.raises(UserError, match="6 views of each image at once, and 4 of each are recorded"):
+        experiment.execute(parse_choice("fkd:crops=6"), DryRun(TRAINING))
+    experiment.execute(parse_choice("fkd:crops=4"), DryRun(TRAINING))
+
+    class Elsewhere(KD):
+        def transfer_set(self, dataset):
+            return TransferSet(dataset.select(torch.arange(12).numpy()))
+
+    method, data = Elsewhere(ToyNetwork(), RecordedTeacher(recording)), toy_data()
+    DryRun(TRAINING).fit("distill", method, data)
+    with pytest.raises(UserError, match="samples that it puts together itself"):
+        DryRun(TRAINING).fit("distill", method, replace(data, recording=recording))
+
+
+def test_of_a_recording_only_the_layers_are_read_that_a_method_reads():
+    run = Recorder()
+    toy_experiment(teacher=RecordedTeacher(toy_recording("full", layers=LAYERS))).execute(parse_choice("sp"), run)
+    assert run.data["distill"].recording.layers == ("layer2",)

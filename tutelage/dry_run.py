@@ -15,6 +15,7 @@ from tutelage.data.dataset import Data
 from tutelage.evaluation import Scores
 from tutelage.method import Method
 from tutelage.recording.replay import check_samples
+from tutelage.recording.teacher import read_by
 from tutelage.run import Keep, Run
 from tutelage.state import Stop
 from tutelage.training import Course, Training
@@ -49,7 +50,9 @@ class DryRun(Run):
         """Meet the method, and return its network."""
         method = self.wrap(method)
         check_samples(data)
-        self.meet(name, method, data, epochs=epochs, stop=stop)
+        if data.recording is not None:
+            method.transfer_set(data.train).check(data)
+        self.meet(name, method, read_by(method, data), epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.
         return copy.deepcopy(method.to("cpu").export()).eval()
 

@@ -110,6 +110,20 @@ class TransferSet:
             **arguments: As for `Data.loader`.
 
         Raises:
+            UserError: As `check`.
+        """
+        self.check(data)
+        return replace(data, train=self.dataset).loader(
+            "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
+        )
+
+    def check(self, data: Data) -> None:
+        """Refuse what a recording has no views of.
+
+        Args:
+            data: The data.
+
+        Raises:
             UserError: If the views are recorded, and these are other samples, or a batch shows more views of one.
         """
         if data.recording is not None and self.dataset is not data.train:
@@ -122,9 +136,6 @@ class TransferSet:
                 f"A batch shows {self.views} views of each image at once, and {data.recording.views} of each are "
                 f"recorded: record more (tutelage record --views {self.views}), or let a batch show fewer."
             )
-        return replace(data, train=self.dataset).loader(
-            "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
-        )
 
 
 class Method(nn.Module, ABC):

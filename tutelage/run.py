@@ -23,6 +23,7 @@ from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.weights import load_weights
 from tutelage.recording.replay import check_length, check_samples, identity_of
+from tutelage.recording.teacher import read_by
 from tutelage.scoring import Scored, score_method
 from tutelage.state import State, Stop
 from tutelage.training import Course, Training
@@ -163,7 +164,9 @@ class Run:
             driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
-            state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
+            state = driver.fit(
+                method, read_by(method, data), title=title, epochs=epochs, stop=stop, checkpoint_file=file
+            )
             if processes.is_first():
                 self._finish(folder, name, method, data, state, keep)
                 file.unlink(missing_ok=True)

@@ -1,19 +1,23 @@
 """Who is asked: named as elsewhere, trained, with the data's classes; untouched by it."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tutelage.anatomy import stages
 from tutelage.batch import Batch
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
 from tutelage.recording.asking import Answers, asked, decision_of
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, UniformTeacher
+from tutelage.teachers import BlackBoxTeacher, FrozenTeacher, UniformTeacher
 from tutelage.training import Training
+
+NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,34 @@ def test_layers_come_with_their_shapes(data):
         n: tuple(f.shape) for n, f in features.items()
     }
     assert list(found.layers) == ["layer2.0", "embedding"]
+
+
+def test_layers_come_in_the_order_in_which_they_run_beside_all_stages(data):
+    model = network()
+    live = stages(model, data.example(2))
+    names = [live[-1].layer, "embedding", live[0].layer, "stem:in"]
+    for named in (names, names[::-1], [*names, live[0].layer]):
+        found = asked(model, data, named)
+        assert list(found.layers) == ["stem:in", live[0].layer, live[-1].layer, "embedding"]
+        assert list(found.stages) == [tap.layer for tap in live]
+        assert [shape[1:] for shape in found.stages.values()] == [tap.size for tap in live]
+    assert asked(model, data).stages == {}
+
+
+def test_layers_of_a_network_without_maps_are_read_by_name(data):
+    found = asked(nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Linear(5, 10)), data, ["1"])
+    assert (dict(found.layers), dict(found.stages)) == ({"1": (5,)}, {})
+
+
+def test_where_a_network_came_from_is_kept_for_other_folders(run, data, monkeypatch):
+    folder = Path(run).parent
+    monkeypatch.chdir(folder)
+    (folder / "nets.py").write_text(NET)
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), "own.pt")
+    found = asked(["run", "nets.py:net@own.pt"], data).identity
+    assert found.source == f"{run} + {folder}/nets.py:net@{folder}/own.pt"
+    assert found.name == "run + nets.py:net@own.pt"
+    assert asked("tiny_cnn,width=4@run", data).identity.source == f"tiny_cnn,width=4@{run}"
 
 
 def test_layers_of_what_has_none_are_refused(data):

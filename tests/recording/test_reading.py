@@ -242,3 +242,24 @@ def test_it_travels_without_its_files(travel, folder):
 def test_there_must_be_a_recording(tmp_path):
     with pytest.raises(UserError, match="no recording in"):
         Recording(tmp_path / "nothing")
+
+
+def test_layers_that_nobody_reads_stay_on_disk(folder):
+    whole = Recording(folder)
+    indices, views = torch.tensor([3, 41, 20, 3]), torch.tensor([0, 2, 1, 1])
+    parameters, said = whole.read(indices, views)
+    for wanted in ([], ["layer1"], ["embedding"], ["layer1", "other"]):
+        part = whole.only(wanted)
+        found, answer = part.read(indices, views)
+        assert torch.equal(found, parameters)
+        assert torch.equal(answer.logits, said.logits)
+        assert list(answer.features) == [layer for layer in wanted if layer != "other"]
+        assert all(torch.equal(answer.features[layer], said.features[layer]) for layer in answer.features)
+        assert part._rows(indices.numpy(), views.numpy()).nbytes < whole._rows(indices.numpy(), views.numpy()).nbytes
+        # All of one shard are read another way.
+        assert torch.equal(part.read(indices[:1], views[:1])[1].logits, said.logits[:1])
+        assert len(part.read(indices[:0], views[:0])[0]) == 0
+        assert part.fingerprint == whole.fingerprint
+        assert torch.equal(pickle.loads(pickle.dumps(part)).read(indices, views)[1].logits, said.logits)
+    assert whole.only(["embedding", "layer1"]) is whole
+    assert whole.layers == ("layer1", "embedding")

@@ -31,6 +31,7 @@ from tutelage.toys import Recorder, toy_data, toy_experiment, toy_recording, toy
 from tutelage.training import Training
 
 VIEWS, SAMPLES = 3, 90
+NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
 TRAINING = Training(epochs=4, batch_size=16, lr=0.1, device="cpu", precision="32-true")
 
 
@@ -237,6 +238,39 @@ def test_a_teacher_that_changed_is_refused_with_the_reason(taught, data):
         shutil.rmtree(home, ignore_errors=True)
         shutil.move(kept, home)
     assert replay_of(name, data) is not None
+
+
+def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, data, tmp_path):
+    name = f"recording:{taught / 'recording'}"
+    for part in (taught / "teacher").iterdir():
+        part.rename(tmp_path / part.name)
+        try:
+            assert [note.partition(": ")[0] for note in replay_of(name, data).notes] == [
+                f"Whether {taught / 'teacher'} is still what was recorded was not checked"
+            ]
+        finally:
+            (tmp_path / part.name).rename(part)
+    (tmp_path / "nets.py").write_text(NET)
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), tmp_path / "own.pt")
+    own = write(f"{tmp_path}/nets.py:net@{tmp_path}/own.pt", data, tmp_path / "recording", views=1)
+    assert replay_of(own, data).notes == ()
+    for code in ("import nothing_of_this_name", None):
+        (tmp_path / "nets.py").unlink() if code is None else (tmp_path / "nets.py").write_text(code)
+        assert "cannot be loaded" in replay_of(own, data).notes[0]
+
+
+def test_a_teacher_is_looked_for_where_it_was_and_nowhere_else(data, tmp_path, monkeypatch):
+    for project, seed in (("one", 0), ("two", 1)):
+        save(tmp_path / project / "runs/teacher", data, seed=seed)
+    monkeypatch.chdir(tmp_path / "one")
+    write("runs/teacher", data, "recording", views=1)
+    assert name_of(opened("recording:recording")) == "recording: runs/teacher (full, 1 view)"
+    monkeypatch.chdir(tmp_path / "two")
+    name = f"recording:{tmp_path / 'one/recording'}"
+    assert replay_of(name, data).notes == ()
+    save(tmp_path / "one/runs/teacher", data, seed=1)
+    with pytest.raises(UserError, match="recorded from other weights"):
+        replay_of(name, data)
 
 
 def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path):

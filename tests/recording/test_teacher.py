@@ -1,18 +1,22 @@
 """The teacher of a recording says what was recorded, knows the shapes of its layers, and names what it lacks."""
 
+import copy
 import pickle
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from tutelage.batch import Batch, Output
 from tutelage.errors import NoLayersError, UserError
 from tutelage.methods.at import AT
 from tutelage.methods.crd import CRD
 from tutelage.methods.fickle_teacher import fickle
+from tutelage.methods.kd import KD
+from tutelage.methods.sp import SP
 from tutelage.pairing import pair
-from tutelage.recording.teacher import RecordedTeacher, recording_of
+from tutelage.recording.teacher import RecordedTeacher, read_by, recording_of
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
 from tutelage.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
 
@@ -36,6 +40,10 @@ def test_it_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
     batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
     with pytest.raises(UserError, match="knows only its own views"):
         RecordedTeacher()(replace(batch, inputs=inputs + 1))
+    changed = Batch(inputs=torch.zeros(2, 1), teacher=Output(logits=inputs))
+    changed.inputs.mul_(0.5)
+    with pytest.raises(UserError, match="made or changed"):
+        RecordedTeacher()(changed)
     # What the student sees may be disturbed, as long as the teacher is asked about the recorded view.
     noisy = replace(batch, inputs=inputs + 1, teacher_inputs=inputs)
     assert RecordedTeacher()(noisy) is batch.teacher
@@ -51,6 +59,41 @@ def test_recorded_layers_have_the_shapes_that_the_network_gives(layered):
 def test_pairs_are_those_of_the_network(layers, layered):
     pairs = pair(ToyNetwork(), layered, layers, EXAMPLE).pairs
     assert pairs == pair(ToyNetwork(), toy_teacher(), layers, EXAMPLE).pairs
+
+
+@pytest.mark.parametrize("layers", [("layer2",), ("embedding", "layer2"), ("layer2", "layer1")])
+def test_what_is_paired_of_itself_does_not_depend_on_what_was_recorded(layers):
+    teacher = RecordedTeacher(toy_recording("full", layers=layers))
+    live = pair(ToyNetwork(), toy_teacher(), "auto", EXAMPLE, take="last").pairs
+    assert pair(ToyNetwork(), teacher, "auto", EXAMPLE, take="last").pairs == live
+    SP(ToyNetwork(), teacher, EXAMPLE)
+
+
+def test_a_stage_that_was_not_recorded_is_not_taken_for_another():
+    teacher = RecordedTeacher(toy_recording("full", layers=("layer1",)))
+    with pytest.raises(NoLayersError, match=r"reads layer2 .* layers layer1: record these layers .*, name pairs"):
+        SP(ToyNetwork(), teacher, EXAMPLE)
+    with pytest.raises(NoLayersError, match="reads layer2"):
+        AT(ToyNetwork(), teacher, EXAMPLE)
+    SP(ToyNetwork(), teacher, EXAMPLE, layers="layer2:layer1")
+    blind = copy.copy(toy_recording("full", layers=("layer1",)))
+    blind.header = replace(blind.header, stages={})
+    with pytest.raises(NoLayersError, match="reads layers of .* its layers layer1: name pairs of layers"):
+        SP(ToyNetwork(), RecordedTeacher(blind), EXAMPLE)
+
+
+def test_only_the_layers_that_a_method_reads_are_read_from_disk(layered):
+    data = replace(toy_data(), recording=layered.recording)
+    for method, layers in {
+        KD(ToyNetwork(), layered): (),
+        SP(ToyNetwork(), layered, EXAMPLE): ("layer2",),
+        AT(ToyNetwork(), layered, EXAMPLE): ("layer1", "layer2"),
+        nn.Sequential(): LAYERS,
+    }.items():
+        found = read_by(method, data).recording
+        assert found.layers == layers
+        assert found.fingerprint == layered.recording.fingerprint
+    assert read_by(KD(ToyNetwork(), layered), toy_data()).recording is None
 
 
 def test_features_are_read_where_they_were_recorded(layered):

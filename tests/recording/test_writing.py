@@ -252,6 +252,24 @@ def test_what_was_made_otherwise_is_refused_with_the_reason(changes, reason, dat
     assert contents(tmp_path) == before
 
 
+def test_layers_in_another_order_are_the_same_rows(data, tmp_path):
+    teacher = tutelage.load_network("tiny_cnn,width=4", num_classes=10, in_channels=1)
+    one = record(tmp_path / "one", data, teacher=teacher, layers=["embedding", "layer1"], views=1)
+    before = contents(tmp_path / "one")
+    record(tmp_path / "one", data, teacher=teacher, layers=["layer1", "embedding"], views=1)
+    assert contents(tmp_path / "one") == before
+    assert list(one.header.layers) == ["layer1", "embedding"]
+    assert set(one.header.stages) > {"layer1"}
+
+
+@pytest.mark.parametrize("file", ["network.json", "student.safetensors", "model.pth"])
+def test_a_folder_that_holds_a_network_does_not_hold_a_recording_as_well(file, data, tmp_path):
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(UserError, match="holds a network.*choose another for the recording"):
+        record(tmp_path, data)
+    assert list(contents(tmp_path)) == [file]
+
+
 def test_other_layers_are_refused(data, tmp_path):
     teacher = tutelage.load_network("tiny_cnn,width=4", num_classes=10, in_channels=1)
     record(tmp_path, data, teacher=teacher, layers=["layer2"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.anatomy import EMBEDDING, classifier
 from tutelage.assembly import several
 from tutelage.batch import Batch, Output
 from tutelage.compilation import forgiving, networks
@@ -17,7 +18,9 @@ from tutelage.data.dataset import Data
 from tutelage.errors import NoLayersError, UserError
 from tutelage.hardware import Decision, decide
 from tutelage.method import Method
+from tutelage.models.spec import NetworkSpec
 from tutelage.networks import Source, blueprint, check_classes, part_of
+from tutelage.order import Order
 from tutelage.recording.identity import TeacherIdentity
 from tutelage.recording.reading import Recording
 from tutelage.recording.replay import PREFIX
@@ -34,12 +37,14 @@ class Asked:
     Attributes:
         teacher: It answers batches.
         identity: Which network it is.
-        layers: The layers that it reads, each with its shape without the batch.
+        layers: The layers that it reads in the order in which they run, each with its shape without the batch.
+        stages: The ends of its network's stages, likewise; none where no layers are read.
     """
 
     teacher: Teacher
     identity: TeacherIdentity
     layers: Mapping[str, tuple[int, ...]]
+    stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def asked(source: Source | Teacher | Sequence[Source], data: Data, layers: Sequence[str] = ()) -> Asked:
@@ -64,12 +69,12 @@ def asked(source: Source | Teacher | Sequence[Source], data: Data, layers: Seque
     example = data.example(2)
     try:
         teacher = teacher.reading(layers, example=example)
+        teacher = teacher.reading(_in_order(teacher.inner_network(), layers, example), example=example)
     except NoLayersError as error:
         raise UserError(
             f"Layers are read of one network, and this teacher ({identity.name}) is not one: leave --layers away."
         ) from error
-    features = teacher(Batch(inputs=example)).features
-    return Asked(teacher, identity, {layer: tuple(features[layer].shape[1:]) for layer in layers})
+    return Asked(teacher, identity, _shapes(teacher), _stages(teacher, example))
 
 
 def decision_of(asked: Asked, data: Data, training: Training, *, views: int, begun_in: str | None) -> Decision:
@@ -136,6 +141,30 @@ class _Alone(Method):
         self.teacher = teacher
 
 
+def _in_order(network: nn.Module, layers: Sequence[str], example: Any) -> list[str]:
+    """Return layers in the order in which they run: however they are named, the rows are the same."""
+    order = Order.of(network, example)
+
+    def when(layer: str) -> int:
+        return order.when(f"{classifier(network, example)}:in" if layer == EMBEDDING else layer)
+
+    return sorted(set(layers), key=lambda layer: (when(layer), layer))
+
+
+def _stages(teacher: Teacher, example: Any) -> dict[str, tuple[int, ...]]:
+    try:
+        found = [tap.layer for tap in teacher.stages(example)]
+    except UserError:
+        # Nothing in it is a map; its layers can still be read by name.
+        return {}
+    return _shapes(teacher.reading(found, example=example))
+
+
+def _shapes(teacher: Teacher) -> dict[str, tuple[int, ...]]:
+    teacher.release()
+    return {layer: tuple(shape[1:]) for layer, shape in teacher.shapes.items()}
+
+
 def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIdentity]:
     if not sources:
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
@@ -153,10 +182,15 @@ def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIde
         check_classes(network, data, who="teacher")
     teachers = [FrozenTeacher(network) for network in built]
     names = [plan.name for plan in plans]
-    texts = [source if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
+    texts = [_lasting(source) if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
     whole: nn.Module = built[0] if len(built) == 1 else nn.ModuleList(built)
     identity = TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
     return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers), identity
+
+
+def _lasting(source: str) -> str:
+    """Return a network's name as it is understood in any folder: a replay looks there whether it has changed."""
+    return str(NetworkSpec.parse(source).absolute())
 
 
 class _Answering(nn.Module):

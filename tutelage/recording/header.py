@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ import numpy as np
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError
 from tutelage.files import write_json
+from tutelage.models.saving import holds_network
 from tutelage.recording import layout
 from tutelage.recording.identity import DataIdentity, TeacherIdentity, contrast
 from tutelage.recording.quantization import Quantization, Values
@@ -42,6 +43,8 @@ class Header:
         teacher: Which network answered.
         data: Which samples were asked about.
         layers: The layers that are kept, each with its shape without the batch.
+        stages: The ends of the teacher's stages, kept or not, likewise; none where no layers are kept. By them, layers
+            are paired as with the network itself.
     """
 
     keep: str
@@ -57,6 +60,7 @@ class Header:
     teacher: TeacherIdentity
     data: DataIdentity
     layers: Mapping[str, tuple[int, ...]]
+    stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def quantization(self) -> Quantization:
@@ -109,6 +113,7 @@ class Header:
                     "teacher": TeacherIdentity(**given["teacher"]),
                     "data": DataIdentity(**given["data"]),
                     "layers": {layer: tuple(shape) for layer, shape in given["layers"].items()},
+                    "stages": {layer: tuple(shape) for layer, shape in given.get("stages", {}).items()},
                 }
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -148,7 +153,7 @@ def begun(folder: Path) -> Header | None:
     """Return the header of the recording that is in a folder already; None if nothing is.
 
     Raises:
-        UserError: If it cannot be read, or there are shards without it, which may be another teacher's.
+        UserError: If it cannot be read, there are shards without it, which may be another teacher's, or a network.
     """
     # Looked for first: another process leaves the header before its first shard.
     shard = next(folder.glob("view-*/*.npy"), None)
@@ -158,6 +163,11 @@ def begun(folder: Path) -> Header | None:
         raise UserError(
             f"{folder} holds shards without {NAME}, and nothing else tells what they are of: put it back from a copy, "
             "delete the folder, or choose another with --out."
+        )
+    if holds_network(folder):
+        raise UserError(
+            f"{folder} holds a network, and a folder holds one or the other: choose another for the recording with "
+            "--out."
         )
     return None
 

@@ -26,7 +26,7 @@ class TeacherIdentity:
 
     Attributes:
         name: What it is called.
-        source: Where it came from, as the user wrote it.
+        source: Where it came from: as the user wrote it, with the paths in it made absolute.
         weights: Digest of its parameters and buffers; empty if it has none.
         normalization: Its own input normalisations as text, means before stds; empty if it has none.
     """

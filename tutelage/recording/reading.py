@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Recording:
         folder: Where it is.
         header: What it is of.
         note: What is left out because it is unfinished; empty if nothing is.
+        layers: The recorded layers that are read.
 
     Raises:
         UserError: If there is no recording, no finished view, or fewer views than asked for.
@@ -47,6 +50,7 @@ class Recording:
         self.folder = Path(folder)
         self.header = Header.read(self.folder)
         self._keep, self._classes = self.header.quantization, self.header.classes
+        self.layers, self._row = tuple(self.header.layers), self.header.row_dtype
         counts = {
             view: shards.complete_shards(self.folder, self.header, view) for view in shards.views_present(self.folder)
         }
@@ -79,6 +83,21 @@ class Recording:
                 digest.update(shards.checksum(self.folder, view, shard).encode())
         return digest.hexdigest()[:16]
 
+    def only(self, layers: Collection[str]) -> Recording:
+        """Return the same recording, of which no other layers are read.
+
+        Args:
+            layers: Their names; those that were not recorded do not matter.
+        """
+        if set(self.layers) <= set(layers):
+            return self
+        twin = copy.copy(self)
+        twin.layers = tuple(layer for layer in self.layers if layer in layers)
+        others = {FEATURE + layer for layer in self.header.layers if layer not in twin.layers}
+        whole = self.header.row_dtype
+        twin._row = np.dtype([(field, whole[field]) for field in whole.names or () if field not in others])
+        return twin
+
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
         """Return the view parameters, float32 `[batch, width]`, and what the teacher said, in float32.
 
@@ -90,7 +109,7 @@ class Recording:
             UserError: If a shard is damaged, or there is no such sample or view.
         """
         rows = self._rows(indices.numpy(), views.numpy())
-        features = {layer: torch.from_numpy(rows[FEATURE + layer].astype(np.float32)) for layer in self.header.layers}
+        features = {layer: torch.from_numpy(rows[FEATURE + layer].astype(np.float32)) for layer in self.layers}
         parameters = torch.from_numpy(rows[PARAMETERS].astype(np.float32))
         return parameters, Output(logits=self._keep.logits(rows, self._classes), features=features)
 
@@ -107,7 +126,7 @@ class Recording:
     def _rows(self, indices: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows of samples and views, those of one shard read at once."""
         if not len(indices):
-            return np.empty(0, self.header.row_dtype)
+            return np.empty(0, self._row)
         if indices.min() < 0 or indices.max() >= self.header.samples or views.min() < 0 or views.max() >= self.views:
             raise UserError(
                 f"The recording in {self.folder} has {self.views} views of {self.header.samples} samples, and was "
@@ -116,13 +135,22 @@ class Recording:
         shard, place = np.divmod(indices, self.header.rows_per_shard)
         keys = self._numbers[views] * self.header.shards + shard
         if (keys == keys[0]).all():
-            return self._shard(int(keys[0]))[place]
+            return self._taken(self._shard(int(keys[0])), place)
         order = keys.argsort(kind="stable")
         keys = keys[order]
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
-        rows = np.empty(len(indices), self.header.row_dtype)
+        rows = np.empty(len(indices), self._row)
         for start, chosen in zip(starts, np.split(order, starts[1:])):
-            rows[chosen] = self._shard(int(keys[start]))[place[chosen]]
+            rows[chosen] = self._taken(self._shard(int(keys[start])), place[chosen])
+        return rows
+
+    def _taken(self, shard: NDArray[Any], place: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows of a shard, of which only what is wanted is read from disk."""
+        if self._row == shard.dtype:
+            return shard[place]
+        rows = np.empty(len(place), self._row)
+        for field in self._row.names or ():
+            rows[field] = shard[field][place]
         return rows
 
     def _shard(self, key: int) -> NDArray[Any]:

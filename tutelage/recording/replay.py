@@ -16,7 +16,7 @@ from tutelage.data.label_noise import training_labels
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
 from tutelage.files import read_json
-from tutelage.models.spec import NetworkSpec
+from tutelage.models.spec import RECORDING, NetworkSpec
 from tutelage.networks import blueprint, part_of
 from tutelage.recording.header import NAME, check_data
 from tutelage.recording.identity import DataIdentity, TeacherIdentity
@@ -24,7 +24,7 @@ from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
 from tutelage.teachers import Teacher
 
-PREFIX = "recording:"
+PREFIX = RECORDING
 # What may be read to find out how good a teacher is, and how many answers are looked at.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
 
@@ -64,7 +64,7 @@ def replay_of(source: object, data: Data) -> Replay | None:
     if isinstance(recording, Recording):
         chosen = str(usual) if data.augmentation_chosen else None
         check_data(recording.folder, recording.header, data, augmentation=chosen)
-        _check_teacher(recording, data)
+        notes += _check_teacher(recording, data)
         notes += [f"Of the recording, {recording.note}; these are left out."] if recording.note else []
     if str(usual) != str(recording.augmentation):
         notes.append(f"Training images are augmented by {recording.augmentation}, as recorded, instead of {usual}.")
@@ -102,16 +102,20 @@ def _names_recording(source: str) -> bool:
     return False
 
 
-def _check_teacher(recording: Recording, data: Data) -> None:
-    """Refuse answers of a teacher that is still where it was, but is another one now."""
+def _check_teacher(recording: Recording, data: Data) -> list[str]:
+    """Refuse answers of a teacher that is still where it was, but is another one now; note what cannot be loaded."""
     recorded = recording.header.teacher
     sources = recorded.source.split(" + ")
     if not all(map(_is_local, sources)):
-        return
-    networks = [
-        blueprint(source, data, trained=True).build(0, part_of("teacher", position))
-        for position, source in enumerate(sources)
-    ]
+        return []
+    try:
+        networks = [
+            blueprint(source, data, trained=True).build(0, part_of("teacher", position))
+            for position, source in enumerate(sources)
+        ]
+    except (UserError, ImportError, OSError) as error:
+        # Parts of it are gone, or of what it is made with: its answers are there none the less.
+        return [f"Whether {recorded.source} is still what was recorded was not checked: it cannot be loaded. {error}"]
     whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
     now = TeacherIdentity.of(whole, name=recorded.name, source=recorded.source)
     found = []
@@ -125,16 +129,17 @@ def _check_teacher(recording: Recording, data: Data) -> None:
             f"{'; '.join(found)}. Record again into another folder, put the old teacher back, or move the new one "
             "elsewhere if its old answers are what you want."
         )
+    return []
 
 
 def _is_local(source: str) -> bool:
-    """Return whether a network's trained weights are still in a file or folder here."""
+    """Return whether a network's trained weights are still in a file or folder here, whatever folder this is."""
     try:
         spec = NetworkSpec.parse(source)
         place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights
     except UserError:
         return False
-    return place is not None and Path(place).exists()
+    return place is not None and Path(place).is_absolute() and Path(place).exists()
 
 
 def check_samples(data: Data) -> None:

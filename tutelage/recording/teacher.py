@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from tutelage.anatomy import EMBEDDING, Tap
+from tutelage.anatomy import Tap
 from tutelage.batch import Batch, Output
+from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import NoLayersError, UserError
 from tutelage.recording.reading import Recording
 from tutelage.teachers import Teacher
+
+_RECORD = "record these layers too (tutelage record --layers)"
 
 
 class RecordedTeacher(Teacher):
@@ -35,9 +39,9 @@ class RecordedTeacher(Teacher):
         self.recording, self.layers = recording, tuple(layers)
         missing = [layer for layer in layers if layer not in self._recorded]
         if missing:
-            self._refuse(f"This method reads {', '.join(missing)} of the teacher", and_record=True)
-        samples = None if example is None else len(Batch(inputs=example))
-        self._shapes = {layer: torch.Size((samples, *self._recorded[layer])) for layer in layers if samples is not None}
+            self._refuse(f"This method reads {', '.join(missing)} of the teacher", _RECORD, *self._named)
+        known = () if example is None else layers
+        self._shapes = {layer: _batched(self._recorded[layer], example) for layer in known}
 
     @property
     def _recorded(self) -> Mapping[str, Sequence[int]]:
@@ -66,16 +70,16 @@ class RecordedTeacher(Teacher):
         return RecordedTeacher(self.recording, layers, example=example)
 
     def stages(self, example: Any) -> Sequence[Tap]:
-        """Return the recorded layers, in the order in which they were named, without the classifier's input.
+        """Return the ends of the network's stages, recorded or not: who pairs by them gets the network's own pairs.
 
         Raises:
-            NoLayersError: If none was recorded.
-            UserError: If one cannot be a map.
+            NoLayersError: If no layers were recorded, or the network has no stages.
         """
-        layers = [layer for layer in self._recorded if layer != EMBEDDING and not layer.endswith(":in")]
-        if not layers:
-            self._refuse("This method reads layers of the teacher", and_record=True)
-        return list(self.taps(layers, example).values())
+        stages = self.recording.header.stages if isinstance(self.recording, Recording) else {}
+        if not stages:
+            self._refuse("This method reads layers of the teacher", *(self._named or [_RECORD]))
+        blanks = {layer: torch.empty(_batched(shape, example), device="meta") for layer, shape in stages.items()}
+        return [Tap.of(layer, blank, example) for layer, blank in blanks.items()]
 
     def forward(self, batch: Batch) -> Output:
         """Return the recorded output of the batch.
@@ -85,21 +89,38 @@ class RecordedTeacher(Teacher):
         """
         if batch.teacher is None:
             raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
-        if batch.inputs is not batch.asked:
+        if not batch.asks_what_was_asked:
             raise UserError(
-                "This method asks the teacher about inputs that it made, and a recording knows only its own views. "
-                "Pass the teacher itself."
+                "This asks the teacher about inputs that a method or network made or changed, and a recording knows "
+                "only its own views. Pass the teacher itself."
             )
         return batch.teacher
 
-    def _refuse(self, why: str, *, and_record: bool = False) -> NoReturn:
+    @property
+    def _named(self) -> Sequence[str]:
+        """How to do with what was recorded, where any layer was."""
+        return ["name pairs of layers (--layers student_layer:teacher_layer)"] if self._recorded else []
+
+    def _refuse(self, why: str, *remedies: str) -> NoReturn:
         holds = ", ".join(self._recorded)
         also = f" and its layers {holds}" if holds else ""
-        record = "record these layers too (tutelage record --layers), " if and_record else ""
+        ways = ", ".join([*remedies, "pass the network itself"])
         raise NoLayersError(
-            f"{why}, and a recording holds only its answers{also}: {record}pass the network itself, or choose a method "
-            "that reads only logits, such as kd."
+            f"{why}, and a recording holds only its answers{also}: {ways}, or choose a method that reads only logits, "
+            "such as kd."
         )
+
+
+def _batched(shape: Sequence[int], example: Any) -> torch.Size:
+    return torch.Size((len(Batch(inputs=example)), *shape))
+
+
+def read_by(method: nn.Module, data: Data) -> Data:
+    """Return data of whose recording only the layers are read that a method's teachers read."""
+    teachers = [module for module in method.modules() if isinstance(module, RecordedTeacher)]
+    if not teachers or not isinstance(data.recording, Recording):
+        return data
+    return replace(data, recording=data.recording.only({layer for teacher in teachers for layer in teacher.layers}))
 
 
 def recording_of(teacher: nn.Module | None) -> RecordedViews | None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tutelage.allocation import kept_memory
 from tutelage.batch import Batch
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.dataset import Data
@@ -108,7 +109,7 @@ def record(
     header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)
     if begun is not None:
         headers.check(folder, begun, header)
-    with Interruption() as interruption, threads(decision.threads):
+    with Interruption() as interruption, threads(decision.threads), kept_memory(decision.keep_memory):
         writer = _Writer(folder, header, splits, interruption, Terminal() if progress else Silent())
         # Small images are read so fast that a view at a time costs nothing, and is sooner complete.
         at_once = 1 if isinstance(splits.train, ResidentImages) else _VIEWS_AT_ONCE
@@ -142,6 +143,7 @@ def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, p
         teacher=found.identity,
         data=DataIdentity.of(data),
         layers=found.layers,
+        stages=found.stages,
     )
     return replace(header, rows_per_shard=layout.rows_per_shard(header.row_dtype.itemsize))
 
