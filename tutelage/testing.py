@@ -24,6 +24,7 @@ from tutelage.groups import DataOptions
 from tutelage.hardware import threads
 from tutelage.method import Method
 from tutelage.options import Choice
+from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Entry
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
@@ -196,35 +197,32 @@ def accepts_other_teachers(entry: Entry) -> None:
     for method in methods.values():
         losses = [loss for update in updates_of(method, toy_batch()) for loss in update.losses.values()]
         assert all(torch.isfinite(loss) for loss in losses), "an ensemble gives a loss that is not finite"
-    for keep in ("top2", "hard", "full"):
+    for keep in ("full", "top2", "hard"):
         try:
             run = _met(entry, RecordedTeacher(toy_recording(keep)))
         except NoLayersError as error:
             raise AssertionError(f"an ensemble is accepted and a recording is not: {error}") from error
-        if keep == "full":
-            learns_as_from_the_teacher(entry, run)
-            return
-        for stage, method in run.methods.items():
-            replay(method, run.data[stage])
+        learns_as_from_the_teacher(entry, run, toy_recording(keep))
 
 
 def learns_from_recorded_layers(entry: Entry) -> None:
     """A method that reads layers, and not the network itself, accepts a recording that has them."""
+    recording = toy_recording("full", layers=LAYERS)
     try:
-        run = _met(entry, RecordedTeacher(toy_recording("full", layers=LAYERS)))
+        run = _met(entry, RecordedTeacher(recording))
     except NoLayersError:
         return
-    learns_as_from_the_teacher(entry, run)
+    learns_as_from_the_teacher(entry, run, recording)
 
 
-def learns_as_from_the_teacher(entry: Entry, run: Recorder) -> None:
-    """From recorded answers a method learns what it learns from the teacher on the same views."""
+def learns_as_from_the_teacher(entry: Entry, run: Recorder, recording: Recording) -> None:
+    """From recorded answers a method learns what it learns from a teacher that gives them on the same views."""
     seed_everything(0)
-    live = methods_of(entry, toy_experiment(teacher=toy_teacher()))
+    live = methods_of(entry, toy_experiment(teacher=toy_teacher(recording)))
     for stage, method in run.methods.items():
         replay(method, run.data[stage])
         replay(live[stage], run.data[stage])
-        assert_close(student_state(method), student_state(live[stage]), f"{stage}: replayed")
+        assert_close(student_state(method), student_state(live[stage]), f"{stage}: replayed ({recording.header.keep})")
 
 
 def _met(entry: Entry, teacher: Teacher) -> Recorder:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from tutelage.dry_run import DryRun
 from tutelage.experiment import Experiment
 from tutelage.method import Method
 from tutelage.networks import Blueprint
+from tutelage.recording.header import Header
 from tutelage.recording.reading import Recording
 from tutelage.recording.writing import record
 from tutelage.registry import Entry
@@ -30,7 +32,7 @@ from tutelage.training import Training
 CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
 SAMPLES, BATCH = 48, 12
 STUDENT_WIDTH, TEACHER_WIDTH = 6, 10
-_SHARPNESS = 20
+_SHARPNESS = 200
 LAYERS = ("layer1", "layer2", "embedding")
 TRAINING = Training(
     epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
@@ -163,16 +165,40 @@ def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] 
     return met(entry, experiment, options).methods
 
 
-def toy_teacher() -> FrozenTeacher:
-    """Return the toy teacher with a classifier so sharp that it answers each sample otherwise."""
+def toy_teacher(recording: Recording | None = None) -> FrozenTeacher:
+    """Return the toy teacher with a classifier so sharp that it answers each sample otherwise.
+
+    Args:
+        recording: A recording of it: it then gives what a replay restores of its answers.
+    """
     teacher = FrozenTeacher(ToyNetwork(TEACHER_WIDTH))
     network = toy_experiment().answers
     assert isinstance(network, FrozenTeacher)
     teacher.network.load_state_dict(network.network.state_dict())
     assert isinstance(teacher.network, ToyNetwork)
     with torch.no_grad():
-        teacher.network.classifier.weight.mul_(_SHARPNESS)
-    return teacher
+        classifier = teacher.network.classifier
+        classifier.weight.mul_(_SHARPNESS)
+        # Centred, or one class would be the likeliest of all samples.
+        classifier.bias.sub_(teacher.network(toy_data().example(SAMPLES)).mean(0))
+    # Who keeps all of an answer changes nothing in it, and of the network itself layers can be read.
+    if recording is None or recording.header.keep == "full":
+        return teacher
+    return FrozenTeacher(_Quantized(teacher.network, recording.header))
+
+
+class _Quantized(nn.Module):
+    """A network of whose answers only that is left which a recording keeps."""
+
+    def __init__(self, network: nn.Module, header: Header) -> None:
+        super().__init__()
+        self.network, self.header = network, header
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = np.zeros(len(inputs), self.header.row_dtype)
+        for field, kept in self.header.quantization.pack(self.network(inputs)).items():
+            rows[field] = kept
+        return self.header.quantization.logits(rows, self.header.classes)
 
 
 @cache

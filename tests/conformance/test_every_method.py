@@ -4,8 +4,10 @@ import pytest
 
 from tutelage import registry
 from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import Entry
 from tutelage.testing import CHECKS, options_are_its_own
+from tutelage.toys import LAYERS, met, toy_experiment, toy_recording
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -36,17 +38,43 @@ def test_options_that_are_settings_too_are_found(build, found):
         options_are_its_own(Entry(name="mine", build=build, papers=()))
 
 
-@pytest.mark.parametrize("method", ["kd", "at"])
-def test_answers_of_another_sample_are_found(method, monkeypatch):
+# Whoever is here learns from a recording. What a new method refuses it says itself, and need not be here.
+ANSWERS_ARE_ENOUGH = [
+    "dkd",
+    "end",
+    "endd",
+    "ferkd",
+    "fkd",
+    "kd",
+    "kd-shuffled-teacher",
+    "messy-collaboration",
+    "soft-randomization",
+]
+LAYERS_ARE_ENOUGH = ["at", "crd", "fitnet", "semckd", "sp", "vid"]
+
+
+@pytest.mark.parametrize("method", ANSWERS_ARE_ENOUGH)
+def test_recorded_answers_are_enough(method):
+    met(registry.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("top2"))))
+
+
+@pytest.mark.parametrize("method", LAYERS_ARE_ENOUGH)
+def test_recorded_layers_are_enough(method):
+    met(registry.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("full", layers=LAYERS))))
+
+
+@pytest.mark.parametrize(("method", "keep"), [("kd", "full"), ("kd", "top2"), ("kd", "hard"), ("at", "full")])
+def test_answers_of_another_sample_are_found(method, keep, monkeypatch):
     check = CHECKS["accepts-other-teachers"]
     check(registry.get(method))
     read = Recording.read
 
     def misread(self, indices, views):
-        return read(self, indices, views)[0], read(self, (indices + 1) % self.header.samples, views)[1]
+        others = (indices + 1) % self.header.samples if self.header.keep == keep else indices
+        return read(self, indices, views)[0], read(self, others, views)[1]
 
     monkeypatch.setattr(Recording, "read", misread)
-    with pytest.raises(AssertionError, match="replayed"):
+    with pytest.raises(AssertionError, match=rf"replayed \({keep}\)"):
         check(registry.get(method))
 
 
