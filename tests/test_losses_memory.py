@@ -103,6 +103,12 @@ def test_derivatives_are_those_of_finite_differences():
         assert torch.autograd.gradcheck(function, [each.clone().requires_grad_(True) for each in inputs])
 
 
+def test_of_no_samples_the_mean_square_has_a_gradient():
+    nothing = torch.zeros(0, 3, 2, 2, requires_grad=True)
+    mean_square(nothing, (1,)).sum().backward()
+    assert nothing.grad.shape == nothing.shape
+
+
 def test_second_derivatives_are_right_or_refused():
     maps, other = (torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for function, inputs in ((gram, (maps,)), (lambda m: mean_square(m, (1,)), (maps,)), (fsp_matrix, (maps, other))):

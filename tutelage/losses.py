@@ -190,7 +190,7 @@ class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
-        upstream = upstream * (2 * upstream.numel() / values.numel())
+        upstream = upstream * (2 * upstream.numel() / max(1, values.numel()))
         for dim in ctx.dims:
             upstream = upstream.unsqueeze(dim)
         return (values * upstream).to(values.dtype), None
