@@ -1,4 +1,5 @@
 import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -218,6 +219,8 @@ def test_the_output_around_them_is_moved_copied_and_shown():
     assert output.to("cpu").logits is ABSENT
     assert replace(output, features={}).logits is ABSENT
     assert copy.deepcopy(output).logits is ABSENT
+    assert copy.copy(ABSENT) is ABSENT
+    assert pickle.loads(pickle.dumps(output)).logits is ABSENT
     assert "AbsentLogits()" in repr(output)
     assert f"{ABSENT}" == "AbsentLogits()"
     assert isinstance(ABSENT, torch.Tensor)

@@ -23,6 +23,10 @@ class AbsentLogits(Tensor):
         """Return a stand-in."""
         return Tensor._make_subclass(cls, torch.empty(0))
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[[], Tensor], tuple[()]]:
+        """Be the same one when it was pickled or copied."""
+        return _absent, ()
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -43,6 +47,10 @@ class AbsentLogits(Tensor):
 
 
 ABSENT = AbsentLogits()
+
+
+def _absent() -> Tensor:
+    return ABSENT
 
 
 class ReachedError(Exception):
