@@ -85,6 +85,31 @@ def test_a_normalisation_without_parameters_waits_with_its_stage():
     assert not network.layer2[1].training
 
 
+def test_a_normalisation_without_parameters_waits_beside_the_stages():
+    class Network(ToyNetwork):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(12, affine=False)
+
+        def forward(self, inputs):
+            return self.classifier(self.last(self.layer2(self.layer1(self.first(inputs)))).mean((2, 3)))
+
+    network = Network()
+    trunk = Trunk(network, ["layer1"], example=EXAMPLE).train()
+    assert network.training
+    assert network.first.training
+    assert not network.last.training
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    trunk.eval()
+    assert not network.first.training
+    # What is read is the input of a layer: the layer itself waits.
+    Trunk(Network(), ["last:in"], example=EXAMPLE).train()
+    twin = Network()
+    Trunk(twin, ["last:in"], example=EXAMPLE).train()
+    assert not twin.last.training
+    assert twin.layer2.training
+
+
 def test_what_its_user_froze_stays_frozen_and_keeps_its_mode():
     network = ToyNetwork()
     network.layer1[1].requires_grad_(False)

@@ -32,6 +32,7 @@ class Trunk(FeatureExtractor):
     """
 
     waiting: tuple[str, ...] = ()
+    _above: frozenset[str] = frozenset()
 
     def __init__(self, model: nn.Module, layers: Sequence[str], *, example: Any) -> None:
         super().__init__(model, layers, example=example)
@@ -40,6 +41,7 @@ class Trunk(FeatureExtractor):
         self.waiting = tuple(name for name in trainable if name not in below)
         for name in self.waiting:
             self.model.get_parameter(name).requires_grad_(False)
+        self._above = self._not_entered(example)
 
     @property
     def gives_logits(self) -> bool:
@@ -52,9 +54,28 @@ class Trunk(FeatureExtractor):
         waiting = set(self.waiting)
         for name, module in self.model.named_modules():
             waits = any(parameter in waiting for parameter, _ in module.named_parameters(prefix=name))
-            if waits and not any(parameter.requires_grad for parameter in module.parameters()):
+            if (waits or name in self._above) and not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()
         return self
+
+    def _not_entered(self, example: Any) -> frozenset[str]:
+        """Return the names of the modules that have not begun when the last layer is read."""
+        entered: set[str] = set()
+        below: set[str] = set()
+        # Hooks run in the order in which they are registered: a module whose input is read is not below it.
+        handles = [self._listen(layer, lambda _: below.update(entered)) for layer in self.layers]
+        modules = dict(self.model.named_modules())
+        for name, module in modules.items():
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: entered.add(name)))
+        try:
+            with evaluating(self.model), torch.no_grad():
+                self._call(example)
+        finally:
+            for handle in handles:
+                handle.remove()
+        # A module may be called without the one that holds it.
+        holders = {name[:end] for name in below for end, sign in enumerate(name) if sign == "."}
+        return frozenset(modules.keys() - below - holders)
 
 
 def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str]:
