@@ -131,6 +131,13 @@ def test_a_users_loader_is_shared_by_processes():
         assert torch.equal(share.targets, batch.targets[1::2])
 
 
+def test_the_size_of_a_users_batches_where_it_is_known():
+    images = TensorDataset(torch.zeros(20, 1, 4, 4), torch.zeros(20).long())
+    assert ForeignLoader(DataLoader(images, batch_size=6)).sizes() == (6,)
+    assert ForeignLoader(DataLoader(images, batch_size=5), rank=1, world_size=2).sizes() == (2,)
+    assert ForeignLoader(DataLoader(images, batch_sampler=[[0, 1], [2]])).sizes() == ()
+
+
 def test_a_users_loader_of_bytes_becomes_floats():
     users = DataLoader(TensorDataset(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8), torch.arange(4)), batch_size=4)
     batch = next(ForeignLoader(users).epoch(0))

@@ -52,6 +52,7 @@ def test_the_loader_that_fits(resident, streamed):
     assert isinstance(make_loader(torch.utils.data.DataLoader(Noisy()), batch_size=4), ForeignLoader)
     assert all(isinstance(loader, Loader) for loader in loaders)
     assert [len(loader) for loader in loaders] == [13, 13, 5]
+    assert [loader.sizes() for loader in loaders] == [(4,)] * 3
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

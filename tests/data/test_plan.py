@@ -47,6 +47,15 @@ def test_processes_share_each_batch_and_its_views():
             assert torch.equal(part.view, whole.view[rank:shared:3])
 
 
+def test_the_sizes_of_a_whole_batch_and_of_its_sections():
+    assert plan().sizes() == (8,)
+    assert plan(world_size=3, rank=2).sizes() == (2,)
+    pairs = PairBatches(torch.arange(50) % 5, batch_size=8)
+    options = {"seed": 0, "augmentation": Augmentation(), "size": (8, 8), "sections": 2}
+    assert Plan(sampler=pairs, **options).sizes() == (16, 8)
+    assert Plan(sampler=pairs, world_size=2, **options).sizes() == (8, 4)
+
+
 def test_the_global_chance_is_neither_used_nor_moved():
     torch.manual_seed(0)
     expected = torch.rand(3)

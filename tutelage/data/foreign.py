@@ -114,6 +114,11 @@ class ForeignLoader:
     def __len__(self) -> int:
         return len(self._loader)
 
+    def sizes(self) -> tuple[int, ...]:
+        """Return how many samples a whole batch has; () where only the user's own batch sampler knows."""
+        samples = self._loader.batch_size
+        return () if samples is None else (len(range(samples)[self._mine]),)
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
         if hasattr(self._loader.sampler, "set_epoch"):

@@ -32,6 +32,9 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
 
+    def sizes(self) -> tuple[int, ...]:
+        """Return how many samples a whole batch has, then a section of it, where it has several; () if not known."""
+
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on, from (seed, number) alone."""
 
@@ -53,6 +56,10 @@ class ResidentLoader:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return how many samples a whole batch has, and each section of it, where it has several."""
+        return self._plan.sizes()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
@@ -105,6 +112,10 @@ class StreamedLoader:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Return how many samples a whole batch has, and each section of it, where it has several."""
+        return self._plan.sizes()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on; the epoch before must be over or given up."""

@@ -93,6 +93,12 @@ class Plan:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def sizes(self) -> tuple[int, ...]:
+        """Return how many samples of a whole batch are this process's, and how many in each section, where several."""
+        first = next(iter(self.sampler.epoch(0, generator(self.seed, ORDER, 0))))
+        samples = len(self._mine(len(first)))
+        return (samples,) if self.sections == 1 else (samples, samples // self.sections)
+
     def epoch(self, number: int, start: int = 0) -> Iterator[PlannedBatch]:
         """Yield the batches of epoch `number` from batch `start` on: the same ones as without the start."""
         batches = enumerate(self.sampler.epoch(number, generator(self.seed, ORDER, number)))
