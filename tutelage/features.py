@@ -81,10 +81,23 @@ class FeatureExtractor(nn.Module):
         self._handles = []
         return self.model
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the network for the mode that it is in now (a student trains, a teacher evaluates)."""
-        self._attach()
-        self._compiled = Compiled(self._run, self, *args, **kwargs)
+    def compile(self, *args: Any, whole: Sequence[int] = (), **kwargs: Any) -> None:
+        """Compile the network for the mode that it is in now (a student trains, a teacher evaluates).
+
+        Args:
+            *args: As in `torch.compile`.
+            whole: Sizes of whole batches, as in `Compiled`; others run as they are.
+            **kwargs: As in `torch.compile`.
+        """
+        if len(self._handles) != len(self._paths):
+            self._attach()
+        kept = self._compiled
+        if args or kwargs or kept is None or not kept.serves(whole):
+            self._compiled = Compiled(self._run, self, *args, whole=whole, **kwargs)
+
+    def uncompile(self) -> None:
+        """Let the network run as it is again."""
+        self._compiled = None
 
     def _run(self, inputs: Any) -> tuple[Tensor | None, dict[str, Tensor]]:
         self._captured.update(dict.fromkeys(self._paths))
