@@ -25,6 +25,12 @@ def test_student_state_leaves_out_teachers_however_deep():
     assert all(key.startswith("student.") for key in state)
 
 
+def test_buffers_of_students_are_those_of_no_teacher():
+    one = method()
+    one.teacher.register_buffer("seen", torch.zeros(1))
+    assert [id(found) for found in checkpoint.student_buffers(one)] == [id(own) for own in one.student.buffers()]
+
+
 def test_student_state_comes_back_strictly(tmp_path):
     one, other = method(1), method(2)
     checkpoint.save(tmp_path / "c.pt", {"method": checkpoint.student_state(one)})

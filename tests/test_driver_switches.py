@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tutelage import checkpoint
 from tutelage.console import Silent
 from tutelage.data.sources import load_data
 from tutelage.driver import Driver
+from tutelage.hardware import decide
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.models.loading import load_network
@@ -108,6 +110,83 @@ def test_the_optimizer_can_be_fused_or_not(fused):
     for name in ("sgd", "adamw"):
         optimizer = replace(TRAINING, fused=fused, optimizer=name).build_optimizer(spec)
         assert bool(optimizer.param_groups[0]["fused"]) == (fused == "auto")
+
+
+def test_the_optimizer_gets_what_was_decided(data, monkeypatch):
+    seen = []
+
+    class Watching(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append(bool(self.param_groups[0]["fused"]))
+            return super().step(closure)
+
+    class Own(Supervised):
+        def optimizers(self):
+            (spec,) = super().optimizers().values()
+            return {"student": replace(spec, build=lambda params: Watching(params, lr=0.1, fused=True))}
+
+    def decided(*args, **others):
+        return replace(decide(*args, **others), fused=False)
+
+    Driver(replace(TRAINING, epochs=1)).fit(Own(network(1)), data)
+    monkeypatch.setattr("tutelage.driver.decide", decided)
+    Driver(replace(TRAINING, epochs=1)).fit(Own(network(1)), data)
+    assert seen == [True] * 5 + [False] * 5
+
+
+def test_a_teacher_of_several_trainings_is_compiled_once_and_not_where_that_is_turned_off(data, monkeypatch):
+    made, asked = [], teacher()
+
+    def compile(function, **others):
+        made.append(others)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    for switch, count in (("on", 2), ("on", 3), ("off", 3), ("on", 5)):
+        method = KD(network(1), asked)
+        Driver(replace(TRAINING, epochs=1, compile=switch)).fit(method, data)
+        assert len(made) == count
+        assert [one._compiled is not None for one in (method.student, asked.extractor)] == [switch == "on"] * 2
+        if switch == "on":
+            assert asked.extractor._compiled.whole == (32,)
+            assert asked.extractor._compiled.freezes
+
+
+class Cut(BaseException):
+    pass
+
+
+class Cutting(Notes):
+    def advance(self, steps):
+        raise Cut
+
+
+def test_a_run_goes_on_in_its_precision_and_says_so_where_another_would_be_chosen(data, tmp_path, monkeypatch):
+    file, training = tmp_path / "checkpoint.pt", replace(TRAINING, precision="auto", epochs=1, checkpoint_seconds=0.0)
+    seen, notes = [], Notes()
+
+    class Watching(Supervised):
+        def losses(self, batch):
+            seen.append(self.student(batch.inputs).logits.dtype)
+            return super().losses(batch)
+
+    monkeypatch.setattr("tutelage.hardware.SMALL_FLOPS", 0.0)
+    monkeypatch.setattr("tutelage.hardware.has_native_bf16", lambda device: True)
+    monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: [])
+    with pytest.raises(Cut):
+        Driver(replace(training, log_every=3), reporter=Cutting()).fit(Watching(network(1)), data, checkpoint_file=file)
+    content = checkpoint.load(file)
+    assert content.pop("precision") == "bf16-mixed"
+    monkeypatch.setattr("tutelage.hardware.has_native_bf16", lambda device: False)
+    Driver(training, reporter=notes).fit(Watching(network(1)), data, checkpoint_file=file)
+    assert seen == [torch.bfloat16] * len(seen)
+    assert "Going on from epoch 1, batch 2. Bf16-mixed (as it was begun) rather than 32-true" in notes.notes[0]
+    # One that was written before precisions were kept goes on in what is chosen here.
+    checkpoint.save(file, content)
+    seen.clear()
+    Driver(training, reporter=notes).fit(Watching(network(1)), data, checkpoint_file=file)
+    assert seen[:3] == [torch.float32] * 3
+    assert notes.notes[1].endswith("batch 2.[/dim]")
 
 
 def test_saved_student_is_bare_and_no_larger_than_its_weights(data, tmp_path):

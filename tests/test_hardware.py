@@ -10,7 +10,7 @@ from torch import nn
 from tutelage.data.images import ResidentImages
 from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
-from tutelage.hardware import decide, device_type
+from tutelage.hardware import decide, device_type, keeping
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.teachers import FrozenTeacher
@@ -82,6 +82,49 @@ def test_a_wish_is_granted():
     assert str(decision).count("asked for") == 4
 
 
+class Clipping(Supervised):
+    def optimizers(self):
+        return {name: replace(spec, clip_norm=1.0) for name, spec in super().optimizers().items()}
+
+
+def on_cuda(training, one, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return decide(replace(training, device="cuda"), one, IMAGES, samples=1)
+
+
+def test_scaled_gradients_are_clipped_by_an_optimizer_that_is_not_fused(monkeypatch):
+    half, clipped = replace(TRAINING, precision="16-mixed"), Clipping(method().student.model)
+    for training, one in ((replace(half, clip_norm=1.0), method()), (half, clipped)):
+        found = on_cuda(training, one, monkeypatch)
+        assert not found.fused
+        assert "not fused (gradients are clipped, and scaled for 16-mixed)" in str(found)
+        with pytest.raises(UserError, match="--precision bf16-mixed"):
+            on_cuda(replace(training, fused="on"), one, monkeypatch)
+        assert not on_cuda(replace(training, fused="off"), one, monkeypatch).fused
+        # A processor computes in bf16 instead, in which nothing is scaled.
+        assert decide(replace(training, fused="on"), one, IMAGES, samples=1).fused
+        assert on_cuda(replace(training, precision="bf16-mixed", fused="on"), one, monkeypatch).fused
+    assert on_cuda(replace(half, fused="on"), method(), monkeypatch).fused
+
+
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(monkeypatch):
+    monkeypatch.setattr("tutelage.hardware.has_native_bf16", lambda device: False)
+    plain = decide(TRAINING, method(), IMAGES, samples=1)
+    assert (plain.precision, plain.goes_on) == ("32-true", False)
+    assert decide(TRAINING, method(), IMAGES, samples=1, begun_in="32-true") == plain
+    found = decide(TRAINING, method(), IMAGES, samples=1, begun_in="bf16-mixed")
+    assert (found.precision, found.goes_on) == ("bf16-mixed", True)
+    assert found.reasons[0] == "bf16-mixed (as it was begun) rather than 32-true"
+    asked = decide(replace(TRAINING, precision="32-true"), method(), IMAGES, samples=1, begun_in="bf16-mixed")
+    assert (asked.precision, asked.goes_on) == ("32-true", False)
+
+
+def test_a_precision_that_this_machine_has_wrong_is_told_when_a_run_goes_on_in_it(monkeypatch):
+    monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: ["layer1"])
+    found = decide(TRAINING, method(), IMAGES, samples=1, begun_in="bf16-mixed")
+    assert "f16-mixed (as it was begun, though this machine computes the convolution layer1 wrongly" in str(found)
+
+
 def test_only_images_are_stored_channels_last():
     flat = Supervised(nn.Linear(8, 3))
     assert not decide(TRAINING, flat, torch.zeros(1, 8), samples=1).channels_last
@@ -117,3 +160,12 @@ def test_a_teacher_that_runs_as_far_as_it_is_read_is_told():
     short = FrozenTeacher(method(8).student.model)
     short.extractor = FeatureExtractor(short.network, ["0"], example=IMAGES.expand(2, -1, -1, -1), logits=False)
     assert "a teacher ends behind 0" in str(decide(TRAINING, KD(method().student.model, short), IMAGES, samples=1))
+
+
+def test_freed_memory_is_kept_on_a_processor_whose_c_library_can(monkeypatch):
+    monkeypatch.setattr("tutelage.hardware.can_keep_memory", lambda: True)
+    assert keeping("auto", "cpu") == (True, ("freed memory kept for the next step",))
+    assert keeping("auto", "cuda") == (False, ())
+    assert keeping("off", "cpu") == (False, ("keeping memory off (asked for)",))
+    monkeypatch.setattr("tutelage.hardware.can_keep_memory", lambda: False)
+    assert keeping("auto", "cpu") == (False, ())

@@ -77,8 +77,22 @@ def test_settings_out_of_range_are_named(setting):
         Training(**setting)
 
 
+def test_what_is_not_to_be_fused_is_not_whoever_made_it():
+    weight = nn.Parameter(torch.ones(2))
+    for build in (None, lambda params: torch.optim.Adam(params, lr=0.1, fused=True)):
+        spec = OptimizerSpec(params=[weight], build=build)
+        assert Training().build_optimizer(spec).param_groups[0]["fused"]
+        assert Training(fused="off").build_optimizer(spec, fused=True).param_groups[0]["fused"]
+        for optimizer in (Training().build_optimizer(spec, fused=False), Training(fused="off").build_optimizer(spec)):
+            assert not optimizer.param_groups[0]["fused"]
+            assert not getattr(optimizer, "_step_supports_amp_scaling", False)
+            weight.grad = torch.ones(2)
+            optimizer.step()
+
+
 def test_identity_leaves_out_what_changes_no_result():
     plain = Training().identity()
     assert Training(checkpoint_seconds=1.0, log_every=3, workers=0).identity() == plain
+    assert Training(threads=1, fused="off").identity() == plain
     assert Training(lr=0.2).identity() != plain
     assert Training(keep="last").identity() != plain

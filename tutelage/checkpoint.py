@@ -44,6 +44,13 @@ def student_state(method: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in method.state_dict().items() if not (teachers and key.startswith(teachers))}
 
 
+def student_buffers(method: nn.Module) -> list[Tensor]:
+    """Return the buffers of everything in a method but its teachers, which never change."""
+    teachers = [module for module in method.modules() if isinstance(module, Teacher)]
+    of_teachers = {id(buffer) for teacher in teachers for buffer in teacher.buffers()}
+    return [buffer for buffer in method.buffers() if id(buffer) not in of_teachers]
+
+
 def load_student_state(method: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put back what `student_state` returned, strictly: no key too many, none too few."""
     own = student_state(method)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
 
 from tutelage.features import FeatureExtractor
 from tutelage.method import Method
 
+if TYPE_CHECKING:
+    from tutelage.console import Reporter
+    from tutelage.data.loader import Loader
+    from tutelage.hardware import Decision
+
 # What speaks of compilation where nobody asked: of GPUs that are absent, and of folders that failures leave.
 _TALKATIVE = ("torch.utils.cpp_extension", "torch._inductor.utils")
 _GIVES_UP = "torch._dynamo.convert_frame"
+# Pieces of code that are compiled of one function: of a network's, one for each layout and precision of its inputs; of
+# the functions that networks share, which are compiled by themselves where a graph breaks, that for each network.
+_LIMITS = {"recompile_limit": 64, "accumulated_recompile_limit": 1024}
 
 
 def networks(method: Method, *, trained: bool) -> list[FeatureExtractor]:
@@ -23,6 +34,28 @@ def networks(method: Method, *, trained: bool) -> list[FeatureExtractor]:
 def is_trained(network: FeatureExtractor) -> bool:
     """Return whether a network has anything to learn."""
     return any(parameter.requires_grad for parameter in network.parameters())
+
+
+def compiled(method: Method, decision: Decision, loader: Loader, reporter: Reporter) -> AbstractContextManager[None]:
+    """Compile the networks of a method, where that was decided, and return the context in which to run them.
+
+    What was compiled before, for another training, and shall not be, is so no longer.
+
+    Args:
+        method: The method, its networks in the modes in which they run.
+        decision: Which of them to compile.
+        loader: Its whole batches are compiled for; what is smaller runs as it is.
+        reporter: Told in one line what could not be compiled.
+    """
+    compiles = decision.compile or decision.compile_teachers
+    whole = loader.sizes() if compiles else ()
+    for trained, wanted in ((True, decision.compile), (False, decision.compile_teachers)):
+        for network in networks(method, trained=trained):
+            if wanted:
+                network.compile(whole=whole)
+            else:
+                network.uncompile()
+    return forgiving(lambda why: reporter.note(f"[dim]{escape(why)}[/dim]", once=True)) if compiles else nullcontext()
 
 
 @contextmanager
@@ -45,18 +78,23 @@ def forgiving(tell: Callable[[str], None]) -> Iterator[None]:
             return True
         if not told:
             told.append(_cause(record.getMessage()))
-            tell(f"Not compiled after all ({told[0]}): the networks run as they are. Turn it off with --compile off.")
+            what = "No more is compiled" if "recompile_limit" in told[0] else "Not compiled after all"
+            tell(f"{what} ({told[0]}): the networks run as they are. Turn it off with --compile off.")
         return False
 
     speaker = logging.getLogger(_GIVES_UP)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    talkative = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.level for logger in talkative]
+    for logger in talkative:
+        logger.setLevel(logging.ERROR)
     speaker.addFilter(hear)
     try:
-        with torch._dynamo.config.patch(suppress_errors=True):
+        with torch._dynamo.config.patch({"suppress_errors": True, **_LIMITS}):
             yield
     finally:
         speaker.removeFilter(hear)
+        for logger, level in zip(talkative, before, strict=True):
+            logger.setLevel(level)
 
 
 def _cause(message: str) -> str:

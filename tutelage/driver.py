@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from rich.markup import escape
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tutelage import checkpoint, processes
+from tutelage.allocation import kept_memory
 from tutelage.batch import Batch
-from tutelage.compilation import forgiving, networks
+from tutelage.compilation import compiled
 from tutelage.console import Reporter, Silent
 from tutelage.data.loader import Loader
 from tutelage.data.sources import Data
@@ -24,6 +23,7 @@ from tutelage.errors import UserError
 from tutelage.evaluation import validation_metrics
 from tutelage.hardware import Decision, decide, threads
 from tutelage.interrupt import Interrupted, Interruption
+from tutelage.memory_format import store_channels_last
 from tutelage.method import Method, OptimizerSpec, Progress, Update
 from tutelage.state import State, Stop
 from tutelage.training import Training
@@ -74,7 +74,9 @@ class Driver:
         self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
         finished = False
         try:
-            with Interruption() as interruption, threads(fit.decision.threads), fit.compiled():
+            memory = kept_memory(fit.decision.keep_memory)
+            ready = compiled(method, fit.decision, fit.loader, self.reporter)
+            with Interruption() as interruption, threads(fit.decision.threads), memory, ready:
                 fit.run(interruption)
             finished = True
         finally:
@@ -90,8 +92,10 @@ class _Fit:
     ) -> None:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
         self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
-        samples = data.count("train") * epochs
-        decision = decide(self.training, method, data.example(1), samples=samples, epochs=epochs, dataset=data.train)
+        saved = None if checkpoint_file is None or not checkpoint_file.exists() else checkpoint.load(checkpoint_file)
+        begun_in = None if saved is None else saved.get("precision")
+        facts: dict[str, Any] = {"samples": data.count("train") * epochs, "epochs": epochs, "dataset": data.train}
+        decision = decide(self.training, method, data.example(1), begun_in=begun_in, **facts)
         self.fabric, self.decision = _fabric(self.training, decision), decision
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
@@ -100,10 +104,10 @@ class _Fit:
         self.optimizers = {name: self._optimizer(spec) for name, spec in self.specs.items()}
         self.state = State()
         self._saved_at = time.monotonic()
-        if checkpoint_file is not None and checkpoint_file.exists():
-            self._resume(checkpoint_file)
-        else:
+        if saved is None:
             self.reporter.note(f"[dim]{decision}[/dim]", once=True)
+        else:
+            self._resume(saved)
 
     def run(self, interruption: Interruption) -> None:
         """Train until the schedule ends, or `stop` is reached."""
@@ -117,16 +121,6 @@ class _Fit:
             self._end_epoch()
             self.state.seconds = before + time.monotonic() - started
             self._heed(interruption)
-
-    def compiled(self) -> AbstractContextManager[None]:
-        """Return the context in which to run: the networks are compiled, where that was decided and can be done."""
-        chosen = {True: self.decision.compile, False: self.decision.compile_teachers}
-        found = [one for trained, wanted in chosen.items() if wanted for one in networks(self.method, trained=trained)]
-        for network in found:
-            network.compile()
-        if not found:
-            return nullcontext()
-        return forgiving(lambda why: self.reporter.note(f"[dim]{escape(why)}[/dim]", once=True))
 
     def _loaders(self, data: Data, seed: int, decision: Decision) -> tuple[Loader, Loader | None]:
         transfer = self.method.transfer_set(data.train)
@@ -147,12 +141,13 @@ class _Fit:
         self.method.train()
         self.method.to(self.fabric.device)
         if decision.channels_last:
-            self.method.to(memory_format=torch.channels_last)
+            store_channels_last(self.method)
         if self.fabric.world_size > 1:
             processes.share([*self.method.parameters(), *self.method.buffers()])
 
     def _optimizer(self, spec: OptimizerSpec) -> Optimizer:
-        return cast("Optimizer", self.fabric.setup_optimizers(self.training.build_optimizer(spec)))
+        optimizer = self.training.build_optimizer(spec, fused=self.decision.fused)
+        return cast("Optimizer", self.fabric.setup_optimizers(optimizer))
 
     def _step(self, batch: Batch) -> None:
         state = self.state
@@ -167,7 +162,8 @@ class _Fit:
             self._average_gradients(spec.params)
             clip = spec.clip_norm or self.training.clip_norm
             if clip:
-                self.fabric.clip_gradients(self.method, optimizer, max_norm=clip)
+                # What overflows in fp16 the scaler skips, and what is broken shows in the loss.
+                self.fabric.clip_gradients(self.method, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             self._add(update)
         state.batch, state.steps = state.batch + 1, state.steps + 1
@@ -222,7 +218,7 @@ class _Fit:
         self._check_finite()
         if self.fabric.world_size > 1:
             # Batch-norm statistics differ; validation, and so the best epoch, must be one for all.
-            processes.share(self.method.buffers())
+            processes.share(checkpoint.student_buffers(self.method))
         state = self.state
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
         metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
@@ -258,23 +254,24 @@ class _Fit:
             "random": checkpoint.random_state(),
             "state": self.state.packed(),
             "total_steps": self.total_steps,
+            "precision": self.decision.precision,
         }
         checkpoint.save(self.checkpoint_file, content)
         self._saved_at = time.monotonic()
 
-    def _resume(self, source: Path) -> None:
-        content = checkpoint.load(source)
+    def _resume(self, content: dict[str, Any]) -> None:
         if content["total_steps"] != self.total_steps:
             raise UserError(
-                f"{source} belongs to a run of {content['total_steps']} batches, and this one has {self.total_steps}. "
-                "Use the settings it was started with, or another --out."
+                f"{self.checkpoint_file} belongs to a run of {content['total_steps']} batches, and this one has "
+                f"{self.total_steps}. Use the settings it was started with, or another --out."
             )
         checkpoint.load_student_state(self.method, content["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
         self.state = State.unpacked(content["state"], self.fabric.device)
         checkpoint.restore_random_state(content["random"])
-        self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.[/dim]")
+        told = f" {self.decision}" if self.decision.goes_on else ""
+        self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.{told}[/dim]")
 
 
 def _fabric(training: Training, decision: Decision) -> Fabric:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.allocation import can_keep_memory
 from tutelage.batch import Batch
 from tutelage.compilation import is_trained, networks
 from tutelage.data.images import ResidentImages, StreamedImages
@@ -48,7 +49,9 @@ class Decision:
         compile_teachers: Whether those that only answer are.
         fused: Whether an optimizer updates all its parameters in one pass.
         threads: Processor threads to compute with; None leaves torch's choice.
-        reasons: One line for each decision.
+        reasons: One line for each decision, that for the precision first.
+        goes_on: Whether the precision is that of a run that goes on, where another would be chosen here.
+        keep_memory: Whether memory that a step frees is kept for the next one.
     """
 
     device: str
@@ -59,6 +62,8 @@ class Decision:
     fused: bool
     threads: int | None
     reasons: tuple[str, ...]
+    goes_on: bool = False
+    keep_memory: bool = False
 
     def __str__(self) -> str:
         text = "; ".join(self.reasons)
@@ -66,7 +71,14 @@ class Decision:
 
 
 def decide(
-    training: Training, method: Method, example: Any, *, samples: int, epochs: int = 1, dataset: Any = None
+    training: Training,
+    method: Method,
+    example: Any,
+    *,
+    samples: int,
+    epochs: int = 1,
+    dataset: Any = None,
+    begun_in: str | None = None,
 ) -> Decision:
     """Decide every switch that is on `auto`.
 
@@ -77,14 +89,20 @@ def decide(
         samples: Training samples that the run still has to see, over all epochs.
         epochs: How many epochs these are.
         dataset: Where they come from, which is told too.
+        begun_in: The precision of what has run already, which `auto` takes; None if nothing has.
+
+    Raises:
+        UserError: If a wish cannot be granted.
     """
     device = device_type(training.device)
     students, teachers = (networks(method, trained=trained) for trained in (True, False))
     flops = {network: _flops(network, example) for network in (*students, *teachers)}
     total = sum(flops.values())
-    precision, why_precision = _precision(training.precision, device, total)
-    if precision == "bf16-mixed" and device == "cpu" and (wrong := unsound_convolutions(method)):
-        precision, why_precision = _without_bf16(training.precision, wrong)
+    precision, why_precision = _precision(training.precision, device, total, method)
+    goes_on = training.precision == "auto" and begun_in not in (None, precision)
+    if goes_on:
+        precision, why_precision = _as_begun(begun_in or precision, precision, device, total, method)
+    fused, why_fused = _fused(training, method, precision, device)
     rate = FLOPS_PER_SECOND.get(device, 1e12)
     shares = [
         _pays_back_after({network: flops[network] * samples / rate for network in role}, device)
@@ -94,6 +112,7 @@ def decide(
     compiled = {"on": (True, True), "off": (False, False)}.get(training.compile, pays)
     is_image = isinstance(example, Tensor) and example.ndim == 4
     channels_last = is_image and training.channels_last != "off"
+    keep_memory, why_memory = keeping(training.keep_memory, device)
     count, why_threads = _threads(training.threads, device, total)
     return Decision(
         device=device,
@@ -101,17 +120,20 @@ def decide(
         channels_last=channels_last,
         compile=compiled[0],
         compile_teachers=compiled[1],
-        fused=training.fused != "off",
+        fused=fused,
         threads=count,
         reasons=(
             why_precision,
             "channels-last" if channels_last else "contiguous memory",
             _why_compiled(training.compile, shares if teachers else shares[:1], epochs),
-            "fused optimizer" if training.fused != "off" else "optimizer not fused (asked for)",
+            why_fused,
+            *why_memory,
             *why_threads,
             *(f"a teacher ends behind {_last(teacher)}" for teacher in teachers if not teacher.gives_logits),
             *_data(dataset, training.workers),
         ),
+        goes_on=goes_on,
+        keep_memory=keep_memory,
     )
 
 
@@ -157,7 +179,22 @@ def has_native_bf16(device: str) -> bool:
     return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
+def _precision(wish: str, device: str, flops: float, method: Method) -> tuple[str, str]:
+    precision, why = _fast_precision(wish, device, flops)
+    if precision != "bf16-mixed" or device != "cpu" or not (wrong := unsound_convolutions(method)):
+        return precision, why
+    layers = wrong[0] if len(wrong) == 1 else f"{wrong[0]} and {len(wrong) - 1} more"
+    if wish == "auto":
+        return "32-true", f"float32 (in bf16 this machine computes the convolution {layers} wrongly)"
+    return wish, f"{wish} (asked for, though this machine computes the convolution {layers} wrongly in it)"
+
+
+def _as_begun(begun_in: str, here: str, device: str, flops: float, method: Method) -> tuple[str, str]:
+    precision, why = _precision(begun_in, device, flops, method)
+    return precision, f"{why.replace('asked for', 'as it was begun')} rather than {here}"
+
+
+def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     if wish != "auto":
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":
@@ -167,12 +204,24 @@ def _precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     return "32-true", "float32 (no native bf16 here)"
 
 
-def _without_bf16(wish: str, wrong: Sequence[str]) -> tuple[str, str]:
-    """Return what to do where bf16 convolutions are wrong: not take them, unless they are asked for."""
-    layers = wrong[0] if len(wrong) == 1 else f"{wrong[0]} and {len(wrong) - 1} more"
-    if wish == "auto":
-        return "32-true", f"float32 (in bf16 this machine computes the convolution {layers} wrongly)"
-    return wish, f"{wish} (asked for, though this machine computes the convolution {layers} wrongly in it)"
+def _fused(training: Training, method: Method, precision: str, device: str) -> tuple[bool, str]:
+    """Return whether optimizers are fused, and why.
+
+    Raises:
+        UserError: If they are to be, and cannot.
+    """
+    if training.fused == "off":
+        return False, "optimizer not fused (asked for)"
+    # On a processor fp16 becomes bf16, whose gradients are not scaled.
+    scaled = precision == "16-mixed" and device != "cpu"
+    if not scaled or not (training.clip_norm or any(spec.clip_norm for spec in method.optimizers().values())):
+        return True, "fused optimizer"
+    if training.fused == "on":
+        raise UserError(
+            "In 16-mixed precision a fused optimizer undoes the scale of the gradients itself, and they cannot be "
+            "clipped before that: leave --fused to auto, take --precision bf16-mixed, or do not clip (--clip_norm)."
+        )
+    return False, "optimizer not fused (gradients are clipped, and scaled for 16-mixed)"
 
 
 def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> float:
@@ -216,6 +265,14 @@ def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, t
     if flops < SMALL_FLOPS:
         return 1, ("1 thread (networks this small gain nothing from more)",)
     return None, (f"{torch.get_num_threads()} threads",)
+
+
+def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether freed memory is kept for the next step, and why, where that matters."""
+    if wish != "auto":
+        return wish == "on", (f"keeping memory {wish} (asked for)",)
+    kept = device == "cpu" and can_keep_memory()
+    return kept, ("freed memory kept for the next step",) if kept else ()
 
 
 def _data(dataset: Any, workers: int) -> tuple[str, ...]:

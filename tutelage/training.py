@@ -17,7 +17,7 @@ from tutelage.method import OptimizerSpec
 Switch = Literal["auto", "on", "off"]
 Course = Literal["cosine", "steps", "constant"]
 # An interrupted run may go on with other values of these.
-CONVENIENCES = frozenset({"workers", "checkpoint_seconds", "log_every"})
+CONVENIENCES = frozenset({"fused", "keep_memory", "threads", "workers", "checkpoint_seconds", "log_every"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,12 @@ class Training:
         warmup_epochs: Epochs over which the learning rate rises from zero, batch by batch.
         clip_norm: Largest gradient norm; none by default.
         keep: Which weights a run leaves: those of the best validation epoch, or the last.
-        precision: `auto` takes bf16 where the hardware multiplies it natively, else float32.
+        precision: `auto` takes bf16 where it is native, else float32; resumed, a run keeps its own.
         channels_last: Memory format of images and convolutions; `auto` is on.
         compile: Whether to compile the networks; `auto` does so where it pays back.
-        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on.
+        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on, where they can be clipped so.
+        keep_memory: Whether memory that a step frees is kept for the next one, not given back to the system; `auto` keeps
+            it on a processor, where the C library can.
         threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
         device: `auto`, `cpu`, `cuda`, `mps`.
         devices: How many of them.
@@ -67,6 +69,7 @@ class Training:
     channels_last: Switch = "auto"
     compile: Switch = "auto"
     fused: Switch = "auto"
+    keep_memory: Switch = "auto"
     threads: int | None = None
     device: str = "auto"
     devices: int = 1
@@ -103,23 +106,41 @@ class Training:
             return self.gamma ** sum(fraction >= milestone for milestone in self.milestones)
         return 1.0
 
-    def build_optimizer(self, spec: OptimizerSpec) -> Optimizer:
-        """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`."""
-        optimizer = spec.build(spec.params) if spec.build else self._default(spec.params)
+    def build_optimizer(self, spec: OptimizerSpec, *, fused: bool | None = None) -> Optimizer:
+        """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`.
+
+        Args:
+            spec: What it trains.
+            fused: Whether it may update all its parameters in one pass; by default where it is not turned off.
+        """
+        fused = self.fused != "off" if fused is None else fused
+        optimizer = spec.build(spec.params) if spec.build else self._default(spec.params, fused=fused)
+        if not fused:
+            _take_apart(optimizer)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"] = group["lr"] * spec.lr_scale
             group["weight_decay"] = group.get("weight_decay", 0.0) * spec.weight_decay_scale
         return optimizer
 
-    def _default(self, params: Iterable[nn.Parameter]) -> Optimizer:
-        fused = self.fused != "off"
+    def _default(self, params: Iterable[nn.Parameter], *, fused: bool) -> Optimizer:
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None)
         return torch.optim.SGD(
             params,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            fused=fused,
+            # Not False, which would rule out torch's next fastest way, too.
+            fused=fused or None,
         )
+
+
+def _take_apart(optimizer: Optimizer) -> None:
+    """Let an optimizer that has not stepped yet not be fused, whoever made it."""
+    for group in (optimizer.defaults, *optimizer.param_groups):
+        if group.get("fused"):
+            group["fused"] = None
+    # Whoever scales gradients takes this for one that divides by the scale itself.
+    if hasattr(optimizer, "_step_supports_amp_scaling"):
+        optimizer._step_supports_amp_scaling = False
