@@ -131,6 +131,19 @@ def test_a_teacher_object_answers_for_itself(experiment, tmp_path):
     assert network(experiment.data.example(2)).shape == (2, 10)
 
 
+def test_one_teacher_object_serves_all_methods(data, experiment):
+    network = blueprint("tiny_cnn,width=6", data).build(0, "teacher")
+    for answers in (network, Ensemble([network, network])):
+        one = replace(experiment, answers=answers)
+        first = one._teacher()
+        # Whatever a method did with it.
+        network.train().requires_grad_(True)
+        assert one._teacher() is first
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert not any(module.training for module in network.modules())
+        assert replace(one, answers=network)._teacher() is not first
+
+
 def test_the_same_seed_starts_from_the_same_student_in_every_method(experiment, tmp_path):
     starts = []
 

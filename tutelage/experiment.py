@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import nn
@@ -127,12 +127,16 @@ class Experiment:
         }
 
     def _teacher(self) -> Teacher:
+        return self._one_teacher.cpu().requires_grad_(False).eval()
+
+    @cached_property
+    def _one_teacher(self) -> Teacher:
+        """The teacher of all methods: what is compiled of it for one serves the next."""
         if self.answers is None:
             raise no_teacher()
         if isinstance(self.answers, Ensemble):
-            return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks]).cpu()
-        teacher = self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
-        return teacher.cpu()
+            return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks])
+        return self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
 
 
 def no_teacher() -> UserError:
