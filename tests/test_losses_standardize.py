@@ -1,9 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from tutelage.batch import Batch
 from tutelage.losses import kd_loss, standardize
+from tutelage.recording.quantization import Quantization
+from tutelage.teachers import VirtualTeacher
 
 # Known answers in float64, from the fact sheet of the logit methods.
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -170,3 +174,57 @@ def test_rows_are_standardized_apart():
     assert torch.allclose(found[:3], standardize(logits[:3]), rtol=1e-14)
     gradient = gradient_of(lambda z: standardize(z)[0].square().sum() + standardize(z)[0, 0], logits)
     assert torch.equal(gradient[1:], torch.zeros_like(gradient[1:]))
+
+
+def restored(keep, logits):
+    """What a recording replays of logits."""
+    stored = Quantization.parse(keep).pack(logits)
+    rows = np.empty(len(logits), Quantization.parse(keep).fields(logits.shape[1], "float32"))
+    for field, content in stored.items():
+        rows[field] = content
+    return Quantization.parse(keep).logits(rows, logits.shape[1])
+
+
+def without_others(origin):
+    """Rows in which probabilities of zero are -1e30."""
+    if origin == "one-hot":
+        return torch.eye(5).log().clamp(min=-1e30)
+    if origin == "virtual":
+        labels = torch.tensor([3, 0, 4])
+        return VirtualTeacher(5, confidence=1.0)(Batch(inputs=labels, targets=labels)).logits
+    return restored(origin, torch.randn(7, 5) * 3)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("origin", ["one-hot", "virtual", "hard", "top2-renormalized"])
+def test_logarithms_of_zero_leave_two_levels(origin, ddof):
+    rows = without_others(origin)
+    assert (rows == -1e30).any(1).all()
+    found = standardize(rows, ddof=ddof)
+    assert torch.allclose(found, standardize((rows > -1e30).double(), ddof=ddof).float(), rtol=1e-6)
+    expected = torch.tensor([slow_standardized(row, ddof) for row in rows.double().tolist()])
+    assert torch.allclose(found, expected, rtol=1e-6)
+    pulls = torch.randn(rows.shape)
+    gradient = gradient_of(lambda z: (standardize(z, ddof=ddof) * pulls).sum(), rows)
+    # In float64 the squares are finite; by the largest magnitude, the gradients are of the order of one.
+    slow = rows.double()
+    sigma = ((slow - slow.mean(1, keepdim=True)).square().sum(1, keepdim=True) / (5 - ddof)).sqrt()
+    along = (pulls * expected).sum(1, keepdim=True) / (5 - ddof)
+    closed = (pulls - pulls.mean(1, keepdim=True) - along * expected) / sigma
+    assert torch.allclose(gradient.double() * 1e30, closed * 1e30, rtol=1e-5, atol=1e-5)
+    assert closed.abs().max() > 1e-32
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 7e4, 1e12, 3e18, 1e30, 3e38])
+def test_no_magnitude_is_too_large(size):
+    rows = torch.tensor([[1.0, -1.0, 0.25, 0.0]]) * size
+    assert torch.allclose(standardize(rows), standardize(rows.double() / size).float(), rtol=1e-6, atol=1e-7)
+    assert gradient_of(lambda z: standardize(z)[:, 0].sum(), rows).isfinite().all()
+    assert torch.equal(standardize(torch.full((1, 97), size)), torch.zeros(1, 97))
+
+
+def test_scaling_by_a_power_of_two_changes_no_bit():
+    rows = torch.randn(200, 100) * torch.logspace(-3, 6, 200)[:, None]
+    centred = rows - rows[:, :1]
+    centred = centred - centred.mean(1, keepdim=True)
+    assert torch.equal(standardize(rows), centred * (centred.square().sum(1, keepdim=True) / 99).rsqrt())

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["batchmean", "mean"]
+# That of 1 into the smallest normal number of float32.
+_MOST_HALVINGS = 126
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -115,7 +117,8 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
 def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
     r"""Return logits standardised per row, $(z - \bar z) / \sigma(z)$: only relative distances are left.
 
-    A row of equal logits becomes zeros, with a gradient of zero.
+    A row of equal logits becomes zeros, with a gradient of zero. Where some stand for $\log 0$, such as the -1e30 of a
+    recording, two levels are left: those, and all others.
 
     Args:
         logits: `[batch, class]`.
@@ -124,13 +127,17 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
     """
     raw = wide(logits)
+    largest = raw.detach().abs().amax(1, keepdim=True)
+    # A power of two, so that scaling is exact: the square of -1e30 would be infinite.
+    scale = torch.exp2(-largest.log2().floor().clamp(0, _MOST_HALVINGS))
     # The mean of equal numbers is not always that number; of zeros it is.
+    raw = raw * scale
     shifted = raw - raw[:, :1]
     centred = shifted - shifted.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (logits.shape[1] - ddof)
     limits = torch.finfo(raw.dtype)
     # What rounding leaves of equal logits must not be blown up; and what is too small has no finite gradient.
-    equal = variance <= (limits.eps * raw.abs().amax(1, keepdim=True)).square().clamp(min=limits.tiny**0.5)
+    equal = variance <= (limits.eps * scale * largest).square().clamp(min=limits.tiny**0.5)
     return centred * variance.masked_fill(equal, 1.0).rsqrt().masked_fill(equal, 0.0)
 
 

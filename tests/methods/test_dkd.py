@@ -34,6 +34,9 @@ def slow_parts(slow, student, teacher, labels, temperature, ddof=None):
         tckd.append(divergence([p[y], 1 - p[y]], [q[y], 1 - q[y]]))
         others = [k for k in range(len(p)) if k != y]
         p_rest, q_rest = math.fsum(p[k] for k in others), math.fsum(q[k] for k in others)
+        # A teacher that leaves nothing for the others says nothing of them.
+        if p_rest == 0:
+            p, p_rest = [1.0] * len(p), float(len(others))
         nckd.append(divergence([p[k] / p_rest for k in others], [q[k] / q_rest for k in others]))
     return temperature**2 * slow.mean(tckd), temperature**2 * slow.mean(nckd)
 
@@ -111,6 +114,27 @@ def test_of_two_classes_tckd_is_kd_and_nckd_is_zero(double, parrot):
     assert found["nckd"].item() == 0.0
     (gradient,) = torch.autograd.grad(found["nckd"], student)
     assert torch.equal(gradient, torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("ddof", [None, 0, 1])
+@pytest.mark.parametrize("kept", [1, 2])
+def test_recorded_answers_without_the_others(kept, ddof, temperature, slow, measure, echo, parrot):
+    """`hard` and `top2-renormalized` replay log 0 as -1e30; the label may be kept or not."""
+    answers = torch.full((3, 4), -1e30)
+    answers[0, :kept], answers[1, :kept], answers[2, -kept:] = -0.2, -0.2, -0.5
+    student, labels = torch.randn(3, 4) * 3, torch.tensor([0, 3, 1])
+    options = {} if ddof is None else {"standardize": True, "standardize_ddof": ddof}
+    method = DKD(echo, parrot(answers), temperature=temperature, alpha=0.5, beta=3.0, ramp_epochs=1, **options)
+    found = measure(method, student, labels)
+
+    def total(rows):
+        tckd, nckd = slow_parts(slow, rows, answers.double().tolist(), labels.tolist(), temperature, ddof)
+        return slow.label_loss(rows, labels.tolist()) + 0.5 * tckd + 3 * nckd
+
+    assert found.total == pytest.approx(total(student.double().tolist()), rel=1e-5)
+    expected = slow_gradient(total, student.double().tolist())
+    assert torch.allclose(found.gradient, expected.float(), rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 def test_invariances(sample, parrot):

@@ -98,6 +98,25 @@ def test_standardized_losses_and_gradients_stay_finite(row, dtype, measure, echo
         assert found.gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_recorded_answers_without_the_others_are_standardized_as_what_they_are(kept, slow, measure, echo, parrot):
+    """`hard` and `top2-renormalized` replay log 0 as -1e30: no uniform teacher."""
+    answers = torch.full((2, 4), -1e30)
+    answers[0, :kept], answers[1, -kept:] = -0.5, -1.0
+    logits, labels = torch.randn(2, 4) * 3, torch.tensor([1, 2])
+    method = KD(echo, parrot(answers), temperature=2.0, standardize=True)
+
+    def standardized(row):
+        mean = math.fsum(row) / 4
+        return [(z - mean) / math.sqrt(math.fsum((x - mean) ** 2 for x in row) / 3) for z in row]
+
+    levels, students = ([standardized(row) for row in rows.double().tolist()] for rows in (answers, logits))
+    found = measure(method, logits, labels)
+    assert found.losses["kd"] == pytest.approx(4 * slow.soft_loss(students, levels, 2.0), rel=1e-5)
+    assert found.losses["kd"] != pytest.approx(4 * slow.soft_loss(students, [[0.0] * 4] * 2, 2.0), rel=0.1)
+    assert found.gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["tf-kd-self", "re-kd", "de-kd"])
 def test_recipes_hand_the_switch_on(name):
     for standardize in (False, True):
