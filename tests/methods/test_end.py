@@ -10,7 +10,7 @@ from tutelage.errors import UserError
 from tutelage.method import Progress
 from tutelage.methods.end import EnD, end_loss, is_single, members_of
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
 
 # Of the fact sheet: two members and a student.
 MEMBERS, STUDENT = [(2.0, 0.0, -1.0), (1.0, 1.0, 0.0)], (1.0, 0.5, 0.0)
@@ -112,7 +112,6 @@ def test_one_network_is_noted_and_several_are_not():
     assert len(notes) == 2
     assert "--ensemble 5" in notes[0]
     assert not is_single(EnsembleTeacher(several))
-    assert is_single(RecordedTeacher())
 
 
 def test_what_makes_no_sense_is_refused(echo, parrot):
@@ -126,3 +125,16 @@ def test_what_makes_no_sense_is_refused(echo, parrot):
 
 def test_no_labels_are_needed(echo, parrot):
     assert math.isfinite(value(EnD(echo, parrot(torch.randn(5, 4))), torch.randn(5, 4)).item())
+
+
+def test_a_recording_is_refused_because_it_holds_the_mean_alone():
+    for teacher in (RecordedTeacher(), NoisyTeacher(RecordedTeacher(), std=0.1)):
+        with pytest.raises(UserError, match=r"^end learns from what each member .* --teacher A B C, .* by kd"):
+            EnD(nn.Identity(), teacher)
+
+
+def test_an_ensemble_gives_finite_losses():
+    """The conformance check would say so too, if it accepted recordings."""
+    torch.manual_seed(0)
+    ensemble = EnsembleTeacher([FrozenTeacher(nn.Linear(3, 3)) for _ in range(2)])
+    assert value(EnD(nn.Identity(), ensemble), torch.randn(4, 3)).isfinite()

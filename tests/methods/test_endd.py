@@ -11,7 +11,8 @@ from tutelage.errors import UserError
 from tutelage.method import Method, Progress
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD, dirichlet_nll
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
 from tutelage.uncertainty import of_dirichlet
 
 # Of the fact sheet: two members and a student.
@@ -223,3 +224,16 @@ def test_what_makes_no_sense_is_refused(echo, parrot):
             EnDD(echo, teacher, **options)
     with pytest.raises(ValueError, match=r"\(5, 4\) and the teacher \(5, 100\)"):
         value(EnDD(echo, teacher), torch.zeros(5, 4))
+
+
+def test_a_recording_is_refused_because_it_holds_the_mean_alone():
+    for teacher in (RecordedTeacher(), NoisyTeacher(RecordedTeacher(), std=0.1)):
+        with pytest.raises(UserError, match=r"^endd learns from what each member .* --teacher A B C, .* by kd"):
+            EnDD(nn.Identity(), teacher)
+
+
+def test_an_ensemble_gives_finite_losses():
+    """The conformance check would say so too, if it accepted recordings."""
+    torch.manual_seed(0)
+    ensemble = EnsembleTeacher([FrozenTeacher(nn.Linear(3, 3)) for _ in range(2)])
+    assert value(EnDD(nn.Identity(), ensemble), torch.randn(4, 3)).isfinite()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tutelage.batch import Batch, Output
 from tutelage.console import Reporter
 from tutelage.ensembles import log_mean_probability
+from tutelage.errors import UserError
 from tutelage.features import FeatureExtractor
 from tutelage.losses import check_shapes, wide
 from tutelage.method import Method, Progress, Update
@@ -19,8 +20,11 @@ from tutelage.recording.teacher import RecordedTeacher
 from tutelage.registry import register
 from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
+# Of the conformance suite, what no method on members can meet.
+MEMBERS_ALONE = {"accepts-other-teachers": "a recording has one answer, the mean of the members, not what each says"}
 
-@register("end", papers=[HINTON, ENDD], family="ensembles")
+
+@register("end", papers=[HINTON, ENDD], family="ensembles", exceptions=MEMBERS_ALONE)
 class EnD(Method):
     r"""Ensemble distillation: the student matches the mean of the members' probabilities, without labels.
 
@@ -41,7 +45,8 @@ class EnD(Method):
         fall: Share of the run over which $T$ falls to 1.
 
     Raises:
-        UserError: If the temperature is below 1, or the shares are none.
+        UserError: If the temperature is below 1, the shares are none, or the teacher's answers are recorded, which are
+            those of the whole ensemble.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020, whose baseline it is; Hinton,
         Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
@@ -63,6 +68,7 @@ class EnD(Method):
         hold: float = 1 / 3,
         fall: float = 1 / 3,
     ) -> None:
+        refuse_recordings(teacher, "end")
         super().__init__()
         self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
         self.student, self.teacher = FeatureExtractor(student), teacher
@@ -99,6 +105,21 @@ def members_of(answer: Output) -> Tensor:
 
 def is_single(teacher: Teacher) -> bool:
     """Return whether a teacher is known to be one network."""
-    # A recording of an ensemble holds its mean answer alone.
-    alone = isinstance(teacher, FrozenTeacher | RecordedTeacher)
-    return alone or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)
+    return isinstance(teacher, FrozenTeacher) or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)
+
+
+def refuse_recordings(teacher: Teacher, method: str) -> None:
+    """Refuse a recording: it holds one answer, and of an ensemble that is the mean.
+
+    Args:
+        teacher: Any teacher, with others inside it or not.
+        method: The name of the method that learns from members.
+
+    Raises:
+        UserError: If its answers are recorded.
+    """
+    if any(isinstance(module, RecordedTeacher) for module in teacher.modules()):
+        raise UserError(
+            f"{method} learns from what each member of an ensemble says, and a recording holds their mean alone: pass "
+            "the networks themselves, --teacher A B C, or learn the mean from the recording by kd."
+        )

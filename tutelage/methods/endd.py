@@ -16,7 +16,7 @@ from tutelage.features import FeatureExtractor
 from tutelage.losses import check_shapes, wide
 from tutelage.method import Density, Method, OptimizerSpec, Progress, Update
 from tutelage.methods.annealing import Annealing
-from tutelage.methods.end import is_single, members_of
+from tutelage.methods.end import MEMBERS_ALONE, is_single, members_of, refuse_recordings
 from tutelage.methods.papers import ENDD
 from tutelage.registry import register
 from tutelage.teachers import Teacher
@@ -27,7 +27,7 @@ Heat = Literal["both", "ensemble", "dirichlet"]
 _STRAIGHT_FROM = 10.0
 
 
-@register("endd", papers=[ENDD], family="ensembles")
+@register("endd", papers=[ENDD], family="ensembles", exceptions=MEMBERS_ALONE)
 class EnDD(Method):
     r"""Ensemble distribution distillation: a Dirichlet distribution over the members' answers, without labels.
 
@@ -59,7 +59,8 @@ class EnDD(Method):
         gradient_norm: Largest gradient norm of a step; 0 leaves that to the run's settings.
 
     Raises:
-        UserError: If the temperature is below 1, a share is none, or the norm is below zero.
+        UserError: If the temperature is below 1, a share is none, the norm is below zero, or the teacher's answers are
+            recorded, which are those of the whole ensemble.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
 
@@ -93,6 +94,7 @@ class EnDD(Method):
             raise UserError(f"smoothing={smoothing} must be a share, from 0 to below 1.")
         if not gradient_norm >= 0:
             raise UserError(f"gradient_norm={gradient_norm} must be above zero, or 0 for what the run says.")
+        refuse_recordings(teacher, "endd")
         super().__init__()
         self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
         self.student, self.teacher = FeatureExtractor(student), teacher
