@@ -19,6 +19,35 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_there_stays_where_nothing_is_replaced(links, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    if not links:
+        monkeypatch.setattr("os.link", refused)
+    for content in (b"first", b"second"):
+        with atomic(tmp_path / "file", replace=False) as file:
+            file.write(content)
+    write_json(tmp_path / "file", {}, replace=False)
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with atomic(tmp_path / "file") as file:
+        file.write(b"third")
+    assert (tmp_path / "file").read_bytes() == b"third"
+
+
+def test_a_disk_that_is_full_for_the_name_too_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("pathlib.Path.open", full)
+    with pytest.raises(UserError, match="No space left"), atomic(tmp_path / "file", replace=False) as file:
+        file.write(b"x")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt(), ValueError("mine")])
 def test_an_error_leaves_what_was_there_and_passes(error, tmp_path):
     (tmp_path / "file").write_bytes(b"before")

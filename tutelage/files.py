@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,11 +14,12 @@ from tutelage.errors import UserError
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[IO[bytes]]:
+def atomic(target: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is complete.
 
     Args:
         target: The file; its folder is made.
+        replace: Whether it takes the place of a file that is there already; otherwise that one stays.
 
     Raises:
         UserError: If the disk is full or the place cannot be written; what was there before stays.
@@ -34,7 +35,10 @@ def atomic(target: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         # mkstemp keeps others out, which a shared folder of runs does not want.
         temporary.chmod(0o644)
-        temporary.replace(target)
+        if replace:
+            temporary.replace(target)
+        else:
+            _name(temporary, target)
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
         if cause is None:
@@ -64,6 +68,18 @@ def read_json(source: Path) -> dict[str, Any]:
     return content
 
 
+def _name(temporary: Path, target: Path) -> None:
+    """Give a file its name, unless there is one of that name: of two processes one does."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return
+    except OSError:
+        # Not every file system has links.
+        with suppress(FileExistsError), target.open("xb") as file:
+            file.write(temporary.read_bytes())
+
+
 def _os_error(error: BaseException | None) -> OSError | None:
     """Return the system's error behind another: torch.save hides a full disk behind an error of its own."""
     while error is not None and not isinstance(error, OSError):
@@ -71,7 +87,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def write_json(target: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    with atomic(target) as file:
+def write_json(target: Path, content: Mapping[str, Any], *, replace: bool = True) -> None:
+    """Write a JSON file as `atomic` does."""
+    with atomic(target, replace=replace) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
