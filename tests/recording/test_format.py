@@ -31,7 +31,7 @@ def header_of(**changes):
         "seed": 0,
         "precision": "32-true",
         "teacher": TeacherIdentity(name="resnet32x4", source="runs/teacher", weights="abc", normalization=""),
-        "data": DataIdentity(name="cifar100", fingerprint="def", pixels="012"),
+        "data": DataIdentity(name="cifar100", class_names=("apple",), labels="def", probes="01", pixels="2"),
         "layers": {},
     }
     return Header(**facts | changes)

@@ -9,6 +9,7 @@ from tutelage.errors import UserError
 from tutelage.recording.header import DataIdentity, Header, TeacherIdentity, check, check_data, differences
 
 TEACHER = TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization="0.5:0.25")
+DATA = DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2")
 HEADER = Header(
     keep="top5",
     values="float16",
@@ -21,7 +22,7 @@ HEADER = Header(
     seed=0,
     precision="bf16-mixed",
     teacher=TEACHER,
-    data=DataIdentity(name="digits", fingerprint="def", pixels="012"),
+    data=DATA,
     layers={"layer1": (4, 2, 2)},
     stages={"layer1": (4, 2, 2), "layer2": (8, 1, 1)},
 )
@@ -37,7 +38,7 @@ OTHER = {
     "seed": (1, "another seed (0 there, 1 here)"),
     "precision": ("32-true", "another precision of the teacher (bf16-mixed there, 32-true here)"),
     "teacher": (replace(TEACHER, weights="abd"), "other weights of the teacher"),
-    "data": (DataIdentity(name="cifar10", fingerprint="x", pixels="y"), "another dataset (digits there, cifar10 here)"),
+    "data": (replace(DATA, labels="x"), "other labels"),
     "layers": ({}, "other layers"),
 }
 
@@ -68,14 +69,59 @@ def test_another_version_of_the_format_is_refused(version, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"seed": None}, {"teacher": {"name": "net"}}, {"layers": [1]}, {"extra": 1}, {"data": None}, {"image_size": 3}],
+    ("changes", "why"),
+    [
+        ({"seed": None}, "seed"),
+        ({"seed": "0"}, "seed='0' is no int"),
+        ({"seed": True}, "seed=True is no int"),
+        ({"extra": 1}, "extra"),
+        ({"teacher": {"name": "net"}}, "missing"),
+        ({"teacher": [1]}, ""),
+        ({"teacher": {"name": "net", "source": "s", "weights": 3, "normalization": ""}}, "weights=3 is no str"),
+        ({"data": None}, "data"),
+        ({"data": "digits"}, ""),
+        ({"data": {"name": "d", "labels": "", "probes": "", "pixels": ""}}, "class_names"),
+        ({"data": {"name": "d", "class_names": [1], "labels": "", "probes": "", "pixels": ""}}, "class_names=1"),
+        ({"data": {"name": "d", "class_names": 2, "labels": "", "probes": "", "pixels": ""}}, ""),
+        ({"image_size": 3}, ""),
+        ({"image_size": [8]}, "no height and width"),
+        ({"image_size": [8, 0]}, "image_size=0 is below 1"),
+        ({"image_size": "88"}, "image_size='8'"),
+        ({"layers": [1]}, ""),
+        ({"layers": {"layer1": 3}}, ""),
+        ({"layers": {"layer1": ["x"]}}, "layer1='x'"),
+        ({"layers": {"layer1": [4, -2]}}, "layer1=-2 is below 1"),
+        ({"layers": {"layer1": [10**9, 10**9, 10**9]}}, ""),
+        ({"layers": {"layer1": [[4]]}}, "layer1=.4. is no int"),
+        ({"keep": 5}, "keep=5 is no str"),
+        ({"keep": "top20"}, "keeps 20 classes"),
+        ({"keep": "most"}, "no scheme"),
+        ({"values": "float8"}, "float8"),
+        ({"values": ["float32"]}, "values="),
+        ({"classes": "10"}, "classes='10'"),
+        ({"classes": 0}, "classes=0 is below 1"),
+        ({"samples": -1}, "samples=-1"),
+        ({"samples": 1.5}, "samples=1.5"),
+        ({"rows_per_shard": 0}, "rows_per_shard=0"),
+        ({"parameters": -1}, "parameters=-1"),
+        ({"parameters": 3}, "parameters=3 does not belong to crop:1"),
+        ({"augmentation": "crop:x"}, ""),
+        ({"augmentation": {}}, "augmentation="),
+        ({"precision": 32}, "precision=32"),
+    ],
     ids=str,
 )
-def test_an_incomplete_header_is_refused(changes, tmp_path):
+def test_a_damaged_or_incomplete_header_is_refused_with_the_reason(changes, why, tmp_path):
     stored(tmp_path, **changes)
-    with pytest.raises(UserError, match="its header is incomplete|Its header is incomplete"):
+    with pytest.raises(UserError, match=f"Its header is damaged or incomplete .*{why}.*: put it back from a copy"):
         Header.read(tmp_path)
+
+
+def test_the_header_of_whoever_was_first_stays(tmp_path):
+    HEADER.write(tmp_path)
+    replace(HEADER, seed=1).write(tmp_path)
+    assert Header.read(tmp_path) == HEADER
+    assert [file.name for file in tmp_path.iterdir()] == ["recording.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3"])
@@ -136,9 +182,11 @@ def test_the_same_data_are_accepted(data, fitting):
 def test_other_data_are_refused(data, fitting):
     with pytest.raises(UserError, match=r"another augmentation \(crop:1 there, none here\)\nTrain on the data"):
         check_data(Path("r"), fitting, data, augmentation="none")
-    with pytest.raises(UserError, match=r"another dataset: digits(.|\n)*another number of training samples"):
+    with pytest.raises(UserError, match=r"data:\n  another number of training samples"):
         check_data(Path("r"), fitting, load_data("digits", subset=500))
-    with pytest.raises(UserError, match=r"another dataset(.|\n)*another size of the images \(\(8, 8\) there, \(9, 9\)"):
+    with pytest.raises(UserError, match=r"data:\n  other labels: .*\n  other pixels: .*\nTrain"):
+        check_data(Path("r"), fitting, load_data("digits", split_seed=1))
+    with pytest.raises(UserError, match=r"data:\n  another size of the images \(\(8, 8\) there, \(9, 9\)"):
         check_data(Path("r"), fitting, load_data("digits", image_size=9))
     with pytest.raises(UserError, match="another number of classes"):
         check_data(Path("r"), fitting, replace(data, num_classes=12))

@@ -21,7 +21,7 @@ def header_of(**changes):
         "seed": 0,
         "precision": "32-true",
         "teacher": TeacherIdentity(name="t", source="t", weights="", normalization=""),
-        "data": DataIdentity(name="d", fingerprint="", pixels=""),
+        "data": DataIdentity(name="d", class_names=(), labels="", probes="", pixels=""),
         "layers": {},
     }
     return Header(**facts | changes)
@@ -38,7 +38,7 @@ def test_units_are_every_shard_of_every_view_once():
 
 
 def test_views_become_complete_in_order():
-    left = {view: 3 for view in range(10)}
+    left = dict.fromkeys(range(10), 3)
     finished = []
     for view, _ in pairs(units(3, views=10, at_once=4, part=Part())):
         left[view] -= 1

@@ -66,8 +66,8 @@ def spied(data, tmp_path_factory):
         patch.setattr(layout, "rows_per_shard", lambda row_bytes: 25)
         recording = write(spy, data, tmp_path_factory.mktemp("spied"), views=VIEWS)
     assert recording.header.shards == 4
-    # It is asked about two samples beforehand.
-    seen = torch.cat([inputs for inputs in spy.asked if len(inputs) != 2])
+    # Beforehand it is asked about two samples, and twice about sixteen.
+    seen = torch.cat([inputs for inputs in spy.asked if len(inputs) not in (2, 16)])
     return SimpleNamespace(recording=recording, seen=seen.view(VIEWS, SAMPLES, 1, 8, 8))
 
 
@@ -213,9 +213,9 @@ def test_the_augmentation_is_the_recorded_one_unless_another_was_asked_for(taugh
 
 def test_other_data_are_refused_with_the_reason(taught):
     name = f"recording:{taught / 'recording'}"
-    with pytest.raises(UserError, match=r"another content.*\n.*training samples \(90 there, 60 here\)"):
+    with pytest.raises(UserError, match=r"data:\n  another number of training samples \(90 there, 60 here\)"):
         replay_of(name, load_data("digits", subset=75, validation=0.2))
-    with pytest.raises(UserError, match="other samples of it are for training"):
+    with pytest.raises(UserError, match="other samples are for training"):
         replay_of(name, load_data("digits", subset=100, split_seed=1))
     with pytest.raises(UserError, match="another dataset .digits there, toy here"):
         replay_of(name, toy_data())
@@ -295,6 +295,11 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
         trained_on(recorded, method)
     # Other labels leave the samples where they are.
     check_samples(with_wrong_labels(recorded, 0.5, seed=0))
+
+
+def test_other_validation_and_test_images_are_no_other_data(data, spied):
+    others = replace(data, validation=None, test=data.train.select(range(5)), fingerprint="other")
+    assert replay_of(spied.recording, others) is not None
 
 
 def test_a_run_goes_on_only_with_the_recording_that_it_was_begun_with(data, spied, tmp_path):

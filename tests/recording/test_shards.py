@@ -25,7 +25,7 @@ HEADER = Header(
     seed=0,
     precision="32-true",
     teacher=TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization=""),
-    data=DataIdentity(name="digits", fingerprint="def", pixels="012"),
+    data=DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2"),
     layers={"layer1": (4, 2, 2)},
 )
 

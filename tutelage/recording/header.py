@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError
 from tutelage.files import write_json
@@ -111,23 +112,26 @@ class Header:
                 | {
                     "image_size": tuple(given["image_size"]),
                     "teacher": TeacherIdentity(**given["teacher"]),
-                    "data": DataIdentity(**given["data"]),
+                    "data": DataIdentity(**given["data"] | {"class_names": tuple(given["data"]["class_names"])}),
                     "layers": {layer: tuple(shape) for layer, shape in given["layers"].items()},
                     "stages": {layer: tuple(shape) for layer, shape in given.get("stages", {}).items()},
                 }
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"Its header is incomplete ({error}): record again.") from error
-        assert header.row_dtype.itemsize
+            _check_facts(header)
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, UserError) as error:
+            raise UserError(
+                f"Its header is damaged or incomplete ({error}): put it back from a copy, or record again into another "
+                "folder."
+            ) from error
         return header
 
     def write(self, folder: Path) -> None:
-        """Store the header in the folder of its recording.
+        """Store the header in the folder of its recording; the one of another process that was faster stays.
 
         Raises:
             UserError: If it cannot be written.
         """
-        write_json(folder / NAME, self.to_json())
+        write_json(folder / NAME, self.to_json(), replace=False)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -174,7 +178,12 @@ def begun(folder: Path) -> Header | None:
 
 def differences(recorded: Header, now: Header) -> list[str]:
     """Return, in plain words, all in which a recording differs from what would be recorded now."""
-    found = recorded.data.differences(now.data) + recorded.teacher.differences(now.teacher)
+    found = recorded.data.differences(
+        now.data,
+        same_number=recorded.samples == now.samples,
+        same_size=recorded.image_size == now.image_size,
+    )
+    found += recorded.teacher.differences(now.teacher)
     if (recorded.augmentation, recorded.parameters) != (now.augmentation, now.parameters):
         found.append(contrast("other view parameters: another augmentation", recorded.augmentation, now.augmentation))
     facts = {
@@ -222,7 +231,11 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
     Raises:
         UserError: If the data are others, with all that differs, or cannot be read by position.
     """
-    found = recorded.data.differences(DataIdentity.of(data))
+    found = recorded.data.differences(
+        DataIdentity.of(data),
+        same_number=recorded.samples == data.count("train"),
+        same_size=recorded.image_size == tuple(data.image_size),
+    )
     for what, there, here in (
         ("another number of training samples", recorded.samples, data.count("train")),
         ("another number of classes", recorded.classes, data.num_classes),
@@ -237,3 +250,40 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
             + "\n  ".join(found)
             + "\nTrain on the data that it was made of, with the same settings, or record these with `tutelage record`."
         )
+
+
+def _check_facts(header: Header) -> None:
+    """Refuse a header by whose facts no row can be read.
+
+    Raises:
+        TypeError: If a fact is of another type.
+        ValueError: If it is out of range.
+        UserError: If there is no such scheme, type of values or augmentation.
+    """
+    for name in ("keep", "values", "augmentation", "precision"):
+        _check_fact(name, getattr(header, name), str)
+    for name in ("classes", "samples", "rows_per_shard"):
+        _check_fact(name, getattr(header, name), int, least=1)
+    _check_fact("parameters", header.parameters, int, least=0)
+    _check_fact("seed", header.seed, int)
+    for identity in (header.teacher, header.data):
+        for name, fact in vars(identity).items():
+            _check_fact(name, fact, tuple if name == "class_names" else str)
+    for name in header.data.class_names:
+        _check_fact("class_names", name, str)
+    for name, sizes in (("image_size", header.image_size), *header.layers.items()):
+        for size in sizes:
+            _check_fact(name, size, int, least=1)
+    if len(header.image_size) != 2:
+        raise ValueError(f"image_size={list(header.image_size)} is no height and width")
+    if Augmentation.parse(header.augmentation).width != header.parameters:
+        raise ValueError(f"parameters={header.parameters} does not belong to {header.augmentation}")
+    # Made here, because whatever else is wrong shows by that.
+    _ = header.row_dtype
+
+
+def _check_fact(name: str, fact: object, kind: type, *, least: int | None = None) -> None:
+    if type(fact) is not kind:
+        raise TypeError(f"{name}={fact!r} is no {kind.__name__}")
+    if least is not None and isinstance(fact, int) and fact < least:
+        raise ValueError(f"{name}={fact} is below {least}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tutelage.data.dataset import Data
+from tutelage.data.dataset import Data, Images
 from tutelage.data.foreign import foreign_images
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.seeding import seeded
@@ -17,7 +20,8 @@ from tutelage.errors import UserError
 from tutelage.fingerprint import of_tensors
 from tutelage.models.normalization import Normalized, bare
 
-_PROBES = 16
+# How many images stand for those that are read from elsewhere, and how many are taken from memory at once.
+_PROBES, _AT_ONCE = 64, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +79,20 @@ class TeacherIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class DataIdentity:
-    """Which samples were asked about.
+    """Which samples were asked about: the training split, and nothing else of the data.
 
     Attributes:
-        name: What the data are called.
-        fingerprint: As of `Data`.
-        pixels: Digest of sixteen training images.
+        name: What the data are called, for messages alone.
+        class_names: One name per class, in the order of the labels.
+        labels: Digest of all labels, in the order of the samples.
+        probes: Digest of 64 images that are spread over the split.
+        pixels: Digest of all images where they live in memory; empty where they are read from elsewhere.
     """
 
     name: str
-    fingerprint: str
+    class_names: tuple[str, ...]
+    labels: str
+    probes: str
     pixels: str
 
     @classmethod
@@ -94,23 +102,54 @@ class DataIdentity:
         Raises:
             UserError: If they cannot be read by position, or are not the same each time.
         """
-        first, second = (_pixels(data, seed) for seed in (0, 1))
-        if first != second:
+        images = training_images(data)
+        probes = _probes(images, seed=0)
+        if not isinstance(images, ResidentImages) and probes != _probes(images, seed=1):
             raise UserError(
                 f"The training images of {data.name} differ each time they are read, so no recorded answer belongs to "
                 "them: leave chance out of the dataset's own transform, and augment with --augment."
             )
-        return cls(name=data.name, fingerprint=data.fingerprint, pixels=first)
+        return cls(
+            name=data.name,
+            class_names=tuple(map(str, data.class_names)),
+            labels=of_tensors({"labels": images.targets.long()}),
+            probes=probes,
+            pixels=_digest(images.images) if isinstance(images, ResidentImages) else "",
+        )
 
-    def differences(self, now: Self) -> list[str]:
-        """Return, in plain words, in what the data that are there now differ."""
-        if self.fingerprint != now.fingerprint:
-            if self.name != now.name:
-                return [contrast("another dataset", self.name, now.name)]
-            return [f"another dataset: {now.name} has another content, or other samples of it are for training"]
-        if self.pixels != now.pixels:
-            return [f"other pixels: the images of {now.name} are decoded or transformed otherwise"]
-        return []
+    def differences(self, now: Self, *, same_number: bool = True, same_size: bool = True) -> list[str]:
+        """Return, in plain words, in what the data that are there now differ.
+
+        Args:
+            now: Those.
+            same_number: Whether there are as many samples; else labels and pixels differ anyway.
+            same_size: Whether the images are of the same size; else pixels differ anyway.
+        """
+        found = []
+        moved = self._moved_class(now)
+        if moved is not None:
+            found.append(f"another order of the classes ({moved})")
+        if same_number and self.labels != now.labels:
+            found.append("other labels: other samples are for training, or they stand in another order")
+        if same_number and same_size and not self.shows_images_of(now):
+            found.append("other pixels: the images are others, or are decoded or transformed otherwise")
+        if self.name != now.name and (found or not (same_number and same_size)):
+            found.insert(0, contrast("another dataset", self.name, now.name))
+        return found
+
+    def shows_images_of(self, now: Self) -> bool:
+        """Return whether the images are the same, as far as both are known."""
+        # The same data may live in the memory of one machine, and be too large for another's.
+        whole = self.pixels == now.pixels or not (self.pixels and now.pixels)
+        return whole and self.probes == now.probes
+
+    def _moved_class(self, now: Self) -> str | None:
+        """Return, in words, a class that has another number now; None if none has, by a name that is its own."""
+        if self.class_names == now.class_names:
+            return None
+        there, here = (_numbers(names) for names in (self.class_names, now.class_names))
+        moved = (name for name in there if here.get(name, there[name]) != there[name])
+        return next((f"{name!r} is number {there[name]} there, {here[name]} here" for name in moved), None)
 
 
 def contrast(what: str, there: object, here: object) -> str:
@@ -118,23 +157,49 @@ def contrast(what: str, there: object, here: object) -> str:
     return f"{what} ({there} there, {here} here)"
 
 
+def _numbers(class_names: Sequence[str]) -> dict[str, int]:
+    """Return the number of each class, but of those that share a name."""
+    times = Counter(class_names)
+    return {name: number for number, name in enumerate(class_names) if times[name] == 1}
+
+
 def _normalized(network: nn.Module) -> dict[str, Normalized]:
     return {path: module for path, module in network.named_modules() if isinstance(module, Normalized)}
 
 
-def _pixels(data: Data, seed: int) -> str:
-    """Return a digest of training images that are spread over the split, read under one state of all chance."""
+def training_images(data: Data) -> Images:
+    """Return the training split, to be read by position.
+
+    Raises:
+        UserError: If it is a DataLoader.
+    """
     if isinstance(data.train, DataLoader):
         raise UserError(
             "Recorded answers belong to samples by position, which a DataLoader does not tell: pass the dataset."
         )
+    return data.train if isinstance(data.train, ResidentImages | StreamedImages) else foreign_images(data.train)
+
+
+def read(images: Images, indices: Sequence[int], *, seed: int = 0) -> Tensor:
+    """Return images at some positions, `[sample, ...]`, as they are stored, read under one state of all chance."""
+    if isinstance(images, ResidentImages):
+        return images.gather(torch.tensor(indices))
     with seeded(seed):
-        images = data.train if isinstance(data.train, ResidentImages | StreamedImages) else foreign_images(data.train)
-        last = len(images) - 1
-        indices = sorted({round(last * probe / (_PROBES - 1)) for probe in range(_PROBES)})
-        pixels = (
-            images.gather(torch.tensor(indices))
-            if isinstance(images, ResidentImages)
-            else images.read_batch(indices)[0]
-        )
-    return of_tensors({"pixels": pixels})
+        return images.read_batch(indices)[0]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return numbers from 0 to below `count`, all over that range, from its first to its last; `most` or fewer."""
+    return sorted({round((count - 1) * place / (most - 1)) for place in range(most)})
+
+
+def _probes(images: Images, *, seed: int) -> str:
+    return _digest(read(images, spread(len(images), _PROBES), seed=seed))
+
+
+def _digest(images: Tensor) -> str:
+    """Return a digest of images, `[sample, ...]`, of which no second copy is made."""
+    digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
+    for part in torch.split(images, _AT_ONCE):
+        digest.update(part.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]

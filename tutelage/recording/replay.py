@@ -149,13 +149,13 @@ def check_samples(data: Data) -> None:
         data: What is about to be trained on.
 
     Raises:
-        UserError: If their number or the pixels of sixteen of them differ.
+        UserError: If their number or their pixels differ, as far as `DataIdentity` knows these.
     """
     recording = data.recording
     if not isinstance(recording, Recording):
         return
     same_number = data.count("train") == recording.header.samples
-    if not same_number or DataIdentity.of(data).pixels != recording.header.data.pixels:
+    if not same_number or not recording.header.data.shows_images_of(DataIdentity.of(data)):
         raise UserError(
             f"This trains on other samples than the recording in {recording.folder} is of, whose answers would be "
             "taken for theirs. Pass the teacher itself."
