@@ -178,3 +178,24 @@ def test_compiled_answers_are_the_same(data):
     exact = found.teacher(Batch(inputs=data.example(8))).logits
     answers = Answers(found.teacher, decision)
     torch.testing.assert_close(answers.to(Batch(inputs=data.example(8))).logits, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_asked_about_views_as_a_training_would_ask(data):
+    found, seen = asked(network(), data), []
+
+    class Spy(Answers):
+        def to(self, batch):
+            seen.append(batch)
+            return super().to(batch)
+
+    answers = Spy(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
+    indices = torch.tensor([5, 2, 7])
+    view = data.augmentation.sample(torch.Generator().manual_seed(0), 3, data.image_size)
+    images, targets = data.train.gather(indices), data.train.targets[indices]
+    output = answers.about(images, targets, indices, view, data)
+    expected = data.augmentation.apply(images, view) / 255
+    torch.testing.assert_close(seen[0].inputs, expected)
+    torch.testing.assert_close(output.logits, network().eval()(expected).detach())
+    assert torch.equal(seen[0].indices, indices)
+    assert torch.equal(seen[0].targets, targets)
+    assert torch.equal(seen[0].extras["view"], view)

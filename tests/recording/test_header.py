@@ -93,6 +93,8 @@ def test_another_version_of_the_format_is_refused(version, tmp_path):
         ({"layers": {"layer1": [4, -2]}}, "layer1=-2 is below 1"),
         ({"layers": {"layer1": [10**9, 10**9, 10**9]}}, ""),
         ({"layers": {"layer1": [[4]]}}, "layer1=.4. is no int"),
+        ({"stages": 1}, ""),
+        ({"stages": {"layer1": [0]}}, "layer1=0 is below 1"),
         ({"keep": 5}, "keep=5 is no str"),
         ({"keep": "top20"}, "keeps 20 classes"),
         ({"keep": "most"}, "no scheme"),

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
+from tutelage import files
 from tutelage.data import images as images_module
 from tutelage.data.as_data import as_data
 from tutelage.data.augment import Augmentation
@@ -28,6 +29,7 @@ from tutelage.models.normalization import Normalized
 from tutelage.recording import layout, shards, writing
 from tutelage.recording.header import Header
 from tutelage.recording.planning import Unit
+from tutelage.teachers import BlackBoxTeacher, FrozenTeacher, NoisyTeacher
 
 ROWS, BATCH = 25, 10
 
@@ -136,9 +138,10 @@ class Stopping(tutelage.Teacher):
         self.exact, self.left, self.number = Exact(), at, number
 
     def forward(self, batch):
-        # Before the work begins, it is asked about two samples.
-        self.left -= len(batch) > 2
-        if self.left == 0 and len(batch) > 2:
+        # Before the work begins, it is asked about two samples, and about sixteen.
+        works = 2 < len(batch) <= BATCH
+        self.left -= works
+        if self.left == 0 and works:
             signal.raise_signal(self.number)
         return tutelage.Output(logits=self.exact(batch.inputs))
 
@@ -234,7 +237,8 @@ def test_checksums_are_those_of_sha256sum(data, tmp_path):
             "another normalisation of the teacher's inputs",
         ),
         ({"data": {"augment": "flip"}}, "other view parameters: another augmentation (crop:1,flip there, flip here)"),
-        ({"data": {"subset": 110}}, "another dataset"),
+        ({"data": {"subset": 110}}, "another number of training samples (90 there, 99 here)"),
+        ({"data": {"split_seed": 1}}, "other labels: other samples are for training"),
         ({"keep": "top5"}, "another choice of what to keep (full there, top5 here)"),
         ({"values": "float16"}, "another type of stored values"),
         ({"seed": 1}, "another seed (0 there, 1 here)"),
@@ -289,6 +293,64 @@ def test_a_recording_that_another_process_began_meanwhile_is_not_mixed_in(data, 
     monkeypatch.setattr(writing._Writer, "foretell", and_then)
     with pytest.raises(UserError, match="another seed"):
         record(tmp_path, data)
+
+
+def test_of_two_recordings_that_begin_at_once_one_is_refused(data, tmp_path, monkeypatch):
+    """The other header appears when this process has seen that there is none."""
+    link = files.os.link
+
+    def after_another(source, target):
+        monkeypatch.setattr(files.os, "link", link)
+        record(tmp_path, data, seed=7)
+        link(source, target)
+
+    monkeypatch.setattr(files.os, "link", after_another)
+    with pytest.raises(UserError, match=r"another seed \(7 there, 0 here\)"):
+        record(tmp_path, data)
+    assert Header.read(tmp_path).seed == 7
+    record(tmp_path, data, seed=7)
+
+
+class Query:
+    """A query that knows no classes' names: what it says turns with `turned`."""
+
+    def __init__(self, turned=0):
+        self.turned = turned
+
+    def __call__(self, inputs):
+        return Exact()(inputs).roll(self.turned, 1)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_another_teacher_without_weights_is_refused_by_what_it_says(views, data, tmp_path):
+    record(tmp_path, data, teacher=BlackBoxTeacher(Query()))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="a teacher that answers otherwise than this one"):
+        record(tmp_path, data, teacher=BlackBoxTeacher(Query(1)), views=views)
+    assert contents(tmp_path) == before
+    assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), views=3).views == 3
+
+
+def test_another_teacher_is_refused_by_another_part(data, tmp_path):
+    assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), part="1/2") is None
+    with pytest.raises(UserError, match="a teacher that answers otherwise than this one"):
+        record(tmp_path, data, teacher=BlackBoxTeacher(Query(1)), part="2/2")
+    assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), part="2/2").views == 2
+
+
+def test_what_is_damaged_is_mended_although_it_cannot_be_compared(data, tmp_path):
+    record(tmp_path, data, views=1)
+    whole = contents(tmp_path)
+    for shard in range(4):
+        layout.shard_path(tmp_path, 0, shard).write_bytes(b"")
+    record(tmp_path, data, views=1)
+    assert contents(tmp_path) == whole
+
+
+def test_a_teacher_that_answers_at_random_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="answers otherwise when it is asked the same again"):
+        record(tmp_path / "new", data, teacher=NoisyTeacher(FrozenTeacher(Exact()), std=0.01))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_is_foretold_and_nothing_is_written(data, tmp_path, monkeypatch):
@@ -383,9 +445,9 @@ def test_streamed_images_are_decoded_once_for_all_views_of_a_group(workers, tmp_
     monkeypatch.setattr(writing, "_VIEWS_AT_ONCE", 2)
     recording = record(tmp_path / "r", data, teacher=Mean(), views=3, workers=workers)
     if not workers:
-        # Two groups, of two views and of one. Beside them the header looks at sixteen images twice, the checks of the
-        # teacher at two, and what it costs is seen on one.
-        assert len(decoded) == 2 * samples + 2 * 16 + 2 + 1
+        # Two groups, of two views and of one. Beside them the header looks at all of so few images twice, the checks of
+        # the teacher at two and twice at sixteen, and what it costs is seen on one.
+        assert len(decoded) == 2 * samples + 2 * samples + 2 + 2 * 16 + 1
     parameters, output = recording.read(torch.arange(samples), torch.full((samples,), 2))
     pixels, _ = data.train.read_batch(range(samples))
     assert torch.equal(output.logits, Mean()(as_inputs(data.augmentation.apply(pixels, parameters))))

@@ -15,6 +15,7 @@ from tutelage.assembly import several
 from tutelage.batch import Batch, Output
 from tutelage.compilation import forgiving, networks
 from tutelage.data.dataset import Data
+from tutelage.data.images import as_inputs
 from tutelage.errors import NoLayersError, UserError
 from tutelage.hardware import Decision, decide
 from tutelage.method import Method
@@ -131,6 +132,22 @@ class Answers:
         """Return what the teacher says about a batch."""
         with torch.autocast(self.device, dtype=self._half, enabled=self._half is not None):
             return self._teacher(batch)
+
+    def about(self, images: Tensor, targets: Tensor, indices: Tensor, parameters: Tensor, data: Data) -> Output:
+        """Return what the teacher says about a view of images, and ask as a training that replays it would.
+
+        Args:
+            images: As they are stored, `[batch, ...]`, on the device.
+            targets: Their labels, `[batch]`, on the device.
+            indices: Their positions in the training split, `[batch]`.
+            parameters: Those of the view, `[batch, width]`.
+            data: The data, whose augmentation makes the view.
+        """
+        view = parameters.to(images.device, non_blocking=True)
+        # The augmentation sees what is stored, the network what is made of that.
+        inputs = as_inputs(data.augmentation.apply(images, view), channels_last=self.channels_last)
+        indices = indices.to(images.device, non_blocking=True)
+        return self.to(Batch(inputs=inputs, targets=targets, indices=indices, extras={"view": view}))
 
 
 class _Alone(Method):

@@ -271,7 +271,7 @@ def _check_facts(header: Header) -> None:
             _check_fact(name, fact, tuple if name == "class_names" else str)
     for name in header.data.class_names:
         _check_fact("class_names", name, str)
-    for name, sizes in (("image_size", header.image_size), *header.layers.items()):
+    for name, sizes in (("image_size", header.image_size), *header.layers.items(), *header.stages.items()):
         for size in sizes:
             _check_fact(name, size, int, least=1)
     if len(header.image_size) != 2:

@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tutelage.allocation import kept_memory
-from tutelage.batch import Batch
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.dataset import Data
-from tutelage.data.images import ResidentImages, as_inputs
+from tutelage.data.images import ResidentImages
 from tutelage.data.loader import ResidentLoader, StreamedLoader
 from tutelage.data.plan import RECORDED, PlannedBatch
 from tutelage.data.resolve import DataSource, resolve_data
@@ -31,6 +30,7 @@ from tutelage.networks import Source
 from tutelage.recording import header as headers
 from tutelage.recording import layout, shards
 from tutelage.recording.asking import Answers, Asked, asked, decision_of
+from tutelage.recording.constancy import check_answers
 from tutelage.recording.header import DataIdentity, Header
 from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
@@ -84,7 +84,8 @@ def record(
         The recording; None if it has no finished view yet because other parts are still at work.
 
     Raises:
-        UserError: If anything does not fit, such as a recording in the folder that was made otherwise.
+        UserError: If anything does not fit, such as a recording in the folder that was made otherwise or of another
+            teacher, or if the teacher answers the same question otherwise each time.
         Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
 
     Examples:
@@ -115,6 +116,8 @@ def record(
         at_once = 1 if isinstance(splits.train, ResidentImages) else _VIEWS_AT_ONCE
         work = units(header.shards, views=views, at_once=at_once, part=share)
         sound = writer.sound(work)
+        # Not compiled, because another number of images would be compiled once more.
+        check_answers(folder, header, splits, Answers(found.teacher, replace(decision, compile_teachers=False)), sound)
         left = without(work, lambda view, shard: (view, shard) in sound)
         if left:
             writer.foretell(left, views, decision)
@@ -196,8 +199,7 @@ class _Writer:
 
     def begin(self) -> None:
         """Leave the header, which all parts have in common."""
-        if not (self.folder / headers.NAME).exists():
-            self.header.write(self.folder)
+        self.header.write(self.folder)
         # Another process may have begun another recording meanwhile.
         headers.check(self.folder, Header.read(self.folder), self.header)
 
@@ -263,11 +265,7 @@ class _Writer:
         into: NDArray[Any],
     ) -> None:
         """Ask about a view of some images, and keep what is kept of the answer."""
-        view = parameters.to(images.device, non_blocking=True)
-        # As a loader that replays it: the augmentation sees what is stored, the network what is made of that.
-        inputs = as_inputs(self.data.augmentation.apply(images, view), channels_last=answers.channels_last)
-        indices = planned.indices.to(images.device, non_blocking=True)
-        output = answers.to(Batch(inputs=inputs, targets=targets, indices=indices, extras={"view": view}))
+        output = answers.about(images, targets, planned.indices, parameters, self.data)
         into[layout.PARAMETERS] = parameters.numpy()
         for field, kept in self.header.quantization.pack(output.logits, values=self.header.values).items():
             into[field] = kept

@@ -1,0 +1,128 @@
+"""Whether a teacher says the same again: when it is asked twice, and as it was recorded before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.data.dataset import Data
+from tutelage.data.plan import RECORDED
+from tutelage.data.seeding import generator
+from tutelage.errors import UserError
+from tutelage.recording import layout, shards
+from tutelage.recording.asking import Answers
+from tutelage.recording.header import Header
+from tutelage.recording.identity import read, spread, training_images
+
+_PROBES = 16
+# What other kernels, machines and batches may change, by precision: as a share of the logits' deviation from their
+# mean, and, for what is rounded at the end, of the logits themselves. In resnet20 and vgg13 all of bfloat16 changes
+# 0.004 of the first, and all of float16, which is as fine as the TF32 of a GPU, 0.0006.
+_ROUNDING = {"32-true": (0.005, 0.001), "16-mixed": (0.005, 0.001), "bf16-mixed": (0.03, 0.004)}
+# The same question in the same batch is answered by the same kernels.
+_REPEATED = {"32-true": 1e-4, "16-mixed": 2e-3, "bf16-mixed": 4e-3}
+# Nobody learns from logits so far below the highest; and probabilities this small are rounded off in float16.
+_LOWEST_LOGIT, _LOWEST_PROBABILITY = -100.0, 1e-5
+
+
+def check_answers(
+    folder: Path, header: Header, data: Data, answers: Answers, sound: Collection[tuple[int, int]]
+) -> None:
+    """Refuse a teacher that answers by chance, or otherwise than the recording in the folder.
+
+    Weights do not tell all: teachers without any, those that alter answers, and networks of other options may differ by
+    what they say alone.
+
+    Args:
+        folder: Where the recording is, or will be.
+        header: Its header, which the teacher's weights and the data fit.
+        data: What is recorded.
+        answers: The teacher.
+        sound: Views and shards whose content is known to be what was written.
+
+    Raises:
+        UserError: If the teacher is such a one.
+    """
+    _check_repeated(header, data, answers)
+    place = min(sound, default=None) or next(
+        (
+            (view, shard)
+            for view in shards.views_present(folder)
+            for shard in range(header.shards)
+            if shards.state(folder, header, view, shard) == "complete"
+        ),
+        None,
+    )
+    if place is not None:
+        _check_recorded(folder, header, data, answers, *place)
+
+
+def _check_repeated(header: Header, data: Data, answers: Answers) -> None:
+    indices = spread(header.samples, _PROBES)
+    parameters = data.augmentation.sample(generator(header.seed, RECORDED), len(indices), header.image_size)
+    first, second = (_logits(data, answers, indices, parameters) for _ in range(2))
+    if _rms(second - first) > _REPEATED.get(header.precision, max(_REPEATED.values())) * _rms(first):
+        raise UserError(
+            "This teacher answers otherwise when it is asked the same again, and a recording has one answer for each "
+            "view: record it without its noise, and add noise where the recording is replayed."
+        )
+
+
+def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, view: int, shard: int) -> None:
+    whole = shards.opened(folder, header, view, shard, verify=False)
+    places = spread(len(whole), _PROBES)
+    rows = whole[places]
+    indices = [header.rows(shard)[place] for place in places]
+    logits = _logits(data, answers, indices, torch.from_numpy(rows[layout.PARAMETERS].astype(np.float32)))
+    if _excess(header, rows, logits) > 1:
+        raise UserError(
+            f"{folder} holds a recording of a teacher that answers otherwise than this one, though it has the same "
+            f"weights or none: it was asked again about {len(rows)} views in "
+            f"{layout.shard_path(Path(), view, shard)}. Its options or its query may be others. Pass the teacher that "
+            "was recorded, or choose another folder with --out."
+        )
+
+
+def _logits(data: Data, answers: Answers, indices: list[int], parameters: Tensor) -> Tensor:
+    """Return what a teacher says about views of some samples, float64 `[sample, class]` on the CPU."""
+    images = training_images(data)
+    pixels, targets = read(images, indices), images.targets[indices]
+    asked = pixels.to(answers.device), targets.to(answers.device)
+    logits = answers.about(*asked, torch.tensor(indices), parameters, data).logits.detach().cpu().double()
+    highest = logits.amax(1, keepdim=True)
+    return torch.maximum(logits, highest + _LOWEST_LOGIT)
+
+
+def _excess(header: Header, rows: NDArray[Any], logits: Tensor) -> float:
+    """Return how far recorded answers are from what is said now, in units of what rounding explains."""
+    share, of_all = _ROUNDING.get(header.precision, _ROUNDING["bf16-mixed"])
+    error = share * _rms(logits - logits.mean(1, keepdim=True)) + of_all * _rms(logits)
+    # The logarithm of a probability has the errors of two logits; and three times the usual one is still no wonder.
+    usual, largest = 3 * error + 0.01, 6 * error + 0.01
+    now, keep = logits.log_softmax(1), header.quantization
+    if keep.kept is None:
+        recorded = torch.from_numpy(rows["logits"].astype(np.float64))
+        recorded = torch.maximum(recorded, recorded.amax(1, keepdim=True) + _LOWEST_LOGIT)
+        return _rms(recorded.log_softmax(1) - now) / usual
+    lowest = math.log(_LOWEST_PROBABILITY)
+    kept = now.gather(1, torch.from_numpy(rows["classes"].astype(np.int64)))
+    # Of classes that are as likely, any may be kept.
+    missed = now.topk(keep.kept, 1).values.amin(1).clamp(min=lowest) - kept.amin(1).clamp(min=lowest)
+    excess = float(missed.max()) / largest
+    if keep.name == "hard":
+        return excess
+    if not keep.spread:
+        kept = kept.log_softmax(1)
+    recorded = torch.from_numpy(rows["probabilities"].astype(np.float64)).clamp(min=_LOWEST_PROBABILITY).log()
+    return max(excess, _rms(recorded - kept.clamp(min=lowest)) / usual)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
