@@ -28,13 +28,14 @@ WITHOUT: Mapping[str, Mapping[str, str]] = {
     "without bf16": {"precision": "32-true"},
     "without channels-last": {"channels_last": "off"},
     "without the fused optimizer": {"fused": "off"},
-    "none": {"compile": "off", "precision": "32-true", "channels_last": "off", "fused": "off"},
+    "without kept memory": {"keep_memory": "off"},
+    "none": {"compile": "off", "precision": "32-true", "channels_last": "off", "fused": "off", "keep_memory": "off"},
 }
 
 
 def measure(setting: Setting, turns: Mapping[str, int]) -> dict[str, Any]:
     """Return the time of a live step without each switch, relative to all."""
-    on = replace(setting, compile="on", precision="bf16-mixed", channels_last="on", fused="on")
+    on = replace(setting, compile="on", precision="bf16-mixed", channels_last="on", fused="on", keep_memory="on")
     raw = take_rounds({name: ("live", replace(on, **off)) for name, off in WITHOUT.items()}, **turns)
     found: dict[str, Any] = {}
     for name, what in raw.items():
@@ -74,7 +75,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Setting):
-        if field.name not in ("compile", "precision", "channels_last", "fused", "recording"):
+        if field.name not in ("compile", "precision", "channels_last", "fused", "keep_memory", "recording"):
             kind = int if field.name in ("subset", "threads") else type(field.default)
             parser.add_argument(f"--{field.name}", type=kind, default=field.default)
     parser.add_argument("--rounds", type=int, default=5)

@@ -87,6 +87,7 @@ def training_of(setting: Setting, *, every: int) -> Training:
         precision=setting.precision,
         channels_last=setting.channels_last,
         fused=setting.fused,
+        keep_memory=setting.keep_memory,
         log_every=every,
     )
 

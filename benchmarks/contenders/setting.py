@@ -47,6 +47,7 @@ class Setting:
         precision: In which precision Tutelage computes.
         channels_last: Whether Tutelage lays channels innermost.
         fused: Whether Tutelage's optimizer is fused.
+        keep_memory: Whether Tutelage keeps the memory that a step frees.
         recording: A recording of the teacher's answers, for whoever replays it.
     """
 
@@ -68,6 +69,7 @@ class Setting:
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     channels_last: Switch = "auto"
     fused: Switch = "auto"
+    keep_memory: Switch = "auto"
     recording: str | None = None
 
     @property
