@@ -47,7 +47,7 @@ class Choice:
     @property
     def fixtures(self) -> frozenset[str]:
         """The arguments that the builder passes; a wrapper also asks for those of the method that it runs."""
-        if "distill" not in self.entry.fixtures:
+        if "distill" not in self.entry.fixtures or "method" not in self.hyper_parameters:
             return self.entry.fixtures
         return self.entry.fixtures | parse_choice(self.hyper_parameters["method"]).fixtures
 
