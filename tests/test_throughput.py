@@ -357,3 +357,9 @@ def test_a_switch_is_held_against_all_of_them_within_each_round(monkeypatch):
     assert {setting.compile for _, setting in seen.values()} == {"on", "off"}
     text = switches.table({"machine": {"summary": "here"}, "switches": found})
     assert "| without bf16 | 250.0 | 1.75 | 1.50 to 2.00 | 2 |" in text
+
+
+def test_the_page_shows_what_was_measured():
+    docs = Path(__file__).parents[1] / "docs"
+    content = json.loads((docs / "results" / "throughput.json").read_text())
+    assert table(content) in (docs / "performance.md").read_text()
