@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from contenders.machine import machine
 from contenders.rounds import note, take_rounds
 from contenders.setting import Setting, random_data
+from contenders.typed import add_turns, parser_of, setting_of, turns_of
 from torch import nn
 
 import tutelage
@@ -182,25 +183,19 @@ def _growth_row(row: Mapping[str, Any]) -> str:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in fields(Setting):
-        kind = int if field.name in ("subset", "threads") else str if field.default is None else type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+    parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="*", default=[entry.name for entry in registry.entries()])
     parser.add_argument("--growth", nargs="+", choices=[*GROWTH, "recordings", "none"], default=[*GROWTH, "recordings"])
     parser.add_argument("--at_once", type=int, default=6, help="processes at a time, that of kd included")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of a turn")
-    parser.add_argument("--lead", type=int, default=5, help="steps of a turn before the timed ones")
-    parser.add_argument("--out", type=Path, help="where to write JSON")
+    add_turns(parser, steps=20, lead=5)
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write, print."""
     given = parse(words)
-    setting = Setting(**{field.name: getattr(given, field.name) for field in fields(Setting)})
-    turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
+    setting = setting_of(given)
+    turns = turns_of(given)
     content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/cost.py", *(words or sys.argv[1:])]), **turns}
     content["methods"] = methods(setting, given.methods, given.at_once, turns) if given.methods else {}
     content["growth"] = growth(setting, [what for what in given.growth if what in GROWTH], turns)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +25,7 @@ from contenders import ours
 from contenders.machine import machine
 from contenders.pace import Over, Pace
 from contenders.setting import Setting
+from contenders.typed import parser_of, setting_of
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import tutelage
@@ -186,21 +187,17 @@ def table(content: Mapping[str, Any]) -> str:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in fields(Setting):
-        kind = int if field.name in ("subset", "threads") else str if field.default is None else type(field.default)
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default)
+    parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=["live", "recorded"], default=["live", "recorded"])
     parser.add_argument("--warm_up", type=int, default=10)
     parser.add_argument("--watched", type=int, default=20, help="steps to watch")
-    parser.add_argument("--out", type=Path, help="where to write JSON")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write, print."""
     given = parse(words)
-    setting = Setting(**{field.name: getattr(given, field.name) for field in fields(Setting)})
+    setting = setting_of(given)
     content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/profile_step.py", *(words or sys.argv[1:])])}
     with tempfile.TemporaryDirectory() as folder:
         if "recorded" in given.only and setting.recording is None:

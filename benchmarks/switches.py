@@ -11,13 +11,13 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from contenders.machine import machine
 from contenders.rounds import take_rounds
 from contenders.setting import Setting
+from contenders.typed import add_turns, parser_of, setting_of, turns_of
 
 from tutelage.files import write_json
 
@@ -73,24 +73,15 @@ def table(content: Mapping[str, Any]) -> str:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in fields(Setting):
-        if field.name not in ("compile", "precision", "channels_last", "fused", "keep_memory", "recording"):
-            kind = int if field.name in ("subset", "threads") else type(field.default)
-            parser.add_argument(f"--{field.name}", type=kind, default=field.default)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=50, help="timed steps of a turn")
-    parser.add_argument("--lead", type=int, default=10, help="steps of a turn before the timed ones")
-    parser.add_argument("--out", type=Path, help="where to write JSON")
+    parser = parser_of(__doc__, without=(*WITHOUT["none"], "recording"))
+    add_turns(parser, steps=50, lead=10)
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write, print."""
     given = parse(words)
-    known = {field.name for field in fields(Setting)}
-    setting = Setting(**{name: value for name, value in vars(given).items() if name in known})
-    turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
+    setting, turns = setting_of(given), turns_of(given)
     content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/switches.py", *(words or sys.argv[1:])])}
     content |= {**turns, "switches": measure(setting, turns), "setting": asdict(setting)}
     content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from contenders.machine import machine
 from contenders.rounds import Child, note, take_rounds
 from contenders.setting import Setting
 from contenders.tables import ratios, table
+from contenders.typed import add_turns, parser_of, setting_of, turns_of
 
 import tutelage
 from tutelage.files import write_json
@@ -120,27 +121,20 @@ def with_recording(setting: Setting, folder: Path, given: argparse.Namespace) ->
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {field.name: field.default for field in fields(Setting)}
-    for name, default in defaults.items():
-        kind = int if name in ("subset", "threads") else str if default is None else type(default)
-        parser.add_argument(f"--{name}", type=kind, default=default)
+    parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
     parser.add_argument("--views", type=int, default=2, help="views to record where no recording is given")
     parser.add_argument("--keep", default="top5", help="what to keep of an answer in that recording")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=50, help="timed steps of a turn")
-    parser.add_argument("--lead", type=int, default=10, help="steps of a turn before the timed ones")
+    add_turns(parser, steps=50, lead=10)
     parser.add_argument("--accuracy", type=int, metavar="EPOCHS", help="train each to the end instead, and test it")
     parser.add_argument("--seeds", type=int, default=1, help="with --accuracy")
-    parser.add_argument("--out", type=Path, help="where to write JSON")
     return parser.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, write, print."""
     given = parse(words)
-    setting = Setting(**{field.name: getattr(given, field.name) for field in fields(Setting)})
+    setting = setting_of(given)
     missing = {name: CONTENDERS[name].missing for name in given.only}
     present = [name for name, why in missing.items() if why is None]
     for name in missing.keys() - set(present):
@@ -153,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> None:
             content["accuracy"] = judge(setting, [n for n in present if CONTENDERS[n].distils], given.seeds)
         else:
             setting = with_recording(setting, Path(folder) / "recording", given)
-            turns = {"rounds": given.rounds, "steps": given.steps, "lead": given.lead}
+            turns = turns_of(given)
             content["contenders"] = measure(setting, present, **turns)
             content |= {"ratios": ratios(content["contenders"]), **turns}
     # As they were asked for: what was made for the occasion is gone.
