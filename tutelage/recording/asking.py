@@ -18,6 +18,7 @@ from tutelage.data.dataset import Data
 from tutelage.data.images import as_inputs
 from tutelage.errors import NoLayersError, UserError
 from tutelage.hardware import Decision, decide
+from tutelage.memory_format import store_channels_last
 from tutelage.method import Method
 from tutelage.models.spec import NetworkSpec
 from tutelage.networks import Source, blueprint, check_classes, part_of
@@ -118,7 +119,7 @@ class Answers:
         self._teacher = teacher.to(decision.device)
         self._half = _DTYPES.get(decision.precision)
         if decision.channels_last:
-            self._teacher.to(memory_format=torch.channels_last)
+            store_channels_last(self._teacher)
         self._compiled = decision.compile_teachers
         if self._compiled:
             for network in networks(_Alone(self._teacher), trained=False):
