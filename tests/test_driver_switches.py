@@ -64,6 +64,41 @@ def test_fast_switches_cost_no_accuracy():
     assert abs(found[0] - found[1]) < 0.06
 
 
+class CutOff(Silent):
+    """Ends a training after some batch."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def advance(self, steps):
+        self.left -= steps
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_the_scale_of_losses_in_fp16_is_resumed(data, tmp_path, monkeypatch):
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
+
+    scalers = []
+
+    def in_fp16(training, decision):
+        # Fabric gives a processor none of its own; this one grows so fast that every step has another scale.
+        scalers.append(torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=1))
+        return Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu", scalers[-1]))
+
+    monkeypatch.setattr("tutelage.driver._fabric", in_fp16)
+    training, file = replace(TRAINING, fused="off", checkpoint_seconds=0.0), tmp_path / "checkpoint.pt"
+    straight, stopped, resumed = (Supervised(network(1)) for _ in range(3))
+    Driver(training).fit(straight, data)
+    with pytest.raises(KeyboardInterrupt):
+        Driver(training, reporter=CutOff(8)).fit(stopped, data, checkpoint_file=file)
+    Driver(training).fit(resumed, data, checkpoint_file=file)
+    whole, _, later = (scaler.get_scale() for scaler in scalers)
+    assert whole == later == 2.0 ** (1 + STEPS)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), straight.state_dict().values()))
+
+
 class Notes(Silent):
     def __init__(self):
         self.notes = []

@@ -255,6 +255,7 @@ class _Fit:
             "state": self.state.packed(),
             "total_steps": self.total_steps,
             "precision": self.decision.precision,
+            "loss_scale": self.fabric.strategy.precision.state_dict(),
         }
         checkpoint.save(self.checkpoint_file, content)
         self._saved_at = time.monotonic()
@@ -268,6 +269,8 @@ class _Fit:
         checkpoint.load_student_state(self.method, content["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
+        if scale := content.get("loss_scale"):
+            self.fabric.strategy.precision.load_state_dict(scale)
         self.state = State.unpacked(content["state"], self.fabric.device)
         checkpoint.restore_random_state(content["random"])
         told = f" {self.decision}" if self.decision.goes_on else ""
