@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # From malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEEP = 2**31 - 1
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# Nothing is given back, and no piece is got from the system by itself: the threshold for that has a limit in older
+# versions, above which it would be refused.
+_KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
 # What glibc ends at by itself in a process that frees large pieces.
-_USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20}
+_USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 
 
 @contextmanager
@@ -30,13 +32,13 @@ def kept_memory(wanted: bool = True) -> Iterator[None]:
         yield
         return
     mallopt: Callable[[int, int], int] = library.mallopt
-    for threshold in _USUAL:
-        mallopt(threshold, _KEEP)
+    for parameter, value in _KEEPING.items():
+        mallopt(parameter, value)
     try:
         yield
     finally:
-        for threshold, usual in _USUAL.items():
-            mallopt(threshold, usual)
+        for parameter, value in _USUAL.items():
+            mallopt(parameter, value)
         library.malloc_trim(0)
 
 
