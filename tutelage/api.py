@@ -43,6 +43,7 @@ def distill(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,
+    augment: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -61,6 +62,8 @@ def distill(
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
+        augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
+            default what is usual for data by name, and nothing for a dataset.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
         seed: Seed of everything.
         progress: Whether to show progress.
@@ -84,6 +87,7 @@ def distill(
         validation=validation,
         test=test,
         foreign=foreign,
+        augment=augment,
         out=out,
         seed=seed,
         progress=progress,
@@ -102,6 +106,7 @@ def distill_all(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,
+    augment: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -117,6 +122,7 @@ def distill_all(
         validation: As for `distill`.
         test: As for `distill`.
         foreign: As for `distill`.
+        augment: As for `distill`.
         out: As for `distill`; the networks beside the first are in `out/members/NAME`.
         seed: As for `distill`.
         progress: As for `distill`.
@@ -136,7 +142,7 @@ def distill_all(
         >>> list(networks)
         ['student', 'student-2']
     """
-    splits = resolve_data(data, validation=validation, test=test, foreign=foreign)
+    splits = resolve_data(data, validation=validation, test=test, foreign=foreign, augment=augment)
     training, options = split_settings(settings, [method])
     entry = registry.get(method)
     choice = Choice(entry, check_options(entry, options))
@@ -168,6 +174,7 @@ def compare(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     foreign: DataSource | None = None,
+    augment: str | None = None,
     seeds: int | Sequence[int] = 3,
     baseline: str | None = None,
     out: str | Path = "runs/comparison",
@@ -186,6 +193,7 @@ def compare(
         validation: As for `distill`.
         test: As for `distill`.
         foreign: As for `distill`.
+        augment: As for `distill`.
         seeds: How many, or which.
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
         out: Where everything goes.
@@ -196,7 +204,7 @@ def compare(
         UserError: If anything does not fit.
         Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
     """
-    splits = resolve_data(data, validation=validation, test=test, foreign=foreign)
+    splits = resolve_data(data, validation=validation, test=test, foreign=foreign, augment=augment)
     training, unknown_settings = split_settings(settings, [])
     assert not unknown_settings
     choices = [parse_choice(text) for text in methods]

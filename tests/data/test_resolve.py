@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
@@ -23,3 +23,15 @@ def test_ready_made_data_are_as_they_are():
     assert resolve_data(data) is data
     with pytest.raises(UserError, match="bring their own"):
         resolve_data(data, test=data)
+
+
+def test_any_data_but_ready_made_ones_are_augmented_as_asked_for():
+    pairs = TensorDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)
+    for data, usual in (("digits", str(resolve_data("digits").augmentation)), (pairs, "none")):
+        for share in (None, 0.5):
+            assert str(resolve_data(data, validation=share, augment="crop:1,flip").augmentation) == "crop:1,flip"
+            assert str(resolve_data(data, validation=share).augmentation) == usual
+    with pytest.raises(UserError, match="load_data"):
+        resolve_data(toy_data(), augment="flip")
+    with pytest.raises(UserError, match="DataLoader augments for itself"):
+        resolve_data(DataLoader(pairs, batch_size=5), augment="flip")

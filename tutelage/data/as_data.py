@@ -27,7 +27,7 @@ def as_data(
     class_names: tuple[str, ...] | None = None,
     hold_out: float = 0.1,
     split_seed: int = 0,
-    augment: str = "none",
+    augment: str | None = None,
     name: str = "data",
 ) -> Data:
     """Bring a user's own objects into the form that training reads.
@@ -43,7 +43,8 @@ def as_data(
         class_names: One name per class; None numbers them.
         hold_out: The fraction of a training dataset to hold out when `validation` is None; 0 for none.
         split_seed: Decides which images are held out.
-        augment: What is done to training images on top of the dataset's own transforms, such as `"crop:4,flip"`.
+        augment: What is done to training images on top of the dataset's own transforms, such as `"crop:4,flip"`; None
+            for nothing.
         name: What the data are called in reports.
 
     Raises:
@@ -55,7 +56,7 @@ def as_data(
             raise UserError(f"{len(class_names)} class names for {num_classes} classes: give one for each.")
     given = {"train": train, "validation": validation, "test": test}
     splits = {split: _wrapped(value) for split, value in given.items() if value is not None}
-    augmentation = Augmentation.parse(augment)
+    augmentation = Augmentation() if augment is None else Augmentation.parse(augment)
     if any(isinstance(value, DataLoader) for value in splits.values()):
         if augmentation:
             raise UserError("A DataLoader augments for itself: leave out augment=, or pass the dataset.")
