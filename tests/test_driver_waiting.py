@@ -8,8 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage import driver, registry
 from tutelage.driver import Driver
+from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
-from tutelage.toys import TRAINING, ToyNetwork, toy_data
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.toys import TRAINING, ToyNetwork, toy_data, toy_recording
 from tutelage.trials import fresh_methods
 
 # What brings a number from the device to Python, or makes a shape that depends on numbers.
@@ -57,12 +59,12 @@ def around_each_step(monkeypatch):
     return set_up
 
 
-def waits(method, around_each_step):
+def waits(method, around_each_step, data=DATA):
     """Return what waited from the first step's beginning to the last one's end, the reading of batches included."""
     listening, counts = Listening(), []
     around_each_step(lambda fit: counts.append(len(listening.heard)))
     with listening:
-        state = Driver(ONE_EPOCH).fit(method, DATA)
+        state = Driver(ONE_EPOCH).fit(method, data)
     assert len(counts) == 2 * state.steps > 2
     return listening.heard[counts[0] : counts[-1]]
 
@@ -71,6 +73,13 @@ def waits(method, around_each_step):
 def test_nothing_waits_between_two_readings_of_the_losses(name, around_each_step):
     (method,) = fresh_methods(registry.get(name)).values()
     assert waits(method, around_each_step) == []
+
+
+@pytest.mark.parametrize("keep", ["full", "top2", "hard"])
+def test_nothing_waits_where_a_recording_is_replayed(keep, around_each_step):
+    recording = toy_recording(keep)
+    method = KD(ToyNetwork(), RecordedTeacher(recording))
+    assert waits(method, around_each_step, replace(DATA, recording=recording)) == []
 
 
 def test_who_waits_is_heard(around_each_step):

@@ -14,8 +14,10 @@ from tutelage import registry
 from tutelage.console import Silent
 from tutelage.driver import Driver
 from tutelage.hardware import threads
+from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
-from tutelage.toys import BATCH, SAMPLES, TRAINING, ToyNetwork, toy_data
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.toys import BATCH, SAMPLES, TRAINING, ToyNetwork, toy_data, toy_recording, toy_teacher
 from tutelage.trials import fresh_methods
 
 STEPS_OF_AN_EPOCH = SAMPLES // BATCH
@@ -61,12 +63,12 @@ class Census(Silent):
         return self.tensors[1] - self.tensors[0], self.bytes[1] - self.bytes[0]
 
 
-def grown(method):
+def grown(method, recording=None, **settings):
     """Return by how many tensors and bytes a training grows."""
-    census = Census()
-    training = replace(TRAINING, epochs=LAST // STEPS_OF_AN_EPOCH, log_every=FIRST)
+    census, data = Census(), replace(toy_data(), validation=None, recording=recording)
+    training = replace(TRAINING, epochs=LAST // STEPS_OF_AN_EPOCH, log_every=FIRST, **settings)
     with threads(1):
-        Driver(training, reporter=census).fit(method, replace(toy_data(), validation=None))
+        Driver(training, reporter=census).fit(method, data)
     return census.growth
 
 
@@ -80,6 +82,19 @@ def is_flat(name):
 @pytest.mark.parametrize("name", ["supervised", "kd", "crd", "dml"])
 def test_memory_is_flat(name):
     is_flat(name)
+
+
+def test_memory_is_flat_where_a_recording_is_replayed():
+    recording = toy_recording("top2")
+    tensors, size = grown(KD(ToyNetwork(), RecordedTeacher(recording)), recording)
+    assert tensors <= 0
+    assert size < ALLOWANCE
+
+
+def test_memory_is_flat_where_networks_are_compiled():
+    tensors, size = grown(KD(ToyNetwork(), toy_teacher()), compile="on")
+    assert tensors <= 0
+    assert size < ALLOWANCE
 
 
 @pytest.mark.slow
