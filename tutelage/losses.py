@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["batchmean", "mean"]
+# In place of log 0, which makes 0 * log 0 a NaN: its exponential is 0 at any temperature.
+LOG_ZERO = -1e30
 # That of 1 into the smallest normal number of float32.
 _MOST_HALVINGS = 126
 

@@ -15,10 +15,7 @@ from tutelage.batch import Batch, Output
 from tutelage.ensembles import log_mean_probability
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features import FeatureExtractor
-from tutelage.losses import wide
-
-# In place of log 0, which makes 0 * log 0 a NaN: its exponential is 0 at any temperature.
-_LOG_ZERO = -1e30
+from tutelage.losses import LOG_ZERO, wide
 
 
 class Teacher(nn.Module):
@@ -269,7 +266,7 @@ class VirtualTeacher(Teacher):
         other = (1 - self.confidence) / (self.num_classes - 1)
         high, low = self.confidence, other
         if self.softening == "log-probability":
-            high, low = math.log(high), math.log(low) if low > 0 else _LOG_ZERO
+            high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
         logits = torch.full((len(label), self.num_classes), low, device=label.device)
         return Output(logits=logits.scatter(1, label[:, None], high))
 

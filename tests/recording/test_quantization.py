@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tutelage.errors import UserError
-from tutelage.losses import kd_loss, soft_cross_entropy
-from tutelage.recording.quantization import LOG_ZERO, Quantization, as_values, class_type
+from tutelage.losses import LOG_ZERO, kd_loss, soft_cross_entropy
+from tutelage.recording.quantization import Quantization, as_values, class_type
 
 NAMES = ["full", "hard", "smoothed", "top1", "top3", "top10", "top3-renormalized", "top10-renormalized"]
 
@@ -15,11 +15,7 @@ def stored(name, logits, values="float32"):
     """Rows as a recording holds them."""
     keep = Quantization.parse(name)
     rows = np.zeros(len(logits), np.dtype(keep.fields(logits.shape[1], values)))
-    packed = keep.pack(logits, values=values)
-    assert packed.keys() == set(rows.dtype.names)
-    for field, content in packed.items():
-        assert content.dtype == rows.dtype[field].base
-        rows[field] = content
+    keep.fill(rows, logits, values=values)
     return rows
 
 
@@ -56,6 +52,16 @@ def test_names_read_and_write_the_same(name):
 def test_other_names_are_refused(name):
     with pytest.raises(UserError, match="no scheme"):
         Quantization.parse(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("values", ["float32", "float16"])
+@pytest.mark.parametrize("classes", [10, 65_537])
+def test_every_field_is_packed_in_its_type(name, values, classes):
+    keep = Quantization.parse(name)
+    row = np.dtype(keep.fields(classes, values))
+    packed = keep.pack(torch.randn(2, classes), values=values)
+    assert {field: content.dtype for field, content in packed.items()} == {name: row[name].base for name in row.names}
 
 
 @pytest.mark.parametrize("name", NAMES)

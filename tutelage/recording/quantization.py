@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.errors import UserError, unknown
+from tutelage.losses import LOG_ZERO
 
 Values = Literal["float32", "float16"]
 VALUES: dict[Values, str] = {"float32": "<f4", "float16": "<f2"}
 SCHEMES = ("full", "hard", "smoothed", "top5", "top5-renormalized")
-# In place of log 0, which makes 0 * log 0 a NaN: its exponential is 0 at any temperature.
-LOG_ZERO = -1e30
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,20 @@ class Quantization:
         if not self.spread:
             highest = highest / highest.sum(dim=1, keepdim=True)
         return {"classes": indices, "probabilities": as_values(highest, values, what="probabilities")}
+
+    def fill(self, rows: NDArray[Any], logits: Tensor, *, values: Values = "float32") -> None:
+        """Put what is stored of logits into rows, `[batch]`, which hold the fields of `fields`.
+
+        Args:
+            rows: Structured rows.
+            logits: As for `pack`.
+            values: As for `pack`.
+
+        Raises:
+            UserError: As for `pack`.
+        """
+        for field, kept in self.pack(logits, values=values).items():
+            rows[field] = kept
 
     def logits(self, rows: NDArray[Any], classes: int) -> Tensor:
         """Return logits whose softmax is the restored distribution, float32 `[batch, class]`.
