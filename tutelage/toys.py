@@ -22,6 +22,7 @@ from tutelage.experiment import Experiment
 from tutelage.method import Method
 from tutelage.networks import Blueprint
 from tutelage.recording.header import Header
+from tutelage.recording.identity import DataIdentity, TeacherIdentity
 from tutelage.recording.reading import Recording
 from tutelage.recording.writing import record
 from tutelage.registry import Entry
@@ -196,9 +197,32 @@ class _Quantized(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         rows = np.zeros(len(inputs), self.header.row_dtype)
-        for field, kept in self.header.quantization.pack(self.network(inputs)).items():
-            rows[field] = kept
+        self.header.quantization.fill(rows, self.network(inputs), values=self.header.values)
         return self.header.quantization.logits(rows, self.header.classes)
+
+
+def toy_header(**changes: Any) -> Header:
+    """Return the header of a recording of which nothing need exist: fifty samples, in shards of twenty.
+
+    Args:
+        **changes: What is otherwise.
+    """
+    facts: dict[str, Any] = {
+        "keep": "top5",
+        "values": "float32",
+        "classes": 10,
+        "samples": 50,
+        "rows_per_shard": 20,
+        "augmentation": "crop:1",
+        "parameters": 2,
+        "image_size": (8, 8),
+        "seed": 0,
+        "precision": "32-true",
+        "teacher": TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization=""),
+        "data": DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2"),
+        "layers": {},
+    }
+    return Header(**facts | changes)
 
 
 @cache

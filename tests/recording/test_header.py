@@ -6,23 +6,13 @@ import pytest
 
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
-from tutelage.recording.header import DataIdentity, Header, TeacherIdentity, check, check_data, differences
+from tutelage.recording.header import Header, check, check_data, differences
+from tutelage.recording.identity import DataIdentity
+from tutelage.toys import toy_header
 
-TEACHER = TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization="0.5:0.25")
-DATA = DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2")
-HEADER = Header(
-    keep="top5",
+HEADER = toy_header(
     values="float16",
-    classes=10,
-    samples=50,
-    rows_per_shard=20,
-    augmentation="crop:1",
-    parameters=2,
-    image_size=(8, 8),
-    seed=0,
     precision="bf16-mixed",
-    teacher=TEACHER,
-    data=DATA,
     layers={"layer1": (4, 2, 2)},
     stages={"layer1": (4, 2, 2), "layer2": (8, 1, 1)},
 )
@@ -37,8 +27,8 @@ OTHER = {
     "image_size": ((9, 8), "another size of the images ((8, 8) there, (9, 8) here)"),
     "seed": (1, "another seed (0 there, 1 here)"),
     "precision": ("32-true", "another precision of the teacher (bf16-mixed there, 32-true here)"),
-    "teacher": (replace(TEACHER, weights="abd"), "other weights of the teacher"),
-    "data": (replace(DATA, labels="x"), "other labels"),
+    "teacher": (replace(HEADER.teacher, weights="abd"), "other weights of the teacher"),
+    "data": (replace(HEADER.data, labels="x"), "other labels"),
     "layers": ({}, "other layers"),
 }
 

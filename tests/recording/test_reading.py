@@ -10,25 +10,11 @@ from tutelage.data.plan import Plan
 from tutelage.data.samplers import ShuffledBatches
 from tutelage.errors import UserError
 from tutelage.recording import reading, shards
-from tutelage.recording.header import DataIdentity, Header, TeacherIdentity
 from tutelage.recording.layout import checksum_path, shard_path
 from tutelage.recording.reading import Recording
+from tutelage.toys import toy_header
 
-HEADER = Header(
-    keep="full",
-    values="float32",
-    classes=4,
-    samples=50,
-    rows_per_shard=20,
-    augmentation="crop:1",
-    parameters=2,
-    image_size=(8, 8),
-    seed=0,
-    precision="32-true",
-    teacher=TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization=""),
-    data=DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2"),
-    layers={"layer1": (3, 2, 2), "embedding": (6,)},
-)
+HEADER = toy_header(keep="full", classes=4, layers={"layer1": (3, 2, 2), "embedding": (6,)})
 
 
 def answer(view, sample):
@@ -43,11 +29,10 @@ def record(folder, views=3, header=HEADER, unfinished=()):
             if (view, shard) in unfinished:
                 continue
             with shards.writing(folder, header, view, shard) as rows:
-                for row, sample in zip(rows, header.rows(shard)):
-                    logits = answer(view, sample)
+                for place, sample in enumerate(header.rows(shard)):
+                    row = rows[place : place + 1]
                     row["parameters"] = (view, sample)
-                    for field, content in header.quantization.pack(logits[None], values=header.values).items():
-                        row[field] = content[0]
+                    header.quantization.fill(row, answer(view, sample)[None], values=header.values)
                     for layer, shape in header.layers.items():
                         row[f"feature:{layer}"] = np.full(shape, 1000 * view + sample)
     return folder
@@ -101,10 +86,8 @@ def test_no_row_is_no_error(folder):
 def test_every_scheme_replays_as_it_was_packed(keep, values, tmp_path):
     header = replace(HEADER, keep=keep, values=values, layers={})
     _, output = read_one(Recording(record(tmp_path, header=header)), 27, 2)
-    packed = header.quantization.pack(answer(2, 27)[None], values=values)
     rows = np.zeros(1, np.dtype(header.quantization.fields(4, values)))
-    for field, content in packed.items():
-        rows[field] = content
+    header.quantization.fill(rows, answer(2, 27)[None], values=values)
     assert output.logits.equal(header.quantization.logits(rows, 4))
     assert output.logits.argmax().item() == 2
     assert not output.features

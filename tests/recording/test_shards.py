@@ -10,24 +10,10 @@ import pytest
 from tutelage import files
 from tutelage.errors import UserError
 from tutelage.recording import shards
-from tutelage.recording.header import DataIdentity, Header, TeacherIdentity
 from tutelage.recording.layout import checksum_path, shard_path
+from tutelage.toys import toy_header
 
-HEADER = Header(
-    keep="top5",
-    values="float16",
-    classes=10,
-    samples=50,
-    rows_per_shard=20,
-    augmentation="crop:1",
-    parameters=2,
-    image_size=(8, 8),
-    seed=0,
-    precision="32-true",
-    teacher=TeacherIdentity(name="net", source="runs/teacher", weights="abc", normalization=""),
-    data=DataIdentity(name="digits", class_names=("0", "1"), labels="def", probes="01", pixels="2"),
-    layers={"layer1": (4, 2, 2)},
-)
+HEADER = toy_header(values="float16", layers={"layer1": (4, 2, 2)})
 
 
 def write(folder, view=0, shard=0, value=1.0, header=HEADER):

@@ -39,30 +39,6 @@ def row_dtype(
     return np.dtype(fields)
 
 
-def row_bytes(
-    keep: Quantization, classes: int, *, view_bytes: int, value_bytes: int, class_bytes: int, feature_values: int = 0
-) -> int:
-    """Return what one view of one sample takes, in bytes.
-
-    With `view_bytes=17` (four float32 coordinates and a byte for the flip) and class indices as wide as the values it
-    is the layout of FKD, which keeps the class of `hard` in eight bytes.
-
-    Args:
-        keep: What is kept of an answer.
-        classes: The number of classes.
-        view_bytes: Bytes of the view parameters.
-        value_bytes: Bytes of a logit, a probability or a feature.
-        class_bytes: Bytes of a class index.
-        feature_values: How many values of features are kept.
-    """
-    keep.check(classes)
-    if keep.kept is None:
-        answer = classes * value_bytes
-    else:
-        answer = keep.kept * (class_bytes + (0 if keep.name == "hard" else value_bytes))
-    return view_bytes + answer + feature_values * value_bytes
-
-
 def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
     """Return what the rows of a recording take, in bytes; headers and checksums add about 500 bytes a shard."""
     return row_bytes * samples * views

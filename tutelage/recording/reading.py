@@ -172,15 +172,14 @@ class Recording:
 
 
 def _chosen(folder: Path, finished: list[int], wanted: int | None, note: str) -> list[int]:
+    unfinished = f" ({note})" if note else ""
     if not finished:
-        unfinished = f" ({note})" if note else ""
         raise UserError(f"The recording in {folder} has no finished view{unfinished}: go on with `tutelage record`.")
     if wanted is None:
         return finished
     if wanted < 1:
         raise UserError(f"views={wanted} leaves nothing to replay: use one view or more.")
     if wanted > len(finished):
-        unfinished = f" ({note})" if note else ""
         raise UserError(
             f"The recording in {folder} has {len(finished)} finished views{unfinished}, not {wanted}: use fewer, or "
             f"add some with `tutelage record --views {wanted}`."
