@@ -13,7 +13,8 @@ from tutelage.features import FeatureExtractor
 from tutelage.hardware import decide, device_type, keeping
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
-from tutelage.teachers import FrozenTeacher
+from tutelage.recording.asking import Alone
+from tutelage.teachers import FrozenTeacher, UniformTeacher
 from tutelage.training import Training
 
 TRAINING = Training(device="cpu")
@@ -74,10 +75,11 @@ def test_where_the_data_lie_is_told():
     assert "2,048 images in memory (0.5 MiB)" in text
 
 
-def test_a_wish_is_granted():
-    asked = replace(TRAINING, precision="16-mixed", compile="on", channels_last="off", fused="off", threads=3)
+def test_a_wish_is_granted(monkeypatch):
+    monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: [])
+    asked = replace(TRAINING, precision="bf16-mixed", compile="on", channels_last="off", fused="off", threads=3)
     decision = decide(asked, method(), IMAGES, samples=1)
-    assert (decision.precision, decision.compile, decision.channels_last) == ("16-mixed", True, False)
+    assert (decision.precision, decision.compile, decision.channels_last) == ("bf16-mixed", True, False)
     assert (decision.compile_teachers, decision.fused, decision.threads) == (True, False, 3)
     assert str(decision).count("asked for") == 4
 
@@ -101,10 +103,36 @@ def test_scaled_gradients_are_clipped_by_an_optimizer_that_is_not_fused(monkeypa
         with pytest.raises(UserError, match="--precision bf16-mixed"):
             on_cuda(replace(training, fused="on"), one, monkeypatch)
         assert not on_cuda(replace(training, fused="off"), one, monkeypatch).fused
-        # A processor computes in bf16 instead, in which nothing is scaled.
+        # A processor takes it for bf16, in which nothing is scaled.
         assert decide(replace(training, fused="on"), one, IMAGES, samples=1).fused
         assert on_cuda(replace(training, precision="bf16-mixed", fused="on"), one, monkeypatch).fused
     assert on_cuda(replace(half, fused="on"), method(), monkeypatch).fused
+
+
+def test_of_a_teacher_alone_nothing_is_said_of_students_and_optimizers():
+    def told(one, samples=1):
+        return decide(TRAINING, Alone(one), IMAGES, samples=samples, epochs=8).reasons[2:]
+
+    assert told(teacher(4))[0] == "not compiled (the run is too short for it to pay back)"
+    compiled, *others = told(teacher(4), samples=10**12)
+    assert compiled == "compiled (pays back after 1 of 8 epochs)"
+    assert not any("optimizer" in reason for reason in others)
+    # What answers without a network.
+    assert told(UniformTeacher(10), samples=10**12)[0] == "nothing to compile"
+
+
+def test_fp16_is_bf16_on_a_processor_whoever_asks(monkeypatch):
+    half = replace(TRAINING, precision="16-mixed")
+    monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: [])
+    found = decide(half, method(), IMAGES, samples=1)
+    assert found.precision == "bf16-mixed"
+    assert found.reasons[0] == "bf16-mixed (asked for: 16-mixed, which is bf16 on a processor)"
+    begun = decide(TRAINING, method(), IMAGES, samples=1, begun_in="16-mixed")
+    assert (begun.precision, begun.goes_on) == ("bf16-mixed", True)
+    assert begun.reasons[0].startswith("bf16-mixed (as it was begun: 16-mixed, ")
+    monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: ["layer1"])
+    assert "bf16-mixed (asked for, though this machine" in decide(half, method(), IMAGES, samples=1).reasons[0]
+    assert on_cuda(half, method(), monkeypatch).precision == "16-mixed"
 
 
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(monkeypatch):
@@ -169,3 +197,5 @@ def test_freed_memory_is_kept_on_a_processor_whose_c_library_can(monkeypatch):
     assert keeping("off", "cpu") == (False, ("keeping memory off (asked for)",))
     monkeypatch.setattr("tutelage.hardware.can_keep_memory", lambda: False)
     assert keeping("auto", "cpu") == (False, ())
+    with pytest.raises(UserError, match="leave --keep_memory away"):
+        keeping("on", "cpu")

@@ -13,8 +13,8 @@ from tutelage.experiment import Experiment
 from tutelage.networks import Source, blueprint
 from tutelage.options import Choice
 from tutelage.recording.reading import Recording
-from tutelage.recording.replay import PREFIX, Replay, replay_of
-from tutelage.recording.teacher import recording_of, several_recordings
+from tutelage.recording.replay import Replay, is_recording, replay_of
+from tutelage.recording.teacher import several_recordings
 from tutelage.teachers import EnsembleTeacher, Teacher
 from tutelage.training import Training
 
@@ -45,15 +45,9 @@ def experiment_of(student: Source | Sequence[Source], teacher: TeacherSource, da
 def _replay(teacher: TeacherSource, data: Data) -> Replay | None:
     """Return the replay of a recording, where one is named."""
     named = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
-    if len(named) > 1 and any(map(_is_recording, named)):
+    if len(named) > 1 and any(map(is_recording, named)):
         raise several_recordings()
     return replay_of(named[0], data) if len(named) == 1 else None
-
-
-def _is_recording(teacher: object) -> bool:
-    if isinstance(teacher, str):
-        return teacher.startswith(PREFIX)
-    return isinstance(teacher, Recording) or (isinstance(teacher, Teacher) and recording_of(teacher) is not None)
 
 
 def _answering(teacher: TeacherSource) -> Teacher | None:

@@ -78,6 +78,8 @@ class RecordOptions:
         precision: auto takes bf16 where the hardware multiplies it natively, else float32.
         channels_last: Memory format of images and convolutions; auto is on.
         compile: Whether to compile the teacher; auto does so where it pays back.
+        keep_memory: Whether memory that a batch frees is kept for the next one; auto keeps it on a processor, where the
+            C library can.
         threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
         device: auto, cpu, cuda, mps.
         workers: Processes that decode images, for data that do not stay in memory.
@@ -95,6 +97,7 @@ class RecordOptions:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
+    keep_memory: Switch = "auto"
     threads: int | None = None
     device: str = "auto"
     workers: int = 2

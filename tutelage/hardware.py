@@ -6,7 +6,7 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,8 @@ from tutelage.training import Switch, Training
 _TRAINED, _ANSWERING = (35.0, 0.15, 3), (10.0, 0.15, 1)
 # Where parameters become constants: ResNet-32x4 fell from 110 ms to 48 ms a batch of 64; the seconds are a guess.
 _FROZEN = (15.0, 0.5, 1)
+# As these figures are rough, it must have paid back by this share of the run.
+_PAID_BACK_BY = 0.5
 SMALL_FLOPS = 1e7
 # Rough: on the processor, the 1.7e11 to 3.8e11 that the above reach on one core, twice; the others are guesses.
 FLOPS_PER_SECOND = {"cpu": 5e11, "cuda": 2e13, "mps": 2e12}
@@ -95,41 +97,36 @@ def decide(
         UserError: If a wish cannot be granted.
     """
     device = device_type(training.device)
-    students, teachers = (networks(method, trained=trained) for trained in (True, False))
-    flops = {network: _flops(network, example) for network in (*students, *teachers)}
+    roles = {"student": networks(method, trained=True), "teacher": networks(method, trained=False)}
+    flops = {network: _flops(network, example) for role in roles.values() for network in role}
     total = sum(flops.values())
     precision, why_precision = _precision(training.precision, device, total, method)
     goes_on = training.precision == "auto" and begun_in not in (None, precision)
     if goes_on:
         precision, why_precision = _as_begun(begun_in or precision, precision, device, total, method)
-    fused, why_fused = _fused(training, method, precision, device)
-    rate = FLOPS_PER_SECOND.get(device, 1e12)
-    shares = [
-        _pays_back_after({network: flops[network] * samples / rate for network in role}, device)
-        for role in (students, teachers)
-    ]
-    pays = (shares[0] < 0.5, shares[1] < 0.5)
-    compiled = {"on": (True, True), "off": (False, False)}.get(training.compile, pays)
-    is_image = isinstance(example, Tensor) and example.ndim == 4
-    channels_last = is_image and training.channels_last != "off"
+    fused, why_fused = _fused(training, method, precision)
+    seconds = {network: each * samples / FLOPS_PER_SECOND.get(device, 1e12) for network, each in flops.items()}
+    shares = {who: _pays_back_after({one: seconds[one] for one in role}, device) for who, role in roles.items() if role}
+    compiled, why_compiled = _compiled(training.compile, shares, epochs)
+    channels_last = training.channels_last != "off" and isinstance(example, Tensor) and example.ndim == 4
     keep_memory, why_memory = keeping(training.keep_memory, device)
     count, why_threads = _threads(training.threads, device, total)
     return Decision(
         device=device,
         precision=precision,
         channels_last=channels_last,
-        compile=compiled[0],
-        compile_teachers=compiled[1],
+        compile="student" in compiled,
+        compile_teachers="teacher" in compiled,
         fused=fused,
         threads=count,
         reasons=(
             why_precision,
             "channels-last" if channels_last else "contiguous memory",
-            _why_compiled(training.compile, shares if teachers else shares[:1], epochs),
-            why_fused,
+            why_compiled,
+            *why_fused,
             *why_memory,
             *why_threads,
-            *(f"a teacher ends behind {_last(teacher)}" for teacher in teachers if not teacher.gives_logits),
+            *(f"a teacher ends behind {_last(one)}" for one in roles["teacher"] if not one.gives_logits),
             *_data(dataset, training.workers),
         ),
         goes_on=goes_on,
@@ -186,7 +183,7 @@ def _precision(wish: str, device: str, flops: float, method: Method) -> tuple[st
     layers = wrong[0] if len(wrong) == 1 else f"{wrong[0]} and {len(wrong) - 1} more"
     if wish == "auto":
         return "32-true", f"float32 (in bf16 this machine computes the convolution {layers} wrongly)"
-    return wish, f"{wish} (asked for, though this machine computes the convolution {layers} wrongly in it)"
+    return precision, f"{precision} (asked for, though this machine computes the convolution {layers} wrongly in it)"
 
 
 def _as_begun(begun_in: str, here: str, device: str, flops: float, method: Method) -> tuple[str, str]:
@@ -195,6 +192,9 @@ def _as_begun(begun_in: str, here: str, device: str, flops: float, method: Metho
 
 
 def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
+    if wish == "16-mixed" and device == "cpu":
+        # Fabric takes it for that, too.
+        return "bf16-mixed", "bf16-mixed (asked for: 16-mixed, which is bf16 on a processor)"
     if wish != "auto":
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":
@@ -204,24 +204,25 @@ def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
     return "32-true", "float32 (no native bf16 here)"
 
 
-def _fused(training: Training, method: Method, precision: str, device: str) -> tuple[bool, str]:
-    """Return whether optimizers are fused, and why.
+def _fused(training: Training, method: Method, precision: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether optimizers are fused; and why, where anything is trained.
 
     Raises:
         UserError: If they are to be, and cannot.
     """
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        return False, ()
     if training.fused == "off":
-        return False, "optimizer not fused (asked for)"
-    # On a processor fp16 becomes bf16, whose gradients are not scaled.
-    scaled = precision == "16-mixed" and device != "cpu"
+        return False, ("optimizer not fused (asked for)",)
+    scaled = precision == "16-mixed"
     if not scaled or not (training.clip_norm or any(spec.clip_norm for spec in method.optimizers().values())):
-        return True, "fused optimizer"
+        return True, ("fused optimizer",)
     if training.fused == "on":
         raise UserError(
             "In 16-mixed precision a fused optimizer undoes the scale of the gradients itself, and they cannot be "
             "clipped before that: leave --fused to auto, take --precision bf16-mixed, or do not clip (--clip_norm)."
         )
-    return False, "optimizer not fused (gradients are clipped, and scaled for 16-mixed)"
+    return False, ("optimizer not fused (gradients are clipped, and scaled for 16-mixed)",)
 
 
 def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> float:
@@ -239,20 +240,19 @@ def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> 
     return spent / saved if saved else math.inf
 
 
-def _why_compiled(wish: Switch, shares: Sequence[float], epochs: int) -> str:
+def _compiled(wish: Switch, shares: Mapping[str, float], epochs: int) -> tuple[set[str], str]:
+    """Return whose networks are compiled, and why, given after what share of the run it pays back for whom."""
     if wish != "auto":
-        return f"compilation {wish} (asked for)"
-    after = [f"pays back after {max(1, math.ceil(share * epochs))} of {epochs} epochs" for share in shares if share < 1]
-    match [share < 0.5 for share in shares]:
-        case [True]:
-            return f"compiled ({after[0]})"
-        case [True, True]:
-            return f"compiled (the student's {after[0]}, the teacher's {after[1]})"
-        case [True, False]:
-            return f"student compiled ({after[0]}), teacher not"
-        case [False, True]:
-            return f"teacher compiled ({after[-1]}), student not"
-    return "not compiled (the run is too short for it to pay back)"
+        return {"student", "teacher"} if wish == "on" else set(), f"compilation {wish} (asked for)"
+    after = {who: max(1, math.ceil(share * epochs)) for who, share in shares.items() if share < _PAID_BACK_BY}
+    if not after:
+        return set(), "not compiled (the run is too short for it to pay back)" if shares else "nothing to compile"
+    told = [f"pays back after {number} of {epochs} epochs" for number in after.values()]
+    if len(after) == 2:
+        return set(after), f"compiled (the student's {told[0]}, the teacher's {told[1]})"
+    [who] = after
+    others = [other for other in shares if other not in after]
+    return set(after), f"{who} compiled ({told[0]}), {others[0]} not" if others else f"compiled ({told[0]})"
 
 
 def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, tuple[str, ...]]:
@@ -268,7 +268,13 @@ def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, t
 
 
 def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
-    """Return whether freed memory is kept for the next step, and why, where that matters."""
+    """Return whether freed memory is kept for the next step, and why, where that matters.
+
+    Raises:
+        UserError: If it is to be, and cannot.
+    """
+    if wish == "on" and not can_keep_memory():
+        raise UserError("The C library here cannot be told to keep freed memory: leave --keep_memory away.")
     if wish != "auto":
         return wish == "on", (f"keeping memory {wish} (asked for)",)
     kept = device == "cpu" and can_keep_memory()

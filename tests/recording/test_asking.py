@@ -129,7 +129,7 @@ def test_the_network_that_is_passed_stays_as_it_is(data):
     module = network().train()
     before = copy.deepcopy(module.state_dict())
     found = asked(module, data)
-    Answers(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None)).to(
+    Answers(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))(
         Batch(inputs=data.example(8))
     )
     assert module.training
@@ -141,7 +141,7 @@ def test_answers_have_no_gradient_and_are_those_of_eval_mode(data):
     module = network()
     found = asked(module, data)
     answers = Answers(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
-    output = answers.to(Batch(inputs=data.example(8)))
+    output = answers(Batch(inputs=data.example(8)))
     assert not output.logits.requires_grad
     torch.testing.assert_close(output.logits, module.eval()(data.example(8)).detach())
 
@@ -157,12 +157,14 @@ def test_what_was_begun_in_a_precision_goes_on_in_it(data):
     assert other.precision == "32-true"
 
 
-def test_half_precision_is_computed_in(data):
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_half_precision_is_computed_in(precision, data):
     found = asked(network(), data)
     exact = found.teacher(Batch(inputs=data.example(8))).logits
-    training = Training(device="cpu", precision="bf16-mixed")
+    training = Training(device="cpu", precision=precision)
     half = Answers(found.teacher, decision_of(found, data, training, views=1, begun_in=None))
-    logits = half.to(Batch(inputs=data.example(8))).logits
+    logits = half(Batch(inputs=data.example(8))).logits
+    # As a training does on a processor.
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.05)
 
@@ -172,21 +174,13 @@ def test_nothing_is_said_of_optimizers(data):
     assert "optimizer" not in str(decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
 
 
-def test_compiled_answers_are_the_same(data):
-    found = asked(network(), data)
-    decision = decision_of(found, data, Training(device="cpu", compile="on"), views=1, begun_in=None)
-    exact = found.teacher(Batch(inputs=data.example(8))).logits
-    answers = Answers(found.teacher, decision)
-    torch.testing.assert_close(answers.to(Batch(inputs=data.example(8))).logits, exact, rtol=1e-4, atol=1e-5)
-
-
 def test_it_is_asked_about_views_as_a_training_would_ask(data):
     found, seen = asked(network(), data), []
 
     class Spy(Answers):
-        def to(self, batch):
+        def __call__(self, batch):
             seen.append(batch)
-            return super().to(batch)
+            return super().__call__(batch)
 
     answers = Spy(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
     indices = torch.tensor([5, 2, 7])

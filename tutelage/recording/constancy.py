@@ -94,7 +94,7 @@ def _logits(data: Data, answers: Answers, indices: list[int], parameters: Tensor
     """Return what a teacher says about views of some samples, float64 `[sample, class]` on the CPU."""
     images = training_images(data)
     pixels, targets = read(images, indices), images.targets[indices]
-    asked = pixels.to(answers.device), targets.to(answers.device)
+    asked = pixels.to(answers.decision.device), targets.to(answers.decision.device)
     logits = answers.about(*asked, torch.tensor(indices), parameters, data).logits.detach().cpu().double()
     highest = logits.amax(1, keepdim=True)
     return torch.maximum(logits, highest + _LOWEST_LOGIT)

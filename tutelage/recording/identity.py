@@ -19,6 +19,8 @@ from tutelage.data.seeding import seeded
 from tutelage.errors import UserError
 from tutelage.fingerprint import of_tensors
 from tutelage.models.normalization import Normalized, bare
+from tutelage.models.spec import NetworkSpec
+from tutelage.networks import Source, blueprint, part_of
 
 # How many images stand for those that are read from elsewhere, and how many are taken from memory at once.
 _PROBES, _AT_ONCE = 64, 4096
@@ -75,6 +77,36 @@ class TeacherIdentity:
             there, here = (it.normalization or "none" for it in (self, now))
             found.append(contrast("another normalisation of the teacher's inputs", there, here))
         return found
+
+
+def trained_networks(sources: Sequence[Source], data: Data) -> tuple[list[nn.Module], TeacherIdentity]:
+    """Return the networks of a teacher, and which it is; several are an ensemble.
+
+    Args:
+        sources: Its networks, as users name them.
+        data: What it is asked about.
+
+    Raises:
+        UserError: If a name cannot be read, or what it names comes untrained.
+    """
+    plans = [blueprint(source, data, trained=True) for source in sources]
+    for plan in plans:
+        if not plan.trained:
+            raise UserError(
+                f"{plan.name} comes without weights for these classes, and what it says is not worth recording. Train "
+                f"it first (tutelage distill supervised --student {plan.name} --out runs/teacher) and name that run, "
+                "or add @FILE with its weights."
+            )
+    networks = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
+    names = [plan.name for plan in plans]
+    texts = [_lasting(source) if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
+    whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+    return networks, TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
+
+
+def _lasting(source: str) -> str:
+    """Return a network's name as it is understood in any folder: a replay looks there whether it has changed."""
+    return str(NetworkSpec.parse(source).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -41,9 +41,6 @@ class Part:
             raise UserError(f"part={text} is no part: write 1/4, 2/4, 3/4 and 4/4 for four that share the work.")
         return cls(int(found[1]), int(found[2]))
 
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -71,14 +68,14 @@ def units(shards: int, *, views: int, at_once: int, part: Part) -> list[Unit]:
     return [Unit(shard, group) for group in groups for shard in range(shards)][part.number - 1 :: part.of]
 
 
-def without(work: Sequence[Unit], is_done: Callable[[int, int], bool]) -> list[Unit]:
+def without(work: Sequence[Unit], done: Collection[tuple[int, int]]) -> list[Unit]:
     """Return the units without what is done.
 
     Args:
         work: The units.
-        is_done: Whether a view's shard is done.
+        done: Views, each with a shard of it that is done.
     """
-    left = [replace(unit, views=tuple(v for v in unit.views if not is_done(v, unit.shard))) for unit in work]
+    left = [replace(unit, views=tuple(v for v in unit.views if (v, unit.shard) not in done)) for unit in work]
     return [unit for unit in left if unit.views]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.data.dataset import Data
 from tutelage.data.label_noise import training_labels
@@ -17,14 +17,12 @@ from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
 from tutelage.files import read_json
 from tutelage.models.spec import RECORDING, NetworkSpec
-from tutelage.networks import blueprint, part_of
 from tutelage.recording.header import NAME, check_data
-from tutelage.recording.identity import DataIdentity, TeacherIdentity
+from tutelage.recording.identity import DataIdentity, trained_networks
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
 from tutelage.teachers import Teacher
 
-PREFIX = RECORDING
 # What may be read to find out how good a teacher is, and how many answers are looked at.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
 
@@ -44,6 +42,13 @@ class Replay:
     notes: tuple[str, ...]
 
 
+def is_recording(source: object) -> bool:
+    """Return whether a teacher is a recording: the name of one, the recording itself, or what replays it."""
+    if isinstance(source, str):
+        return source.startswith(RECORDING)
+    return isinstance(source, Recording) or (isinstance(source, Teacher) and recording_of(source) is not None)
+
+
 def replay_of(source: object, data: Data) -> Replay | None:
     """Return the replay of a recording, and None for any other teacher.
 
@@ -55,7 +60,10 @@ def replay_of(source: object, data: Data) -> Replay | None:
         UserError: If there is no recording, or it does not belong to the data, the augmentation that was asked for, or
             the teacher as it is now.
     """
-    source = opened(source) if isinstance(source, str) and _names_recording(source) else source
+    if isinstance(source, str) and is_recording(source):
+        source = opened(source)
+    elif isinstance(source, str) and (Path(source) / NAME).is_file():
+        raise UserError(f"{source} holds a recording and no network: write {RECORDING}{source}.")
     teacher = RecordedTeacher(source) if isinstance(source, Recording) else source
     recording = recording_of(teacher) if isinstance(teacher, Teacher) else None
     if not isinstance(teacher, Teacher) or recording is None:
@@ -77,7 +85,7 @@ def opened(text: str) -> Recording:
     Raises:
         UserError: If the text cannot be read, there is no recording, or it has fewer views.
     """
-    place = text.removeprefix(PREFIX).strip()
+    place = text.removeprefix(RECORDING).strip()
     if not place:
         raise UserError(f"{text!r} names no folder: write recording:PATH.")
     if Path(place).is_dir():
@@ -94,14 +102,6 @@ def opened(text: str) -> Recording:
     return Recording(path, views=views)
 
 
-def _names_recording(source: str) -> bool:
-    if source.startswith(PREFIX):
-        return True
-    if (Path(source) / NAME).is_file():
-        raise UserError(f"{source} holds a recording and no network: write {PREFIX}{source}.")
-    return False
-
-
 def _check_teacher(recording: Recording, data: Data) -> list[str]:
     """Refuse answers of a teacher that is still where it was, but is another one now; note what cannot be loaded."""
     recorded = recording.header.teacher
@@ -109,25 +109,18 @@ def _check_teacher(recording: Recording, data: Data) -> list[str]:
     if not all(map(_is_local, sources)):
         return []
     try:
-        networks = [
-            blueprint(source, data, trained=True).build(0, part_of("teacher", position))
-            for position, source in enumerate(sources)
-        ]
+        _, now = trained_networks(sources, data)
     except (UserError, ImportError, OSError) as error:
         # Parts of it are gone, or of what it is made with: its answers are there none the less.
         return [f"Whether {recorded.source} is still what was recorded was not checked: it cannot be loaded. {error}"]
-    whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
-    now = TeacherIdentity.of(whole, name=recorded.name, source=recorded.source)
-    found = []
-    if now.weights != recorded.weights:
-        found.append(f"it was recorded from other weights than {recorded.source} has now")
-    if now.normalization != recorded.normalization:
-        found.append(f"its inputs were normalised by {recorded.normalization}, and now are by {now.normalization}")
+    # What it is called depends on the folder that it is called from.
+    found = recorded.differences(replace(now, name=recorded.name))
     if found:
         raise UserError(
-            f"The recording in {recording.folder} is not of the teacher {recorded.source} as it is now: "
-            f"{'; '.join(found)}. Record again into another folder, put the old teacher back, or move the new one "
-            "elsewhere if its old answers are what you want."
+            f"The recording in {recording.folder} is not of the teacher {recorded.source} as it is now:\n  "
+            + "\n  ".join(found)
+            + "\nRecord again into another folder, put the old teacher back, or move the new one elsewhere if its old "
+            "answers are what you want."
         )
     return []
 
@@ -190,8 +183,8 @@ def check_length(file: Path, recording: RecordedViews | None) -> None:
         grew = ", as it grew meanwhile or more are asked for" if recording.views > stored["views"] else ""
         raise UserError(
             f"{file.parent} was begun with {stored['views']} views of the recording in {recording.folder}, and would "
-            f"go on with {recording.views}{grew}: write --teacher {PREFIX}{recording.folder},views={stored['views']}, "
-            "or choose another folder with --out."
+            f"go on with {recording.views}{grew}: write --teacher {RECORDING}{recording.folder},views="
+            f"{stored['views']}, or choose another folder with --out."
         )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 from rich.markup import escape
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from tutelage.allocation import kept_memory
+from tutelage.compilation import compiled
 from tutelage.console import Reporter, Silent, Terminal
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
@@ -29,9 +29,10 @@ from tutelage.interrupt import Interrupted, Interruption
 from tutelage.networks import Source
 from tutelage.recording import header as headers
 from tutelage.recording import layout, shards
-from tutelage.recording.asking import Answers, Asked, asked, decision_of
+from tutelage.recording.asking import Alone, Answers, Asked, asked, decision_of
 from tutelage.recording.constancy import check_answers
-from tutelage.recording.header import DataIdentity, Header
+from tutelage.recording.header import Header
+from tutelage.recording.identity import DataIdentity, training_images
 from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
 from tutelage.recording.reading import Recording
@@ -41,7 +42,7 @@ from tutelage.training import Training
 Read = tuple[PlannedBatch, Tensor, Tensor]
 # What is read once serves so many views; each has a shard in memory until that is full.
 _VIEWS_AT_ONCE = 8
-SETTINGS = ("batch_size", "precision", "channels_last", "compile", "threads", "device", "workers")
+SETTINGS = ("batch_size", "precision", "channels_last", "compile", "keep_memory", "threads", "device", "workers")
 
 
 def record(
@@ -77,8 +78,8 @@ def record(
         part: Such as `2/4`, of several processes or machines that share the folder and the work.
         seed: Seed of the views.
         progress: Whether to show progress.
-        **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `threads`, `device`,
-            `workers`.
+        **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `keep_memory`,
+            `threads`, `device`, `workers`.
 
     Returns:
         The recording; None if it has no finished view yet because other parts are still at work.
@@ -100,8 +101,7 @@ def record(
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation), Training(**settings)
-    if isinstance(splits.train, DataLoader):
-        raise UserError("Recordings need samples by position: pass the dataset instead of a DataLoader.")
+    images = training_images(splits)
     if views < 1:
         raise UserError(f"views={views} must be above zero.")
     found, folder, share = asked(teacher, splits, layers), Path(out), Part.parse(part)
@@ -113,22 +113,18 @@ def record(
     with Interruption() as interruption, threads(decision.threads), kept_memory(decision.keep_memory):
         writer = _Writer(folder, header, splits, interruption, Terminal() if progress else Silent())
         # Small images are read so fast that a view at a time costs nothing, and is sooner complete.
-        at_once = 1 if isinstance(splits.train, ResidentImages) else _VIEWS_AT_ONCE
+        at_once = 1 if isinstance(images, ResidentImages) else _VIEWS_AT_ONCE
         work = units(header.shards, views=views, at_once=at_once, part=share)
         sound = writer.sound(work)
-        # Not compiled, because another number of images would be compiled once more.
-        check_answers(folder, header, splits, Answers(found.teacher, replace(decision, compile_teachers=False)), sound)
-        left = without(work, lambda view, shard: (view, shard) in sound)
+        answers = Answers(found.teacher, decision)
+        check_answers(folder, header, splits, answers, sound)
+        left = without(work, sound)
         if left:
             writer.foretell(left, views, decision)
             writer.begin()
-            writer.write(left, Answers(found.teacher, decision), training, all_work=work)
-    try:
-        return Recording(folder)
-    except UserError:
-        if share.of == 1:
-            raise
-        return None
+            writer.write(left, answers, training, all_work=work)
+    finished = (shards.complete_shards(folder, header, view) == header.shards for view in shards.views_present(folder))
+    return Recording(folder) if share.of == 1 or any(finished) else None
 
 
 def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, precision: str) -> Header:
@@ -188,7 +184,7 @@ class _Writer:
         """Say what will be written, and refuse if the disk has no room for it."""
         needed = images_in(self.header, work) * self.header.row_dtype.itemsize
         self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
-        self._tell(str(decision))
+        self._reporter.note(f"[dim]{escape(str(decision))}[/dim]", once=True)
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
         if needed > free:
@@ -210,7 +206,7 @@ class _Writer:
             train=False,
             batch_size=training.batch_size,
             batch_sampler=Chunks(self.header, work, training.batch_size),
-            device=answers.device,
+            device=answers.decision.device,
             workers=training.workers,
         )
         assert isinstance(loader, ResidentLoader | StreamedLoader)
@@ -225,7 +221,8 @@ class _Writer:
             self._reporter.status(f"{answered / (time.monotonic() - started):,.0f} images/s")
             self._heed(pairs - left, pairs)
 
-        with answers.ready(self._tell), self._bar("recording", total=total, done=total - images_in(self.header, work)):
+        ready = compiled(Alone(answers.teacher), answers.decision, loader, self._reporter)
+        with ready, self._bar("recording", total=total, done=total - images_in(self.header, work)):
             for unit in work:
                 self._fill(unit, read, answers, tick)
                 left -= len(unit.views)
@@ -267,14 +264,10 @@ class _Writer:
         """Ask about a view of some images, and keep what is kept of the answer."""
         output = answers.about(images, targets, planned.indices, parameters, self.data)
         into[layout.PARAMETERS] = parameters.numpy()
-        for field, kept in self.header.quantization.pack(output.logits, values=self.header.values).items():
-            into[field] = kept
+        self.header.quantization.fill(into, output.logits, values=self.header.values)
         for layer in self.header.layers:
             what = f"outputs of the layer {layer}"
             into[layout.FEATURE + layer] = as_values(output.features[layer], self.header.values, what=what)
-
-    def _tell(self, text: str) -> None:
-        self._reporter.note(f"[dim]{escape(text)}[/dim]", once=True)
 
     @contextmanager
     def _bar(self, title: str, *, total: int, done: int = 0) -> Iterator[None]:

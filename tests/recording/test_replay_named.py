@@ -1,0 +1,212 @@
+"""A recording is opened by its name, held against data and teacher as they are now, and described."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import tutelage
+from tutelage.assembly import experiment_of
+from tutelage.compare import Comparison
+from tutelage.console import Silent
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError
+from tutelage.models.loading import load_network
+from tutelage.models.saving import save_network
+from tutelage.options import parse_choice
+from tutelage.recording.replay import is_recording, name_of, opened, replay_of
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.teachers import NoisyTeacher, UniformTeacher
+from tutelage.toys import toy_data
+from tutelage.training import Training
+
+SAMPLES = 90
+NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
+TRAINING = Training(epochs=1, batch_size=16, lr=0.1, device="cpu", precision="32-true")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", subset=100)
+
+
+def write(teacher, data, folder, **options):
+    return tutelage.record(teacher, data=data, out=folder, progress=False, device="cpu", batch_size=10, **options)
+
+
+@pytest.fixture(scope="module")
+def taught(data, tmp_path_factory):
+    """A teacher in a folder, and a recording of it."""
+    folder = tmp_path_factory.mktemp("taught")
+    save(folder / "teacher", data, seed=0)
+    write(str(folder / "teacher"), data, folder / "recording", views=2, keep="top5")
+    return folder
+
+
+def save(folder, data, *, seed, mean=0.5):
+    torch.manual_seed(seed)
+    network = load_network(f"tiny_cnn,width=3,normalize={mean}:0.5", num_classes=10, in_channels=1)
+    save_network(folder, network, spec="tiny_cnn,width=3", num_classes=10, in_channels=1)
+
+
+def test_it_is_named_with_and_without_its_number_of_views(taught, data):
+    place = taught / "recording"
+    assert opened(f"recording:{place}").views == 2
+    assert opened(f"recording:{place},views=1").views == 1
+    for text, message in {
+        "recording:": "names no folder",
+        f"recording:{place},view=1": "no option of a recording named 'view'",
+        f"recording:{place},views=some": "is no number of views",
+        f"recording:{place},views=3": "has 2 finished views",
+        f"recording:{place}s": "There is no recording in",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            opened(text)
+    with pytest.raises(UserError, match=f"no network: write recording:{place}"):
+        replay_of(str(place), data)
+    assert replay_of("resnet20", data) is None
+    assert replay_of(UniformTeacher(10), data) is None
+    assert replay_of(None, data) is None
+    assert name_of(opened(f"recording:{place}")) == f"recording: {taught / 'teacher'} (top5, 2 views)"
+
+
+def test_it_is_known_by_its_name_itself_and_whoever_replays_it(taught):
+    name = f"recording:{taught / 'recording'}"
+    teacher = RecordedTeacher(opened(name))
+    assert all(map(is_recording, (name, opened(name), teacher, NoisyTeacher(teacher, std=0.1))))
+    assert not any(map(is_recording, (str(taught / "recording"), "resnet20", UniformTeacher(10), nn.Identity(), None)))
+
+
+def test_a_recording_teaches_alone(taught, data):
+    name = f"recording:{taught / 'recording'}"
+    for teachers in ([name, name], [name, "tiny_cnn"], [UniformTeacher(10), opened(name)]):
+        with pytest.raises(UserError, match="A recording is a teacher on its own"):
+            experiment_of("tiny_cnn", teachers, data)
+    assert experiment_of("tiny_cnn", [name], data).answers.recording.views == 2
+
+
+def test_the_augmentation_is_the_recorded_one_unless_another_was_asked_for(taught):
+    name = f"recording:{taught / 'recording'}"
+    usual = load_data("digits", subset=100)
+    assert replay_of(name, usual).notes == ()
+    default = replace(usual, augmentation=load_data("digits", subset=100, augment="crop:2,flip").augmentation)
+    given_way = replay_of(name, default)
+    assert given_way.notes == ("Training images are augmented by crop:1, as recorded, instead of crop:2,flip.",)
+    assert str(given_way.data.augmentation) == "crop:1"
+    with pytest.raises(UserError, match=r"another augmentation \(crop:1 there, crop:2 here\)"):
+        replay_of(name, load_data("digits", subset=100, augment="crop:2"))
+    assert replay_of(name, load_data("digits", subset=100, augment="crop:1")).notes == ()
+
+
+def test_other_data_are_refused_with_the_reason(taught):
+    name = f"recording:{taught / 'recording'}"
+    with pytest.raises(UserError, match=r"data:\n  another number of training samples \(90 there, 60 here\)"):
+        replay_of(name, load_data("digits", subset=75, validation=0.2))
+    with pytest.raises(UserError, match="other samples are for training"):
+        replay_of(name, load_data("digits", subset=100, split_seed=1))
+    with pytest.raises(UserError, match="another dataset .digits there, toy here"):
+        replay_of(name, toy_data())
+
+
+def test_a_teacher_that_changed_is_refused_with_the_reason(taught, data):
+    name, home = f"recording:{taught / 'recording'}", taught / "teacher"
+    kept = shutil.copytree(home, taught / "kept")
+    try:
+        save(home, data, seed=1)
+        with pytest.raises(UserError, match="other weights of the teacher"):
+            replay_of(name, data)
+        save(home, data, seed=0, mean=0.25)
+        with pytest.raises(UserError, match=r"another normalisation of .* \(0.5:0.5 there, 0.25:0.5 here\)"):
+            replay_of(name, data)
+        shutil.rmtree(home)
+        # Gone: there is nothing to compare with.
+        assert replay_of(name, data) is not None
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.move(kept, home)
+    assert replay_of(name, data) is not None
+
+
+def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, data, tmp_path):
+    name = f"recording:{taught / 'recording'}"
+    for part in (taught / "teacher").iterdir():
+        part.rename(tmp_path / part.name)
+        try:
+            assert [note.partition(": ")[0] for note in replay_of(name, data).notes] == [
+                f"Whether {taught / 'teacher'} is still what was recorded was not checked"
+            ]
+        finally:
+            (tmp_path / part.name).rename(part)
+    (tmp_path / "nets.py").write_text(NET)
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), tmp_path / "own.pt")
+    own = write(f"{tmp_path}/nets.py:net@{tmp_path}/own.pt", data, tmp_path / "recording", views=1)
+    assert replay_of(own, data).notes == ()
+    for code in ("import nothing_of_this_name", None):
+        (tmp_path / "nets.py").unlink() if code is None else (tmp_path / "nets.py").write_text(code)
+        assert "cannot be loaded" in replay_of(own, data).notes[0]
+
+
+def test_a_teacher_is_looked_for_where_it_was_and_nowhere_else(data, tmp_path, monkeypatch):
+    for project, seed in (("one", 0), ("two", 1)):
+        save(tmp_path / project / "runs/teacher", data, seed=seed)
+    monkeypatch.chdir(tmp_path / "one")
+    write("runs/teacher", data, "recording", views=1)
+    assert name_of(opened("recording:recording")) == "recording: runs/teacher (full, 1 view)"
+    monkeypatch.chdir(tmp_path / "two")
+    name = f"recording:{tmp_path / 'one/recording'}"
+    assert replay_of(name, data).notes == ()
+    save(tmp_path / "one/runs/teacher", data, seed=1)
+    with pytest.raises(UserError, match="other weights of the teacher"):
+        replay_of(name, data)
+
+
+class Told(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text, *, once=False):
+        self.notes.append(text)
+
+
+def comparison(folder, experiment, rows=("supervised", "kd")):
+    choices = [parse_choice(row) for row in rows]
+    return Comparison(
+        choices=choices,
+        experiment=experiment,
+        training=TRAINING,
+        teacher_training=TRAINING,
+        seeds=[0],
+        folder=folder,
+        baseline=rows[0],
+    )
+
+
+def test_a_comparison_says_what_is_replayed_and_goes_on(taught, data, tmp_path):
+    default = replace(data, augmentation=load_data("digits", subset=100, augment="flip").augmentation)
+    experiment = experiment_of("tiny_cnn,width=3", f"recording:{taught / 'recording'}", default)
+    told = Told()
+    content = comparison(tmp_path, experiment).run(told)
+    assert told.notes[0].startswith("Training images are augmented by crop:1, as recorded")
+    assert content["teacher"]["spec"] == f"recording: {taught / 'teacher'} (top5, 2 views)"
+    assert content["teacher"]["recorded_views"] == SAMPLES
+    network = load_network(str(taught / "teacher"), num_classes=10, in_channels=1).eval()
+    right = network(first_views(experiment.answers.recording, data)).argmax(1) == data.train.targets
+    assert content["teacher"]["recorded_accuracy"] == pytest.approx(right.double().mean().item())
+    finished = {row["label"]: row["runs"][0]["folder"] for row in content["rows"]}
+    again = comparison(tmp_path, experiment).run()
+    assert again["rows"][1]["runs"][0] == content["rows"][1]["runs"][0]
+    # Another recording is another row, and the plain student the same.
+    other = write(str(taught / "teacher"), data, tmp_path / "other", views=2, keep="top5", seed=1)
+    rows = comparison(tmp_path, experiment_of("tiny_cnn,width=3", other, data)).run()["rows"]
+    folders = {row["label"]: row["runs"][0]["folder"] for row in rows}
+    assert folders["supervised"] == finished["supervised"]
+    assert folders["kd"] != finished["kd"]
+
+
+def first_views(recording, data):
+    """Return the first recorded view of each sample."""
+    order = torch.arange(SAMPLES)
+    parameters, _ = recording.read(order, torch.zeros_like(order))
+    return recording.augmentation.apply(data.train.gather(order), parameters) / 255
