@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +19,6 @@ from tutelage.models.saving import holds_network
 from tutelage.recording import layout
 from tutelage.recording.identity import DataIdentity, TeacherIdentity, contrast
 from tutelage.recording.quantization import Quantization, Values
-
-__all__ = ["DataIdentity", "Header", "TeacherIdentity", "begun", "check", "check_data", "differences"]
 
 VERSION = 1
 NAME = "recording.json"
@@ -187,17 +185,17 @@ def differences(recorded: Header, now: Header) -> list[str]:
     if (recorded.augmentation, recorded.parameters) != (now.augmentation, now.parameters):
         found.append(contrast("other view parameters: another augmentation", recorded.augmentation, now.augmentation))
     facts = {
-        "another size of the images": ("image_size",),
-        "another number of training samples": ("samples",),
-        "another number of classes": ("classes",),
-        "another choice of what to keep": ("keep",),
-        "another type of stored values": ("values",),
-        "other layers": ("layers",),
-        "another seed": ("seed",),
-        "another precision of the teacher": ("precision",),
-        "another number of rows per shard": ("rows_per_shard",),
+        "another size of the images": "image_size",
+        "another number of training samples": "samples",
+        "another number of classes": "classes",
+        "another choice of what to keep": "keep",
+        "another type of stored values": "values",
+        "other layers": "layers",
+        "another seed": "seed",
+        "another precision of the teacher": "precision",
+        "another number of rows per shard": "rows_per_shard",
     }
-    for what, (name,) in facts.items():
+    for what, name in facts.items():
         there, here = getattr(recorded, name), getattr(now, name)
         if there != here:
             found.append(contrast(what, there, here))
@@ -231,19 +229,15 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
     Raises:
         UserError: If the data are others, with all that differs, or cannot be read by position.
     """
-    found = recorded.data.differences(
-        DataIdentity.of(data),
-        same_number=recorded.samples == data.count("train"),
-        same_size=recorded.image_size == tuple(data.image_size),
+    now = replace(
+        recorded,
+        data=DataIdentity.of(data),
+        samples=data.count("train"),
+        classes=data.num_classes,
+        image_size=data.image_size,
+        augmentation=augmentation or recorded.augmentation,
     )
-    for what, there, here in (
-        ("another number of training samples", recorded.samples, data.count("train")),
-        ("another number of classes", recorded.classes, data.num_classes),
-        ("another size of the images", recorded.image_size, tuple(data.image_size)),
-        ("other view parameters: another augmentation", recorded.augmentation, augmentation or recorded.augmentation),
-    ):
-        if there != here:
-            found.append(contrast(what, there, here))
+    found = differences(recorded, now)
     if found:
         raise UserError(
             f"The recording in {folder} does not belong to these data:\n  "
