@@ -46,7 +46,8 @@ class Contender:
 
 _PIL = "torchvision's PIL transforms in worker processes"
 _LENT = "Tutelage's resident uint8 images, batch-wise augmentation and kept memory, lent to it"
-_FAST = "bf16 autocast, channels-last, torch.compile of student and teacher, fused SGD"
+_BF16 = "bf16 autocast (where bf16 is native)"
+_FAST = f"{_BF16}, channels-last, torch.compile of student and teacher, fused SGD"
 
 CONTENDERS: Mapping[str, Contender] = {
     "textbook": Contender(
@@ -99,7 +100,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "bare": Contender(
         title="bare student step",
         where="contenders.plain:bare_step",
-        switches="bf16 autocast, channels-last, torch.compile, fused SGD, kept memory; cross-entropy alone, one batch",
+        switches=f"{_BF16}, channels-last, torch.compile, fused SGD, kept memory; cross-entropy alone, one batch",
         distils=False,
         keeps_memory=True,
     ),
