@@ -11,26 +11,25 @@ activations that are kept. Growth is measured on random images, one size changed
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders.machine import machine
+from contenders.command import add_turns, parser_of, publish, setting_of, turns_of
 from contenders.rounds import note, take_rounds
 from contenders.setting import Setting, random_data
-from contenders.typed import add_turns, parser_of, setting_of, turns_of
+from contenders.tables import reason, relative, timed
+from jsonargparse import Namespace
 from torch import nn
 
 import tutelage
 from tutelage import registry
-from tutelage.files import write_json
 
 KD = "kd"
 GROWTH: Mapping[str, tuple[int, ...]] = {
@@ -71,15 +70,10 @@ def _relative(what: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str
     """Return medians over the rounds, and ratios to a reference within each round."""
     if "error" in what:
         return {"error": what["error"]}
-    seconds = [turn["seconds"] for turn in what["turns"]]
-    pairs = zip(what["turns"], reference["turns"], strict=True)
-    each = [own["seconds"] / theirs["seconds"] for own, theirs in pairs]
+    times = timed(what)
     return {
-        "seconds": seconds,
-        "ms_per_step": 1000 * statistics.median(seconds),
-        "time_to_kd": statistics.median(each),
-        "least": min(each),
-        "most": max(each),
+        **times,
+        **relative(times, timed(reference), name="time_to_kd"),
         "memory": what["needs"],
         "memory_to_kd": what["needs"]["total"] / reference["needs"]["total"],
         "stages": what["stages"],
@@ -99,9 +93,8 @@ def growth(setting: Setting, which: Sequence[str], turns: Mapping[str, int]) -> 
             if "error" in raw[name]:
                 found.append(row | {"error": raw[name]["error"]})
                 continue
-            seconds = [turn["seconds"] for turn in raw[name]["turns"]]
-            median = statistics.median(seconds)
-            row |= {"seconds": seconds, "ms_per_step": 1000 * median, "us_per_image": 1e6 * median / changed.batch}
+            row |= timed(raw[name])
+            row["us_per_image"] = 1000 * row["ms_per_step"] / changed.batch
             found.append(row | {"memory": raw[name]["needs"]["total"]})
     return found
 
@@ -167,21 +160,22 @@ def table(content: Mapping[str, Any]) -> str:
 
 def _method_row(name: str, what: Mapping[str, Any]) -> str:
     if "error" in what:
-        return f"| `{name}` | n/a | – | – | {what['error'].splitlines()[0].replace('|', '/')} |"
-    stage = what["stages"][-1] if len(what["stages"]) == 1 else f"{what['stages'][-1]}, of {len(what['stages'])}"
-    teachers = ", two teachers" if what["teachers"] > 1 else ""
+        return f"| `{name}` | n/a | – | – | {reason(what)} |"
+    *before, stage = what["stages"]
+    stage += f", after {', '.join(before)}" if before else ""
+    stage += "; two teachers" if what["teachers"] > 1 else ""
     spread = f"{what['least']:.2f} to {what['most']:.2f}"
-    return f"| `{name}` | {what['time_to_kd']:.2f} | {spread} | {what['memory_to_kd']:.2f} | {stage}{teachers} |"
+    return f"| `{name}` | {what['time_to_kd']:.2f} | {spread} | {what['memory_to_kd']:.2f} | {stage} |"
 
 
 def _growth_row(row: Mapping[str, Any]) -> str:
     named = f"{row['what']} {row['value']}"
     if "error" in row:
-        return f"| {named} | {row['error'].splitlines()[0].replace('|', '/')} | – | – |"
+        return f"| {named} | {reason(row)} | – | – |"
     return f"| {named} | {row['ms_per_step']:.1f} | {row['us_per_image']:.0f} | {row['memory'] / 1e6:.1f} |"
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> Namespace:
     """Return what was asked for."""
     parser = parser_of(__doc__)
     parser.add_argument("--methods", nargs="*", default=[entry.name for entry in registry.entries()])
@@ -191,23 +185,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure, write, print."""
+def main(words: Sequence[str]) -> None:
+    """Measure and publish."""
     given = parse(words)
-    setting = setting_of(given)
-    turns = turns_of(given)
-    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/cost.py", *(words or sys.argv[1:])]), **turns}
+    setting, turns = setting_of(given), turns_of(given)
+    content: dict[str, Any] = dict(turns)
     content["methods"] = methods(setting, given.methods, given.at_once, turns) if given.methods else {}
     content["growth"] = growth(setting, [what for what in given.growth if what in GROWTH], turns)
     if "recordings" in given.growth:
         note("recordings")
         content["recordings"] = list(recordings(setting.batch))
-    content["setting"] = asdict(setting)
-    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
-    if given.out:
-        write_json(given.out, content)
-    print(table(content))
+    publish(__file__, words, setting, content, table=table, out=given.out)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,28 +10,26 @@ shares are what is meant, and milliseconds of a step without it are in `throughp
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from contenders import ours
-from contenders.machine import machine
+from contenders.command import parser_of, publish, setting_of
+from contenders.occasion import with_recording
 from contenders.pace import Over, Pace
 from contenders.setting import Setting
-from contenders.typed import parser_of, setting_of
+from jsonargparse import Namespace
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import tutelage
 from tutelage.data.loader import ResidentLoader
 from tutelage.features import FeatureExtractor
-from tutelage.files import write_json
+from tutelage.hardware import threads
 from tutelage.methods import KD
 from tutelage.teachers import Teacher
 
@@ -126,7 +124,7 @@ def watch(setting: Setting, kind: str, *, warm_up: int, steps: int) -> dict[str,
         steps: Steps to watch.
     """
     pace = Watch(warm_up, steps)
-    with marked(), suppress(Over):
+    with threads(setting.threads), marked(), suppress(Over):
         getattr(ours, kind)(setting, pace)
     return parts_of(pace.profiler.events(), steps) | {"decision": pace.facts.get("notes", [])}
 
@@ -185,34 +183,25 @@ def table(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> Namespace:
     """Return what was asked for."""
     parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=["live", "recorded"], default=["live", "recorded"])
-    parser.add_argument("--warm_up", type=int, default=10)
+    parser.add_argument("--warm_up", type=int, default=10, help="steps before, in which networks are compiled")
     parser.add_argument("--watched", type=int, default=20, help="steps to watch")
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure, write, print."""
+def main(words: Sequence[str]) -> None:
+    """Measure and publish."""
     given = parse(words)
-    setting = setting_of(given)
-    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/profile_step.py", *(words or sys.argv[1:])])}
+    asked = setting_of(given)
+    steps = {"warm_up": given.warm_up, "steps": given.watched}
     with tempfile.TemporaryDirectory() as folder:
-        if "recorded" in given.only and setting.recording is None:
-            data, out = setting.load(), Path(folder) / "recording"
-            how = {"views": 1, "keep": "top5", "batch_size": 256, "progress": False}
-            tutelage.record(setting.networks(data)[0], data=data, out=out, **how)
-            setting = replace(setting, recording=str(out))
-        steps = {"warm_up": given.warm_up, "steps": given.watched}
-        content["profiles"] = {kind: watch(setting, kind, **steps) for kind in given.only}
-    content |= {"setting": asdict(replace(setting, recording=given.recording)), **steps}
-    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
-    if given.out:
-        write_json(given.out, content)
-    print(table(content))
+        setting = with_recording(asked, Path(folder) / "recording") if "recorded" in given.only else asked
+        content = {"profiles": {kind: watch(setting, kind, **steps) for kind in given.only}, **steps}
+    publish(__file__, words, asked, content, table=table, out=given.out)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

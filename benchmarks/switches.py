@@ -7,19 +7,16 @@ Processes take turns as in benchmarks/throughput.py; ratios are taken within eac
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from contenders.machine import machine
+from contenders.command import add_turns, parser_of, publish, setting_of, turns_of
 from contenders.rounds import take_rounds
 from contenders.setting import Setting
-from contenders.typed import add_turns, parser_of, setting_of, turns_of
-
-from tutelage.files import write_json
+from contenders.tables import reason, relative, timed
+from jsonargparse import Namespace
 
 ALL = "all on"
 WITHOUT: Mapping[str, Mapping[str, str]] = {
@@ -42,15 +39,10 @@ def measure(setting: Setting, turns: Mapping[str, int]) -> dict[str, Any]:
         if "error" in what or "error" in raw[ALL]:
             found[name] = {"error": what.get("error", "no reference")}
             continue
-        pairs = zip(what["turns"], raw[ALL]["turns"], strict=True)
-        each = [own["seconds"] / reference["seconds"] for own, reference in pairs]
-        seconds = [turn["seconds"] for turn in what["turns"]]
+        times = timed(what)
         found[name] = {
-            "seconds": seconds,
-            "ms_per_step": 1000 * statistics.median(seconds),
-            "time_to_all": statistics.median(each),
-            "least": min(each),
-            "most": max(each),
+            **times,
+            **relative(times, timed(raw[ALL]), name="time_to_all"),
             "peak_memory": max(turn["memory"] for turn in what["turns"]),
             "decision": what["notes"],
         }
@@ -63,7 +55,7 @@ def table(content: Mapping[str, Any]) -> str:
     lines = [content["machine"]["summary"], "", heads, "|:--|--:|--:|--:|--:|"]
     for name, what in content["switches"].items():
         if "error" in what:
-            lines.append(f"| {name} | {what['error'].splitlines()[0].replace('|', '/')} | – | – | – |")
+            lines.append(f"| {name} | {reason(what)} | – | – | – |")
             continue
         spread = f"{what['least']:.2f} to {what['most']:.2f}"
         cells = f"{what['ms_per_step']:.1f} | {what['time_to_all']:.2f} | {spread} | {what['peak_memory'] / 1e6:.0f}"
@@ -71,24 +63,20 @@ def table(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> Namespace:
     """Return what was asked for."""
     parser = parser_of(__doc__, without=(*WITHOUT["none"], "recording"))
     add_turns(parser, steps=50, lead=10)
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure, write, print."""
+def main(words: Sequence[str]) -> None:
+    """Measure and publish."""
     given = parse(words)
     setting, turns = setting_of(given), turns_of(given)
-    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/switches.py", *(words or sys.argv[1:])])}
-    content |= {**turns, "switches": measure(setting, turns), "setting": asdict(setting)}
-    content["machine"] = machine(setting.batch, f"{setting.teacher} to {setting.student} on {setting.data}")
-    if given.out:
-        write_json(given.out, content)
-    print(table(content))
+    content = {**turns, "switches": measure(setting, turns)}
+    publish(__file__, words, setting, content, table=table, out=given.out)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,28 +12,22 @@ round.
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from contenders import CONTENDERS
 from contenders.child import train_whole
-from contenders.machine import machine
+from contenders.command import add_turns, parser_of, publish, setting_of, turns_of
+from contenders.occasion import with_recording, with_teacher
 from contenders.rounds import Child, note, take_rounds
 from contenders.setting import Setting
-from contenders.tables import ratios, table
-from contenders.typed import add_turns, parser_of, setting_of, turns_of
-
-import tutelage
-from tutelage.files import write_json
-from tutelage.models.spec import NetworkSpec
+from contenders.tables import ratios, table, timed
+from jsonargparse import Namespace
 
 
 def measure(setting: Setting, names: Sequence[str], **how: int) -> dict[str, Any]:
@@ -49,16 +43,15 @@ def measure(setting: Setting, names: Sequence[str], **how: int) -> dict[str, Any
 
 
 def _summed_up(name: str, what: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    switches = " ".join([CONTENDERS[name].switches, *what.get("notes", [])])
+    switches = ": ".join([CONTENDERS[name].switches, *what.get("notes", [])])
     about = {"title": CONTENDERS[name].title, "switches": switches}
     if "error" in what:
         return {**about, "error": what["error"]}
-    seconds = [turn["seconds"] for turn in what["turns"]]
+    times = timed(what)
     return {
         **about,
-        "seconds": seconds,
-        "ms_per_step": 1000 * statistics.median(seconds),
-        "images_per_second": batch / statistics.median(seconds),
+        **times,
+        "images_per_second": 1000 * batch / times["ms_per_step"],
         "peak_memory": max(turn["memory"] for turn in what["turns"]),
         "workers_memory": max(turn["workers_memory"] for turn in what["turns"]),
         "peak_memory_with_preparation": what["most_memory"],
@@ -74,56 +67,21 @@ def judge(setting: Setting, names: Sequence[str], seeds: int) -> dict[str, Any]:
         runs = []
         for seed in range(seeds):
             child = Child(train_whole, name, name, replace(setting, seed=seed))
-            runs.append({"seed": seed, **child.hear(patience=None)})
+            run = {"seed": seed, **child.hear(patience=None)}
             child.end()
-            note(f"{name}, seed {seed}: {runs[-1].get('error') or runs[-1]['accuracy']}")
+            told = run.get("error") or f"{run['accuracy']:.2%} after {run['seconds']:.0f} s"
+            note(f"{name}, seed {seed}: {told}")
+            runs.append(run)
         found[name] = {"title": CONTENDERS[name].title, "switches": CONTENDERS[name].switches, "runs": runs}
     return found
 
 
-def trained_teacher(setting: Setting, folder: Path) -> Setting:
-    """Return the setting with a teacher that knows something: as it comes, or trained on the labels first."""
-    data = setting.load()
-    if NetworkSpec.parse(setting.teacher).trained_for(data.num_classes):
-        return setting
-    note(f"{setting.teacher} comes untrained: training it first, for {setting.epochs} epochs.")
-    tutelage.distill(
-        "supervised",
-        student=setting.teacher,
-        data=data,
-        out=folder,
-        progress=False,
-        epochs=setting.epochs,
-        batch_size=setting.batch,
-        lr=setting.lr,
-        keep="last",
-    )
-    return replace(setting, teacher=str(folder))
-
-
-def with_recording(setting: Setting, folder: Path, given: argparse.Namespace) -> Setting:
-    """Return the setting with a recording of the teacher, as `tutelage record` makes it, if one is needed."""
-    if setting.recording is not None or "recorded" not in given.only:
-        return setting
-    data = setting.load()
-    started = time.perf_counter()
-    tutelage.record(
-        setting.networks(data)[0],
-        data=data,
-        out=folder,
-        views=given.views,
-        keep=given.keep,
-        batch_size=256,
-        progress=False,
-    )
-    note(f"recorded {given.views} views after {time.perf_counter() - started:.0f} s")
-    return replace(setting, recording=str(folder))
-
-
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> Namespace:
     """Return what was asked for."""
     parser = parser_of(__doc__)
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="CONTENDER")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], metavar="CONTENDER", help="who takes part"
+    )
     parser.add_argument("--views", type=int, default=2, help="views to record where no recording is given")
     parser.add_argument("--keep", default="top5", help="what to keep of an answer in that recording")
     add_turns(parser, steps=50, lead=10)
@@ -132,34 +90,30 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure, write, print."""
+def main(words: Sequence[str]) -> None:
+    """Measure and publish."""
     given = parse(words)
-    setting = setting_of(given)
-    missing = {name: CONTENDERS[name].missing for name in given.only}
-    present = [name for name, why in missing.items() if why is None]
-    for name in missing.keys() - set(present):
-        note(f"{name}: {missing[name]}")
-    content: dict[str, Any] = {"command": " ".join(["python", "benchmarks/throughput.py", *(words or sys.argv[1:])])}
+    asked = setting_of(given)
+    if given.accuracy:
+        asked = replace(asked, epochs=given.accuracy)
+    missing = {name: why for name in given.only if (why := CONTENDERS[name].missing) is not None}
+    for name, why in missing.items():
+        note(f"{name}: {why}")
+    present = [name for name in given.only if name not in missing]
     with tempfile.TemporaryDirectory() as folder:
+        setting = with_teacher(asked, Path(folder) / "teacher") if given.accuracy else asked
+        if "recorded" in present:
+            setting = with_recording(setting, Path(folder) / "recording", views=given.views, keep=given.keep)
+        content: dict[str, Any] = {"missing": missing}
         if given.accuracy:
-            setting = trained_teacher(replace(setting, epochs=given.accuracy), Path(folder) / "teacher")
-            setting = with_recording(setting, Path(folder) / "recording", given)
             content["accuracy"] = judge(setting, [n for n in present if CONTENDERS[n].distils], given.seeds)
         else:
-            setting = with_recording(setting, Path(folder) / "recording", given)
             turns = turns_of(given)
             content["contenders"] = measure(setting, present, **turns)
             content |= {"ratios": ratios(content["contenders"]), **turns}
-    # As they were asked for: what was made for the occasion is gone.
-    named = replace(setting, teacher=given.teacher, recording=given.recording)
-    content |= {"setting": asdict(named), "missing": {n: why for n, why in missing.items() if why}}
-    content["machine"] = machine(named.batch, f"{named.teacher} to {named.student} on {named.data}")
     content["load_average"] = os.getloadavg()
-    if given.out:
-        write_json(given.out, content)
-    print(table(content))
+    publish(__file__, words, asked, content, table=table, out=given.out)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

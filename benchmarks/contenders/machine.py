@@ -10,22 +10,19 @@ from typing import Any
 
 import torch
 
+from contenders.setting import Setting
+
 PACKAGES = ("tutelage", "torch", "torchvision", "timm", "torchdistill", "numpy", "pillow")
 _FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
-def machine(batch: int, what: str) -> dict[str, Any]:
-    """Return the machine and the versions, and a line that sums them up.
-
-    Args:
-        batch: Images in a batch.
-        what: What was measured.
-    """
+def machine(setting: Setting) -> dict[str, Any]:
+    """Return the machine and the versions, and a line that sums them up with what was measured."""
     able = torch.cpu.get_capabilities()
     flags = [flag for flag in _FLAGS if able.get(flag)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = {package: found for package in PACKAGES if (found := _version(package))}
-    threads = torch.get_num_threads()
+    threads = setting.threads or torch.get_num_threads()
     known = ", ".join(f"{package} {found}" for package, found in versions.items() if package != "tutelage")
     return {
         "device": device,
@@ -34,7 +31,8 @@ def machine(batch: int, what: str) -> dict[str, Any]:
         "flags": flags,
         "python": platform.python_version(),
         "versions": versions,
-        "summary": f"{what}, batch {batch}. {device}, {os.cpu_count()} cores, {threads} threads "
+        "summary": f"{setting.teacher} to {setting.student} on {setting.data}, batch {setting.batch}. "
+        f"{device}, {os.cpu_count()} cores, {threads} threads "
         f"({', '.join(flags) or 'no vector units known'}); {known}.",
     }
 
