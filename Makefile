@@ -28,6 +28,7 @@ overhead: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 
+# What these measure is printed; given --out, the scripts write it as JSON, too.
 throughput: bench
 	$(BIN)/python benchmarks/throughput.py
 
