@@ -148,6 +148,15 @@ def straight(teacher):
     return contents(teacher / "straight")
 
 
+def test_parts_that_run_at_the_same_time_write_what_one_would(straight, tmp_path):
+    processes = [shell(*LONG, "--part", f"{number}/2", "--out", "shared") for number in (1, 2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    # The header says how the teacher was named.
+    assert {**contents(tmp_path / "shared"), "recording.json": b""} == {**straight, "recording.json": b""}
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_command_leaves_whole_shards_and_goes_on(number, code, straight, screen, tmp_path):
     process = shell(*LONG, "--out", "stopped")

@@ -69,6 +69,15 @@ def test_the_epochs_until_compilation_has_paid_back_are_told():
     assert re.search(r"the student's pays back after \d+ of 30 epochs, the teacher's pays", str(both))
 
 
+def test_constants_of_compiled_code_are_told():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(5))
+    network(IMAGES)
+    frozen, plain = FrozenTeacher(network), teacher(2)
+    for one, compile, told in ((frozen, "on", True), (frozen, "off", False), (plain, "on", False)):
+        text = str(decide(replace(TRAINING, compile=compile), KD(method().student.model, one), IMAGES, samples=1))
+        assert ("the teacher's weights are constants of its code" in text) == told
+
+
 def test_where_the_data_lie_is_told():
     images = ResidentImages(torch.zeros(2048, 1, 16, 16, dtype=torch.uint8), torch.zeros(2048))
     text = str(decide(TRAINING, method(), IMAGES, samples=1, dataset=images))

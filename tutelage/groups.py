@@ -38,6 +38,7 @@ class TrainingDataOptions:
         subset: Number of training samples to take, the same share of each class; all by default.
         image_size: Height and width in pixels; as they are by default.
         augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
+        resident_limit_mib: Up to this size, in MiB, decoded images stay in memory; above, they are decoded when needed.
     """
 
     data: str
@@ -45,6 +46,7 @@ class TrainingDataOptions:
     subset: int | None = None
     image_size: int | None = None
     augment: str | None = None
+    resident_limit_mib: int = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ class RecordOptions:
         teacher: Trained network that is asked: a run's folder, timm:NAME, NETWORK@weights and so on. Several answer as
             an ensemble.
         out: Folder of the recording.
-        views: Number of views of each training sample; with more of them than there are, the others are added.
+        views: Number of views of each training sample, by default 8, or 1 where nothing is augmented; with more of
+            them than there are, the others are added.
         keep: What is kept of an answer: full (the logits), hard (the likeliest class), smoothed (its probability too),
             topK or topK-renormalized (the K highest probabilities, such as top5).
         values: How logits, probabilities and features are stored.
@@ -87,7 +90,7 @@ class RecordOptions:
 
     teacher: list[str]
     out: str
-    views: int = 8
+    views: int | None = None
     keep: str = "full"
     values: Literal["float32", "float16"] = "float32"
     layers: str | None = None

@@ -6,7 +6,7 @@ Decided before training, from the sizes alone, so that a resumed or repeated run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +79,7 @@ def decide(
     *,
     samples: int,
     epochs: int = 1,
+    called: str = "epochs",
     dataset: Any = None,
     begun_in: str | None = None,
 ) -> Decision:
@@ -90,6 +91,7 @@ def decide(
         example: Inputs of one or more samples.
         samples: Training samples that the run still has to see, over all epochs.
         epochs: How many epochs these are.
+        called: What to call them.
         dataset: Where they come from, which is told too.
         begun_in: The precision of what has run already, which `auto` takes; None if nothing has.
 
@@ -107,7 +109,7 @@ def decide(
     fused, why_fused = _fused(training, method, precision)
     seconds = {network: each * samples / FLOPS_PER_SECOND.get(device, 1e12) for network, each in flops.items()}
     shares = {who: _pays_back_after({one: seconds[one] for one in role}, device) for who, role in roles.items() if role}
-    compiled, why_compiled = _compiled(training.compile, shares, epochs)
+    compiled, why_compiled = _compiled(training.compile, shares, epochs, called)
     channels_last = training.channels_last != "off" and isinstance(example, Tensor) and example.ndim == 4
     keep_memory, why_memory = keeping(training.keep_memory, device)
     count, why_threads = _threads(training.threads, device, total)
@@ -123,6 +125,7 @@ def decide(
             why_precision,
             "channels-last" if channels_last else "contiguous memory",
             why_compiled,
+            *_constants(roles["teacher"] if "teacher" in compiled else (), device),
             *why_fused,
             *why_memory,
             *why_threads,
@@ -240,19 +243,24 @@ def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> 
     return spent / saved if saved else math.inf
 
 
-def _compiled(wish: Switch, shares: Mapping[str, float], epochs: int) -> tuple[set[str], str]:
+def _compiled(wish: Switch, shares: Mapping[str, float], epochs: int, called: str) -> tuple[set[str], str]:
     """Return whose networks are compiled, and why, given after what share of the run it pays back for whom."""
     if wish != "auto":
         return {"student", "teacher"} if wish == "on" else set(), f"compilation {wish} (asked for)"
     after = {who: max(1, math.ceil(share * epochs)) for who, share in shares.items() if share < _PAID_BACK_BY}
     if not after:
         return set(), "not compiled (the run is too short for it to pay back)" if shares else "nothing to compile"
-    told = [f"pays back after {number} of {epochs} epochs" for number in after.values()]
+    told = [f"pays back after {number} of {epochs} {called}" for number in after.values()]
     if len(after) == 2:
         return set(after), f"compiled (the student's {told[0]}, the teacher's {told[1]})"
     [who] = after
     others = [other for other in shares if other not in after]
     return set(after), f"{who} compiled ({told[0]}), {others[0]} not" if others else f"compiled ({told[0]})"
+
+
+def _constants(teachers: Sequence[FeatureExtractor], device: str) -> tuple[str, ...]:
+    frozen = device == "cpu" and any(can_freeze(teacher) for teacher in teachers)
+    return ("the teacher's weights are constants of its code",) if frozen else ()
 
 
 def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, tuple[str, ...]]:

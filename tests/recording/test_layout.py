@@ -53,9 +53,9 @@ def test_too_few_classes_are_refused():
 
 
 def test_shards_stay_small():
-    assert layout.rows_per_shard(42) == 16_384
-    assert layout.rows_per_shard(16_384) == 16_384
-    assert layout.rows_per_shard(16_385) == 16_383
+    assert layout.rows_per_shard(42) == 8_192
+    assert layout.rows_per_shard(32_768) == 8_192
+    assert layout.rows_per_shard(32_769) == 8_191
     assert layout.rows_per_shard(2**40) == 1
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -178,3 +179,18 @@ def test_views_and_shards_are_counted_by_what_is_complete(tmp_path):
     checksum_path(shard_path(tmp_path, 10, 1)).unlink()
     assert shards.views_present(tmp_path) == [2, 10]
     assert [shards.complete_shards(tmp_path, HEADER, view) for view in (0, 2, 10)] == [0, 2, 0]
+
+
+def test_what_killed_processes_had_begun_is_removed_and_what_is_young_stays(tmp_path):
+    write(tmp_path)
+    old, young = (tmp_path / "view-0000" / f".shard-0000.npy.{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    shards.sweep(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "view-0000").iterdir()) == [
+        young.name,
+        "shard-0000.npy",
+        "shard-0000.npy.sha256",
+    ]
+    shards.sweep(tmp_path / "nowhere")

@@ -158,6 +158,25 @@ def test_a_full_disk_is_foretold_and_nothing_is_written(data, tmp_path, monkeypa
     assert not (tmp_path / "new").exists()
 
 
+def test_the_disk_must_have_room_for_what_all_parts_write(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: SimpleNamespace(free=6000))
+    for part in ("1/2", "2/2"):
+        with pytest.raises(UserError, match=r"needs 9\.4 kB, and its disk has 6\.0 kB left"):
+            record(tmp_path / "new", data, part=part)
+    record(tmp_path / "new", data, views=1)
+    record(tmp_path / "new", data, views=2)
+
+
+def test_views_that_would_all_be_the_same_are_refused(tmp_path):
+    pairs, whole = TensorDataset(torch.rand(30, 1, 8, 8), torch.arange(30) % 10), {"validation": 0}
+    with pytest.raises(UserError, match=r"all 2 would be the same\. Record one \(--views 1\), or augment"):
+        record(tmp_path / "new", pairs, **whole)
+    assert not (tmp_path / "new").exists()
+    assert record(tmp_path / "one", pairs, views=None, **whole).views == 1
+    assert record(tmp_path / "two", pairs, augment="crop:1", **whole).views == 2
+    assert record(tmp_path / "usual", pairs, augment="crop:1", views=None, **whole).views == 8
+
+
 def test_loaders_and_chance_in_transforms_are_refused(data, tmp_path):
     pairs = TensorDataset(torch.rand(30, 1, 8, 8), torch.arange(30) % 10)
     with pytest.raises(UserError, match="which a DataLoader does not tell: pass the dataset"):
@@ -169,7 +188,7 @@ def test_loaders_and_chance_in_transforms_are_refused(data, tmp_path):
             return image + torch.rand(()), label
 
     with pytest.raises(UserError, match="differ each time they are read"):
-        record(tmp_path, as_data(Drawing(*pairs.tensors), hold_out=0))
+        record(tmp_path, as_data(Drawing(*pairs.tensors), hold_out=0), views=1)
     assert not list(tmp_path.iterdir())
 
 

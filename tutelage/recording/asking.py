@@ -107,6 +107,7 @@ def decision_of(found: Asked, data: Data, training: Training, *, views: int, beg
         data.example(1),
         samples=data.count("train") * views,
         epochs=views,
+        called="views",
         dataset=data.train,
         begun_in=begun_in,
     )

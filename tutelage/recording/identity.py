@@ -139,7 +139,7 @@ class DataIdentity:
         if not isinstance(images, ResidentImages) and probes != _probes(images, seed=1):
             raise UserError(
                 f"The training images of {data.name} differ each time they are read, so no recorded answer belongs to "
-                "them: leave chance out of the dataset's own transform, and augment with --augment."
+                "them: leave chance out of the dataset's own transform, and augment by --augment (augment= in Python)."
             )
         return cls(
             name=data.name,

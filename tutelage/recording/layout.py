@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.recording.quantization import VALUES, Quantization, Values
 
 PARAMETERS, FEATURE = "parameters", "feature:"
-MOST_ROWS, MOST_BYTES = 16_384, 256 * 2**20
+MOST_ROWS, MOST_BYTES = 8_192, 256 * 2**20
 
 
 def row_dtype(
@@ -45,7 +45,7 @@ def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
 
 
 def rows_per_shard(row_bytes: int) -> int:
-    """Return how many rows a shard has at most: 16,384, or fewer where it would exceed 256 MiB."""
+    """Return how many rows a shard has at most: 8,192, or fewer where it would exceed 256 MiB."""
     return max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
 
 

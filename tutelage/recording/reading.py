@@ -23,8 +23,18 @@ from tutelage.recording import shards
 from tutelage.recording.header import Header
 from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
 
-# Each holds a file open, of which a process may have about a thousand.
-_MOST_OPEN = 256
+
+def _most_open() -> int:
+    """Return how many shards may be open at once: each holds a file open."""
+    try:
+        import resource
+    except ImportError:  # Not a Unix.
+        return 256
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4096 if allowed == resource.RLIM_INFINITY else max(64, allowed * 3 // 4)
+
+
+_MOST_OPEN = _most_open()
 
 
 class Recording:

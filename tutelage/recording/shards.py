@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,6 +19,8 @@ from tutelage.recording.header import Header
 from tutelage.recording.layout import checksum_path, shard_path
 
 State = Literal["missing", "complete", "damaged"]
+# Seconds within which a shard is stored, by far.
+_DEAD_AFTER = 600
 
 
 @contextmanager
@@ -50,6 +53,14 @@ def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDA
     # Another process may have put its file here before our checksum.
     if path.stat().st_ino != own:
         _store_checksum(path, _digest(path))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes had begun to store; what is younger may be another's that still runs."""
+    for path in folder.glob("view-*/.shard-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _DEAD_AFTER:
+                path.unlink()
 
 
 def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool = True) -> NDArray[Any]:

@@ -40,8 +40,9 @@ from tutelage.teachers import Teacher
 from tutelage.training import Training
 
 Read = tuple[PlannedBatch, Tensor, Tensor]
-# What is read once serves so many views; each has a shard in memory until that is full.
-_VIEWS_AT_ONCE = 8
+# What is read once serves so many views; each has a shard in memory until that is full, and lost if it is stopped.
+_VIEWS_AT_ONCE = 4
+_USUAL_VIEWS = 8
 SETTINGS = ("batch_size", "precision", "channels_last", "compile", "keep_memory", "threads", "device", "workers")
 
 
@@ -50,11 +51,12 @@ def record(
     *,
     data: DataSource,
     out: str | Path,
-    views: int = 8,
+    views: int | None = None,
     keep: str = "full",
     values: Values = "float32",
     layers: Sequence[str] = (),
     validation: DataSource | float | None = None,
+    augment: str | None = None,
     part: str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -70,11 +72,12 @@ def record(
             ensemble.
         data: A dataset of (image, label), or a name or path; its training split is recorded.
         out: The folder of the recording.
-        views: How many views of each sample there should be.
+        views: How many views of each sample there should be; by default eight, or one where nothing is augmented.
         keep: What is kept of an answer: `full` (the logits), `hard`, `smoothed`, `topK` or `topK-renormalized`.
         values: How logits, probabilities and features are stored: `float32` or `float16`.
         layers: Names of layers of the teacher to record as well.
         validation: As for `distill`: what is held out of the training split is not recorded.
+        augment: As for `distill`: it makes the views.
         part: Such as `2/4`, of several processes or machines that share the folder and the work.
         seed: Seed of the views.
         progress: Whether to show progress.
@@ -100,10 +103,8 @@ def record(
     for name in settings:
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
-    splits, training = resolve_data(data, validation=validation), Training(**settings)
-    images = training_images(splits)
-    if views < 1:
-        raise UserError(f"views={views} must be above zero.")
+    splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
+    images, views = training_images(splits), _wanted(views, splits)
     found, folder, share = asked(teacher, splits, layers), Path(out), Part.parse(part)
     begun = headers.begun(folder)
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
@@ -125,6 +126,20 @@ def record(
             writer.write(left, answers, training, all_work=work)
     finished = (shards.complete_shards(folder, header, view) == header.shards for view in shards.views_present(folder))
     return Recording(folder) if share.of == 1 or any(finished) else None
+
+
+def _wanted(views: int | None, data: Data) -> int:
+    differ = data.augmentation.width > 0
+    if views is None:
+        return _USUAL_VIEWS if differ else 1
+    if views < 1:
+        raise UserError(f"views={views} must be above zero.")
+    if views > 1 and not differ:
+        raise UserError(
+            "Views come of an augmentation, not of a dataset's own transforms, and there is none: all "
+            f"{views} would be the same. Record one (--views 1), or augment (--augment flip; augment= in Python)."
+        )
+    return views
 
 
 def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, precision: str) -> Header:
@@ -187,14 +202,23 @@ class _Writer:
         self._reporter.note(f"[dim]{escape(str(decision))}[/dim]", once=True)
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
-        if needed > free:
+        # Of all parts, who fill the same disk.
+        missing = self._missing(views)
+        if missing > free:
             raise UserError(
-                f"{self.folder} needs {in_bytes(needed)}, and its disk has {in_bytes(free)} left: free some space, "
+                f"{self.folder} needs {in_bytes(missing)}, and its disk has {in_bytes(free)} left: free some space, "
                 "choose another folder with --out, record fewer --views, or keep less (--keep top5, --values float16)."
             )
 
+    def _missing(self, views: int) -> int:
+        """Return what is still to be written by anyone, in bytes."""
+        pairs = [(view, shard) for view in range(views) for shard in range(self.header.shards)]
+        missing = [shard for view, shard in pairs if not shards.is_complete(self.folder, view, shard)]
+        return sum(len(self.header.rows(shard)) for shard in missing) * self.header.row_dtype.itemsize
+
     def begin(self) -> None:
         """Leave the header, which all parts have in common."""
+        shards.sweep(self.folder)
         self.header.write(self.folder)
         # Another process may have begun another recording meanwhile.
         headers.check(self.folder, Header.read(self.folder), self.header)
