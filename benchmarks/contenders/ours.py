@@ -56,18 +56,18 @@ class Trains(DryRun):
         training: The settings.
         reports: Gets the driver's reports.
         seed: Of the data's order and views.
-        notes: Gets what the driver decided.
+        decided: Gets what the driver decided.
     """
 
     def __init__(
-        self, training: Training, reports: Callable[[Method, int], None], *, seed: int = 0, notes: list[str]
+        self, training: Training, reports: Callable[[Method, int], None], *, seed: int = 0, decided: list[str]
     ) -> None:
         super().__init__(training)
-        self.reports, self.order, self.notes = reports, seed, notes
+        self.reports, self.order, self.decided = reports, seed, decided
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
         """Train a method."""
-        reporter = Reports(lambda steps: self.reports(method, steps), self.notes)
+        reporter = Reports(lambda steps: self.reports(method, steps), self.decided)
         Driver(self.training, seed=self.order, reporter=reporter).fit(method, data, epochs=epochs, stop=stop)
 
 
@@ -105,7 +105,7 @@ def distil(
     students = (blueprint(student, data),)
     experiment = Experiment(data=data, students=students, answers=teacher)
     notes = pace.facts.setdefault("notes", [])
-    run = Trains(training_of(setting, every=pace.every), on_report, seed=setting.seed, notes=notes)
+    run = Trains(training_of(setting, every=pace.every), on_report, seed=setting.seed, decided=notes)
     return experiment.execute(kd_of(setting), run).to(setting.device)
 
 
@@ -202,6 +202,6 @@ def method_by_name(text: str, setting: Setting, pace: Pace) -> nn.Module:
     names = _Names(training)
     experiment.execute(choice, names)
     pace.facts |= {"stages": names.names, "notes": [], "teachers": 2 if isinstance(teacher, EnsembleTeacher) else 1}
-    arguments: dict[str, Any] = {"training": training, "seed": setting.seed, "notes": pace.facts["notes"]}
+    arguments: dict[str, Any] = {"training": training, "seed": setting.seed, "decided": pace.facts["notes"]}
     run = _Last(len(names.names), pace.facts, reports=lambda _, steps: pace.step(count=steps), **arguments)
     return experiment.execute(choice, run)
