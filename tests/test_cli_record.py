@@ -88,7 +88,7 @@ def test_layers_and_ensembles(screen):
 
 def test_parts_share_a_folder(screen, tmp_path):
     said = screen(*RECORD, "--views", "2", "--part", "1/2", "--out", "shared")
-    assert "recording shared (1 views)" in said
+    assert "recording shared (1 view)" in said
     assert "recording shared (2 views)" in screen(*RECORD, "--views", "2", "--part", "2/2", "--out", "shared")
     screen(*RECORD, "--views", "2", "--out", "alone")
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")

@@ -25,6 +25,7 @@ from tutelage.flags import comparison_of, data_of, experiment_from
 from tutelage.groups import DataOptions, NetworkOptions
 from tutelage.interrupt import Interrupted
 from tutelage.options import Choice, check_options, parse_choice, without_flags
+from tutelage.recording.planning import in_views
 from tutelage.recording.writing import SETTINGS
 from tutelage.recording.writing import record as recorded
 from tutelage.report.console import render_table
@@ -191,7 +192,7 @@ def record(words: Sequence[str]) -> None:
     options = {name: getattr(found, name) for name in ("out", "views", "keep", "values", "part", "seed", *SETTINGS)}
     layers = found.layers.split("+") if found.layers else []
     recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)
-    views = "no view is finished, other parts are still to do" if recording is None else f"{recording.views} views"
+    views = "no view is finished, other parts are still to do" if recording is None else in_views(recording.views)
     screen().print(f"recording  {found.out}  ({views})", soft_wrap=True)
 
 

@@ -110,7 +110,12 @@ def images_in(header: Header, work: Sequence[Unit]) -> int:
 def foretold(header: Header, *, views: int) -> str:
     """Return what a recording takes on disk, in words."""
     total = layout.total_bytes(header.row_dtype.itemsize, samples=header.samples, views=views)
-    return f"{views} views of {header.samples:,} samples, {header.keep} in {header.values}: {in_bytes(total)}"
+    return f"{in_views(views)} of {header.samples:,} samples, {header.keep} in {header.values}: {in_bytes(total)}"
+
+
+def in_views(count: int) -> str:
+    """Return a number of views for people."""
+    return "1 view" if count == 1 else f"{count} views"
 
 
 def in_bytes(count: float) -> str:
