@@ -188,6 +188,8 @@ def parse(words: Sequence[str]) -> Namespace:
 def main(words: Sequence[str]) -> None:
     """Measure and publish."""
     given = parse(words)
+    if given.at_once < 2:
+        raise SystemExit(f"--at_once {given.at_once}: kd and one other method are two.")
     setting, turns = setting_of(given), turns_of(given)
     content: dict[str, Any] = dict(turns)
     content["methods"] = methods(setting, given.methods, given.at_once, turns) if given.methods else {}

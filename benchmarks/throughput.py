@@ -5,9 +5,9 @@
 
 All train the same student with the same teacher, batch, augmentation, loss and optimizer, each in its own process of
 one tree. They are made ready one after the other, compilation included; then come rounds, in which each in its turn
-trains so many steps while all others wait. What counts is everything that a step takes, data included: of a turn, the
-median of its parts. The median of the rounds is shown with the fastest and the slowest; ratios are taken within each
-round.
+trains so many steps while all others wait. What counts is everything that an ordinary step takes, data included: of a
+turn, the median of its parts, without what comes more rarely, such as the end of an epoch. The median of the rounds is
+shown with the fastest and the slowest; ratios are taken within each round.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_fp16_is_bf16_on_a_processor_whoever_asks(monkeypatch):
     assert found.reasons[0] == "bf16-mixed (asked for: 16-mixed, which is bf16 on a processor)"
     begun = decide(TRAINING, method(), IMAGES, samples=1, begun_in="16-mixed")
     assert (begun.precision, begun.goes_on) == ("bf16-mixed", True)
-    assert begun.reasons[0].startswith("bf16-mixed (as it was begun: 16-mixed, ")
+    assert begun.reasons[0] == "bf16-mixed (as it was begun) rather than 32-true"
     monkeypatch.setattr("tutelage.hardware.unsound_convolutions", lambda method: ["layer1"])
     assert "bf16-mixed (asked for, though this machine" in decide(half, method(), IMAGES, samples=1).reasons[0]
     assert on_cuda(half, method(), monkeypatch).precision == "16-mixed"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 # Nothing is given back, and no piece is got from the system by itself: the threshold for that has a limit in older
 # versions, above which it would be refused.
-_KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
+_KEEPING = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}
 # What glibc ends at by itself in a process that frees large pieces.
 _USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 

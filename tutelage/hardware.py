@@ -103,6 +103,7 @@ def decide(
     flops = {network: _flops(network, example) for role in roles.values() for network in role}
     total = sum(flops.values())
     precision, why_precision = _precision(training.precision, device, total, method)
+    begun_in = begun_in and _on(device, begun_in)
     goes_on = training.precision == "auto" and begun_in not in (None, precision)
     if goes_on:
         precision, why_precision = _as_begun(begun_in or precision, precision, device, total, method)
@@ -194,10 +195,14 @@ def _as_begun(begun_in: str, here: str, device: str, flops: float, method: Metho
     return precision, f"{why.replace('asked for', 'as it was begun')} rather than {here}"
 
 
+def _on(device: str, precision: str) -> str:
+    """Return what Fabric makes of a precision on a device: a processor computes in bf16 instead of fp16."""
+    return "bf16-mixed" if precision == "16-mixed" and device == "cpu" else precision
+
+
 def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
-    if wish == "16-mixed" and device == "cpu":
-        # Fabric takes it for that, too.
-        return "bf16-mixed", "bf16-mixed (asked for: 16-mixed, which is bf16 on a processor)"
+    if _on(device, wish) != wish:
+        return "bf16-mixed", f"bf16-mixed (asked for: {wish}, which is bf16 on a processor)"
     if wish != "auto":
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":

@@ -40,5 +40,5 @@ def with_recording(setting: Setting, folder: Path, *, views: int = 1, keep: str 
     started = time.perf_counter()
     how = {"views": views, "keep": keep, "batch_size": 256, "progress": False}
     tutelage.record(setting.networks(data)[0], data=data, out=folder, **how)
-    note(f"recorded {views} views after {time.perf_counter() - started:.0f} s")
+    note(f"recorded views: {views}, after {time.perf_counter() - started:.0f} s")
     return replace(setting, recording=str(folder))

@@ -56,6 +56,17 @@ def test_the_sizes_of_a_whole_batch_and_of_its_sections():
     assert Plan(sampler=pairs, world_size=2, **options).sizes() == (8, 4)
 
 
+def test_a_whole_batch_is_the_most_frequent_one_wherever_it_stands():
+    class Uneven:
+        def __len__(self):
+            return 4
+
+        def epoch(self, number, chance):
+            yield from (torch.arange(size) for size in (3, 8, 8, 5))
+
+    assert Plan(sampler=Uneven(), seed=0, augmentation=Augmentation(), size=(8, 8)).sizes() == (8,)
+
+
 def test_the_global_chance_is_neither_used_nor_moved():
     torch.manual_seed(0)
     expected = torch.rand(3)

@@ -31,6 +31,10 @@ def test_any_data_but_ready_made_ones_are_augmented_as_asked_for():
         for share in (None, 0.5):
             assert str(resolve_data(data, validation=share, augment="crop:1,flip").augmentation) == "crop:1,flip"
             assert str(resolve_data(data, validation=share).augmentation) == usual
+    with_loader = resolve_data(pairs, test=DataLoader(pairs, batch_size=5), augment="crop:1")
+    assert (str(with_loader.augmentation), with_loader.augmentation_chosen) == ("crop:1", True)
+    assert resolve_data(pairs, augment="none", validation=0.5).augmentation_chosen
+    assert not resolve_data(pairs, validation=0.5).augmentation_chosen
     with pytest.raises(UserError, match="load_data"):
         resolve_data(toy_data(), augment="flip")
     with pytest.raises(UserError, match="DataLoader augments for itself"):

@@ -137,7 +137,7 @@ def test_the_first_views_can_be_chosen(folder):
     recording = Recording(folder, views=2)
     assert recording.views == 2
     assert read_one(recording, 5, 1)[0].tolist() == [[1, 5]]
-    with pytest.raises(UserError, match="3 finished views, not 4: use fewer, or add some .*--views 4"):
+    with pytest.raises(UserError, match="3 views that can be replayed, not 4: use fewer, or add some .*--views 4"):
         Recording(folder, views=4)
     with pytest.raises(UserError, match="views=0"):
         Recording(folder, views=0)

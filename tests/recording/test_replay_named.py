@@ -59,7 +59,7 @@ def test_it_is_named_with_and_without_its_number_of_views(taught, data):
         "recording:": "names no folder",
         f"recording:{place},view=1": "no option of a recording named 'view'",
         f"recording:{place},views=some": "is no number of views",
-        f"recording:{place},views=3": "has 2 finished views",
+        f"recording:{place},views=3": "has 2 views that can be replayed",
         f"recording:{place}s": "There is no recording in",
     }.items():
         with pytest.raises(UserError, match=message):

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import shutil
@@ -194,3 +195,14 @@ def test_what_killed_processes_had_begun_is_removed_and_what_is_young_stays(tmp_
         "shard-0000.npy.sha256",
     ]
     shards.sweep(tmp_path / "nowhere")
+
+
+def test_too_many_open_files_are_no_damage(tmp_path, monkeypatch):
+    write(tmp_path)
+
+    def refuse(*arguments, **named):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shards.np, "load", refuse)
+    with pytest.raises(UserError, match="could not be opened: Too many open files. Allow more"):
+        shards.opened(tmp_path, HEADER, 0, 0)

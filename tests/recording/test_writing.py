@@ -223,6 +223,13 @@ def test_more_views_are_added_and_leave_the_old_ones(data, tmp_path):
     assert contents(tmp_path / "grown") == contents(tmp_path / "once")
 
 
+def test_a_recording_keeps_the_rows_of_its_shards(data, tmp_path, monkeypatch):
+    record(tmp_path, data, views=1)
+    monkeypatch.setattr(layout, "rows_per_shard", lambda row_bytes: 7)
+    assert record(tmp_path, data, views=2).views == 2
+    assert len({file.stat().st_size for file in tmp_path.glob("*/shard-0000.npy")}) == 1
+
+
 def test_fewer_views_than_there_are_leave_all(data, tmp_path):
     record(tmp_path, data, views=3)
     before = contents(tmp_path)

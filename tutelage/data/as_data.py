@@ -57,10 +57,11 @@ def as_data(
     given = {"train": train, "validation": validation, "test": test}
     splits = {split: _wrapped(value) for split, value in given.items() if value is not None}
     augmentation = Augmentation() if augment is None else Augmentation.parse(augment)
+    if isinstance(splits["train"], DataLoader) and augmentation:
+        raise UserError("A DataLoader augments for itself: leave out augment=, or pass the dataset.")
     if any(isinstance(value, DataLoader) for value in splits.values()):
-        if augmentation:
-            raise UserError("A DataLoader augments for itself: leave out augment=, or pass the dataset.")
-        return _from_loaders(splits, num_classes, class_names, name)
+        loaded = _from_loaders(splits, num_classes, class_names, name)
+        return replace(loaded, augmentation=augmentation, augmentation_chosen=augment is not None)
     images: dict[str, Images] = {split: value for split, value in splits.items() if not isinstance(value, DataLoader)}
     classes = _count(images["train"].targets) if num_classes is None else num_classes
     data = assemble(
@@ -73,7 +74,7 @@ def as_data(
         test=None,
         split_seed=split_seed,
     )
-    return replace(data, augmentation_chosen=bool(augmentation))
+    return replace(data, augmentation_chosen=augment is not None)
 
 
 def _wrapped(value: Any) -> Images | DataLoader[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -95,8 +96,8 @@ class Plan:
 
     def sizes(self) -> tuple[int, ...]:
         """Return how many samples of a whole batch are this process's, and how many in each section, where several."""
-        first = next(iter(self.sampler.epoch(0, generator(self.seed, ORDER, 0))))
-        samples = len(self._mine(len(first)))
+        counts = Counter(len(indices) for indices in self.sampler.epoch(0, generator(self.seed, ORDER, 0)))
+        samples = len(self._mine(max(counts, key=lambda size: (counts[size], size))))
         return (samples,) if self.sections == 1 else (samples, samples // self.sections)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[PlannedBatch]:

@@ -22,6 +22,7 @@ from tutelage.errors import UserError
 from tutelage.recording import shards
 from tutelage.recording.header import Header
 from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
+from tutelage.recording.planning import in_views
 
 
 def _most_open() -> int:
@@ -31,7 +32,8 @@ def _most_open() -> int:
     except ImportError:  # Not a Unix.
         return 256
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if allowed == resource.RLIM_INFINITY else max(64, allowed * 3 // 4)
+    # Half of them, as others open files, too; and each is a mapping, of which a process may have 65,530.
+    return 4096 if allowed == resource.RLIM_INFINITY else max(64, min(4096, allowed // 2))
 
 
 _MOST_OPEN = _most_open()
@@ -191,7 +193,7 @@ def _chosen(folder: Path, finished: list[int], wanted: int | None, note: str) ->
         raise UserError(f"views={wanted} leaves nothing to replay: use one view or more.")
     if wanted > len(finished):
         raise UserError(
-            f"The recording in {folder} has {len(finished)} finished views{unfinished}, not {wanted}: use fewer, or "
-            f"add some with `tutelage record --views {wanted}`."
+            f"The recording in {folder} has {in_views(len(finished))} that can be replayed{unfinished}, not {wanted}: "
+            f"use fewer, or add some with `tutelage record --views {wanted}`."
         )
     return finished[:wanted]

@@ -19,6 +19,7 @@ from tutelage.files import read_json
 from tutelage.models.spec import RECORDING, NetworkSpec
 from tutelage.recording.header import NAME, check_data
 from tutelage.recording.identity import DataIdentity, trained_networks
+from tutelage.recording.planning import in_views
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
 from tutelage.teachers import Teacher
@@ -182,15 +183,15 @@ def check_length(file: Path, recording: RecordedViews | None) -> None:
     if same:
         grew = ", as it grew meanwhile or more are asked for" if recording.views > stored["views"] else ""
         raise UserError(
-            f"{file.parent} was begun with {stored['views']} views of the recording in {recording.folder}, and would "
-            f"go on with {recording.views}{grew}: write --teacher {RECORDING}{recording.folder},views="
+            f"{file.parent} was begun with {in_views(stored['views'])} of the recording in {recording.folder}, and "
+            f"would go on with {recording.views}{grew}: write --teacher {RECORDING}{recording.folder},views="
             f"{stored['views']}, or choose another folder with --out."
         )
 
 
 def name_of(recording: RecordedViews) -> str:
     """Return what tables and reports call a recording: `recording: resnet56 (top5, 8 views)`."""
-    views = f"{recording.views} view{'s' if recording.views > 1 else ''}"
+    views = in_views(recording.views)
     if not isinstance(recording, Recording):
         return f"recording ({views})"
     return f"recording: {recording.header.teacher.name} ({recording.header.keep}, {views})"

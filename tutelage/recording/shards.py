@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -58,7 +59,7 @@ def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDA
 def sweep(folder: Path) -> None:
     """Remove what killed processes had begun to store; what is younger may be another's that still runs."""
     for path in folder.glob("view-*/.shard-*"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if time.time() - path.stat().st_mtime > _DEAD_AFTER:
                 path.unlink()
 
@@ -82,7 +83,7 @@ def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool 
     try:
         rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _unreadable(path, error) from error
     expected = (len(header.rows(shard)),)
     if rows.dtype != header.row_dtype or rows.shape != expected:
         raise _damaged(path, f"it holds {rows.shape} rows of {rows.dtype}, not {expected} of {header.row_dtype}")
@@ -152,7 +153,13 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return UserError(f"The shard {path} could not be opened: {error.strerror}. Allow more open files (ulimit -n).")
+    return _damaged(path, (isinstance(error, OSError) and error.strerror) or str(error))
 
 
 def _damaged(path: Path, why: str) -> UserError:

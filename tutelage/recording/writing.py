@@ -110,6 +110,8 @@ def record(
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
     header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)
     if begun is not None:
+        # How many rows a shard has follows from nothing that anybody asked for.
+        header = replace(header, rows_per_shard=begun.rows_per_shard)
         headers.check(folder, begun, header)
     with Interruption() as interruption, threads(decision.threads), kept_memory(decision.keep_memory):
         writer = _Writer(folder, header, splits, interruption, Terminal() if progress else Silent())
@@ -121,6 +123,7 @@ def record(
         check_answers(folder, header, splits, answers, sound)
         left = without(work, sound)
         if left:
+            shards.sweep(folder)
             writer.foretell(left, views, decision)
             writer.begin()
             writer.write(left, answers, training, all_work=work)
@@ -218,7 +221,6 @@ class _Writer:
 
     def begin(self) -> None:
         """Leave the header, which all parts have in common."""
-        shards.sweep(self.folder)
         self.header.write(self.folder)
         # Another process may have begun another recording meanwhile.
         headers.check(self.folder, Header.read(self.folder), self.header)
