@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-from pathlib import Path
 
 import pytest
 import throughput
@@ -100,9 +99,3 @@ def test_accuracy_from_the_command_line(words, tmp_path, capfd):
     assert "comes untrained" in told.err
     assert table(found) in told.out
     assert not multiprocessing.active_children()
-
-
-def test_the_page_shows_what_was_measured():
-    docs = Path(__file__).parents[2] / "docs"
-    content = json.loads((docs / "results" / "throughput.json").read_text())
-    assert table(content) in (docs / "performance.md").read_text()
