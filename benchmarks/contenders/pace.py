@@ -63,7 +63,7 @@ class Turns(Pace):
 
     Warm-up, which compiles, is told first. Then each turn begins with some steps that are not timed: in them, caches
     are warm again, and what workers prepared while they waited is used up. Of the timed ones, `lead` at a time, the
-    median counts: on a virtual machine, neighbours take the caches for seconds at a time, and no counter tells.
+    median counts: on a virtual machine everything may be slow for seconds at a time, and no counter tells why.
 
     Args:
         lr: Learning rate at first.
