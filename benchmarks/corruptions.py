@@ -25,15 +25,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torchvision.transforms.v2 import functional as T
 
-from tutelage.anatomy import logits_of
-from tutelage.batch import Batch
+from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
-from tutelage.data.seeding import generator
 from tutelage.data.sources import load_data
-from tutelage.files import write_json
-from tutelage.hardware import device_type
+from tutelage.experiments.statistics import summary
+from tutelage.models.answers import logits_of
 from tutelage.models.loading import load_network
-from tutelage.statistics import summary
+from tutelage.system.chance import generator
+from tutelage.system.devices import device_type
+from tutelage.system.files import write_json
 
 BATCH = 500
 

@@ -29,7 +29,7 @@ from jsonargparse import Namespace
 from torch import nn
 
 import tutelage
-from tutelage import registry
+from tutelage.core import registry
 
 KD = "kd"
 GROWTH: Mapping[str, tuple[int, ...]] = {

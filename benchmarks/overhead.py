@@ -18,14 +18,14 @@ from itertools import islice
 import torch
 import torch.nn.functional as F
 
-from tutelage.console import Silent
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
-from tutelage.driver import Driver
 from tutelage.methods import Supervised
 from tutelage.models.loading import load_network
-from tutelage.training import Training
+from tutelage.system.console import Silent
+from tutelage.training.driver import Driver
+from tutelage.training.settings import Training
 
 BATCH, CLASSES, LOG_EVERY = 128, 100, 5
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

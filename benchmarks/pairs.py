@@ -23,20 +23,20 @@ from typing import Any
 
 import torch
 
+from tutelage.core.method import Method
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.sources import load_data
-from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
-from tutelage.experiment import Experiment
-from tutelage.files import read_json, write_json
-from tutelage.method import Method
-from tutelage.networks import blueprint
-from tutelage.options import parse_choice
-from tutelage.preflight.cost import measure_memory, seconds_per_step
-from tutelage.run import Run
-from tutelage.state import Stop
-from tutelage.training import Training
+from tutelage.experiments.choice import parse_choice
+from tutelage.experiments.doctor.cost import measure_memory, seconds_per_step
+from tutelage.experiments.experiment import Experiment
+from tutelage.models.blueprint import blueprint
+from tutelage.system.files import read_json, write_json
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
+from tutelage.training.settings import Training
+from tutelage.training.state import Stop
 
 TRAIN, TEST, ROUNDS = 2000, 1000, 3
 VIT = "timm:vit_tiny_patch16_224,pretrained=false,img_size=32,patch_size=4,depth=6,embed_dim=96"

@@ -27,11 +27,11 @@ from contenders.setting import Setting
 from jsonargparse import Namespace
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from tutelage.core.teachers import Teacher
 from tutelage.data.loader import ResidentLoader
-from tutelage.features import FeatureExtractor
-from tutelage.hardware import threads
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.methods import KD
-from tutelage.teachers import Teacher
+from tutelage.system.devices import threads
 
 PARTS = ("data", "teacher", "student", "loss", "backward", "optimizer")
 _TOP = 12

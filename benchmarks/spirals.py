@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import tutelage
-from tutelage.ensembles import Ensemble
-from tutelage.evaluation import Evaluation, judge
-from tutelage.files import write_json
-from tutelage.method import Density
-from tutelage.uncertainty import Uncertainty, uncertainty_of
+from tutelage.data.batch import Density
+from tutelage.evaluation.scores import Evaluation, judge
+from tutelage.evaluation.uncertainty import Uncertainty, uncertainty_of
+from tutelage.models.ensemble import Ensemble
+from tutelage.system.files import write_json
 
 mpl.use("Agg")
 

@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
+from tutelage.core.teachers import UniformTeacher
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
-from tutelage.teachers import UniformTeacher
-from tutelage.toys import CLASSES, ToyNetwork, toy_data
+from tutelage.testing.toys import CLASSES, ToyNetwork, toy_data
 
 QUICK = {"epochs": 1, "batch_size": 16, "precision": "32-true", "progress": False}
 

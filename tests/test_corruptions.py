@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch
+from tutelage.data.batch import Batch
 from tutelage.data.sources import load_data
-from tutelage.statistics import summary
+from tutelage.experiments.statistics import summary
 
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "corruptions.py"))
 CORRUPTIONS, SEVERITIES, corrupted = (BENCHMARK[name] for name in ("CORRUPTIONS", "SEVERITIES", "corrupted"))
@@ -109,7 +109,7 @@ def test_the_table_has_means_and_spreads():
 
 
 def test_a_finished_comparison_is_measured(tmp_path):
-    from tutelage import compare
+    from tutelage.experiments import comparison as compare
 
     settings = {"seeds": 2, "epochs": 1, "progress": False, "compile": "off"}
     compare(["supervised", "tf-kd-self"], student="tiny_cnn,width=3", data="digits", out=tmp_path, **settings)

@@ -10,8 +10,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher
 from tutelage.data.sources import load_data
-from tutelage.driver import Driver
 from tutelage.methods.afd import AFD
 from tutelage.methods.byot import BYOT
 from tutelage.methods.cs_kd import CSKD
@@ -28,9 +28,9 @@ from tutelage.methods.vid import VID
 from tutelage.models.loading import load_network
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.recording.writing import record
-from tutelage.run import Run
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher
-from tutelage.training import Training
+from tutelage.training.driver import Driver
+from tutelage.training.run import Run
+from tutelage.training.settings import Training
 
 
 def network(seed):

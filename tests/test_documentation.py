@@ -15,7 +15,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import tutelage
-from tutelage import cli, flags, registry
+from tutelage.cli import commands as cli
+from tutelage.cli import requests as flags
+from tutelage.core import registry
 from tutelage.methods.unix import compute_ratio
 from tutelage.report.aspects import answer_costs, uncertainties
 from tutelage.report.markdown import render_markdown

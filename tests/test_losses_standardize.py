@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.batch import Batch
+from tutelage.core.teachers import VirtualTeacher
+from tutelage.data.batch import Batch
 from tutelage.losses import kd_loss, standardize
 from tutelage.recording.quantization import Quantization
-from tutelage.teachers import VirtualTeacher
 
 # Known answers in float64, from the fact sheet of the logit methods.
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=torch.float64)

@@ -1,23 +1,9 @@
 """Tutelage: knowledge distillation for PyTorch. Any teacher, any student, honest comparisons."""
 
 from tutelage.api import compare, distill, distill_all, evaluate
-from tutelage.batch import Batch, Output
-from tutelage.data.dataset import Data
-from tutelage.data.sources import load_data
-from tutelage.driver import Driver
-from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
-from tutelage.interrupt import Interrupted
-from tutelage.method import Method, OptimizerSpec, Progress, TransferSet, Update
-from tutelage.models.loading import load_network
-from tutelage.models.weights import load_weights
-from tutelage.recording.reading import Recording
-from tutelage.recording.teacher import RecordedTeacher
-from tutelage.recording.writing import record
-from tutelage.registry import Paper, cite, register
-from tutelage.run import Run
-from tutelage.state import Stop
-from tutelage.teachers import (
+from tutelage.core.method import Method, OptimizerSpec, Progress, TransferSet, Update
+from tutelage.core.registry import Paper, cite, register
+from tutelage.core.teachers import (
     BlackBoxTeacher,
     EnsembleTeacher,
     FrozenTeacher,
@@ -27,7 +13,21 @@ from tutelage.teachers import (
     UniformTeacher,
     VirtualTeacher,
 )
-from tutelage.training import Training
+from tutelage.data.batch import Batch, Output
+from tutelage.data.dataset import Data
+from tutelage.data.sources import load_data
+from tutelage.errors import UserError
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.loading import load_network
+from tutelage.models.weights import load_weights
+from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.recording.writing import record
+from tutelage.system.interrupt import Interrupted
+from tutelage.training.driver import Driver
+from tutelage.training.run import Run
+from tutelage.training.settings import Training
+from tutelage.training.state import Stop
 from tutelage.version import VERSION as __version__
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from tutelage.cli import main
+from tutelage.cli.commands import main
 
 sys.exit(main())

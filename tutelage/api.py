@@ -12,25 +12,26 @@ from typing import Any
 
 from torch import nn
 
-from tutelage import registry
-from tutelage.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, several, split_settings
-from tutelage.compare import Comparison
-from tutelage.console import Reporter, Silent, Terminal
-from tutelage.data.as_data import as_data
+from tutelage.core import registry
+from tutelage.core.method import DEPLOYED
+from tutelage.data.batch import Density
 from tutelage.data.dataset import Data
-from tutelage.data.elsewhere import foreign_data
+from tutelage.data.ood import foreign_data
 from tutelage.data.resolve import DataSource, resolve_data
-from tutelage.ensembles import Ensemble
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError, unknown
-from tutelage.evaluation import Evaluation, judge_on
-from tutelage.hardware import device_type
-from tutelage.method import DEPLOYED, Density
+from tutelage.evaluation.scores import Evaluation, judge_on
+from tutelage.experiments.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, split_settings
+from tutelage.experiments.choice import Choice, check_options, parse_choice
+from tutelage.experiments.comparison import Comparison
+from tutelage.models.blueprint import Source, blueprint, several
+from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
 from tutelage.models.saving import density_of, save_network
-from tutelage.networks import Source, blueprint
-from tutelage.options import Choice, check_options, parse_choice
 from tutelage.report.html import write_report
-from tutelage.run import MEMBERS
+from tutelage.system.console import Reporter, Silent, Terminal
+from tutelage.system.devices import device_type
+from tutelage.training.run import MEMBERS
 
 
 def distill(

@@ -255,3 +255,12 @@ def _rows(logits: Tensor, reduction: Reduction) -> int:
     classes = logits.shape[1]
     rows = logits.numel() // classes
     return rows if reduction == "batchmean" else rows * classes
+
+
+def log_mean_probability(logits: Tensor) -> Tensor:
+    """Return the log of the members' mean probability `[batch, class]`, computed in log-space.
+
+    Args:
+        logits: `[member, batch, class]`.
+    """
+    return wide(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))

@@ -18,8 +18,8 @@ from torch import nn
 from contenders import CONTENDERS, ours
 from contenders.pace import Over, Pace, Turns, waiting_for
 from contenders.setting import Setting
-from tutelage.allocation import kept_memory
-from tutelage.evaluation import predictions_on, score
+from tutelage.evaluation.scores import predictions_on, score
+from tutelage.system.memory import kept_memory
 
 
 def _settle(setting: Setting) -> None:

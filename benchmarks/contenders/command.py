@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from contenders.machine import machine
 from contenders.setting import Setting
-from tutelage.files import write_json
+from tutelage.system.files import write_json
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):

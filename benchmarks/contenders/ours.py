@@ -11,22 +11,22 @@ from torch import nn
 from contenders.pace import Pace
 from contenders.plain import autocast
 from contenders.setting import Setting
-from tutelage.console import Silent
+from tutelage.core.method import Method
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.data.dataset import Data
-from tutelage.driver import Driver
-from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
-from tutelage.experiment import Experiment
-from tutelage.hardware import device_type
-from tutelage.method import Method
-from tutelage.networks import blueprint
-from tutelage.options import Choice, parse_choice
-from tutelage.preflight.cost import measure_memory
+from tutelage.experiments.choice import Choice, parse_choice
+from tutelage.experiments.doctor.cost import measure_memory
+from tutelage.experiments.experiment import Experiment
+from tutelage.models.blueprint import blueprint
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.state import Stop
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
-from tutelage.training import Training
+from tutelage.system.console import Silent
+from tutelage.system.devices import device_type
+from tutelage.training.driver import Driver
+from tutelage.training.dry_run import DryRun
+from tutelage.training.settings import Training
+from tutelage.training.state import Stop
 
 
 class Reports(Silent):

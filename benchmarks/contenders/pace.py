@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from tutelage.preflight.cost import peak_memory
+from tutelage.experiments.doctor.cost import peak_memory
 
 PROMPT = "go"
 

@@ -15,8 +15,8 @@ from contenders.setting import Setting
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.errors import UserError
-from tutelage.hardware import has_native_bf16
 from tutelage.models.normalization import Normalized
+from tutelage.system.devices import has_native_bf16
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

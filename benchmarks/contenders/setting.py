@@ -15,9 +15,9 @@ from tutelage.data.images import ResidentImages
 from tutelage.data.loader import Loader
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.models.blueprint import blueprint
 from tutelage.models.normalization import Normalized
-from tutelage.networks import blueprint
-from tutelage.training import Switch
+from tutelage.training.settings import Switch
 
 RANDOM, RANDOM_IMAGES = "random", 10_000
 RANDOM_SHAPE = {"classes": 100, "size": 32}

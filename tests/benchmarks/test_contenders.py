@@ -11,11 +11,11 @@ from contenders.pace import Over, Pace, Turns
 from contenders.setting import Setting
 from torchvision import transforms
 
-from tutelage.batch import Batch
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.data.images import as_inputs
 from tutelage.errors import UserError
 from tutelage.methods import KD
-from tutelage.teachers import FrozenTeacher
 
 
 class Few(Pace):

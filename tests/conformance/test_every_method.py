@@ -2,12 +2,12 @@
 
 import pytest
 
-from tutelage import registry
+from tutelage.core import registry
+from tutelage.core.registry import Entry
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import Entry
-from tutelage.testing import CHECKS, options_are_its_own
-from tutelage.toys import LAYERS, met, toy_experiment, toy_recording
+from tutelage.testing.conformance import CHECKS, options_are_its_own
+from tutelage.testing.toys import LAYERS, met, toy_experiment, toy_recording
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from tutelage.data.as_data import as_data
 from tutelage.data.label_noise import label_offsets, training_labels, with_wrong_labels
-from tutelage.data.seeding import generator
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
-from tutelage.toys import CLASSES, toy_data
+from tutelage.system.chance import generator
+from tutelage.testing.toys import CLASSES, toy_data
 
 MANY = 100_000
 

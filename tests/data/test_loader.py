@@ -4,9 +4,9 @@ from torch.utils.data import Dataset
 
 from tutelage.data import images as images_module
 from tutelage.data.augment import Augmentation
-from tutelage.data.foreign import ForeignLoader
 from tutelage.data.images import ResidentImages
 from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
+from tutelage.data.own import ForeignLoader
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 

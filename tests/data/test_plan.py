@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
+from tutelage.data.batch import Output
 from tutelage.data.plan import Plan, earlier
 from tutelage.data.samplers import PairBatches, ShuffledBatches
 from tutelage.errors import UserError

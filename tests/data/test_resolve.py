@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
-from tutelage.toys import toy_data
+from tutelage.testing.toys import toy_data
 
 
 def test_foreign_data_stand_beside_any_data():

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from tutelage.data.foreign import ForeignImages
 from tutelage.data.images import ResidentImages
+from tutelage.data.own import ForeignImages
 from tutelage.data.sources import load_data
 from tutelage.data.statistics import mean_and_std
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tutelage.batch import Batch, Output
-from tutelage.evaluation import Scores
-from tutelage.teachers import Teacher
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch, Output
+from tutelage.evaluation.scores import Scores
 
 
 class Slow:
@@ -179,7 +179,7 @@ def measure():
     """Returns a method's weighted loss on logits, the gradient for them, and the named losses."""
 
     def measure(method, logits, labels):
-        from tutelage.method import Progress, Update
+        from tutelage.core.method import Progress, Update
 
         logits = logits.detach().clone().requires_grad_(True)
         losses = method.losses(Batch(inputs=logits, targets=labels))

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.afd import AFD, Discriminator, discriminator_loss, generator_loss, transfer
 from tutelage.methods.dml import DML
-from tutelage.toys import ToyNetwork, methods_of, toy_batch, toy_experiment, toy_transformer
-from tutelage.training import Training
+from tutelage.testing.toys import ToyNetwork, methods_of, toy_batch, toy_experiment, toy_transformer
+from tutelage.training.settings import Training
 
 
 class Answer(nn.Module):

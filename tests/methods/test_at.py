@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.at import AT, attention_loss, attention_map
 from tutelage.models import CATALOGUE
-from tutelage.teachers import FrozenTeacher, UniformTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 STUDENT = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]]]], dtype=torch.float64)
 TEACHER = torch.ones(1, 1, 2, 2, dtype=torch.float64)

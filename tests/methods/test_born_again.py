@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
 from tutelage.methods.born_again import (
     BornAgain,
@@ -14,6 +13,7 @@ from tutelage.methods.born_again import (
     permute_dark_knowledge,
 )
 from tutelage.methods.supervised import Supervised
+from tutelage.models.ensemble import Ensemble
 
 # Known answers from the fact sheet.
 STUDENT = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]

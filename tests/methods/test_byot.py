@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from tutelage.batch import Batch
-from tutelage.branches import Answer
+from tutelage.core.method import Progress, Update
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
 from tutelage.methods.byot import BYOT, feature_term
+from tutelage.methods.parts.branches import Answer
 from tutelage.models import CATALOGUE
 
 IMAGES, LABELS = (4, 3, 16, 24), torch.tensor([0, 1, 2, 1])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 
 LOGITS = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [5.0, -1.0, 0.5]]

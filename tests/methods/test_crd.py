@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tutelage.batch import Batch
-from tutelage.checkpoint import student_state
-from tutelage.console import Silent
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.losses import kd_loss
-from tutelage.method import Progress
 from tutelage.methods.crd import CRD, EPS, Embedding, contrastive_loss
-from tutelage.teachers import FrozenTeacher, UniformTeacher
+from tutelage.system.console import Silent
+from tutelage.training.checkpoint import student_state
 
 SAMPLES, CLASSES, WIDTH = 12, 3, 5
 TEMPERATURE, MOMENTUM, NEGATIVES, DIM = 0.3, 0.25, 4, 3

@@ -7,19 +7,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress, Update
 from tutelage.data.augment import Augmentation
-from tutelage.data.foreign import ForeignImages
+from tutelage.data.batch import Batch
+from tutelage.data.own import ForeignImages
 from tutelage.data.plan import Plan
 from tutelage.data.samplers import PairBatches
-from tutelage.driver import Driver
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.cs_kd import CSKD, halves
 from tutelage.methods.supervised import Supervised
-from tutelage.options import parse_choice
-from tutelage.toys import BATCH, CLASSES, TRAINING, ToyNetwork, toy_batch, toy_data
-from tutelage.trials import gradients_of
+from tutelage.testing.toys import BATCH, CLASSES, TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.testing.trials import gradients_of
+from tutelage.training.driver import Driver
 
 ANCHORS = [[2.0, 0.0], [0.0, 1.0]]
 PARTNERS = [[1.0, 0.0], [0.0, 3.0]]

@@ -5,7 +5,7 @@ from tutelage.errors import UserError
 from tutelage.methods.de_kd import de_kd
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
-from tutelage.state import Stop
+from tutelage.training.state import Stop
 
 
 def test_a_teacher_that_is_stopped_early_teaches(run, make, with_test):

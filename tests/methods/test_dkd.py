@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.losses import cross_entropy, kd_loss
-from tutelage.method import Progress
 from tutelage.methods.dkd import DKD
-from tutelage.teachers import FrozenTeacher
 
 STUDENT, TEACHER, LABELS = [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [[3.0, 2.0, 1.0], [1.0, 0.0, -1.0]], [2, 0]
 

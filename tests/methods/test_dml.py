@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.dml import DML
-from tutelage.methods.peers import Peers
-from tutelage.toys import ToyNetwork, methods_of, toy_batch, toy_experiment
-from tutelage.training import Training
+from tutelage.methods.parts.peers import Peers
+from tutelage.testing.toys import ToyNetwork, methods_of, toy_batch, toy_experiment
+from tutelage.training.settings import Training
 
 
 class Answer(nn.Module):

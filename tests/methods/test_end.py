@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Progress
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.end import EnD, end_loss, is_single, members_of
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
 
 # Of the fact sheet: two members and a student.
 MEMBERS, STUDENT = [(2.0, 0.0, -1.0), (1.0, 1.0, 0.0)], (1.0, 0.5, 0.0)

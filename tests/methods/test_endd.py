@@ -6,14 +6,14 @@ import torch
 from scipy.special import digamma, gammaln
 from torch import nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Method, Progress
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.method import Method, Progress
+from tutelage.evaluation.uncertainty import of_dirichlet
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD, dirichlet_nll
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, Teacher
-from tutelage.uncertainty import of_dirichlet
 
 # Of the fact sheet: two members and a student.
 MEMBERS, STUDENT = [(2.0, 0.0, -1.0), (1.0, 1.0, 0.0)], (1.0, 0.5, 0.0)

@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.batch import Batch, Output
-from tutelage.driver import Driver
+from tutelage.core.method import Progress
+from tutelage.core.registry import get
+from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.method import Progress
-from tutelage.methods.crops import draw_shares
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.ferkd import FerKD, adapted_labels, self_partners
 from tutelage.methods.fkd import FKD
-from tutelage.options import parse_choice
+from tutelage.methods.parts.crops import draw_shares
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import get
-from tutelage.teachers import BlackBoxTeacher, FrozenTeacher
-from tutelage.toys import BATCH, CLASSES, TRAINING, ToyNetwork, methods_of, toy_batch, toy_data, toy_experiment
-from tutelage.trials import gradients_of
+from tutelage.testing.toys import BATCH, CLASSES, TRAINING, ToyNetwork, methods_of, toy_batch, toy_data, toy_experiment
+from tutelage.testing.trials import gradients_of
+from tutelage.training.driver import Driver
 
 ALL = {"discard_below": 0.0, "soft_from": 0.0, "discard_above": 1.0}
 SPLIT = {"discard_below": 0.1, "soft_from": 0.3, "discard_above": 0.8}
@@ -261,7 +261,7 @@ def test_a_lambda_of_one_and_equal_crops_are_no_mixture(monkeypatch):
     assert torch.allclose(toy().losses(twins)["soft"], plain.losses(twins)["soft"], atol=1e-6)
     plain = toy(cutmix=0.0).losses(batch)["soft"]
     assert not torch.allclose(toy().losses(batch)["soft"], plain, atol=1e-4)
-    monkeypatch.setattr("tutelage.methods.crops._beta", lambda parameter, device: torch.tensor(1.0))
+    monkeypatch.setattr("tutelage.methods.parts.crops._beta", lambda parameter, device: torch.tensor(1.0))
     assert torch.equal(toy(mixup=1.0).losses(batch)["soft"], plain)
 
 
@@ -316,8 +316,8 @@ def test_the_mean_of_two_processes_gradients_is_that_of_one(monkeypatch):
     kept = [adapted_labels(soft[half], labels[half], (0.1, 0.3, 0.8), smoothing=0.1)[1].sum().item() for half in halves]
     assert 0 < min(kept) < max(kept)
     apart = [gradients(half) for half in halves]
-    monkeypatch.setattr("tutelage.processes.count", lambda: 2)
-    monkeypatch.setattr("tutelage.processes.mean", lambda value: value * 0 + sum(kept) / 2)
+    monkeypatch.setattr("tutelage.system.processes.count", lambda: 2)
+    monkeypatch.setattr("tutelage.system.processes.mean", lambda value: value * 0 + sum(kept) / 2)
     parts = [gradients(half) for half in halves]
     for name, gradient in whole.items():
         assert torch.allclose((parts[0][name] + parts[1][name]) / 2, gradient, rtol=1e-4, atol=1e-7), name

@@ -7,21 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage import fingerprint, registry
-from tutelage.anatomy import classified, classifier
-from tutelage.batch import Batch
-from tutelage.checkpoint import student_state
-from tutelage.driver import Driver
-from tutelage.dropout import ActiveDropout
+from tutelage.core import registry
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import NoLayersError, UserError
+from tutelage.experiments.choice import parse_choice
+from tutelage.features.anatomy import classified, classifier
 from tutelage.methods.fickle_teacher import fickle
+from tutelage.models.dropout import ActiveDropout
 from tutelage.models.normalization import Normalized
-from tutelage.models.wrn import wrn
-from tutelage.options import parse_choice
+from tutelage.models.zoo.wrn import wrn
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
-from tutelage.toys import TRAINING, ToyNetwork, methods_of, toy_batch, toy_data, toy_experiment
-from tutelage.trials import take_steps
+from tutelage.testing.toys import TRAINING, ToyNetwork, methods_of, toy_batch, toy_data, toy_experiment
+from tutelage.testing.trials import take_steps
+from tutelage.training import fingerprint
+from tutelage.training.checkpoint import student_state
+from tutelage.training.driver import Driver
 
 EXAMPLE = toy_data().example(2)
 

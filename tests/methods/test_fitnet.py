@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
-from tutelage.console import Silent
-from tutelage.dry_run import DryRun
+from tutelage.core import registry
+from tutelage.core.method import Progress, Update
+from tutelage.core.registry import Entry
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
+from tutelage.experiments.choice import Choice
 from tutelage.methods.fitnet import FitNet, FitNetDistillation, FitNetHints, fitnet, hint_loss
 from tutelage.models import CATALOGUE
-from tutelage.options import Choice
-from tutelage.registry import Entry
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
-from tutelage.testing import CHECKS
-from tutelage.toys import TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
+from tutelage.system.console import Silent
+from tutelage.testing.conformance import CHECKS
+from tutelage.testing.toys import TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
 
 
 def cnn(width=4):

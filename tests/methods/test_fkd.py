@@ -6,19 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Progress
+from tutelage.core.registry import get
+from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
 from tutelage.data.augment import Augmentation
-from tutelage.driver import Driver
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.method import Progress
-from tutelage.methods.crops import draw_shares
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.fkd import FKD
 from tutelage.methods.kd import KD
-from tutelage.options import parse_choice
+from tutelage.methods.parts.crops import draw_shares
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import get
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
-from tutelage.toys import (
+from tutelage.testing.toys import (
     BATCH,
     CHANNELS,
     CLASSES,
@@ -29,6 +28,7 @@ from tutelage.toys import (
     toy_data,
     toy_experiment,
 )
+from tutelage.training.driver import Driver
 
 
 class Recorded:
@@ -217,7 +217,7 @@ def test_recorded_answers_are_taken_for_the_images_as_they_came():
 
 def test_a_lambda_of_one_is_no_mixture(monkeypatch):
     plain = toy().losses(toy_batch())["soft"]
-    monkeypatch.setattr("tutelage.methods.crops._beta", lambda parameter, device: torch.tensor(1.0))
+    monkeypatch.setattr("tutelage.methods.parts.crops._beta", lambda parameter, device: torch.tensor(1.0))
     assert torch.equal(toy(mixup=1.0, cutmix=1.0).losses(toy_batch())["soft"], plain)
 
 

@@ -5,21 +5,21 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
-from tutelage.console import Silent
-from tutelage.dry_run import DryRun
+from tutelage.core import registry
+from tutelage.core.method import Progress, Update
+from tutelage.core.registry import Entry
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
+from tutelage.experiments.choice import Choice
 from tutelage.methods.fsp import FSPInitialization, fsp, fsp_loss, fsp_matrix
 from tutelage.methods.supervised import Supervised
 from tutelage.models import CATALOGUE
-from tutelage.options import Choice
-from tutelage.registry import Entry
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
-from tutelage.testing import CHECKS
-from tutelage.toys import STUDENT_WIDTH, TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
+from tutelage.system.console import Silent
+from tutelage.testing.conformance import CHECKS
+from tutelage.testing.toys import STUDENT_WIDTH, TRAINING, ToyNetwork, toy_data, toy_experiment, toy_transformer
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
 
 VARIANTS = pytest.mark.parametrize("variant", ["paper", "code"])
 

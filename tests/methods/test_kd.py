@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher, ShuffledTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments.choice import parse_choice
 from tutelage.losses import cross_entropy, kd_loss
-from tutelage.method import Progress
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
-from tutelage.options import parse_choice
-from tutelage.teachers import FrozenTeacher, ShuffledTeacher, UniformTeacher
-from tutelage.toys import methods_of, toy_experiment
+from tutelage.testing.toys import methods_of, toy_experiment
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])

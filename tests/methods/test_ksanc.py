@@ -5,22 +5,22 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage import registry
-from tutelage.batch import Batch
-from tutelage.console import Silent
-from tutelage.dry_run import DryRun
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.core.registry import Entry
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
+from tutelage.experiments.choice import Choice, parse_choice
 from tutelage.methods.ksanc import KSANC, squared_distance
-from tutelage.methods.ksanc_discriminator import fooling_loss, norms, telling_losses
-from tutelage.methods.squeezing import SQUEEZED, AttendedTeacher, Squeezing, TeacherAttention, squeezable
-from tutelage.modes import keeping_statistics
-from tutelage.options import Choice, parse_choice
-from tutelage.registry import Entry
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
-from tutelage.testing import CHECKS
-from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data, toy_experiment
+from tutelage.methods.parts.discriminator import fooling_loss, norms, telling_losses
+from tutelage.methods.parts.squeezing import SQUEEZED, AttendedTeacher, Squeezing, TeacherAttention, squeezable
+from tutelage.models.modes import keeping_statistics
+from tutelage.system.console import Silent
+from tutelage.testing.conformance import CHECKS
+from tutelage.testing.toys import TRAINING, ToyNetwork, toy_batch, toy_data, toy_experiment
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
 
 WIDTHS = {"hidden": (8, 4)}
 

@@ -7,25 +7,25 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from tutelage import registry
-from tutelage.altered import Altered
-from tutelage.batch import Batch
-from tutelage.checkpoint import student_state
-from tutelage.data.as_data import as_data
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.core.registry import Entry
+from tutelage.data.batch import Batch
 from tutelage.data.label_noise import training_labels
-from tutelage.driver import Driver
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
-from tutelage.experiment import Experiment
-from tutelage.method import Progress
+from tutelage.experiments.choice import Choice, parse_choice
+from tutelage.experiments.experiment import Experiment
 from tutelage.methods.kd import KD
 from tutelage.methods.messy_collaboration import LabelNoise, messy_collaboration
+from tutelage.methods.parts.altered import Altered
 from tutelage.methods.supervised import Supervised
-from tutelage.networks import blueprint
-from tutelage.options import Choice, parse_choice
-from tutelage.registry import Entry
-from tutelage.run import Run
-from tutelage.testing import driver_equals_a_plain_loop, parts_of_a_batch_add_up, resumes_bit_identical
-from tutelage.toys import TRAINING, Recorder, toy_batch, toy_data, toy_experiment
+from tutelage.models.blueprint import blueprint
+from tutelage.testing.conformance import driver_equals_a_plain_loop, parts_of_a_batch_add_up, resumes_bit_identical
+from tutelage.testing.toys import TRAINING, Recorder, toy_batch, toy_data, toy_experiment
+from tutelage.training.checkpoint import student_state
+from tutelage.training.driver import Driver
+from tutelage.training.run import Run
 
 
 class Looking(Recorder):

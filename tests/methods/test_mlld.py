@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Progress, Update
+from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
+from tutelage.experiments.choice import parse_choice
 from tutelage.losses import standardize
-from tutelage.method import Progress, Update
 from tutelage.methods.mlld import MLLD, gram_loss, instance_loss, masks
-from tutelage.options import parse_choice
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
-from tutelage.toys import ToyNetwork, toy_batch
+from tutelage.testing.toys import ToyNetwork, toy_batch
 
 TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
 WEIGHTS = {"ce": 0.1, "instance": 0.9, "batch": 0.9, "class": 0.9}

@@ -4,13 +4,13 @@ from itertools import permutations
 import pytest
 import torch
 
-from tutelage.batch import Batch
-from tutelage.branches import Answer
+from tutelage.core.method import Progress, Update
+from tutelage.core.schedules import cosine
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
 from tutelage.methods.msd import MSD, feature_term, mutual_kl, printed
+from tutelage.methods.parts.branches import Answer
 from tutelage.models import CATALOGUE
-from tutelage.schedules import cosine
 
 IMAGES, LABELS = (4, 3, 16, 24), torch.tensor([0, 1, 2, 1])
 SHEET = [torch.tensor([row], dtype=torch.float64) for row in ([1.0, 0.0], [0.0, 0.0], [2.0, 0.0])]

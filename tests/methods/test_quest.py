@@ -4,17 +4,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.anatomy import stages
-from tutelage.console import Silent
+from tutelage.core.pairing import pair
+from tutelage.core.teachers import FrozenTeacher, UniformTeacher
 from tutelage.data.images import ResidentImages
-from tutelage.dry_run import DryRun
 from tutelage.errors import UserError
+from tutelage.features.anatomy import stages
 from tutelage.methods.quest import Quest, WordPredictor, quest, quest_loss, word_logits
 from tutelage.models import CATALOGUE
-from tutelage.pairing import pair
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, UniformTeacher
-from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data, toy_transformer
+from tutelage.system.console import Silent
+from tutelage.testing.toys import TRAINING, ToyNetwork, toy_batch, toy_data, toy_transformer
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
 
 WORDS = [[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]]
 WEIGHT = [[1.0, 1.0], [1.0, -1.0], [0.0, 1.0]]

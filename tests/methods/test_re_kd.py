@@ -1,4 +1,4 @@
-from tutelage import registry
+from tutelage.core import registry
 from tutelage.methods.kd import KD
 from tutelage.methods.re_kd import re_kd
 from tutelage.methods.supervised import Supervised

@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.anatomy import Tap
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.maps import MapLayout
-from tutelage.method import Progress
+from tutelage.features.anatomy import Tap
+from tutelage.features.maps import MapLayout
 from tutelage.methods.semckd import SemanticCalibration, SemCKD, calibrated_loss, regressor, similarity_mlp
 from tutelage.models import CATALOGUE
-from tutelage.teachers import FrozenTeacher, UniformTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 DISTANCES = torch.tensor([[[1.0, 4.0], [9.0, 16.0]]], dtype=torch.float64)
 STUDENT_SHAPES = [(2, 4, 2), (1, 2, 3)]

@@ -5,13 +5,13 @@ import torch
 import torchvision
 from torch import nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.simkd import Projector, SimKD
 from tutelage.models import CATALOGUE, load_network, read_metadata, save_network
-from tutelage.teachers import FrozenTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 IMAGES = (4, 3, 32, 32)
 

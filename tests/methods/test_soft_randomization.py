@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage import registry
-from tutelage.altered import Altered
-from tutelage.batch import Batch
-from tutelage.checkpoint import student_state
-from tutelage.driver import Driver
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
+from tutelage.methods.parts.altered import Altered
 from tutelage.methods.soft_randomization import InputNoise
 from tutelage.methods.supervised import Supervised
-from tutelage.modes import evaluating
-from tutelage.options import parse_choice
-from tutelage.teachers import FrozenTeacher
-from tutelage.toys import TRAINING, methods_of, toy_batch, toy_data, toy_experiment
+from tutelage.models.modes import evaluating
+from tutelage.testing.toys import TRAINING, methods_of, toy_batch, toy_data, toy_experiment
+from tutelage.training.checkpoint import student_state
+from tutelage.training.driver import Driver
 
 
 def noisy(batch, std, **options):

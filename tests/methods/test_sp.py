@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from tutelage import registry
-from tutelage.batch import Batch
+from tutelage.core import registry
+from tutelage.core.method import Progress
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.sp import SP, similarity_loss
 from tutelage.models import CATALOGUE
-from tutelage.teachers import FrozenTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 STUDENT = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.float64)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.anatomy import EMBEDDING
-from tutelage.batch import Batch
+from tutelage.core.method import Progress, Update
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
+from tutelage.features.anatomy import EMBEDDING
 from tutelage.methods.srrl import SRRL, connector, softmax_regression
 from tutelage.models import CATALOGUE
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 IMAGES = (4, 3, 16, 24)
 LABELS = torch.tensor([0, 1, 2, 1])

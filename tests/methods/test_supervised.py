@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage import registry
+from tutelage.core import registry
 from tutelage.errors import UserError
 from tutelage.methods.supervised import Supervised, supervised_teacher
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress, Update
+from tutelage.core.teachers import FrozenTeacher, UniformTeacher, VirtualTeacher
+from tutelage.data.batch import Batch
 from tutelage.losses import cross_entropy, kd_loss, soft_cross_entropy
-from tutelage.method import Progress, Update
 from tutelage.methods.kd import KD, kd_uniform_teacher
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_reg import TfKDReg, equivalent_smoothing, virtual_distribution
-from tutelage.teachers import FrozenTeacher, UniformTeacher, VirtualTeacher
-from tutelage.training import Training
+from tutelage.training.settings import Training
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -1,9 +1,9 @@
 import pytest
 
+from tutelage.core.teachers import FrozenTeacher
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.methods.tf_kd_self import double_training, tf_kd_self
-from tutelage.teachers import FrozenTeacher
 
 
 def test_a_fresh_copy_learns_from_the_network_trained_before(run, make, without_test):

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch, Output
-from tutelage.driver import Driver
+from tutelage.core.method import Progress, Update
+from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.methods.unix import UNIX, compute_ratio, kept_samples, mix, mixing_shares, uncertainty
-from tutelage.options import parse_choice
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
-from tutelage.toys import TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.testing.toys import TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.training.driver import Driver
 
 STRATEGIES = ["entropy", "confidence", "margin", "random"]
 

@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
-from tutelage.batch import Batch
+from tutelage.core.method import Progress, Update
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress, Update
 from tutelage.methods.vid import VID, GaussianGuess, gaussian_loss
 from tutelage.models import CATALOGUE
-from tutelage.teachers import FrozenTeacher
-from tutelage.toys import toy_transformer
+from tutelage.testing.toys import toy_transformer
 
 # The paper's equations, one number at a time: of scalar tensors, through which gradients flow.
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import Normalized, fresh
-from tutelage.models.resnet import resnet8
-from tutelage.models.tiny import tiny_cnn
+from tutelage.models.zoo.resnet import resnet8
+from tutelage.models.zoo.tiny import tiny_cnn
 
 
 def flat(network):

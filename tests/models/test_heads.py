@@ -4,7 +4,7 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models.heads import adapt_input, check_classes, last_layer, replace_classifier
-from tutelage.models.resnet import resnet8
+from tutelage.models.zoo.resnet import resnet8
 
 
 class HeadFirst(nn.Module):

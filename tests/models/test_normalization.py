@@ -6,7 +6,7 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import Normalization, Normalized, bare
-from tutelage.models.tiny import tiny_cnn
+from tutelage.models.zoo.tiny import tiny_cnn
 
 IMAGENET = Normalization.named("imagenet")
 

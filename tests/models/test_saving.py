@@ -7,7 +7,7 @@ from torch import nn
 from tutelage.errors import UserError
 from tutelage.models import Normalization, Normalized, load_network, load_weights, read_metadata, save_network
 from tutelage.models.saving import holds_network
-from tutelage.models.tiny import tiny_cnn
+from tutelage.models.zoo.tiny import tiny_cnn
 
 STATISTICS = Normalization(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 

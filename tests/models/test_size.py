@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from tutelage.models import Normalized, describe
-from tutelage.models.resnet import resnet20
+from tutelage.models.zoo.resnet import resnet20
 
 
 def test_parameters_and_multiply_adds():

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from tutelage.errors import UserError
 from tutelage.models import load_weights, read_weights
-from tutelage.models.tiny import tiny_cnn
+from tutelage.models.zoo.tiny import tiny_cnn
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.anatomy import stages
-from tutelage.batch import Batch
+from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.features.anatomy import stages
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
 from tutelage.recording.asking import Answers, asked, decision_of
-from tutelage.teachers import BlackBoxTeacher, FrozenTeacher, UniformTeacher
-from tutelage.training import Training
+from tutelage.training.settings import Training
 
 NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
 

@@ -8,13 +8,20 @@ import torch
 from torch import nn
 
 import tutelage
+from tutelage.core.teachers import (
+    BlackBoxTeacher,
+    NoisyTeacher,
+    ShuffledTeacher,
+    Teacher,
+    UniformTeacher,
+    VirtualTeacher,
+)
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.recording import layout, shards
 from tutelage.recording.asking import Answers, asked, decision_of
 from tutelage.recording.constancy import check_answers
-from tutelage.teachers import BlackBoxTeacher, NoisyTeacher, ShuffledTeacher, Teacher, UniformTeacher, VirtualTeacher
-from tutelage.training import Training
+from tutelage.training.settings import Training
 
 SCHEMES = ["full", "hard", "smoothed", "top3", "top3-renormalized"]
 

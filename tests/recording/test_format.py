@@ -12,7 +12,7 @@ import torch
 from tutelage.data.augment import Augmentation
 from tutelage.recording import layout, shards
 from tutelage.recording.reading import Recording
-from tutelage.toys import toy_header
+from tutelage.testing.toys import toy_header
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recordings.md").read_text()
 [SOURCE] = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

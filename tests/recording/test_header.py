@@ -8,7 +8,7 @@ from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.recording.header import Header, check, check_data, differences
 from tutelage.recording.identity import DataIdentity
-from tutelage.toys import toy_header
+from tutelage.testing.toys import toy_header
 
 HEADER = toy_header(
     values="float16",

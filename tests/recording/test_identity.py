@@ -7,13 +7,13 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from tutelage.data.as_data import as_data
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher
 from tutelage.data.images import ResidentImages
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.recording.identity import DataIdentity, TeacherIdentity, spread
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher
 
 
 def network():

@@ -7,7 +7,7 @@ import torch
 
 from tutelage.errors import UserError
 from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
-from tutelage.toys import toy_header
+from tutelage.testing.toys import toy_header
 
 
 def pairs(work):

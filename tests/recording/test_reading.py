@@ -12,7 +12,7 @@ from tutelage.errors import UserError
 from tutelage.recording import reading, shards
 from tutelage.recording.layout import checksum_path, shard_path
 from tutelage.recording.reading import Recording
-from tutelage.toys import toy_header
+from tutelage.testing.toys import toy_header
 
 HEADER = toy_header(keep="full", classes=4, layers={"layer1": (3, 2, 2), "embedding": (6,)})
 

@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 import tutelage
-from tutelage.assembly import experiment_of
-from tutelage.batch import Output
+from tutelage.core.teachers import NoisyTeacher, Teacher
+from tutelage.data.batch import Output
 from tutelage.data.label_noise import with_wrong_labels
 from tutelage.data.sources import load_data
-from tutelage.driver import Driver
 from tutelage.errors import UserError
+from tutelage.experiments.assembly import experiment_of
+from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
-from tutelage.options import parse_choice
 from tutelage.recording import layout, replay
 from tutelage.recording.replay import check_samples, name_of, opened, replay_of, sampled_answers
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.run import Run
-from tutelage.teachers import NoisyTeacher, Teacher
-from tutelage.toys import Recorder, toy_data, toy_experiment, toy_recording, toy_teacher
-from tutelage.training import Training
+from tutelage.testing.toys import Recorder, toy_data, toy_experiment, toy_recording, toy_teacher
+from tutelage.training.driver import Driver
+from tutelage.training.run import Run
+from tutelage.training.settings import Training
 
 VIEWS, SAMPLES = 3, 90
 TRAINING = Training(epochs=4, batch_size=16, lr=0.1, device="cpu", precision="32-true")

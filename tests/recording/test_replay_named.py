@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 import tutelage
-from tutelage.assembly import experiment_of
-from tutelage.compare import Comparison
-from tutelage.console import Silent
+from tutelage.core.teachers import NoisyTeacher, UniformTeacher
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.experiments.assembly import experiment_of
+from tutelage.experiments.choice import parse_choice
+from tutelage.experiments.comparison import Comparison
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
-from tutelage.options import parse_choice
 from tutelage.recording.replay import is_recording, name_of, opened, replay_of
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import NoisyTeacher, UniformTeacher
-from tutelage.toys import toy_data
-from tutelage.training import Training
+from tutelage.system.console import Silent
+from tutelage.testing.toys import toy_data
+from tutelage.training.settings import Training
 
 SAMPLES = 90
 NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"

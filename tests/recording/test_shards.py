@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tutelage import files
 from tutelage.errors import UserError
 from tutelage.recording import shards
 from tutelage.recording.layout import checksum_path, shard_path
-from tutelage.toys import toy_header
+from tutelage.system import files
+from tutelage.testing.toys import toy_header
 
 HEADER = toy_header(values="float16", layers={"layer1": (4, 2, 2)})
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.pairing import pair
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import NoLayersError, UserError
 from tutelage.methods.at import AT
 from tutelage.methods.crd import CRD
 from tutelage.methods.fickle_teacher import fickle
 from tutelage.methods.kd import KD
 from tutelage.methods.sp import SP
-from tutelage.pairing import pair
 from tutelage.recording.teacher import RecordedTeacher, read_by, recording_of
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
-from tutelage.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
+from tutelage.testing.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
 
 EXAMPLE = torch.zeros(2, 3, *SIZE)
 

@@ -18,14 +18,14 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.images import as_inputs
 from tutelage.data.plan import RECORDED
 from tutelage.data.resolve import resolve_data
-from tutelage.data.seeding import generator
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
-from tutelage.interrupt import Interrupted
 from tutelage.recording import layout, shards, writing
 from tutelage.recording.header import Header
 from tutelage.recording.identity import TeacherIdentity
 from tutelage.recording.planning import Unit
+from tutelage.system.chance import generator
+from tutelage.system.interrupt import Interrupted
 
 ROWS, BATCH = 25, 10
 
@@ -124,7 +124,7 @@ def test_a_compiled_teacher_says_the_same_and_is_compiled_for_whole_batches(data
 def test_memory_is_kept_unless_that_is_turned_off(data, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(writing, "kept_memory", lambda wanted: asked.append(wanted) or nullcontext())
-    monkeypatch.setattr("tutelage.hardware.can_keep_memory", lambda: True)
+    monkeypatch.setattr("tutelage.training.decisions.can_keep_memory", lambda: True)
     for number, settings in enumerate(({}, {"keep_memory": "off"})):
         record(tmp_path / str(number), data, views=1, **settings)
     assert asked == [True, False]

@@ -8,15 +8,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
-from tutelage import files
-from tutelage.data.as_data import as_data
+from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher, NoisyTeacher
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
 from tutelage.recording import layout, writing
 from tutelage.recording.header import Header
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.teachers import BlackBoxTeacher, FrozenTeacher, NoisyTeacher
+from tutelage.system import files
 
 ROWS = 25
 

@@ -1,4 +1,4 @@
-from tutelage.evaluation import Evaluation
+from tutelage.evaluation.scores import Evaluation
 from tutelage.report.evaluation import evaluation_text
 
 

@@ -1,13 +1,13 @@
 """Data: sources, augmentation as recorded views, loaders that resume, metrics."""
 
-from tutelage.data.as_data import as_data
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
-from tutelage.data.foreign import ForeignImages, ForeignLoader
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
+from tutelage.data.own import ForeignImages, ForeignLoader
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 
 __all__ = [
     "Augmentation",

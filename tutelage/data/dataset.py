@@ -11,9 +11,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from tutelage.data.augment import Augmentation
-from tutelage.data.foreign import ForeignImages
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.loader import Device, Loader, make_loader
+from tutelage.data.own import ForeignImages
 from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import BatchSampler
 from tutelage.data.splits import hold_out, thin_out

@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tutelage.data.dataset import Data
-from tutelage.data.foreign import ForeignImages, find_targets
 from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.seeding import generator
+from tutelage.data.own import ForeignImages, find_targets
 from tutelage.errors import UserError
+from tutelage.system.chance import generator
 
 Flips = Literal["any", "other"]
 

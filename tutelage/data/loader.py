@@ -11,14 +11,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tutelage.batch import Batch
 from tutelage.data.augment import Augmentation
-from tutelage.data.foreign import ForeignImages, ForeignLoader, foreign_images
+from tutelage.data.batch import Batch
 from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
+from tutelage.data.own import ForeignImages, ForeignLoader, foreign_images
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
-from tutelage.data.seeding import seeded
 from tutelage.errors import UserError
+from tutelage.system.chance import seeded
 
 Device = torch.device | str
 _MOST_WORKERS = 8

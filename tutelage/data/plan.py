@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
+from tutelage.data.batch import Output
 from tutelage.data.samplers import BatchSampler
-from tutelage.data.seeding import generator
 from tutelage.errors import UserError
+from tutelage.system.chance import generator
 
 # Streams of random numbers that must not meet.
 ORDER, VIEW, FOREIGN, RECORDED = 0, 1, 2, 3

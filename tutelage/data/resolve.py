@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from tutelage.data.as_data import as_data
 from tutelage.data.dataset import Data
-from tutelage.data.elsewhere import foreign_data
+from tutelage.data.ood import foreign_data
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 
 DataSource = str | Data | Dataset[Any] | DataLoader[Any]

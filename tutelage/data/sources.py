@@ -16,7 +16,7 @@ from tutelage.data.dataset import Data, Images, assemble
 from tutelage.data.folders import scan_folder
 from tutelage.data.hub import file_states, holds_tables, hub_states, open_hub, open_path
 from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.spec import DIGITS, Spec, parse_spec
+from tutelage.data.names import DIGITS, Spec, parse_spec
 from tutelage.data.tables import as_streamed, as_tables
 from tutelage.errors import UserError
 

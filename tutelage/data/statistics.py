@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.data.foreign import ForeignImages
 from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.seeding import seeded
+from tutelage.data.own import ForeignImages
+from tutelage.system.chance import seeded
 
 _CHUNK = 4096
 # Enough for three digits; every image would take as long as an epoch.

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.anatomy import Tap, stages
-from tutelage.batch import Batch
+from tutelage.core.method import Method, OptimizerSpec, Progress, Update
+from tutelage.core.pairing import AUTO, LayerPair, taps
+from tutelage.core.registry import Paper, register
+from tutelage.core.schedules import steps
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.anatomy import Tap, stages
+from tutelage.features.maps import resize
 from tutelage.losses import cross_entropy, kd_loss, wide
-from tutelage.maps import resize
-from tutelage.method import Method, OptimizerSpec, Progress, Update
-from tutelage.methods.peers import Peers, gather, trained
-from tutelage.modes import keeping_statistics
-from tutelage.networks import part_of
-from tutelage.pairing import AUTO, LayerPair, taps
-from tutelage.registry import Paper, register
-from tutelage.schedules import steps
+from tutelage.methods.parts.peers import Peers, gather, trained
+from tutelage.models.blueprint import part_of
+from tutelage.models.modes import keeping_statistics
 
 CHUNG = Paper(
     key="chung2020feature",

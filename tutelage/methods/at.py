@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, LayerPair, pair
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import cross_entropy, mean_square, unit_rows, wide
-from tutelage.maps import pool_to_smaller
-from tutelage.method import Method
-from tutelage.pairing import AUTO, LayerPair, pair
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 ATTENTION_TRANSFER = Paper(
     key="zagoruyko2017paying",

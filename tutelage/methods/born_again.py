@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import FrozenTeacher, Teacher
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
-from tutelage.ensembles import Ensemble
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, soft_cross_entropy, wide
-from tutelage.method import Method
 from tutelage.methods.supervised import Supervised
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.models.ensemble import Ensemble
+from tutelage.training.run import Run
 
 BORN_AGAIN = Paper(
     key="furlanello2018born",

@@ -8,15 +8,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
-from tutelage.branches import Answer
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO
+from tutelage.core.registry import Paper, register
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.exits import attach
 from tutelage.losses import cross_entropy, kd_loss, soft_cross_entropy, wide
-from tutelage.method import Method
 from tutelage.methods.kd import check_soft_term
-from tutelage.pairing import AUTO
-from tutelage.registry import Paper, register
+from tutelage.methods.parts.branches import Answer
+from tutelage.methods.parts.exits import attach
 
 BYOT_PAPER = Paper(
     key="zhang2019your",

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, wide
-from tutelage.method import Method
-from tutelage.registry import Paper, register
 
 CONFIDENCE_PENALTY = Paper(
     key="pereyra2017regularizing",

@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tutelage.anatomy import EMBEDDING
-from tutelage.batch import Batch
-from tutelage.console import Reporter
-from tutelage.data.foreign import find_targets
+from tutelage.core.method import Method, Progress, Update
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
+from tutelage.data.own import find_targets
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.anatomy import EMBEDDING
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss, wide
-from tutelage.method import Method, Progress, Update
-from tutelage.methods.memory_bank import (
+from tutelage.methods.parts.memory_bank import (
     ContrastRows,
     MemoryBank,
     check_memory,
@@ -27,8 +28,7 @@ from tutelage.methods.memory_bank import (
     unit,
     without_positions,
 )
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
+from tutelage.system.console import Reporter
 
 TIAN = Paper(
     key="tian2020contrastive",

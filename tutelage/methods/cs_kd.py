@@ -11,18 +11,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tutelage.batch import Batch
-from tutelage.data.foreign import find_targets
+from tutelage.core.method import Method, TransferSet
+from tutelage.core.registry import Paper, register
+from tutelage.data.batch import Batch
+from tutelage.data.own import find_targets
 from tutelage.data.samplers import PairBatches
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss
-from tutelage.method import Method, TransferSet
-from tutelage.modes import keeping_statistics
-from tutelage.registry import Paper, register
+from tutelage.models.modes import keeping_statistics
 
 if TYPE_CHECKING:
-    from tutelage.method import Samples
+    from tutelage.core.method import Samples
 
 YUN = Paper(
     key="yun2020regularizing",

@@ -7,16 +7,16 @@ from dataclasses import asdict
 
 from torch import nn
 
+from tutelage.core.registry import register
+from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.losses import Reduction
 from tutelage.methods.kd import KD
-from tutelage.methods.papers import TF_KD
+from tutelage.methods.parts.papers import TF_KD
 from tutelage.methods.supervised import Supervised
-from tutelage.registry import register
-from tutelage.run import Run
-from tutelage.state import Stop
-from tutelage.teachers import FrozenTeacher
+from tutelage.training.run import Run
+from tutelage.training.state import Stop
 
 
 @register("de-kd", papers=[TF_KD], family="logits")

@@ -8,15 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.core.schedules import Schedule, linear, ramp
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, cross_entropy, kd_loss, standardize, wide
-from tutelage.method import Method
-from tutelage.methods.papers import LSKD
-from tutelage.registry import Paper, register
-from tutelage.schedules import Schedule, linear, ramp
-from tutelage.teachers import Teacher
+from tutelage.methods.parts.papers import LSKD
 
 PUBLISHED_RAMP, PUBLISHED_EPOCHS = 20, 240
 

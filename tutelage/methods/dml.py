@@ -8,14 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
-from tutelage.ensembles import log_mean_probability
+from tutelage.core.method import Method, OptimizerSpec, Progress, Update
+from tutelage.core.registry import Paper, register
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, kd_loss, wide
-from tutelage.method import Method, OptimizerSpec, Progress, Update
-from tutelage.methods.peers import Peers, gather
-from tutelage.modes import keeping_statistics
-from tutelage.registry import Paper, register
+from tutelage.losses import cross_entropy, kd_loss, log_mean_probability, wide
+from tutelage.methods.parts.peers import Peers, gather
+from tutelage.models.modes import keeping_statistics
 
 ZHANG = Paper(
     key="zhang2018deep",

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Output
-from tutelage.console import Reporter
-from tutelage.ensembles import log_mean_probability
+from tutelage.core.method import Method, Progress, Update
+from tutelage.core.registry import register
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
-from tutelage.losses import check_shapes, wide
-from tutelage.method import Method, Progress, Update
-from tutelage.methods.annealing import Annealing
-from tutelage.methods.papers import ENDD, HINTON
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.losses import check_shapes, log_mean_probability, wide
+from tutelage.methods.parts.annealing import Annealing
+from tutelage.methods.parts.papers import ENDD, HINTON
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import register
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.system.console import Reporter
 
 # Of the conformance suite, what no method on members can meet.
 MEMBERS_ALONE = {"accepts-other-teachers": "a recording has one answer, the mean of the members, not what each says"}

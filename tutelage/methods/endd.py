@@ -9,17 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
-from tutelage.console import Reporter
+from tutelage.core.method import Method, OptimizerSpec, Progress, Update
+from tutelage.core.registry import register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch, Density
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, wide
-from tutelage.method import Density, Method, OptimizerSpec, Progress, Update
-from tutelage.methods.annealing import Annealing
 from tutelage.methods.end import MEMBERS_ALONE, is_single, members_of, refuse_recordings
-from tutelage.methods.papers import ENDD
-from tutelage.registry import register
-from tutelage.teachers import Teacher
+from tutelage.methods.parts.annealing import Annealing
+from tutelage.methods.parts.papers import ENDD
+from tutelage.system.console import Reporter
 
 Heat = Literal["both", "ensemble", "dirichlet"]
 # Above a concentration of exp(10), 22,026, it grows in a straight line: an answer of that certainty stays finite and

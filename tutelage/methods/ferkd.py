@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage import processes
-from tutelage.batch import Batch
+from tutelage.core.method import Method, TransferSet
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import wide
-from tutelage.method import Method, TransferSet
-from tutelage.methods.crops import (
+from tutelage.methods.parts.crops import (
     Mixture,
     check_crops,
     draw_shares,
@@ -22,12 +23,11 @@ from tutelage.methods.crops import (
     in_crops,
     soft_label_losses,
 )
-from tutelage.methods.papers import FAST_KD
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
+from tutelage.methods.parts.papers import FAST_KD
+from tutelage.system import processes
 
 if TYPE_CHECKING:
-    from tutelage.method import Samples
+    from tutelage.core.method import Samples
 
 FERKD = Paper(
     key="shen2023ferkd",

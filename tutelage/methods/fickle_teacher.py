@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.anatomy import classifier, uncompiled
-from tutelage.dropout import ActiveDropout, kind_of_dropout
+from tutelage.core.registry import register
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.errors import NoLayersError, UserError
-from tutelage.methods.papers import ARANI
+from tutelage.experiments.choice import parse_choice
+from tutelage.features.anatomy import classifier
+from tutelage.methods.parts.papers import ARANI
+from tutelage.models.answers import uncompiled
+from tutelage.models.dropout import ActiveDropout, kind_of_dropout
 from tutelage.models.normalization import bare
-from tutelage.options import parse_choice
-from tutelage.registry import register
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 
 # What a teacher without dropout gets: the rate that the paper found best.
 _RATE = 0.4

@@ -8,19 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, LayerPair, pair
+from tutelage.core.registry import Paper, register
+from tutelage.core.schedules import linear
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss, wide
-from tutelage.method import Method
-from tutelage.methods.regressor import Regressor
-from tutelage.pairing import AUTO, LayerPair, pair
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.schedules import linear
-from tutelage.teachers import Teacher
-from tutelage.trunk import Trunk, thaw
+from tutelage.methods.parts.regressor import Regressor
+from tutelage.methods.parts.trunk import Trunk, thaw
+from tutelage.training.run import Run
 
 FITNETS = Paper(
     key="romero2015fitnets",

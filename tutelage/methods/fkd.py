@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
-from tutelage.features import FeatureExtractor
+from tutelage.core.method import Method, TransferSet
+from tutelage.core.registry import register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import wide
-from tutelage.method import Method, TransferSet
-from tutelage.methods.crops import (
+from tutelage.methods.parts.crops import (
     Mixture,
     check_crops,
     draw_shares,
@@ -20,12 +22,10 @@ from tutelage.methods.crops import (
     in_crops,
     soft_label_losses,
 )
-from tutelage.methods.papers import FAST_KD
-from tutelage.registry import register
-from tutelage.teachers import Teacher
+from tutelage.methods.parts.papers import FAST_KD
 
 if TYPE_CHECKING:
-    from tutelage.method import Samples
+    from tutelage.core.method import Samples
 
 
 @register("fkd", papers=[FAST_KD], family="logits")

@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Method, OptimizerSpec
+from tutelage.core.pairing import AUTO, LayerPair, Paired, pair, reading, taps
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.losses import wide
-from tutelage.method import Method, OptimizerSpec
+from tutelage.methods.parts.trunk import Trunk, thaw
 from tutelage.methods.supervised import Supervised
-from tutelage.pairing import AUTO, LayerPair, Paired, pair, reading, taps
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.teachers import Teacher
-from tutelage.trunk import Trunk, thaw
+from tutelage.training.run import Run
 
 FSP = Paper(
     key="yim2017gift",

@@ -7,14 +7,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import register
+from tutelage.core.teachers import ShuffledTeacher, Teacher, UniformTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import Reduction, cross_entropy, kd_loss, standardize
-from tutelage.method import Method
-from tutelage.methods.papers import HINTON, LSKD, TF_KD
-from tutelage.registry import register
-from tutelage.teachers import ShuffledTeacher, Teacher, UniformTeacher
+from tutelage.methods.parts.papers import HINTON, LSKD, TF_KD
 
 
 @register("kd", papers=[HINTON, LSKD], family="logits")

@@ -9,13 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method, OptimizerSpec, Progress, Update
+from tutelage.core.pairing import AUTO, Paired
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import FrozenTeacher, Teacher
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.losses import check_shapes, cross_entropy, wide
-from tutelage.method import Method, OptimizerSpec, Progress, Update
-from tutelage.methods.ksanc_discriminator import Adversarial, Discriminator, fooling_loss, norms, telling_losses
-from tutelage.methods.squeezing import (
+from tutelage.methods.parts.discriminator import Adversarial, Discriminator, fooling_loss, norms, telling_losses
+from tutelage.methods.parts.squeezing import (
     SQUEEZED,
     Attend,
     AttendedNetwork,
@@ -25,11 +28,8 @@ from tutelage.methods.squeezing import (
     TeacherAttention,
     squeezable,
 )
-from tutelage.modes import keeping_statistics
-from tutelage.pairing import AUTO, Paired
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher, Teacher
+from tutelage.models.modes import keeping_statistics
+from tutelage.training.run import Run
 
 HKSANC = Paper(
     key="li2020hierarchical",

@@ -7,14 +7,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import register
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy
-from tutelage.method import Method
-from tutelage.methods.papers import LABEL_SMOOTHING, TF_KD
+from tutelage.methods.parts.papers import LABEL_SMOOTHING, TF_KD
 from tutelage.methods.tf_kd_reg import equivalent_smoothing
-from tutelage.registry import register
 
 
 @register("label-smoothing", papers=[LABEL_SMOOTHING, TF_KD], family="labels")

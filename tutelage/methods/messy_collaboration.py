@@ -9,19 +9,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.altered import Altered
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.registry import register
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.data.label_noise import Flips, label_offsets, training_labels, with_wrong_labels
-from tutelage.data.seeding import generator
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.method import Progress
 from tutelage.methods.fickle_teacher import check_taught
-from tutelage.methods.papers import ARANI
+from tutelage.methods.parts.altered import Altered
+from tutelage.methods.parts.papers import ARANI
 from tutelage.methods.supervised import Supervised
-from tutelage.registry import register
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
+from tutelage.system.chance import generator
+from tutelage.training.run import Run
 
 Redraw = Literal["once", "epoch", "batch"]
 

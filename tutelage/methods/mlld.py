@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
 from tutelage.data.augment import Augmentation
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, cross_entropy, divergences, refuse_second_derivative, standardize, wide
-from tutelage.method import Method
-from tutelage.methods.papers import LSKD
+from tutelage.methods.parts.papers import LSKD
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 MLLD_PAPER = Paper(
     key="jin2023multi",

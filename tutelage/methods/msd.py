@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
-from tutelage.branches import Answer
+from tutelage.core.method import Method, Progress
+from tutelage.core.pairing import AUTO
+from tutelage.core.registry import Paper, register
+from tutelage.core.schedules import Schedule, cosine
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.exits import attach
 from tutelage.losses import cross_entropy, wide
-from tutelage.method import Method, Progress
 from tutelage.methods.kd import check_soft_term
-from tutelage.pairing import AUTO
-from tutelage.registry import Paper, register
-from tutelage.schedules import Schedule, cosine
+from tutelage.methods.parts.branches import Answer
+from tutelage.methods.parts.exits import attach
 
 MSD_PAPER = Paper(
     key="luan2019msd",

@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import fingerprint
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, Paired, pair
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import cross_entropy, divergences, unit_rows, wide
-from tutelage.maps import pool_to_smaller
-from tutelage.method import Method
-from tutelage.methods.codebook import Clustering, compared_size, first_vectors, learn_words
-from tutelage.pairing import AUTO, Paired, pair
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.teachers import Teacher
+from tutelage.methods.parts.codebook import Clustering, compared_size, first_vectors, learn_words
+from tutelage.system import digests
+from tutelage.training.run import Run
 
 QUEST = Paper(
     key="jain2020quest",
@@ -100,7 +100,7 @@ def quest(
         "codebook",
         lambda: [learn_words(run, paired.teacher, each, data, clustering) for each in paired.pairs],
         rehearse=lambda: [first_vectors(run, paired.teacher, each, data, clustering) for each in paired.pairs],
-        weights=fingerprint.of_tensors(network.state_dict() | dict(network.named_buffers())),
+        weights=digests.of_tensors(network.state_dict() | dict(network.named_buffers())),
         data=data.fingerprint,
         layers=[f"{each.teacher.layer} at {compared_size(each)}" for each in paired.pairs],
         **asdict(clustering),

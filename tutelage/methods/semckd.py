@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.anatomy import Tap, stages
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, LayerPair, pair, reading
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.anatomy import Tap, stages
+from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import cross_entropy, gram, kd_loss, unit_rows, wide
-from tutelage.maps import pool_to_smaller
-from tutelage.method import Method
-from tutelage.pairing import AUTO, LayerPair, pair, reading
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 SEMCKD = Paper(
     key="chen2021cross",

@@ -11,20 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy, logits_of, uncompiled
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import LayerPair, reading, taps
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
+from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import wide
-from tutelage.maps import pool_to_smaller
-from tutelage.method import Method
+from tutelage.models.answers import logits_of, uncompiled
 from tutelage.models.loading import load_network
+from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized, bare
 from tutelage.models.saving import architecture_of
 from tutelage.models.spec import NetworkSpec
-from tutelage.modes import evaluating
-from tutelage.pairing import LayerPair, reading, taps
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 SIMKD_PAPER = Paper(
     key="chen2022knowledge",
@@ -228,9 +229,7 @@ def _spec_of(
         "relu": projector.relu,
         "bias": reused.bias is not None,
     }
-    return str(
-        NetworkSpec(target=f"{__name__}:deployed", options=options, normalize=NetworkSpec.parse(student).normalize)
-    )
+    return str(NetworkSpec(target="simkd", options=options, normalize=NetworkSpec.parse(student).normalize))
 
 
 def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: int) -> None:

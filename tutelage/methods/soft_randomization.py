@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.altered import Altered
-from tutelage.batch import Batch
+from tutelage.core.method import Progress
+from tutelage.core.registry import register
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.method import Progress
-from tutelage.methods.papers import ARANI
-from tutelage.registry import register
-from tutelage.run import Run
+from tutelage.methods.parts.altered import Altered
+from tutelage.methods.parts.papers import ARANI
+from tutelage.training.run import Run
 
 
 @register(

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, pair
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.losses import cross_entropy, gram, unit_rows
-from tutelage.method import Method
-from tutelage.pairing import AUTO, pair
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 SIMILARITY_PRESERVING = Paper(
     key="tung2019similarity",

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.anatomy import EMBEDDING, classified, classifier_copy
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, LayerPair, reading, taps
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
+from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.losses import cross_entropy, wide
-from tutelage.method import Method
-from tutelage.pairing import AUTO, LayerPair, reading, taps
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 SRRL_PAPER = Paper(
     key="yang2021knowledge",

@@ -7,15 +7,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method, OptimizerSpec
+from tutelage.core.registry import register
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy
-from tutelage.method import Method, OptimizerSpec
-from tutelage.methods.papers import TF_KD
-from tutelage.registry import register
-from tutelage.run import Run
+from tutelage.methods.parts.papers import TF_KD
+from tutelage.training.run import Run
 
 
 @register("supervised", papers=[TF_KD], family="labels")

@@ -8,15 +8,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import register
+from tutelage.core.teachers import VirtualTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss
-from tutelage.method import Method
 from tutelage.methods.kd import check_soft_term
-from tutelage.methods.papers import TF_KD
-from tutelage.registry import register
-from tutelage.teachers import VirtualTeacher
+from tutelage.methods.parts.papers import TF_KD
 
 Variant = Literal["paper", "code"]
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from torch import nn
 
+from tutelage.core.registry import register
+from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.sources import Data
 from tutelage.losses import Reduction
 from tutelage.methods.kd import KD
-from tutelage.methods.papers import TF_KD
+from tutelage.methods.parts.papers import TF_KD
 from tutelage.methods.supervised import Supervised
-from tutelage.registry import register
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
+from tutelage.training.run import Run
 
 
 @register("tf-kd-self", papers=[TF_KD], family="generations")

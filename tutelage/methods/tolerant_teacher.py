@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, wide
-from tutelage.method import Method
 from tutelage.methods.kd import KD
-from tutelage.registry import Paper, register
-from tutelage.run import Run
-from tutelage.teachers import FrozenTeacher
+from tutelage.training.run import Run
 
 TOLERANT = Paper(
     key="yang2019training",

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features import FeatureExtractor
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import kd_loss, wide
-from tutelage.method import Method
-from tutelage.modes import keeping_statistics
+from tutelage.models.modes import keeping_statistics
 from tutelage.recording.teacher import RecordedTeacher
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 XU = Paper(
     key="xu2020computation",

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
+from tutelage.core.method import Method
+from tutelage.core.pairing import AUTO, pair
+from tutelage.core.registry import Paper, register
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import cross_entropy, mean_square, wide
-from tutelage.maps import pool_to_smaller
-from tutelage.method import Method
-from tutelage.pairing import AUTO, pair
-from tutelage.registry import Paper, register
-from tutelage.teachers import Teacher
 
 VARIATIONAL_INFORMATION = Paper(
     key="ahn2019variational",

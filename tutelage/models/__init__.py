@@ -7,8 +7,8 @@ from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.saving import NetworkMetadata, read_metadata, save_network
 from tutelage.models.size import NetworkSize, describe
 from tutelage.models.spec import NetworkSpec
-from tutelage.models.staged import Staged
 from tutelage.models.weights import load_weights, read_weights
+from tutelage.models.zoo.staged import Staged
 
 __all__ = [
     "CATALOGUE",

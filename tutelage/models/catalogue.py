@@ -8,7 +8,7 @@ from types import MappingProxyType
 from torch import nn
 
 from tutelage.errors import unknown
-from tutelage.models import densenet, googlenet, mobilenet, plain, resnet, resnext, shuffle, tiny, vgg, wrn
+from tutelage.models.zoo import densenet, googlenet, mobilenet, plain, resnet, resnext, shuffle, tiny, vgg, wrn
 
 Factory = Callable[..., nn.Module]
 
@@ -49,6 +49,16 @@ CATALOGUE: Mapping[str, Factory] = MappingProxyType(
         "wrn_40_1": wrn.wrn_40_1,
         "wrn_40_2": wrn.wrn_40_2,
     }
+)
+
+# Networks that a method put together from others, by the place of their factory. It is text, not an import, because
+# methods stand above this folder; the module is imported when such a network is built again.
+COMPOSED: Mapping[str, str] = MappingProxyType(
+    {"exit": "tutelage.methods.parts.exits:shallow", "simkd": "tutelage.methods.simkd:deployed"}
+)
+# What runs that were saved before these had names call them.
+FORMER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"tutelage.exits:shallow": "exit", "tutelage.methods.simkd:deployed": "simkd"}
 )
 
 

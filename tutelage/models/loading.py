@@ -6,7 +6,7 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import hub
-from tutelage.models.catalogue import factory
+from tutelage.models.catalogue import COMPOSED, factory
 from tutelage.models.heads import check_classes
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import NetworkMetadata, metadata_beside, read_metadata, weights_file
@@ -59,6 +59,8 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
             return _build(_saved_architecture(spec), **sizes)
         case "catalogue":
             found = factory(spec.name)
+        case "composed":
+            found = import_factory(COMPOSED[spec.name])
         case "file" | "import":
             found = import_factory(spec.target)
     return call_factory(found, spec.options, source=spec.target, **sizes), None

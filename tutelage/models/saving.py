@@ -12,12 +12,12 @@ from safetensors.torch import save
 from torch import nn
 
 from tutelage.errors import UserError
-from tutelage.files import atomic, write_json
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
+from tutelage.system.files import atomic, write_json
 
 if TYPE_CHECKING:
-    from tutelage.method import Density
+    from tutelage.data.batch import Density
 
 METADATA = "network.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth")

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.modes import evaluating
+from tutelage.data.dataset import Data
+from tutelage.models.modes import evaluating
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +56,8 @@ def forward_flops(network: nn.Module, inputs: Any) -> tuple[Any, int]:
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         answer = network(inputs)
     return answer, counter.get_total_flops()
+
+
+def size_for(network: nn.Module, data: Data) -> NetworkSize:
+    """Return how large a network is on images of the data's size."""
+    return describe(network, input_shape=(data.in_channels, *data.image_size))

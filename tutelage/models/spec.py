@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from tutelage.errors import UserError, unknown
 from tutelage.models import hub
-from tutelage.models.catalogue import CATALOGUE
+from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
 from tutelage.models.normalization import Normalization
 
-Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "run"]
+Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
 
 # What stands before the folder of a recording, which is no network.
 RECORDING = "recording:"
@@ -80,7 +80,8 @@ class NetworkSpec:
         if pretrained not in (None, True, False):
             raise UserError(f"`pretrained` in the network {text!r} is true or false, not {pretrained!r}.")
         normalize = options.pop("normalize", None)
-        return cls(target=target.strip(), options=options, normalize=normalize, pretrained=pretrained, weights=weights)
+        target = FORMER_NAMES.get(target.strip(), target.strip())
+        return cls(target=target, options=options, normalize=normalize, pretrained=pretrained, weights=weights)
 
     def __str__(self) -> str:
         reserved = {"normalize": self.normalize, "pretrained": self.pretrained}
@@ -111,6 +112,8 @@ class NetworkSpec:
             return "import"
         if self.target in CATALOGUE:
             return "catalogue"
+        if self.target in COMPOSED:
+            return "composed"
         if _exists(self.target):
             return "run"
         if any(mark in self.target for mark in "/\\:"):

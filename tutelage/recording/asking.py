@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.anatomy import EMBEDDING, classifier
-from tutelage.assembly import several
-from tutelage.batch import Batch, Output
+from tutelage.core.method import Method
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.images import as_inputs
 from tutelage.errors import NoLayersError, UserError
-from tutelage.hardware import Decision, decide
-from tutelage.memory_format import store_channels_last
-from tutelage.method import Method
-from tutelage.networks import Source, check_classes
-from tutelage.order import Order
+from tutelage.features.anatomy import EMBEDDING, classifier
+from tutelage.features.order import Order
+from tutelage.models.blueprint import Source, check_classes, several
 from tutelage.recording.identity import TeacherIdentity, trained_networks
 from tutelage.recording.replay import is_recording
-from tutelage.teachers import EnsembleTeacher, FrozenTeacher, Teacher
-from tutelage.training import Training
+from tutelage.training.decisions import Decision, decide
+from tutelage.training.memory_format import store_channels_last
+from tutelage.training.settings import Training
 
 _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RECORDED
-from tutelage.data.seeding import generator
 from tutelage.errors import UserError
 from tutelage.recording import layout, shards
 from tutelage.recording.asking import Answers
 from tutelage.recording.header import Header
 from tutelage.recording.identity import read, spread, training_images
+from tutelage.system.chance import generator
 
 _PROBES = 16
 # What other kernels, machines and batches may change, by precision: as a share of the logits' deviation from their

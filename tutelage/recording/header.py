@@ -14,11 +14,11 @@ import numpy as np
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError
-from tutelage.files import write_json
 from tutelage.models.saving import holds_network
 from tutelage.recording import layout
 from tutelage.recording.identity import DataIdentity, TeacherIdentity, contrast
 from tutelage.recording.quantization import Quantization, Values
+from tutelage.system.files import write_json
 
 VERSION = 1
 NAME = "recording.json"

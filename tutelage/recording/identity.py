@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tutelage.data.dataset import Data, Images
-from tutelage.data.foreign import foreign_images
 from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.seeding import seeded
+from tutelage.data.own import foreign_images
 from tutelage.errors import UserError
-from tutelage.fingerprint import of_tensors
+from tutelage.models.blueprint import Source, blueprint, part_of
 from tutelage.models.normalization import Normalized, bare
 from tutelage.models.spec import NetworkSpec
-from tutelage.networks import Source, blueprint, part_of
+from tutelage.system.chance import seeded
+from tutelage.system.digests import of_tensors
 
 # How many images stand for those that are read from elsewhere, and how many are taken from memory at once.
 _PROBES, _AT_ONCE = 64, 4096

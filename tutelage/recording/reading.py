@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.batch import Output
 from tutelage.data.augment import Augmentation
+from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.recording import shards
 from tutelage.recording.header import Header

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.core.teachers import Teacher
 from tutelage.data.dataset import Data
 from tutelage.data.label_noise import training_labels
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
-from tutelage.files import read_json
 from tutelage.models.spec import RECORDING, NetworkSpec
 from tutelage.recording.header import NAME, check_data
 from tutelage.recording.identity import DataIdentity, trained_networks
 from tutelage.recording.planning import in_views
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
-from tutelage.teachers import Teacher
+from tutelage.system.files import read_json
 
 # What may be read to find out how good a teacher is, and how many answers are looked at.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024

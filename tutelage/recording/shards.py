@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import UserError
-from tutelage.files import atomic
 from tutelage.recording.header import Header
 from tutelage.recording.layout import checksum_path, shard_path
+from tutelage.system.files import atomic
 
 State = Literal["missing", "complete", "damaged"]
 # Seconds within which a shard is stored, by far.

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from tutelage.anatomy import Tap
-from tutelage.batch import Batch, Output
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import NoLayersError, UserError
+from tutelage.features.anatomy import Tap
 from tutelage.recording.reading import Recording
-from tutelage.teachers import Teacher
 
 _RECORD = "record these layers too (tutelage record --layers)"
 

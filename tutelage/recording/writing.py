@@ -14,19 +14,14 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from torch import Tensor
 
-from tutelage.allocation import kept_memory
-from tutelage.compilation import compiled
-from tutelage.console import Reporter, Silent, Terminal
+from tutelage.core.teachers import Teacher
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.loader import ResidentLoader, StreamedLoader
 from tutelage.data.plan import RECORDED, PlannedBatch
 from tutelage.data.resolve import DataSource, resolve_data
-from tutelage.data.seeding import generator
 from tutelage.errors import UserError, unknown
-from tutelage.hardware import Decision, threads
-from tutelage.interrupt import Interrupted, Interruption
-from tutelage.networks import Source
+from tutelage.models.blueprint import Source
 from tutelage.recording import header as headers
 from tutelage.recording import layout, shards
 from tutelage.recording.asking import Alone, Answers, Asked, asked, decision_of
@@ -36,8 +31,14 @@ from tutelage.recording.identity import DataIdentity, training_images
 from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
 from tutelage.recording.reading import Recording
-from tutelage.teachers import Teacher
-from tutelage.training import Training
+from tutelage.system.chance import generator
+from tutelage.system.console import Reporter, Silent, Terminal
+from tutelage.system.devices import threads
+from tutelage.system.interrupt import Interrupted, Interruption
+from tutelage.system.memory import kept_memory
+from tutelage.training.compilation import compiled
+from tutelage.training.decisions import Decision
+from tutelage.training.settings import Training
 
 Read = tuple[PlannedBatch, Tensor, Tensor]
 # What is read once serves so many views; each has a shard in memory until that is full, and lost if it is stopped.

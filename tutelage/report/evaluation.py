@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tutelage.evaluation import Evaluation
+from tutelage.evaluation.scores import Evaluation
 
 
 def evaluation_text(found: Evaluation, foreign: str | None = None) -> str:

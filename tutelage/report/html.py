@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tutelage.files import atomic
 from tutelage.report import wording
 from tutelage.report.bars import WIDTH, scale_of
 from tutelage.report.charts.cost import cost_chart
@@ -25,6 +24,7 @@ from tutelage.report.charts.uncertainty import uncertainty_charts
 from tutelage.report.facts import key_facts, moment, tables
 from tutelage.report.reading import Comparison, Row, baseline_of, block, load, number, rows
 from tutelage.report.verdict import qualifications, verdict
+from tutelage.system.files import atomic
 
 PAIRS = 10
 

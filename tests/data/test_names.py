@@ -1,0 +1,52 @@
+import pytest
+
+from tutelage.data.names import parse_spec
+from tutelage.errors import UserError
+
+
+def test_names():
+    assert parse_spec("digits").name == "digits"
+    assert parse_spec("cifar100").hub == "uoft-cs/cifar100"
+    assert parse_spec("fashion-mnist").name == "fashion-mnist"
+    assert parse_spec("hf:owner/Some_Name").hub == "owner/Some_Name"
+    assert parse_spec("owner/Some_Name").name == "some-name"
+
+
+def test_folders_and_columns(tmp_path):
+    (tmp_path / "fashion_mnist").mkdir()
+    spec = parse_spec(f"{tmp_path}/fashion_mnist, label=coarse_label ,image=img")
+    assert (spec.name, spec.label, spec.image) == ("fashion-mnist", "coarse_label", "img")
+    assert spec.path == tmp_path / "fashion_mnist"
+
+
+def test_a_local_folder_wins_over_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "owner" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert parse_spec("owner/photos").path is not None
+    with pytest.raises(UserError, match="owner/photos"):
+        parse_spec("owner/photo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cifar1000", "'cifar10"),
+        ("digit", "'digits'"),
+        ("", "no name"),
+        ("digits,label=x", "no columns"),
+        ("cifar10,lable=x", "'label'"),
+        ("cifar10,label", "label=COLUMN"),
+        ("/nowhere/at/all", "Nor is there a folder '/nowhere/at'"),
+        ("./zzzz", "folder of Parquet"),
+    ],
+)
+def test_wrong_texts_say_what_to_write(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        parse_spec(text)
+
+
+def test_the_nearest_folder_is_named(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=f"Did you mean '{tmp_path}/photos'"):
+        parse_spec(f"{tmp_path}/photo")

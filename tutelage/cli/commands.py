@@ -1,0 +1,293 @@
+"""The command line, generated from typed signatures and their docstrings. Nothing imports it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from tutelage.api import compare_into, distill_into, evaluate
+from tutelage.cli import flags as groups
+from tutelage.cli import parser as arguments
+from tutelage.cli.demo import demo_comparison
+from tutelage.cli.flags import DataOptions, NetworkOptions
+from tutelage.cli.parser import parse
+from tutelage.cli.requests import comparison_of, data_of, experiment_from
+from tutelage.cli.words import asks_for_help, leading
+from tutelage.core import registry
+from tutelage.errors import UserError, unknown
+from tutelage.experiments.assembly import baseline_of, seeds_of
+from tutelage.experiments.choice import Choice, check_options, parse_choice, without_flags
+from tutelage.experiments.comparison import Comparison
+from tutelage.experiments.doctor.page import examine
+from tutelage.recording.planning import in_views
+from tutelage.recording.writing import SETTINGS
+from tutelage.recording.writing import record as recorded
+from tutelage.report.console import render_table
+from tutelage.report.evaluation import evaluation_text
+from tutelage.report.html import write_report
+from tutelage.report.reading import load as load_comparison
+from tutelage.report.verdict import verdict
+from tutelage.system.console import Terminal, screen
+from tutelage.system.interrupt import Interrupted
+from tutelage.training.run import MEMBERS
+from tutelage.training.settings import Training
+from tutelage.version import VERSION
+
+T = TypeVar("T")
+Command = Callable[[Sequence[str]], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        _command(words)(words[1:])
+    except UserError as error:
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        errors.print(str(error), markup=False)
+        return 2
+    except Interrupted as stop:
+        errors.print(str(stop), markup=False)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept; run the same command again to go on.")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _command(words: Sequence[str]) -> Command:
+    if not words or words[0] in ("-h", "--help", "help"):
+        return lambda _: print(_overview())
+    if words[0] in ("-V", "--version"):
+        return lambda _: print(f"tutelage {VERSION}")
+    if words[0] not in COMMANDS:
+        raise unknown("command", words[0], COMMANDS)
+    return COMMANDS[words[0]]
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    about = "Knowledge distillation for PyTorch: any teacher, any student, honest comparisons."
+    return "\n".join([about, "", "usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."])
+
+
+def demo(words: Sequence[str]) -> None:
+    """See distillation work and be argued about: five methods, three seeds, real digits, two minutes.
+
+    Trains a teacher on scikit-learn's 1,797 handwritten digits, then compares the plain student, label smoothing, KD
+    and both Tf-KDs. Nothing is downloaded.
+
+    Examples:
+        tutelage demo
+        tutelage demo --seeds 5 --out runs/my-demo
+    """
+    options = parse(demo, words, groups.DemoOptions)
+    _compare(demo_comparison(Path(options.out), seeds=options.seeds, command=_typed("demo", words)))
+
+
+def distill(words: Sequence[str]) -> None:
+    """Train a student by one method, and leave its weights and a report.
+
+    Examples:
+        tutelage distill kd --teacher timm:resnet34 --student resnet20 --data path/to/photos --epochs 30
+        tutelage distill tf-kd-reg --student resnet20 --data cifar100 --temperature 20 --alpha 0.1
+        tutelage distill kd --teacher runs/teacher --student tiny_cnn,width=16 --data digits --out runs/kd
+        tutelage distill dml --student resnet20 mobilenetv2 --data cifar100
+        tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer3:blocks.11
+    """
+    entry, rest = _method(distill, words)
+    found = parse(
+        distill, rest, NetworkOptions, DataOptions, groups.DistillOptions, Training, entry=entry, after=entry.name
+    )
+    choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
+    training = found.make(Training)
+    student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
+    default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
+    comparison = comparison_of(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
+    title = f"{entry.title}: {found.data}"
+    comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
+    console, terminal = screen(), Terminal()
+    _drawing(terminal, lambda: distill_into(comparison, terminal))
+    content = load_comparison(comparison.folder / "comparison.json")
+    console.print(render_table(content))
+    console.print(f"weights  {comparison.folder / 'student.safetensors'}")
+    for member in sorted((comparison.folder / MEMBERS).glob("*/student.safetensors")):
+        console.print(f"         {member}")
+    console.print(f"report   {comparison.folder / 'report.html'}")
+
+
+def compare(words: Sequence[str]) -> None:
+    """Compare methods over several seeds, with the plain student beside them.
+
+    A row is a method, with options of its own if wanted. An interrupted comparison goes on where it was; what is
+    finished is never run again.
+
+    Examples:
+        tutelage compare supervised label-smoothing kd tf-kd-reg --student resnet20 --teacher runs/teacher --data cifar100 --seeds 3
+        tutelage compare supervised de-kd:teacher_epochs=1 de-kd:teacher_epochs=5 --student resnet8 --teacher resnet20 --data fashion-mnist
+        tutelage compare supervised supervised:loss_scale=0.0595 kd:temperature=20,alpha=0.95 --student resnet8 --teacher resnet20 --data cifar100
+    """  # noqa: E501
+    rows = list(leading(words))
+    found = parse(
+        compare, words[len(rows) :], NetworkOptions, DataOptions, groups.CompareOptions, Training, after="ROW..."
+    )
+    choices = [parse_choice(row) for row in rows]
+    baseline = baseline_of(choices, found.baseline)
+    training = found.make(Training)
+    folder = Path(found.out or f"runs/compare-{Path(found.data.partition(',')[0]).name}")
+    comparison = comparison_of(found, choices, training, folder=folder, seeds=seeds_of(found.seeds))
+    _compare(
+        replace(
+            comparison,
+            baseline=baseline,
+            command=_typed("compare", words),
+            flags=without_flags(
+                words[len(rows) :],
+                (field.name for field in fields(groups.CompareOptions) if field.name != "teacher_epochs"),
+            ),
+            title=found.title or f"Distillation methods on {found.data}",
+        )
+    )
+
+
+def evaluate_command(words: Sequence[str]) -> None:
+    """Measure a network, or several as an ensemble, on a dataset: accuracy, likelihood, calibration, uncertainty.
+
+    Examples:
+        tutelage evaluate runs/kd --data cifar100
+        tutelage evaluate runs/a runs/b runs/c --data cifar10 --foreign cifar100
+        tutelage evaluate timm:resnet18.a1_in1k --data path/to/imagenet --split validation
+        tutelage evaluate "nets.py:ResNet,depth=56,normalize=imagenet@weights.safetensors" --data cifar10
+    """
+    names = list(leading(words))
+    if not names and not asks_for_help(words):
+        raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
+    found = parse(evaluate_command, words[len(names) :], groups.EvaluateOptions, DataOptions, after="NETWORK...")
+    scores = evaluate(names, data=data_of(found), split=found.split)
+    text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
+    screen().print(text, soft_wrap=True)
+
+
+def record(words: Sequence[str]) -> None:
+    """Write down what a teacher says about views of the training images, and train without it from then on.
+
+    The same command goes on after an interruption, mends what is damaged, and adds views where --views is larger.
+
+    Examples:
+        tutelage record --teacher runs/teacher --data cifar100 --views 30 --out runs/recording
+        tutelage record --teacher runs/one --data cifar10 --layers layer2+layer3 --values float16 --out runs/recording
+        tutelage record --teacher timm:resnet50.a1_in1k --data path/to/imagenet --image_size 224 --augment resized-crop,flip --views 100 --keep top5 --part 1/4 --out runs/recording
+        tutelage distill kd --teacher recording:runs/recording --student resnet20 --data cifar100
+    """  # noqa: E501
+    found = parse(record, words, groups.RecordOptions, groups.TrainingDataOptions)
+    options = {name: getattr(found, name) for name in ("out", "views", "keep", "values", "part", "seed", *SETTINGS)}
+    layers = found.layers.split("+") if found.layers else []
+    recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)
+    views = "no view is finished, other parts are still to do" if recording is None else in_views(recording.views)
+    screen().print(f"recording  {found.out}  ({views})", soft_wrap=True)
+
+
+def report(words: Sequence[str]) -> None:
+    """Write the HTML report of a comparison or a run again.
+
+    Examples:
+        tutelage report runs/demo
+        tutelage report runs/demo --out demo.html
+    """
+    names = list(leading(words))
+    found = parse(report, words[len(names) :], groups.ReportOptions, after="FOLDER")
+    if len(names) != 1:
+        raise UserError("Name one folder or comparison.json: tutelage report runs/demo.")
+    source = Path(names[0])
+    file = source / "comparison.json" if source.is_dir() else source
+    if not file.exists():
+        raise UserError(f"There is no comparison at {file}. Name the folder that `tutelage compare` wrote.")
+    print(write_report(load_comparison(file), Path(found.out or file.with_name("report.html"))))
+
+
+def doctor(words: Sequence[str]) -> None:
+    """Find out what will go wrong before hours are spent: teacher, shapes, loss scales, time, memory.
+
+    Examples:
+        tutelage doctor kd --teacher runs/teacher --student resnet20 --data cifar100 --epochs 200
+    """
+    entry, rest = _method(doctor, words)
+    found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
+    choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
+    screen().print(examine(choice, experiment_from(found), found.make(Training)))
+
+
+def methods(words: Sequence[str]) -> None:
+    """List the methods, with what each needs and where it comes from.
+
+    Examples:
+        tutelage methods
+    """
+    parse(methods, words)
+    screen().print(arguments.method_table())
+
+
+def cite(words: Sequence[str]) -> None:
+    """Print the BibTeX of the papers behind methods.
+
+    Examples:
+        tutelage cite kd tf-kd-reg
+    """
+    names = list(leading(words))
+    parse(cite, words[len(names) :], after="METHOD...")
+    print(registry.cite(names or registry.names()))
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": demo,
+    "distill": distill,
+    "compare": compare,
+    "evaluate": evaluate_command,
+    "record": record,
+    "report": report,
+    "doctor": doctor,
+    "methods": methods,
+    "cite": cite,
+}
+
+
+def _compare(comparison: Comparison) -> None:
+    terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
+    content = _drawing(terminal, lambda: compare_into(comparison, terminal))
+    console = screen()
+    console.print(render_table(content))
+    console.print(verdict(content))
+    console.print(f"report  {comparison.folder / 'report.html'}")
+
+
+def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        terminal.close()
+
+
+def _method(command: Command, words: Sequence[str]) -> tuple[registry.Entry, Sequence[str]]:
+    names = list(leading(words))
+    if not names:
+        if not asks_for_help(words):
+            raise UserError(f"Name a method first, one of: {', '.join(registry.names())}.")
+        print(arguments.help_of(command, after="METHOD"))
+        print(f"\nMethods: {', '.join(registry.names())}.\nFlags: tutelage {command.__name__} kd --help")
+        raise SystemExit(0)
+    return registry.get(names[0]), words[1:]
+
+
+def _typed(command: str, words: Sequence[str]) -> str:
+    return shlex.join(["tutelage", command, *words])

@@ -1,0 +1,175 @@
+"""The flags of the commands, in groups: names, types, defaults, and the words of the help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tutelage.training.settings import Switch
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Networks.
+
+    Attributes:
+        student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory,
+            file.py:factory or a run's folder; options follow after commas, weights after @. Several, one after the
+            other, for methods that train several.
+        teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
+            as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first four
+            views of it.
+        ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
+    """
+
+    student: list[str]
+    teacher: list[str] = field(default_factory=list)
+    ensemble: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDataOptions:
+    """Data.
+
+    Attributes:
+        data: digits, fashion-mnist, cifar10, cifar100, an image dataset of the Hugging Face hub (owner/name), a folder
+            of Parquet files, or a folder of images by class.
+        validation: Share of the training samples that is held out to choose the best epoch.
+        subset: Number of training samples to take, the same share of each class; all by default.
+        image_size: Height and width in pixels; as they are by default.
+        augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
+        resident_limit_mib: Up to this size, in MiB, decoded images stay in memory; above, they are decoded when needed.
+    """
+
+    data: str
+    validation: float = 0.1
+    subset: int | None = None
+    image_size: int | None = None
+    augment: str | None = None
+    resident_limit_mib: int = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(TrainingDataOptions):
+    """Data.
+
+    Attributes:
+        foreign: Data from elsewhere, named likewise: how well the networks' uncertainty tells them from the test
+            images is measured.
+    """
+
+    foreign: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """Recording.
+
+    Attributes:
+        teacher: Trained network that is asked: a run's folder, timm:NAME, NETWORK@weights and so on. Several answer as
+            an ensemble.
+        out: Folder of the recording.
+        views: Number of views of each training sample, by default 8, or 1 where nothing is augmented; with more of
+            them than there are, the others are added.
+        keep: What is kept of an answer: full (the logits), hard (the likeliest class), smoothed (its probability too),
+            topK or topK-renormalized (the K highest probabilities, such as top5).
+        values: How logits, probabilities and features are stored.
+        layers: Layers of the teacher to record as well, such as layer2+layer3.
+        part: Part of the work, such as 1/4 of four processes or machines that share the folder.
+        seed: Seed of the views.
+        batch_size: Samples that the teacher answers at once.
+        precision: auto takes bf16 where the hardware multiplies it natively, else float32.
+        channels_last: Memory format of images and convolutions; auto is on.
+        compile: Whether to compile the teacher; auto does so where it pays back.
+        keep_memory: Whether memory that a batch frees is kept for the next one; auto keeps it on a processor, where the
+            C library can.
+        threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
+        device: auto, cpu, cuda, mps.
+        workers: Processes that decode images, for data that do not stay in memory.
+    """
+
+    teacher: list[str]
+    out: str
+    views: int | None = None
+    keep: str = "full"
+    values: Literal["float32", "float16"] = "float32"
+    layers: str | None = None
+    part: str | None = None
+    seed: int = 0
+    batch_size: int = 128
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    keep_memory: Switch = "auto"
+    threads: int | None = None
+    device: str = "auto"
+    workers: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """Run.
+
+    Attributes:
+        out: Folder for checkpoints, weights and the report; runs/METHOD-STUDENT-DATA by default.
+        seed: Seed of everything.
+        teacher_epochs: Epochs of the teacher's training, where it comes untrained; the student's by default.
+    """
+
+    out: str | None = None
+    seed: int = 0
+    teacher_epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Comparison.
+
+    Attributes:
+        seeds: Number of seeds of every row.
+        baseline: Row that the others are compared with; supervised where it is among them, else the first.
+        out: Folder for everything; runs/compare-DATA by default.
+        title: Title of the report.
+        teacher_epochs: Epochs of the shared teacher's training, where it comes untrained; the student's by default.
+    """
+
+    seeds: int = 3
+    baseline: str | None = None
+    out: str | None = None
+    title: str | None = None
+    teacher_epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Demo.
+
+    Attributes:
+        seeds: Number of seeds of every row.
+        out: Folder for everything.
+    """
+
+    seeds: int = 3
+    out: str = "runs/demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Evaluation.
+
+    Attributes:
+        split: train, validation or test.
+    """
+
+    split: str = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Report.
+
+    Attributes:
+        out: File to write; report.html beside the comparison by default.
+    """
+
+    out: str | None = None

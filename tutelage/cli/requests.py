@@ -1,0 +1,52 @@
+"""What the flags of a command stand for: data, networks, a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from tutelage.cli.flags import DataOptions, TrainingDataOptions
+from tutelage.cli.parser import Found
+from tutelage.data.dataset import Data
+from tutelage.data.resolve import resolve_data
+from tutelage.errors import UserError
+from tutelage.experiments.assembly import experiment_of
+from tutelage.experiments.choice import Choice
+from tutelage.experiments.comparison import Comparison
+from tutelage.experiments.experiment import Experiment
+from tutelage.training.settings import Training
+
+
+def comparison_of(
+    found: Found, choices: list[Choice], training: Training, *, folder: Path, seeds: list[int]
+) -> Comparison:
+    """Return the comparison of some methods on the networks and the data of the flags."""
+    return Comparison(
+        choices=choices,
+        experiment=experiment_from(found),
+        training=training,
+        teacher_training=replace(training, epochs=found.teacher_epochs or training.epochs),
+        seeds=seeds,
+        folder=folder,
+        baseline=choices[0].label,
+    )
+
+
+def experiment_from(found: Found) -> Experiment:
+    """Return the networks and the data of the flags.
+
+    Raises:
+        UserError: If an ensemble of them makes no sense.
+    """
+    if found.ensemble < 1:
+        raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
+    experiment = experiment_of(found.student, found.teacher * found.ensemble, data_of(found))
+    if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
+        raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")
+    return experiment
+
+
+def data_of(found: Found, group: type[TrainingDataOptions] = DataOptions) -> Data:
+    """Return the data of the flags of a group."""
+    options = {field.name: getattr(found, field.name) for field in fields(group) if field.name != "data"}
+    return resolve_data(found.data, **options)

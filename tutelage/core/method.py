@@ -1,0 +1,208 @@
+"""What a distillation method is: losses on a batch, and which optimizer steps on them."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tutelage.data.batch import Batch, Density
+from tutelage.errors import UserError
+from tutelage.features.extractor import FeatureExtractor, is_trained
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Dataset
+
+    from tutelage.core.pairing import LayerPair
+    from tutelage.data.dataset import Data
+    from tutelage.data.loader import Loader
+    from tutelage.data.samplers import BatchSampler
+
+    Samples = Dataset[Any] | DataLoader[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training run stands; schedules of weights and temperatures are functions of it.
+
+    Attributes:
+        step: Batches seen before this one.
+        total_steps: Batches that the whole run will see.
+        epoch: Epochs finished before this one.
+        first_of_epoch: Whether this is the first batch of its epoch.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+    epoch: int = 0
+    first_of_epoch: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
+        return self.step / max(1, self.total_steps)
+
+
+DEPLOYED = "student"
+"""What the prediction of the deployed network is called."""
+
+Weight = float | Callable[[Progress], float]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: named, unweighted, scalar losses, and the optimizer that steps on their weighted sum."""
+
+    losses: Mapping[str, Tensor]
+    optimizer: str = "student"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """What an optimizer trains, and how it differs from the run's default.
+
+    Attributes:
+        params: Its parameters. An update touches no others.
+        build: Makes the optimizer from the parameters; None takes the run's default.
+        lr_scale: Factor on the run's learning rate.
+        weight_decay_scale: Factor on the run's weight decay.
+        clip_norm: Largest gradient norm; None takes the run's.
+        schedule: Factor on its peak learning rate; None takes the run's course, the warm-up included.
+    """
+
+    params: Sequence[nn.Parameter]
+    build: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
+    lr_scale: float = 1.0
+    weight_decay_scale: float = 1.0
+    clip_norm: float | None = None
+    schedule: Callable[[Progress], float] | None = None
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """The data that a method trains on.
+
+    Attributes:
+        dataset: The samples.
+        batches: Which of them form a batch, where that is the method's affair.
+        sections: How many equal sections a batch of that sampler consists of, such as samples and then their partners.
+            Several processes share each section, so that what belongs together stays together.
+        views: How many views of a sample a batch of that sampler shows at once.
+    """
+
+    dataset: Samples
+    batches: BatchSampler | None = field(default=None)
+    sections: int = 1
+    views: int = 1
+
+    def loader(self, data: Data, **arguments: Any) -> Loader:
+        """Return the training batches of data whose samples these take the place of.
+
+        Args:
+            data: The data.
+            **arguments: As for `Data.loader`.
+
+        Raises:
+            UserError: As `check`.
+        """
+        self.check(data)
+        return replace(data, train=self.dataset).loader(
+            "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
+        )
+
+    def check(self, data: Data) -> None:
+        """Refuse what a recording has no views of.
+
+        Args:
+            data: The data.
+
+        Raises:
+            UserError: If the views are recorded, and these are other samples, or a batch shows more views of one.
+        """
+        if data.recording is not None and self.dataset is not data.train:
+            raise UserError(
+                "This method trains on samples that it puts together itself, and a recording knows only those of the "
+                "data: pass the teacher itself."
+            )
+        if data.recording is not None and data.recording.views < self.views:
+            raise UserError(
+                f"A batch shows {self.views} views of each image at once, and {data.recording.views} of each are "
+                f"recorded: record more (tutelage record --views {self.views}), or let a batch show fewer."
+            )
+
+
+class Method(nn.Module, ABC):
+    """A distillation method: it owns its networks and says what is to be minimised on a batch.
+
+    Write `losses`, which most methods need alone; or `step`, when several optimizers alternate. The code after a
+    `yield` in `step` runs after the optimizer has stepped. A method knows no training framework.
+
+    Attributes:
+        weights: Weight of each loss by name: a number or a function of `Progress`. A loss that is absent weighs 1.
+        student: The network that is trained and deployed, for methods that have one.
+        pairs: Which layer of the student is compared with which of the teacher, for methods that compare layers.
+        density: What the logits of its predictions are; it is kept with the network that ships.
+    """
+
+    weights: Mapping[str, Weight]
+    student: FeatureExtractor
+    pairs: Sequence[LayerPair] = ()
+    density: Density = "categorical"
+
+    def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
+        super().__init__()
+        self.weights = dict(weights or {})
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the named, unweighted losses of a batch, each a scalar."""
+        raise TypeError(f"{type(self).__name__} must define losses(batch) or step(batch, progress)")
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
+        """Yield the updates that follow from a batch."""
+        yield Update(self.losses(batch))
+
+    def optimizers(self) -> Mapping[str, OptimizerSpec]:
+        """Return the optimizers by name; by default one, `"student"`, of all trainable parameters."""
+        return {"student": OptimizerSpec(params=[p for p in self.parameters() if p.requires_grad])}
+
+    def forward(self, inputs: Any) -> Mapping[str, Tensor]:
+        """Return named predictions, each logits `[batch, class]`. The first is deployed; the others are its members."""
+        return {DEPLOYED: self.student(inputs).logits}
+
+    def export(self) -> nn.Module:
+        """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
+        return self.student.release()
+
+    def members(self) -> Mapping[str, nn.Module]:
+        """Return the other networks that can ship, by the name of the prediction that each computes: peers, exits."""
+        return {}
+
+    def transfer_set(self, dataset: Samples) -> TransferSet:
+        """Return the data to train on: pairs, views or negatives where the method needs them."""
+        return TransferSet(dataset)
+
+    def total(self, update: Update, progress: Progress) -> Tensor:
+        """Return the weighted sum of an update's losses, a scalar.
+
+        Raises:
+            UserError: If the update carries no loss.
+        """
+        terms = [self.weight(name, progress) * loss for name, loss in update.losses.items()]
+        if not terms:
+            raise UserError(f"{type(self).__name__} yielded an update without losses.")
+        return sum(terms[1:], start=terms[0])
+
+    def weight(self, name: str, progress: Progress) -> float:
+        """Return the weight of a loss at this point of the run."""
+        weight = self.weights.get(name, 1.0)
+        return weight(progress) if callable(weight) else weight
+
+
+def networks(method: Method, *, trained: bool) -> list[FeatureExtractor]:
+    """Return the networks of a method that are trained, or those that only answer."""
+    found = (module for module in method.modules() if isinstance(module, FeatureExtractor))
+    return [network for network in found if is_trained(network) == trained]

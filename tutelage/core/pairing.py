@@ -1,0 +1,162 @@
+"""Which layer of the student is compared with which of the teacher."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Output
+from tutelage.errors import UserError
+from tutelage.features.anatomy import Tap, stages
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.modes import evaluating
+
+AUTO = "auto"
+Take = Literal["stages", "middle", "last"]
+
+_PAIR = re.compile(r"(?P<student>[^:]+(?::in)?)(?::(?P<teacher>[^:]+(?::in)?))?")
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """A layer of the student and the layer of the teacher that it is compared with."""
+
+    student: Tap
+    teacher: Tap
+
+    def maps(self, student: Output, teacher: Output) -> tuple[Tensor, Tensor]:
+        """Return what was read at both as maps `[batch, channel, height, width]`."""
+        return self.student.map(student), self.teacher.map(teacher)
+
+    def __str__(self) -> str:
+        return f"{self.student} : {self.teacher}"
+
+
+class Paired(NamedTuple):
+    """A student and a teacher that are read where they are compared.
+
+    Attributes:
+        student: The student, which reads its layers of the pairs.
+        teacher: The teacher, likewise.
+        pairs: The pairs, from the first layers to the last.
+    """
+
+    student: FeatureExtractor
+    teacher: Teacher
+    pairs: tuple[LayerPair, ...]
+
+
+def pair(
+    student: nn.Module, teacher: Teacher, layers: str, example: Any, *, take: Take = "stages", logits: bool = True
+) -> Paired:
+    """Return a student and a teacher that read the layers which a method compares.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside, or one whose layers were recorded.
+        layers: `auto` pairs the ends of the stages by resolution and depth, the last with the last. Otherwise pairs
+            by name, `student_layer:teacher_layer`, joined by `+`, such as `layer2:blocks.5+layer3:blocks.11`; one name
+            stands for the same in both. `name:in` is a layer's input.
+        example: Inputs for one forward pass (batch of two or more).
+        take: Which of the automatic pairs: all, the one in the middle, or the last.
+        logits: Whether anybody reads the teacher's logits.
+
+    Raises:
+        UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
+    """
+    if layers == AUTO:
+        pairs = _taken(_aligned(stages(student, example), teacher.stages(example)), take)
+    else:
+        names = _parse(layers)
+        students = taps(student, [name for name, _ in names], example, who="student")
+        teachers = teacher.taps([name for _, name in names], example)
+        pairs = tuple(LayerPair(students[one], teachers[other]) for one, other in names)
+    return reading(student, teacher, pairs, example, logits=logits)
+
+
+def reading(
+    student: nn.Module, teacher: Teacher, pairs: Sequence[LayerPair], example: Any, *, logits: bool = True
+) -> Paired:
+    """Return a student and a teacher that read the layers of some pairs."""
+    read = [list(dict.fromkeys(names)) for names in zip(*((p.student.layer, p.teacher.layer) for p in pairs))]
+    extractor = FeatureExtractor(student, read[0], example=example)
+    return Paired(extractor, teacher.reading(read[1], example=example, logits=logits), tuple(pairs))
+
+
+def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> Mapping[str, Tap]:
+    """Return where the named layers are read.
+
+    Args:
+        model: The network.
+        layers: Names, as in `FeatureExtractor`.
+        example: Inputs for one forward pass.
+        who: What to call the network in messages.
+
+    Raises:
+        UserError: If a layer does not exist, with the nearest names, or cannot be a map.
+    """
+    try:
+        extractor = FeatureExtractor(model, layers, example=example)
+        with evaluating(extractor), torch.no_grad():
+            features = extractor(example).features
+        extractor.release()
+        return {name: Tap.of(name, feature, example) for name, feature in features.items()}
+    except UserError as error:
+        raise UserError(f"In the {who}: {error}") from error
+
+
+def _parse(layers: str) -> Sequence[tuple[str, str]]:
+    found = []
+    for text in re.split(r"[+,]", layers):
+        match = _PAIR.fullmatch(text.strip())
+        if match is None:
+            raise UserError(
+                f"{text!r} in layers={layers!r} is no pair of layers: write student_layer:teacher_layer, several "
+                "joined by +, or auto."
+            )
+        found.append((match["student"], match["teacher"] or match["student"]))
+    return found
+
+
+def _aligned(student: Sequence[Tap], teacher: Sequence[Tap]) -> tuple[LayerPair, ...]:
+    """Pair all stages of the network that has fewer, in order and the last with the last, with the nearest stages."""
+    count = min(len(student), len(teacher))
+    best = min(
+        (
+            (_distance(student, teacher, ours, theirs), ours, theirs)
+            for ours in _choices(len(student), count)
+            for theirs in _choices(len(teacher), count)
+        ),
+    )
+    return tuple(LayerPair(student[one], teacher[other]) for one, other in zip(*best[1:]))
+
+
+def _choices(length: int, count: int) -> Sequence[tuple[int, ...]]:
+    return [(*chosen, length - 1) for chosen in combinations(range(length - 1), count - 1)]
+
+
+def _distance(student: Sequence[Tap], teacher: Sequence[Tap], ours: Sequence[int], theirs: Sequence[int]) -> float:
+    """Return how unlike the paired stages are: octaves of resolution, and shares of the depth."""
+    total = 0.0
+    for one, other in zip(ours, theirs):
+        octaves = math.log2(math.prod(student[one].size) / math.prod(teacher[other].size)) / 2
+        total += abs(octaves) + abs((one + 1) / len(student) - (other + 1) / len(teacher))
+    return total
+
+
+def _taken(pairs: tuple[LayerPair, ...], take: Take) -> tuple[LayerPair, ...]:
+    match take:
+        case "stages":
+            return pairs
+        case "middle":
+            return (pairs[(len(pairs) - 1) // 2],)
+        case "last":
+            return pairs[-1:]

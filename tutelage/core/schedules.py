@@ -1,0 +1,70 @@
+"""Weights and temperatures as functions of `Progress`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from tutelage.core.method import Progress
+from tutelage.errors import UserError
+
+Schedule = Callable[[Progress], float]
+
+
+def constant(value: float) -> Schedule:
+    """Return a schedule that is `value` throughout."""
+    return lambda progress: value
+
+
+def linear(start: float, end: float, *, until: float = 1.0) -> Schedule:
+    r"""Return a straight line from `start` to `end`, reached at the share `until` of the run, then constant.
+
+    Raises:
+        UserError: If `until` is not in (0, 1].
+    """
+    _check_share(until)
+    return lambda progress: start + (end - start) * min(1.0, progress.fraction / until)
+
+
+def cosine(start: float, end: float, *, until: float = 1.0) -> Schedule:
+    r"""Return $e + (s - e)(1 + \cos \pi f)/2$: half a cosine from `start` to `end`, reached at the share `until`.
+
+    Raises:
+        UserError: If `until` is not in (0, 1].
+    """
+    _check_share(until)
+
+    def value(progress: Progress) -> float:
+        fraction = min(1.0, progress.fraction / until)
+        return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
+
+    return value
+
+
+def steps(value: float, *, milestones: Sequence[float], gamma: float) -> Schedule:
+    """Return stairs: `value` times `gamma` for each milestone that the run has passed.
+
+    Args:
+        value: The height before the first.
+        milestones: Shares of the run, rising.
+        gamma: Factor of each.
+
+    Raises:
+        UserError: If the milestones do not rise, or one is no share of the run.
+    """
+    shares = tuple(milestones)
+    if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
+        raise UserError(f"milestones={list(shares)} must be rising shares of the run, between 0 and 1.")
+    return lambda progress: value * gamma ** sum(progress.fraction >= share for share in shares)
+
+
+def ramp(value: float, *, epochs: int) -> Schedule:
+    """Return a warm-up: `value` times (epoch + 1) / `epochs` until it is whole."""
+    if epochs < 1:
+        raise UserError(f"A warm-up takes at least one epoch, not {epochs}.")
+    return lambda progress: value * min(1.0, (progress.epoch + 1) / epochs)
+
+
+def _check_share(until: float) -> None:
+    if not 0 < until <= 1:
+        raise UserError(f"until={until} is no share of the run: choose a number above 0, at most 1.")

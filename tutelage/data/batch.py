@@ -1,0 +1,134 @@
+"""The two carriers: what a network is asked (`Batch`) and what it says (`Output`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import UserError
+
+# The version of inputs that were changed before they were moved or stored: no tensor has it.
+_CHANGED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a network says about a batch.
+
+    Attributes:
+        logits: Scores before the softmax, `[batch, class]` (or `[batch, class, ...]` for dense prediction).
+        features: What was read inside the network, by layer name; `"embedding"` is the classifier's input.
+        members: The single answers of an ensemble, `[member, batch, class]`.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Output:
+        """Return the same output on another device."""
+        return Output(**{f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a network is asked.
+
+    Attributes:
+        inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), or a sequence of views.
+        targets: Class indices, `[batch]`.
+        indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
+        teacher: A recorded teacher output, where the data carry one.
+        asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
+            mixture for instance, leaves this as it is, and a recorded answer is never taken for another's.
+        asked_version: How often `asked` had been changed in place when the batch was made, if it is a tensor that
+            counts that.
+        teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
+            same images without noise.
+        extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
+    """
+
+    inputs: Any
+    targets: Tensor | None = None
+    indices: Tensor | None = None
+    teacher: Output | None = None
+    asked: Any = None
+    asked_version: int | None = None
+    teacher_inputs: Any = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.asked is None:
+            object.__setattr__(self, "asked", self.inputs)
+        if self.asked_version is None:
+            object.__setattr__(self, "asked_version", _version(self.asked))
+
+    def __len__(self) -> int:
+        return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
+
+    @property
+    def labels(self) -> Tensor:
+        """The targets, for whoever cannot do without.
+
+        Raises:
+            UserError: If the batch has none.
+        """
+        if self.targets is None:
+            raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
+        return self.targets
+
+    @property
+    def asks_what_was_asked(self) -> bool:
+        """Whether the inputs are those that `teacher` answers, and were not changed in place since."""
+        return self.inputs is self.asked and _version(self.asked) == self.asked_version
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the same batch on another device."""
+        moved = {f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        moved["asked_version"] = self._version_elsewhere
+        # Moved twice, they would no longer be the same.
+        for name in ("inputs", "teacher_inputs"):
+            if getattr(self, name) is self.asked:
+                moved[name] = moved["asked"]
+        return Batch(**moved)
+
+    @property
+    def _version_elsewhere(self) -> int | None:
+        """What copies of `asked` are compared with: they count anew, so only whether it was changed is kept."""
+        return None if _version(self.asked) == self.asked_version else _CHANGED
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "asked_version": self._version_elsewhere}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+
+def _version(value: Any) -> int | None:
+    """Return how often a tensor was changed in place; None for what does not count that."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
+
+
+def _first_tensor(value: Any) -> Tensor:
+    while not isinstance(value, Tensor):
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
+    return value
+
+
+def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor | Output):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, Mapping):
+        return {key: _move(item, device, non_blocking) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_move(item, device, non_blocking) for item in value]
+    return value
+
+
+Density = Literal["categorical", "dirichlet"]
+"""What a network's logits are: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations."""

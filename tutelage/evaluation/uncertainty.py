@@ -1,0 +1,190 @@
+"""How uncertain an answer is, and of what: total, data and knowledge uncertainty, and what they are good for.
+
+All sums are in float64, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from tutelage.data.batch import Density
+from tutelage.errors import UserError
+
+# From here on the first three terms of the series are exact in float64.
+_ASYMPTOTIC = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertainty:
+    """The uncertainty of each answer, `[sample]`, in nats. None is what a single softmax cannot tell.
+
+    Attributes:
+        total: Entropy of the prediction: how uncertain it is, whatever of.
+        data: Expected entropy: what no further training would remove, such as classes that overlap.
+        knowledge: Total minus data, the mutual information of prediction and parameters: what the members disagree
+            about, largest where the training data said nothing.
+    """
+
+    total: Tensor
+    data: Tensor | None = None
+    knowledge: Tensor | None = None
+
+    def known(self) -> dict[str, Tensor]:
+        """Return the kinds that are known, by name."""
+        kinds = {kind.name: getattr(self, kind.name) for kind in fields(self)}
+        return {name: values for name, values in kinds.items() if values is not None}
+
+
+def uncertainty_of(logits: Tensor, *, density: Density = "categorical") -> Uncertainty:
+    """Return the uncertainty of a network's or of several networks' logits.
+
+    Args:
+        logits: `[sample, class]`, or `[member, sample, class]` of an ensemble of two or more.
+        density: What the logits of one network are. An ensemble's members are read by their softmax.
+
+    Raises:
+        UserError: If the shape is another.
+    """
+    if logits.ndim == 3 and len(logits) > 1:
+        return of_members(logits)
+    if logits.ndim == 3:
+        logits = logits[0]
+    if logits.ndim != 2:
+        raise UserError(f"Logits are {list(logits.shape)}: give [sample, class], or [member, sample, class].")
+    return (
+        of_dirichlet(logits) if density == "dirichlet" else Uncertainty(total=entropy(logits.double().log_softmax(1)))
+    )
+
+
+def of_members(logits: Tensor) -> Uncertainty:
+    r"""Return the uncertainty of an ensemble.
+
+    $$ \mathrm{total} = H[\bar\pi], \quad \mathrm{data} = \frac{1}{M} \sum_m H[\pi_m], \quad
+    \mathrm{knowledge} = \frac{1}{M} \sum_m \mathrm{KL}(\pi_m \,\|\, \bar\pi) $$
+
+    Args:
+        logits: `[member, sample, class]`.
+    """
+    members = logits.double().log_softmax(2)
+    mean = members.logsumexp(0) - math.log(len(members))
+    # The difference of total and data, without its cancellation.
+    knowledge = (members.exp() * (members - mean)).sum(2).mean(0).clamp(min=0)
+    return Uncertainty(total=entropy(mean), data=entropy(members).mean(0), knowledge=knowledge)
+
+
+def of_dirichlet(logits: Tensor) -> Uncertainty:
+    r"""Return the uncertainty of Dirichlet distributions with concentrations $\alpha = \exp(z)$.
+
+    With $\mu = \alpha / \alpha_0$ and $\alpha_0 = \sum_k \alpha_k$,
+
+    $$ \mathrm{total} = H[\mu], \quad \mathrm{data} = -\sum_k \mu_k (\psi(\alpha_k + 1) - \psi(\alpha_0 + 1)), \quad
+    \mathrm{knowledge} = \mathrm{total} - \mathrm{data} $$
+
+    Args:
+        logits: The logarithms $z$ of the concentrations, `[sample, class]`.
+
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
+    """
+    raw = logits.double()
+    mean = raw.log_softmax(1)
+    # The difference of total and data, without its cancellation: knowledge of large concentrations is tiny.
+    spread = mean.exp() * (_excess(raw) - _excess(raw.logsumexp(1, keepdim=True)))
+    total, knowledge = entropy(mean), spread.sum(1).clamp(min=0)
+    return Uncertainty(total=total, data=(total - knowledge).clamp(min=0), knowledge=knowledge)
+
+
+def entropy(log_probabilities: Tensor) -> Tensor:
+    """Return the entropy over the last dimension, in nats."""
+    return -(log_probabilities.exp() * log_probabilities).sum(-1)
+
+
+def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
+    r"""Return the prediction rejection ratio: how well an uncertainty finds the errors, 1 for all of them first.
+
+    $$ \frac{A - A_{random}}{A_{oracle} - A_{random}} $$
+
+    $A$ is one minus the area under the share of all samples that is still wrong, once the most uncertain ones are
+    handed to an oracle, against the share handed over. The random order has 0, a misleading one less. Samples that are
+    equally uncertain count by their mean.
+
+    Args:
+        uncertainty: `[sample]`.
+        wrong: Whether each answer is wrong, `[sample]`.
+
+    Returns:
+        The ratio, or None where no answer or every answer is wrong, and any order is as good.
+
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
+    """
+    _check(uncertainty, wrong)
+    values, group, counts = torch.unique(uncertainty.double(), return_inverse=True, return_counts=True)
+    errors = wrong.double()
+    share = float(errors.mean())
+    if share in (0.0, 1.0):
+        return None
+    mean = torch.zeros_like(values).index_add_(0, group, errors) / counts
+    most_uncertain_first = mean[group[uncertainty.argsort(descending=True)]]
+    left = torch.cat([errors.sum()[None], errors.sum() - most_uncertain_first.cumsum(0)]) / len(errors)
+    area = float(torch.trapezoid(left, dx=1 / len(errors)))
+    return (share / 2 - area) / (share / 2 - share**2 / 2)
+
+
+def histograms(
+    own: Uncertainty, foreign: Uncertainty | None = None, *, bins: int = 30
+) -> dict[str, dict[str, list[float]]]:
+    """Return how often each uncertainty occurs, by kind: `edges`, and counts in `test` and, where there are, `foreign`.
+
+    The bins are equally wide from zero to the 99th percentile of all samples; the last one also holds what is beyond.
+
+    Args:
+        own: Of samples as in training.
+        foreign: Of samples from elsewhere.
+        bins: The number of bins.
+    """
+    found = {}
+    others = {} if foreign is None else foreign.known()
+    for kind, values in own.known().items():
+        samples = {"test": values} | ({"foreign": others[kind]} if others else {})
+        top = max(float(torch.cat(list(samples.values())).quantile(0.99)), 1e-12)
+        counts = {name: torch.histc(some.clamp(max=top), bins, 0, top).tolist() for name, some in samples.items()}
+        found[kind] = {"edges": torch.linspace(0, top, bins + 1, dtype=torch.float64).tolist(), **counts}
+    return found
+
+
+def auroc(foreign: Tensor, own: Tensor) -> float:
+    """Return the area under the ROC curve of an uncertainty that is to tell foreign samples, the positive class.
+
+    Args:
+        foreign: Uncertainty of samples from elsewhere, `[sample]`.
+        own: Uncertainty of samples as in training, `[sample]`.
+
+    Raises:
+        UserError: If either is empty.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if not len(foreign) or not len(own):
+        raise UserError(f"{len(foreign)} foreign samples against {len(own)} of the data: there must be some of both.")
+    labels = torch.cat([torch.ones(len(foreign)), torch.zeros(len(own))])
+    return float(roc_auc_score(labels.numpy(), torch.cat([foreign, own]).double().cpu().numpy()))
+
+
+def _excess(log_concentration: Tensor) -> Tensor:
+    r"""Return $\psi(\alpha + 1) - \log \alpha$ of $\log \alpha$, without cancellation for large $\alpha$."""
+    concentration = log_concentration.clamp(max=math.log(_ASYMPTOTIC)).exp()
+    inverse = (-log_concentration.clamp(min=math.log(_ASYMPTOTIC))).exp()
+    series = inverse / 2 - inverse**2 / 12 + inverse**4 / 120 - inverse**6 / 252
+    direct = torch.digamma(concentration + 1) - log_concentration
+    return torch.where(log_concentration < math.log(_ASYMPTOTIC), direct, series)
+
+
+def _check(uncertainty: Tensor, wrong: Tensor) -> None:
+    if uncertainty.ndim != 1 or uncertainty.shape != wrong.shape or not len(wrong):
+        raise UserError(
+            f"Uncertainty {list(uncertainty.shape)} and errors {list(wrong.shape)} do not belong together: give "
+            "[sample] and [sample], with one sample at least."
+        )

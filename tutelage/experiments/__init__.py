@@ -1,0 +1,1 @@
+"""Methods times seeds: choices, fixtures, rows and paired differences."""

@@ -1,0 +1,178 @@
+"""A method's hyper-parameters as text: `kd:temperature=20,alpha=0.5`, checked against its signature."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from tutelage.core.registry import FIXTURES, Entry, get, names
+from tutelage.errors import UserError, unknown
+from tutelage.experiments.misfit import misfit
+
+# One that another option or nothing follows: values may hold commas of their own.
+_COMMA_BEFORE_OPTION = re.compile(r",(?=\s*(?:\w+\s*=|$))")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with some hyper-parameters, as one row of a comparison.
+
+    Attributes:
+        entry: The method.
+        options: The hyper-parameters that were given.
+    """
+
+    entry: Entry
+    options: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The text that chooses it again."""
+        if not self.options:
+            return self.entry.name
+        return f"{self.entry.name}:" + ",".join(f"{key}={_bracketed(value)}" for key, value in self.options.items())
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """All hyper-parameters, the defaults included."""
+        return self.entry.hyper_parameters | self.options
+
+    @property
+    def fixtures(self) -> frozenset[str]:
+        """The arguments that the builder passes; a wrapper also asks for those of the method that it runs."""
+        if "distill" not in self.entry.fixtures or "method" not in self.hyper_parameters:
+            return self.entry.fixtures
+        return self.entry.fixtures | parse_choice(self.hyper_parameters["method"]).fixtures
+
+
+def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
+    """Add a flag for each hyper-parameter of a method, with its type, default and help."""
+    before = set(parser.groups or ())
+    skip: set[str | int] = {*(FIXTURES & entry.fixtures)}
+    if isinstance(entry.build, type):
+        parser.add_class_arguments(entry.build, as_group=True, skip=skip)
+    else:
+        parser.add_function_arguments(entry.build, as_group=True, skip=skip)
+    for name, group in (parser.groups or {}).items():
+        if name not in before:
+            group.title = f"hyper-parameters of {entry.name}"
+
+
+def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return a command's flags without some of them and their values.
+
+    Args:
+        words: Flags, as `--name value`, `--name=value`, or `--name` for a switch.
+        names: Those to leave out, with underscores.
+    """
+    dropped, kept, dropping = set(names), [], False
+    for word in words:
+        if word.startswith("--"):
+            dropping = word[2:].partition("=")[0].replace("-", "_") in dropped
+        if not dropping:
+            kept.append(word)
+    return kept
+
+
+def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters with the types of the method's signature.
+
+    Args:
+        entry: The method.
+        options: Values, as text or already typed.
+
+    Raises:
+        UserError: If a name is unknown (with the nearest) or a value has the wrong type.
+    """
+    known = entry.hyper_parameters
+    for name in options:
+        if name not in known:
+            raise (
+                unknown(f"option of {entry.name}", name, known)
+                if known
+                else UserError(f"{entry.name} has no options, so {name}= means nothing to it.")
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    add_hyper_parameters(parser, entry)
+    arguments = [f"--{name}={written(value)}" for name, value in options.items()]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed: Namespace = parser.parse_args(arguments)
+    except ArgumentError as error:
+        found = misfit(str(error.message))
+        text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
+        raise UserError(f"An option of {entry.name} does not fit: {text}") from error
+    # A tuple would not be read again from a label or a command.
+    typed = {name: list(parsed[name]) if isinstance(parsed[name], tuple) else parsed[name] for name in options}
+    if "distill" in entry.fixtures and "method" in typed:
+        # What a wrapper runs is checked here, and has one name however it was written.
+        typed["method"] = parse_choice(str(typed["method"])).label
+    return typed
+
+
+def parse_choice(text: str) -> Choice:
+    """Return the method and hyper-parameters that a text names.
+
+    Args:
+        text: `kd`, or `kd:temperature=20,alpha=0.5`; an import path keeps its colon: `package.module:Class`, or
+            `package.module:Class:name=value`. Brackets around the whole keep it together as the value of a wrapper's
+            option: `soft-randomization:std=0.1,method=(kd:temperature=20,alpha=0.5)`.
+
+    Raises:
+        UserError: If the method or an option is unknown, or a value does not fit.
+    """
+    name, _, given = _unbracketed(text).partition(":")
+    if given and name not in names() and "=" not in given.partition(":")[0]:
+        attribute, _, given = given.partition(":")
+        name = f"{name}:{attribute}"
+    options: dict[str, Any] = {}
+    for part in filter(None, _options_in(given)):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
+        if key in options:
+            raise UserError(f"{key} is given twice in {text!r}.")
+        options[key] = value
+    entry = get(name)
+    return Choice(entry, check_options(entry, options))
+
+
+def _options_in(text: str) -> list[str]:
+    """Split at the commas between options: outside brackets, however deep these are."""
+    parts, start = [], 0
+    for comma in _COMMA_BEFORE_OPTION.finditer(text):
+        if _depth(text[start : comma.start()]) == 0:
+            parts.append(text[start : comma.start()])
+            start = comma.end()
+    return [*parts, text[start:]]
+
+
+def _depth(text: str) -> int:
+    return sum((character in _OPENING) - (character in _CLOSING) for character in text)
+
+
+def _unbracketed(text: str) -> str:
+    text = text.strip()
+    while text.startswith("(") and text.endswith(")"):
+        text = text[1:-1].strip()
+    return text
+
+
+def _bracketed(value: Any) -> str:
+    """Return a value as it stands in a label: in brackets where its commas would be taken for the label's."""
+    text = str(value)
+    return f"({text})" if len(_options_in(text)) > 1 else text
+
+
+def written(value: Any) -> str:
+    """Return a value as the parser reads it."""
+    if value in (None, "None"):
+        return "null"
+    return str(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,284 @@
+"""Methods times seeds: a table with paired differences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from torch import nn
+
+from tutelage.core import registry
+from tutelage.core.method import DEPLOYED
+from tutelage.core.teachers import Teacher
+from tutelage.errors import UserError
+from tutelage.experiments.choice import Choice, without_flags, written
+from tutelage.experiments.description import (
+    describe_data,
+    environment,
+    recording_facts,
+    teacher_facts,
+    teacher_uncertainty,
+)
+from tutelage.experiments.experiment import Experiment, no_teacher
+from tutelage.experiments.rows import record, summarise
+from tutelage.models.blueprint import Blueprint
+from tutelage.models.normalization import Normalized
+from tutelage.models.size import size_for
+from tutelage.recording.reading import Recording
+from tutelage.recording.teacher import recording_of
+from tutelage.system import chance, digests
+from tutelage.system.console import Reporter, Silent
+from tutelage.system.devices import device_type
+from tutelage.system.files import write_json
+from tutelage.training.dry_run import DryRun
+from tutelage.training.run import Run
+from tutelage.training.settings import Training
+from tutelage.version import VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Methods to compare, and everything that they share.
+
+    Attributes:
+        choices: The rows.
+        experiment: Data and networks.
+        training: The settings of every training.
+        teacher_training: The settings of the shared teacher's training, where it comes untrained.
+        seeds: The seeds of every row.
+        folder: Where everything goes.
+        baseline: The row that the others are compared with.
+        command: What was typed, for the report.
+        flags: The flags of that command that a single run of `distill` takes as well.
+        title: Title of the report.
+        strict: Whether a row that fails ends everything, rather than being reported as failed.
+    """
+
+    choices: Sequence[Choice]
+    experiment: Experiment
+    training: Training
+    teacher_training: Training
+    seeds: Sequence[int]
+    folder: Path
+    baseline: str
+    command: str = ""
+    flags: Sequence[str] = ()
+    title: str = "A comparison of distillation methods"
+    strict: bool = False
+
+    def run(self, reporter: Reporter | None = None) -> dict[str, Any]:
+        """Run what has not been run, write `comparison.json` after every row, and return its content.
+
+        Raises:
+            UserError: If a row cannot be built, or its method needs a teacher and there is none.
+            Interrupted: If a signal came; the same command goes on from there.
+        """
+        reporter = reporter or Silent()
+        for note in self.experiment.notes:
+            reporter.note(escape(note))
+        self.check()
+        return self.with_teacher(reporter)._run(reporter)
+
+    def check(self) -> None:
+        """Build every row's methods once, the teacher untrained, so that what does not fit shows before any training.
+
+        Raises:
+            UserError: If a row cannot be built, or its method needs a teacher and there is none.
+        """
+        before = chance.random_state()
+        try:
+            experiment = self._with_answers(lambda: DryRun(self.teacher_training)).experiment
+            for choice in self.choices:
+                _build(choice, experiment, DryRun(self.training))
+        finally:
+            # What is trained afterwards must not depend on what was tried.
+            chance.restore_random_state(before)
+
+    def with_teacher(self, reporter: Reporter) -> Comparison:
+        """Return the comparison with its shared teacher trained or loaded, where a row asks for one.
+
+        Raises:
+            UserError: If a method needs a teacher and there is none.
+        """
+        return self._with_answers(
+            lambda: Run(self.folder / self._teacher_folder(), self.teacher_training, reporter=reporter)
+        )
+
+    def _with_answers(self, make_run: Callable[[], Run]) -> Comparison:
+        experiment = self.experiment
+        asked = any("teacher" in choice.fixtures for choice in self.choices)
+        if asked and experiment.answers is None:
+            return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(make_run())))
+        return self
+
+    def _run(self, reporter: Reporter) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
+        content = self._head() | {"rows": rows}
+        for seed in self.seeds:
+            for choice, row in zip(self.choices, rows, strict=True):
+                self._cell(choice, seed, row, reporter)
+                reporter.finish_one()
+                self._summarise(rows)
+                write_json(self.folder / "comparison.json", content)
+        return content
+
+    def finished(self, choice: Choice, seed: int) -> tuple[nn.Module, Run]:
+        """Return the network of a finished cell, and its run."""
+        ready = self.with_teacher(Silent())
+        run = Run(ready._folder(choice, seed), self.training, seed=seed)
+        return ready.experiment.execute(choice, run), run
+
+    def _teacher_folder(self) -> str:
+        names = [teacher.name for teacher in self.experiment.teachers]
+        if not names:
+            raise no_teacher()
+        identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, *names]
+        return f"teacher-{_digest(identity)}"
+
+    def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter) -> None:
+        title = f"{choice.label}, seed {seed}:"
+        run = Run(self._folder(choice, seed), self.training, seed=seed, reporter=reporter, title=title)
+        try:
+            network = self.experiment.execute(choice, run)
+        except UserError as error:
+            if self.strict:
+                raise
+            reporter.note(f"[red]failed[/red]  {title} {error}")
+            row["error"] = f"seed {seed}: {error}"
+            return
+        size = size_for(network, self.experiment.data)
+        row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
+        row |= {"deployed": DEPLOYED, "network": network.spec if isinstance(network, Normalized) else None}
+        row["runs"].append(record(run, seed, self.folder))
+
+    def _folder(self, choice: Choice, seed: int) -> Path:
+        """Return the folder of a cell; whatever changes its result changes its name."""
+        experiment, fixtures = self.experiment, choice.fixtures
+        students = experiment.students if "students" in fixtures else experiment.students[:1]
+        teachers = experiment.teachers if fixtures & {"teacher", "make_teacher"} else ()
+        identity = [
+            choice.hyper_parameters,
+            self.training.identity(),
+            experiment.data.fingerprint,
+            str(experiment.data.augmentation),
+            [student.name for student in students],
+            [teacher.name for teacher in teachers],
+            _weights(experiment.answers) if "teacher" in fixtures else None,
+        ]
+        if experiment.data.foreign is not None:
+            identity.append(experiment.data.foreign.fingerprint)
+        if "teacher" in fixtures and isinstance(recording := recording_of(experiment.answers), Recording):
+            # Not how many views there are: a recording that grew is told apart in the folder itself.
+            identity.append(recording.header.to_json())
+        slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
+        return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
+
+    def _empty_row(self, choice: Choice) -> dict[str, Any]:
+        return {
+            "label": choice.label,
+            "method": choice.entry.name,
+            "options": choice.hyper_parameters,
+            "title": choice.entry.title,
+            "trains": choice.entry.trains,
+            "seeds": list(self.seeds),
+            "command": self._row_command(choice),
+            "runs": [],
+        }
+
+    def _row_command(self, choice: Choice) -> str:
+        """Return what repeats the row's runs one by one, a line a seed; without flags, what made the whole."""
+        if not self.flags:
+            return self.command
+        # A hyper-parameter of the method takes the place of a common flag of the same name.
+        flags = without_flags(self.flags, choice.entry.hyper_parameters)
+        options = [f"--{name}={written(value)}" for name, value in choice.options.items()]
+        words = ["tutelage", "distill", choice.entry.name, *options, *flags]
+        return "\n".join(shlex.join([*words, "--seed", str(seed)]) for seed in self.seeds)
+
+    def _summarise(self, rows: Sequence[dict[str, Any]]) -> None:
+        by_label = {row["label"]: row for row in rows}
+        for row in rows:
+            if row["runs"]:
+                row["baseline"] = self._baseline_of(row, rows)
+                row["summary"] = summarise(row, by_label.get(row["baseline"]))
+
+    def _baseline_of(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
+        """Return the row to compare with: one that trains the same network."""
+        if row["trains"] == "student":
+            return self.baseline
+        return next((other["label"] for other in rows if other["method"] == "supervised-teacher"), None)
+
+    def _head(self) -> dict[str, Any]:
+        methods = [choice.entry.name for choice in self.choices]
+        papers = {name: registry.cite([name]) for name in methods}
+        return {
+            "version": 1,
+            "tutelage": VERSION,
+            "title": self.title,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            "environment": environment(),
+            "data": describe_data(self.experiment.data),
+            "student": self._describe_student(),
+            "teacher": self._describe_teacher(),
+            "settings": asdict(self.training),
+            "baseline": self.baseline,
+            "citations": {name: bibtex for name, bibtex in papers.items() if bibtex},
+        }
+
+    def _describe_student(self) -> dict[str, Any]:
+        students, data = self.experiment.students, self.experiment.data
+        size = size_for(students[0].build(0, "student"), data)
+        return {"spec": _named(students), **asdict(size)}
+
+    def _describe_teacher(self) -> dict[str, Any] | None:
+        teachers, network, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
+        recording = recording_of(network)
+        if recording is not None:
+            return recording_facts(recording, data)
+        if not teachers or network is None or isinstance(network, Teacher):
+            return None
+        size = size_for(network, data)
+        run, device = Run(self.folder / self._teacher_folder(), self.teacher_training), self.teacher_training.device
+        asked: dict[str, Any] = {"weights": _weights(network), "data": data.fingerprint}
+        facts: dict[str, Any] = run.stage(
+            "scores", lambda: teacher_facts(network, data, device=device_type(device)), **asked
+        )
+        facts |= run.stage(
+            f"uncertainty-{_digest(data.foreign and data.foreign.fingerprint)}",
+            lambda: teacher_uncertainty(network, data, device=device_type(device)),
+            **asked,
+        )
+        spec = _named(teachers)
+        trained_here = not all(teacher.trained for teacher in teachers)
+        return {"spec": spec, **asdict(size), **facts, "trained_here": trained_here}
+
+
+def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
+    try:
+        experiment.execute(choice, run)
+    except UserError as error:
+        raise UserError(f"{choice.label}: {error}") from error
+
+
+def _named(plans: Sequence[Blueprint]) -> str:
+    """Return the names of networks, each once: `5 × resnet20`."""
+    counts = Counter(plan.name for plan in plans)
+    return " + ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
+
+
+def _weights(network: nn.Module | None) -> str | None:
+    return None if network is None else digests.of_tensors(network.state_dict())
+
+
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]

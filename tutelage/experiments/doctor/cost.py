@@ -1,0 +1,155 @@
+"""What a training run costs: time, from a few real steps, and memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.core.method import Method, Progress
+from tutelage.data.batch import Batch
+from tutelage.data.dataset import Data
+from tutelage.models.modes import evaluating
+from tutelage.system.console import Silent
+from tutelage.training.driver import Driver
+from tutelage.training.settings import Training
+
+WARM_UP, TIMED = 3, 8
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Memory of a training step, in bytes.
+
+    Attributes:
+        parameters: Parameters and buffers of all networks, the teacher's included.
+        gradients: Gradients of what is trained.
+        optimizer: State of the optimizers.
+        activations: What the forward pass keeps for the backward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+class _Enough(Exception):
+    """The rehearsal has seen what it came for."""
+
+
+class _Stopwatch(Silent):
+    """A reporter that looks at the clock after every batch, and ends the training after a few."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.times: list[float] = []
+
+    def advance(self, steps: int) -> None:
+        """Look at the clock."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        late = len(self.times) > 2 and self.times[-1] - self.started > PATIENCE
+        if late or len(self.times) > WARM_UP + TIMED:
+            raise _Enough
+
+
+def seconds_per_step(method: Method, data: Data, training: Training) -> float:
+    """Train for a few batches by the real driver, and return the time that one takes. The method is changed.
+
+    Args:
+        method: The method.
+        data: The data.
+        training: The settings; networks are not compiled for the rehearsal.
+    """
+    stopwatch = _Stopwatch()
+    short = replace(training, log_every=1, checkpoint_seconds=float("inf"), compile="off")
+    with suppress(_Enough):
+        Driver(short, reporter=stopwatch).fit(method, replace(data, validation=None))
+    times = stopwatch.times
+    if len(times) < 2:
+        return times[0] - stopwatch.started
+    steps = [after - before for before, after in pairwise(times)]
+    return statistics.median(steps[WARM_UP:] or steps)
+
+
+@torch.no_grad()
+def seconds_to_score(method: Method, data: Data, split: str, batch_size: int, device: torch.device) -> float:
+    """Return the time that one pass over a split takes, from two of its batches."""
+    if not data.count(split):
+        return 0.0
+    loader = data.loader(split, train=False, batch_size=batch_size, device=device, workers=0)
+    batches: Iterator[Batch] = islice(loader.epoch(0), 2)
+    with evaluating(method):
+        times = []
+        for batch in batches:
+            started = time.perf_counter()
+            next(iter(method(batch.inputs).values())).sum().item()
+            times.append(time.perf_counter() - started)
+    return min(times) * len(loader)
+
+
+def measure_memory(method: Method, batch: Batch, training: Training) -> Memory:
+    """Return the memory of a training step on a batch.
+
+    Args:
+        method: The method.
+        batch: A training batch on the method's device.
+        training: The settings.
+    """
+    trained = {id(p): p for spec in method.optimizers().values() for p in spec.params}
+    gradients = sum(_bytes(parameter) for parameter in trained.values())
+    states = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
+    own = [*method.parameters(), *method.buffers()]
+    with _saved({tensor.untyped_storage().data_ptr() for tensor in own}) as saved:
+        for update in method.step(batch, Progress()):
+            method.total(update, Progress())
+    return Memory(
+        parameters=sum(map(_bytes, own)),
+        gradients=gradients,
+        optimizer=states * gradients,
+        activations=sum(saved.values()),
+    )
+
+
+def peak_memory() -> tuple[str, int]:
+    """Return what the peak is of, and the most memory that this process has had so far, in bytes."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return "this process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def _saved(known: set[int]) -> Iterator[dict[int, int]]:
+    """Record the storages that autograd keeps, by address, each once."""
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

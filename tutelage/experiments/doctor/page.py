@@ -1,0 +1,246 @@
+"""What will go wrong, found out before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.core.teachers import Teacher
+from tutelage.data.dataset import Data
+from tutelage.experiments.choice import Choice
+from tutelage.experiments.doctor.cost import peak_memory
+from tutelage.experiments.doctor.losses import far_apart
+from tutelage.experiments.doctor.rehearsal import Rehearsal, Stage
+from tutelage.experiments.doctor.teacher import TeacherReport, examine_recording, examine_teacher
+from tutelage.experiments.experiment import Experiment, no_teacher
+from tutelage.recording.replay import name_of
+from tutelage.recording.teacher import recording_of
+from tutelage.training.settings import Training
+
+PAIRS_SHOWN = 4
+
+
+def examine(choice: Choice, experiment: Experiment, training: Training) -> RenderableType:
+    """Return what can be known before training: the teacher, the networks, the losses, time and memory.
+
+    Each stage of a recipe is examined in its turn. Nothing is written.
+
+    Args:
+        choice: The method and its hyper-parameters.
+        experiment: Data and networks.
+        training: The settings.
+
+    Raises:
+        UserError: If the method needs a teacher and there is none, or anything does not fit.
+    """
+    run = Rehearsal(training)
+    experiment, teacher = _teacher(choice, experiment, run)
+    experiment.execute(choice, run)
+    warnings = [*_teacher_warnings(teacher, experiment.data)] if isinstance(teacher, TeacherReport) else []
+    for stage in run.stages:
+        warnings += _stage_warnings(stage, experiment.data.num_classes)
+    parts: list[RenderableType] = [_heading(choice, experiment.data), *map(Text, experiment.notes)]
+    if teacher is not None:
+        parts.append(_teacher_text(teacher) if isinstance(teacher, TeacherReport) else Text(teacher))
+    for stage in run.stages:
+        parts += ["", *_stage_parts(stage)]
+    return Group(*parts, "", _total(run.stages), "", *_verdict(warnings))
+
+
+def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Experiment, TeacherReport | str | None]:
+    """Return the experiment with its teacher, and what is known about it."""
+    needs = choice.fixtures & {"teacher", "make_teacher"}
+    name = " + ".join(teacher.name for teacher in experiment.teachers)
+    if "teacher" not in needs:
+        return experiment, f"Teacher  {name}: the method trains it itself." if needs and name else None
+    if not name and experiment.answers is None:
+        raise no_teacher()
+    recording = recording_of(experiment.answers)
+    if recording is not None:
+        unread = f"Teacher  {name_of(recording)}: too large a view to be read for what the teacher knows."
+        return experiment, examine_recording(recording, experiment.data) or unread
+    if isinstance(experiment.answers, Teacher):
+        return experiment, "Teacher  as given; what it knows was not measured."
+    network = experiment.answers or experiment.train_teacher(run)
+    experiment = replace(experiment, answers=network)
+    if not all(teacher.trained for teacher in experiment.teachers):
+        return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
+    return experiment, examine_teacher(network, experiment.data)
+
+
+def _heading(choice: Choice, data: Data) -> Text:
+    counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "validation", "test"))
+    text = f"{choice.label} on {data.name}"
+    return Text.assemble((text, "bold"), f"  {counts}, {data.num_classes} classes")
+
+
+def _teacher_text(report: TeacherReport) -> Text:
+    style = "bold red" if report.at_chance else "green"
+    asked = "recorded training views" if report.recording else f"{report.split} samples"
+    text = Text.assemble(
+        "Teacher  ",
+        f"{report.recording}: " if report.recording else "",
+        (f"{report.accuracy:.1%}", style),
+        f" right on {report.samples} {asked}; a guess is right on {report.chance:.1%}",
+    )
+    if report.alternatives:
+        others = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in report.alternatives.items())
+        text.append(f"\n         with the input statistics {report.normalization}; under others: {others}", "dim")
+    return text
+
+
+def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
+    causes = []
+    if report.better:
+        causes.append(
+            f"Its input statistics are wrong: {report.accuracy:.1%} with {report.normalization}, "
+            f"{report.alternatives[report.better]:.1%} with {report.better}. Name it with normalize={report.better}."
+        )
+    if report.reordered is not None:
+        remedy = (
+            "Put the rows of the recorded network's classifier in the order of the data's classes, and record again"
+            if report.recording
+            else "Reorder the rows of its classifier, or the labels"
+        )
+        causes.append(
+            f"Its classes are in another order: {report.reordered:.1%} once they are put right. "
+            f"{_pairs(report.order, data.class_names)}. {remedy}."
+        )
+    if report.at_chance:
+        doubt = f"it answers with {report.answered} of {report.num_classes} classes"
+        yield (
+            f"THE TEACHER GUESSES: {report.accuracy:.1%} on {report.samples} samples is no better than chance "
+            f"({doubt}). " + (" ".join(causes) or _other_causes(report))
+        )
+    else:
+        yield from (f"The teacher is right on {report.accuracy:.1%}, and could do better. {cause}" for cause in causes)
+
+
+def _other_causes(report: TeacherReport) -> str:
+    if report.recording:
+        return "Look at the teacher itself: `tutelage doctor kd --teacher ...`, with the network that was recorded."
+    tried = f" ({', '.join([report.normalization, *report.alternatives])} give no more)" if report.alternatives else ""
+    return (
+        f"Neither common input statistics{tried} nor another order of classes explain it. Likely its classifier was "
+        "made afresh or belongs to another dataset, or its weights were not loaded: give trained weights as NAME@FILE."
+    )
+
+
+def _pairs(order: Sequence[int], names: Sequence[str]) -> str:
+    moved = [(label, answer) for label, answer in enumerate(order) if label != answer]
+    shown = ", ".join(f"{names[answer]!r} for {names[label]!r}" for label, answer in moved[:PAIRS_SHOWN])
+    more = f" and {len(moved) - PAIRS_SHOWN} more" if len(moved) > PAIRS_SHOWN else ""
+    return f"It says {shown}{more}"
+
+
+def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
+    for gap in far_apart(stage.terms):
+        before = "" if gap.weighted else " before their weights"
+        weak = "the labels hardly count" if gap.weak.name == "ce" else "it hardly counts"
+        advice = (
+            f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and "
+            f"its weight, {gap.weak.weight:.3g}."
+            if gap.strong.name == "ce"
+            else f"{weak} at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
+            f"{gap.strong.weight:.3g}."
+        )
+        yield f"{stage.name}: {gap.weak.name} pulls 1/{gap.ratio:,.0f} as hard as {gap.strong.name}{before}; {advice}"
+
+
+def _stage_parts(stage: Stage) -> list[RenderableType]:
+    title = Text.assemble(
+        (f"Stage {stage.name}", "bold"), f"  {stage.epochs} epochs of {stage.steps} batches.  {stage.decision}"
+    )
+    time = Text(f"{stage.step_seconds * 1000:.0f} ms a batch, {_duration(stage.seconds)} in all.  {_memory(stage)}")
+    tables = [_networks(stage), *([_layers(stage)] if stage.pairs else []), _terms(stage)]
+    return [title, *(Padding(table, (0, 0, 0, 2)) for table in tables), Padding(time, (0, 0, 0, 2))]
+
+
+def _networks(stage: Stage) -> Table:
+    table = _table("network", "parameters", "multiply-adds", "answer", "")
+    for network in stage.networks:
+        table.add_row(
+            network.name,
+            f"{network.size.parameters:,}",
+            f"{network.size.multiply_adds / 1e6:,.1f} M",
+            "x".join(map(str, network.shape)),
+            "trained" if network.trained else "frozen",
+        )
+    return table
+
+
+def _layers(stage: Stage) -> Table:
+    table = _table("layer of the student", "map", "layer of the teacher", "map", left=(0, 2))
+    for pair in stage.pairs:
+        shapes = ["x".join(map(str, (tap.channels, *tap.size))) for tap in (pair.student, pair.teacher)]
+        table.add_row(pair.student.layer, shapes[0], pair.teacher.layer, shapes[1])
+    return table
+
+
+def _terms(stage: Stage) -> Table:
+    table = _table("loss", "value", "weight", "weighted", "pull", "share of the pull")
+    for term in stage.terms:
+        whole = sum(other.pull for other in stage.terms if other.optimizer == term.optimizer)
+        table.add_row(
+            term.name if term.optimizer == "student" else f"{term.optimizer}/{term.name}",
+            f"{term.value:.4g}",
+            f"{term.weight:.3g}",
+            f"{term.weight * term.value:.4g}",
+            f"{term.pull:.3g}",
+            f"{term.pull / whole:.1%}" if whole else "none",
+        )
+    return table
+
+
+def _table(*columns: str, left: Sequence[int] = (0,)) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for position, column in enumerate(columns):
+        is_text = position in left
+        # Names give way to a narrow terminal, numbers do not.
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    return table
+
+
+def _memory(stage: Stage) -> str:
+    memory = stage.memory
+    parts = {
+        "parameters": memory.parameters,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+    }
+    return f"Memory {_size(memory.total)}: " + ", ".join(f"{name} {_size(size)}" for name, size in parts.items()) + "."
+
+
+def _total(stages: Sequence[Stage]) -> Text:
+    of, peak = peak_memory()
+    seconds = sum(stage.seconds for stage in stages)
+    return Text.assemble(
+        "Estimate  ",
+        (_duration(seconds), "bold"),
+        f" for one seed, {len(stages)} training{'s' if len(stages) > 1 else ''}. "
+        f"Most memory so far: {_size(peak)} ({of}, data included).",
+    )
+
+
+def _verdict(warnings: Sequence[str]) -> list[RenderableType]:
+    if not warnings:
+        return [Text("Nothing speaks against this run.", "green")]
+    return [Text.assemble(("warning  ", "bold red"), warning) for warning in warnings]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

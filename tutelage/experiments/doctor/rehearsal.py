@@ -1,0 +1,141 @@
+"""Each stage of a recipe, examined in its turn rather than trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tutelage.core.method import Method
+from tutelage.core.pairing import LayerPair
+from tutelage.data.dataset import Data
+from tutelage.evaluation.scores import EVALUATION_BATCH
+from tutelage.experiments.doctor.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
+from tutelage.experiments.doctor.losses import Term, measure_terms
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.answers import logits_of
+from tutelage.models.modes import evaluating
+from tutelage.models.size import NetworkSize, describe
+from tutelage.system import chance
+from tutelage.training.decisions import Decision, decide
+from tutelage.training.dry_run import DryRun
+from tutelage.training.settings import Training
+from tutelage.training.state import Stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network that takes part in a stage.
+
+    Attributes:
+        name: Its name in the method.
+        size: How large it is.
+        shape: Shape of its answer to one sample.
+        trained: Whether the stage trains it.
+    """
+
+    name: str
+    size: NetworkSize
+    shape: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What was found out about a training stage.
+
+    Attributes:
+        name: Its name.
+        epochs: Epochs that it will train, at most.
+        steps: Batches of an epoch.
+        networks: The networks in it.
+        pairs: Which layers of student and teacher are compared.
+        decision: Precision, memory format, compilation.
+        terms: The terms of its loss.
+        memory: Memory of a training step.
+        step_seconds: Time of a training step.
+        seconds: Time of the whole stage.
+    """
+
+    name: str
+    epochs: int
+    steps: int
+    networks: tuple[Network, ...]
+    pairs: tuple[LayerPair, ...]
+    decision: Decision
+    terms: tuple[Term, ...]
+    memory: Memory
+    step_seconds: float
+    seconds: float
+
+
+class Rehearsal(DryRun):
+    """A dry run that examines each stage by a few of its batches.
+
+    Args:
+        training: The settings.
+
+    Attributes:
+        stages: What was found out, in the order of the stages.
+    """
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
+        self.stages: list[Stage] = []
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Examine a stage; its network has then seen a few batches at most."""
+        chance.seed_everything(self.seed_of(name))
+        self.stages.append(_examine(name, method, data, self.training, epochs or self.training.epochs, stop or Stop()))
+
+
+def _examine(name: str, method: Method, data: Data, training: Training, epochs: int, stop: Stop) -> Stage:
+    example = data.example(2)
+    decision = decide(
+        training, method, example, samples=data.count("train") * epochs, epochs=epochs, dataset=data.train
+    )
+    networks = tuple(_networks(method, example))
+    device = torch.device(decision.device)
+    method.to(device).train()
+    transfer = method.transfer_set(data.train)
+    loader = transfer.loader(data, batch_size=training.batch_size, workers=0, device=device)
+    batch = next(iter(loader.epoch(0)))
+    terms = measure_terms(method, batch, total_steps=epochs * len(loader), epochs=epochs)
+    memory = measure_memory(method, batch, training)
+    step = seconds_per_step(method, data, training)
+    planned = min(epochs, stop.after or epochs)
+    validation = seconds_to_score(method, data, "validation", training.batch_size, device)
+    # At the end, the best and the last weights are scored on both splits.
+    splits = ("validation", "test")
+    scoring = 2 * sum(seconds_to_score(method, data, split, EVALUATION_BATCH, device) for split in splits)
+    return Stage(
+        name=name,
+        epochs=planned,
+        steps=len(loader),
+        networks=networks,
+        pairs=tuple(method.pairs),
+        decision=decision,
+        terms=tuple(terms),
+        memory=memory,
+        step_seconds=step,
+        seconds=planned * (len(loader) * step + validation) + scoring,
+    )
+
+
+def _networks(method: Method, example: torch.Tensor) -> list[Network]:
+    found = []
+    for name, module in method.named_modules():
+        if not isinstance(module, FeatureExtractor):
+            continue
+        with evaluating(module), torch.no_grad():
+            shape = tuple(logits_of(module.model(example)).shape[1:])
+        found.append(
+            Network(
+                # A wrapper's networks are those of the method that it wraps.
+                name=name.removesuffix(".extractor").rpartition("method.")[2],
+                size=describe(module.model, input_shape=tuple(example.shape[1:])),
+                shape=shape,
+                trained=any(parameter.requires_grad for parameter in module.parameters()),
+            )
+        )
+    return found

@@ -1,0 +1,196 @@
+"""Whether a teacher knows these data, and if not, why: its input statistics, the order of its classes, its head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tutelage.data.dataset import Data
+from tutelage.data.plan import RecordedViews
+from tutelage.data.samplers import ShuffledBatches
+from tutelage.models.answers import logits_of
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import Normalization, Normalized
+from tutelage.recording.replay import name_of, sampled_answers
+
+SAMPLES = 512
+BATCH = 128
+CHANCE_LEVEL = 1e-4
+SIGNIFICANT = 3.0
+REORDERING_GAIN = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherReport:
+    """What was found out about a teacher.
+
+    Attributes:
+        split: The data that it was asked about.
+        samples: How many of them.
+        accuracy: Share of them that it gets right.
+        chance: Accuracy of a guess.
+        at_chance: Whether its accuracy cannot be told from a guess.
+        answered: Number of classes that it ever answers with.
+        num_classes: Number of classes there are.
+        normalization: Its input statistics by name, where it has some.
+        alternatives: Accuracy under other input statistics, by name.
+        better: The name of statistics that are better beyond doubt.
+        reordered: Accuracy once its classes are put into another order, where that is far better.
+        order: Its class for each class of the data, in that case.
+        recording: What its recording is called, where its answers come from one.
+    """
+
+    split: str
+    samples: int
+    accuracy: float
+    chance: float
+    at_chance: bool
+    answered: int
+    num_classes: int
+    normalization: str = ""
+    alternatives: Mapping[str, float] = field(default_factory=dict)
+    better: str | None = None
+    reordered: float | None = None
+    order: Sequence[int] = ()
+    recording: str = ""
+
+
+def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
+    """Ask a network about a few batches of held-out data.
+
+    Args:
+        network: The teacher's network, from images in [0, 1] to logits.
+        data: The data; the validation split is asked about, or what there is of the test and training splits.
+    """
+    split = next(name for name in ("validation", "test", "train") if data.count(name))
+    inputs, targets = _sample(data, split)
+    answers = _answers(network, inputs)
+    right = answers == targets
+    others = {name: _answers(other, inputs) == targets for name, other in _renormalized(network, data).items()}
+    best = max(others, key=lambda name: int(others[name].sum()), default=None)
+    return replace(
+        _judged(answers, targets, split, data),
+        normalization=_name(network.normalization, data) if isinstance(network, Normalized) else "",
+        alternatives={name: float(hits.float().mean()) for name, hits in others.items()},
+        better=best if best is not None and _is_better(others[best], right) else None,
+    )
+
+
+def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | None:
+    """Look at recorded answers to a few training samples; None where they are too large to be read for that.
+
+    Args:
+        recording: The recording.
+        data: The data that it is of.
+    """
+    sampled = sampled_answers(recording, data, most=_wanted(data))
+    return None if sampled is None else replace(_judged(*sampled, "train", data), recording=name_of(recording))
+
+
+def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> TeacherReport:
+    """Return what answers alone tell."""
+    right = answers == targets
+    chance = 1 / data.num_classes
+    reordered, order = _reorder(answers, targets, data.num_classes)
+    is_reordered = _is_better(reordered, right) and int((reordered & ~right).sum()) > REORDERING_GAIN * len(right)
+    return TeacherReport(
+        split=split,
+        samples=len(targets),
+        accuracy=float(right.float().mean()),
+        chance=chance,
+        at_chance=bool(binom.sf(int(right.sum()) - 1, len(targets), chance) > CHANCE_LEVEL),
+        answered=len(set(answers.tolist())),
+        num_classes=data.num_classes,
+        reordered=float(reordered.float().mean()) if is_reordered else None,
+        order=order if is_reordered else (),
+    )
+
+
+def _wanted(data: Data) -> int:
+    """Return how many samples are asked about."""
+    return max(SAMPLES, min(8 * data.num_classes, 2 * SAMPLES))
+
+
+def _sample(data: Data, split: str) -> tuple[Tensor, Tensor]:
+    # Shuffled, because files are often sorted by class; a user's own loader has its own order.
+    foreign = isinstance(getattr(data, split), DataLoader)
+    sampler = None if foreign else ShuffledBatches(data.count(split), batch_size=BATCH)
+    loader = data.loader(split, train=False, batch_size=BATCH, workers=0, batch_sampler=sampler)
+    batches = list(islice(loader.epoch(0), math.ceil(_wanted(data) / BATCH)))
+    return torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches])
+
+
+@torch.no_grad()
+def _answers(network: nn.Module, inputs: Tensor) -> Tensor:
+    with evaluating(network):
+        return torch.cat([logits_of(network(part)).argmax(1) for part in torch.split(inputs, BATCH)])
+
+
+def _candidates(data: Data) -> dict[str, Normalization]:
+    known = {"data": Normalization(mean=tuple(data.mean), std=tuple(data.std))} if data.mean else {}
+    half = Normalization(mean=(0.5,), std=(0.5,))
+    return known | {"imagenet": Normalization.named("imagenet"), "none": Normalization.named("none"), "0.5:0.5": half}
+
+
+def _renormalized(network: nn.Module, data: Data) -> dict[str, nn.Module]:
+    """Return the network under the statistics that people commonly use, other than its own."""
+    if not isinstance(network, Normalized):
+        return {}
+    return {
+        name: Normalized(network.model, found.mean, found.std)
+        for name, found in _candidates(data).items()
+        if len(found.mean) in (1, data.in_channels) and not _alike(found, network.normalization)
+    }
+
+
+def _name(normalization: Normalization, data: Data) -> str:
+    """Return the common name of statistics, or their numbers."""
+    near = (name for name, found in _candidates(data).items() if _alike(found, normalization))
+    return next(near, str(normalization))
+
+
+def _alike(one: Normalization, other: Normalization) -> bool:
+    pairs = [(one.mean, other.mean), (one.std, other.std)]
+    return all(
+        math.isclose(a, b, abs_tol=0.005)
+        for left, right in pairs
+        for a, b in zip(_spread(left, 3), _spread(right, 3), strict=False)
+    )
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values * channels if len(values) == 1 else values
+
+
+def _is_better(one: Tensor, other: Tensor) -> bool:
+    """Return whether answers are right more often than others, by McNemar's test."""
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return gained - lost > SIGNIFICANT * math.sqrt(max(1, gained + lost))
+
+
+def _reorder(answers: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Sequence[int]]:
+    """Return what is right under the best one-to-one order of classes, found on the other half of the samples."""
+    first = torch.arange(len(targets)) % 2 == 0
+    right = torch.zeros(len(targets), dtype=torch.bool)
+    for measured_on in (first, ~first):
+        order = torch.as_tensor(_assign(answers[~measured_on], targets[~measured_on], num_classes))
+        right[measured_on] = answers[measured_on] == order[targets[measured_on]]
+    return right, _assign(answers, targets, num_classes)
+
+
+def _assign(answers: Tensor, targets: Tensor, num_classes: int) -> Sequence[int]:
+    """Return the answer that stands for each class."""
+    kept = answers < num_classes
+    confusion = torch.zeros(num_classes, num_classes)
+    confusion.index_put_((targets[kept], answers[kept]), torch.ones(int(kept.sum())), accumulate=True)
+    # Where the counts do not decide, a class stands for itself.
+    _, order = linear_sum_assignment((confusion + 1e-3 * torch.eye(num_classes)).numpy(), maximize=True)
+    return [int(answer) for answer in order]

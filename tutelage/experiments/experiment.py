@@ -1,0 +1,158 @@
+"""One method, one seed: the builder hands a method what it asks for by name, as a test gets its fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from torch import nn
+
+from tutelage.core.method import Method
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.experiments.choice import Choice, parse_choice
+from tutelage.methods.supervised import Supervised
+from tutelage.models.blueprint import Blueprint, check_classes, check_takes, part_of
+from tutelage.models.ensemble import Ensemble
+from tutelage.recording.teacher import recording_of
+from tutelage.system.chance import seed_everything
+from tutelage.training.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What all methods of a comparison share.
+
+    Attributes:
+        data: The data.
+        students: The networks to train; most methods train the first.
+        teachers: The teachers' networks, each trained or as an architecture; several answer as an ensemble.
+        answers: The trained teacher, once it is there; or one whose answers were recorded.
+        notes: What the user should know before anything starts.
+    """
+
+    data: Data
+    students: tuple[Blueprint, ...]
+    teachers: tuple[Blueprint, ...] = ()
+    answers: nn.Module | Teacher | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def teacher(self) -> Blueprint | None:
+        """The first teacher's network; None if there is none."""
+        return next(iter(self.teachers), None)
+
+    def execute(self, choice: Choice, run: Run, **replaced: Any) -> nn.Module:
+        """Run a method or a recipe, and return the trained network.
+
+        Args:
+            choice: The method and its hyper-parameters.
+            run: The run whose stages its trainings are.
+            **replaced: Fixtures that take the place of the experiment's own.
+
+        Raises:
+            UserError: If it needs a teacher and there is none.
+        """
+        fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
+        fixtures["data"] = lambda: self._data(choice, replaced)
+        wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
+        # Adapters draw their first weights, whatever ran before in this process.
+        seed_everything(run.seed_of("adapters"))
+        built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
+        return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
+
+    def train_teacher(self, run: Run) -> nn.Module:
+        """Return the teacher's network: as it comes, or trained on the labels first; of several, their ensemble.
+
+        Raises:
+            UserError: If there is none, or its classes are not the data's.
+        """
+        if not self.teachers:
+            raise no_teacher()
+        networks = [self._trained(plan, part_of("teacher", n), run) for n, plan in enumerate(self.teachers)]
+        return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+
+    def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
+        network = plan.build(run.seed, part)
+        check_classes(network, self.data, who="teacher")
+        if plan.trained:
+            return network.eval()
+        run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
+        # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
+        return run.fit(part, Supervised(network), replace(self.data, foreign=None))
+
+    def _data(self, choice: Choice, replaced: dict[str, Any]) -> Data:
+        """Return the data: with recorded views if the method learns from the teacher who answered them."""
+        data: Data = replaced.get("data", self.data)
+        teacher = replaced.get("teacher", self.answers)
+        recording = recording_of(teacher) if "teacher" in choice.fixtures else None
+        return data if data.recording is recording else replace(data, recording=recording)
+
+    def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+        def make_student(part: str = "student") -> nn.Module:
+            student = self.students[0].build(run.seed, part)
+            check_takes(student, self.data, who="student")
+            return student
+
+        def make_teacher(part: str = "teacher") -> nn.Module:
+            if self.teacher is None:
+                raise no_teacher() if recording_of(self.answers) is None else _no_architecture()
+            return self.teacher.build_untrained(run.seed, part)
+
+        def students() -> list[nn.Module]:
+            networks = [plan.build(run.seed, part_of("student", n)) for n, plan in enumerate(self.students)]
+            for network in networks:
+                check_takes(network, self.data, who="student")
+            return networks
+
+        def distill(method: str, **others: Any) -> nn.Module:
+            return self.execute(parse_choice(method), **({"run": run} | replaced | others))
+
+        return {
+            "run": lambda: run,
+            "student": make_student,
+            "students": students,
+            "make_student": lambda: make_student,
+            "teacher": self._teacher,
+            "make_teacher": lambda: make_teacher,
+            "example": lambda: self.data.example(2),
+            "num_classes": lambda: self.data.num_classes,
+            "batch_size": lambda: run.training.batch_size,
+            "epochs": lambda: run.training.epochs,
+            "reporter": lambda: run.reporter,
+            "distill": lambda: distill,
+        }
+
+    def _teacher(self) -> Teacher:
+        return self._one_teacher.cpu().requires_grad_(False).eval()
+
+    @cached_property
+    def _one_teacher(self) -> Teacher:
+        """The teacher of all methods: what is compiled of it for one serves the next."""
+        if self.answers is None:
+            raise no_teacher()
+        if isinstance(self.answers, Ensemble):
+            return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks])
+        return self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
+
+
+def no_teacher() -> UserError:
+    """Return the error for a method that needs a teacher."""
+    return UserError(
+        "This method needs a teacher: pass --teacher (a name such as resnet56 is trained first; runs/teacher or "
+        "timm:resnet34 comes trained), or teacher= in Python. Methods without one: `tutelage methods`."
+    )
+
+
+def _no_architecture() -> UserError:
+    return UserError(
+        "This method trains the teacher's network itself, and of a recording there are only its answers: pass the "
+        "network's name, such as --teacher resnet56."
+    )
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,134 @@
+"""A row's numbers: what its runs were, their means, and paired differences from another row's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from tutelage.experiments.statistics import paired_difference, summary
+from tutelage.training.run import Fitted, Run
+
+METRICS = (
+    "validation_accuracy",
+    "test_accuracy",
+    "test_nll",
+    "test_ece",
+    "test_total_uncertainty",
+    "test_data_uncertainty",
+    "test_knowledge_uncertainty",
+    "test_prr",
+    "foreign_auroc_total",
+    "foreign_auroc_data",
+    "foreign_auroc_knowledge",
+)
+# A prediction that is no network of its own, such as the mean of several.
+UNSIZED = {"spec": None, "parameters": None, "multiply_adds": None}
+
+
+def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
+    """Return what a finished run leaves in its row.
+
+    Args:
+        run: The run.
+        seed: Its seed.
+        root: The comparison's folder, to which the run's is relative.
+    """
+    final = run.fitted[-1]
+    history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
+    members = _members(final) + [
+        {"name": name, **UNSIZED, "best": _named(scores), "last": _named(scores)}
+        for name, scores in run.notes.get("members", {}).items()
+    ]
+    seconds = sum(stage.seconds for stage in run.fitted)
+    return {
+        "seed": seed,
+        "folder": str(run.folder.relative_to(root)),
+        "best_epoch": final.best_epoch,
+        "epochs": final.epochs,
+        "best": final.scores["best"],
+        "last": final.scores["last"],
+        "seconds": seconds,
+        "images_per_second": final.images_per_second,
+        "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in run.fitted],
+        "history": history,
+        "reliability": final.reliability,
+        "uncertainty": final.uncertainty,
+        "teacher_accuracy": run.notes.get("teacher_accuracy"),
+        "members": members,
+    }
+
+
+def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return means over a row's runs, its cost, and its paired differences from the row that it is compared with.
+
+    Args:
+        row: A row with at least one run.
+        baseline: The other row; None if there is none.
+    """
+    runs = row["runs"]
+    found = _means(runs)
+    found["members"] = [
+        {key: member[key] for key in ("name", "spec", "parameters", "multiply_adds")}
+        | _means([run["members"][position] for run in runs])
+        for position, member in enumerate(runs[0]["members"])
+    ]
+    found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
+    found["images_per_second"] = {"mean": fmean(run["images_per_second"] for run in runs)}
+    found["paired"] = None
+    if baseline is not None and baseline["runs"]:
+        found["relative_cost"] = _typical_seconds(runs) / _typical_seconds(baseline["runs"])
+        if baseline["label"] != row["label"]:
+            found["paired"] = {which: _paired(runs, baseline["runs"], which) for which in ("best", "last")}
+    return found
+
+
+def _members(final: Fitted) -> list[dict[str, Any]]:
+    """Return the predictions beside the deployed one: other students, exits, an ensemble."""
+    names = dict.fromkeys(key.partition("/")[2] for key in final.scores["best"] if "/" in key)
+    return [
+        {
+            "name": name,
+            **final.members.get(name, UNSIZED),
+            **{
+                which: {key.partition("/")[0]: value for key, value in scores.items() if key.endswith(f"/{name}")}
+                for which, scores in final.scores.items()
+            },
+        }
+        for name in names
+    ]
+
+
+def _means(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread of each metric over the runs, by the best and the last epoch."""
+    return {
+        which: {
+            metric: summary([one[which][metric] for one in scored])
+            for metric in METRICS
+            # An error-free run has no rejection ratio.
+            if all(metric in one[which] for one in scored)
+        }
+        for which in ("best", "last")
+    }
+
+
+def _named(scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"test_{name}": value for name, value in scores.items()}
+
+
+def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
+    # The median, because the first training of a process also pays for its start.
+    return float(median(run["seconds"] for run in runs))
+
+
+def _paired(
+    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str
+) -> dict[str, Any] | None:
+    base = {run["seed"]: run[which].get("test_accuracy") for run in baseline}
+    pairs = [(run[which].get("test_accuracy"), base[run["seed"]]) for run in runs if run["seed"] in base]
+    known = [(value, other) for value, other in pairs if value is not None and other is not None]
+    if not known:
+        return None
+    values, others = zip(*known, strict=True)
+    return paired_difference(values, others)

@@ -1,0 +1,1 @@
+"""Where a network is read: its layers, stages, classifier and maps."""

@@ -1,0 +1,206 @@
+"""Where a network is read: a network and the layers whose outputs leave with its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.batch import Output
+from tutelage.errors import UserError, unknown
+from tutelage.features.anatomy import EMBEDDING, classifier
+from tutelage.features.compiled import Compiled
+from tutelage.features.ending import ABSENT, Ending
+from tutelage.models.answers import logits_of, uncompiled
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import bare
+
+
+class FeatureExtractor(nn.Module):
+    """A network and the layers that are read from it. No layers, no hooks.
+
+    A layer is the dotted name of a submodule, whose output is read; `"name:in"` reads the submodule's first input
+    instead, and `"embedding"` is the input of the classifier, wherever that is. What follows may change it in place,
+    such as a ReLU behind a batch norm: given an example, that is noticed, and a copy is read.
+
+    Args:
+        model: Any module that maps inputs to logits, or to an object with `.logits`.
+        layers: Names of the layers to read.
+        example: Inputs for one forward pass (batch of two or more), from which `shapes` are known at construction,
+            so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
+        logits: Whether the logits are read as well. Without them the network ends behind the last layer that is read,
+            given an example, and to read `Output.logits` is an error.
+
+    Attributes:
+        shapes: The shape of each layer on the example, batch dimension included.
+
+    Raises:
+        UserError: If a layer does not exist, is not reached by a forward pass, or gives no tensor; or if neither logits
+            nor layers are read.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None, logits: bool = True
+    ) -> None:
+        super().__init__()
+        if not (logits or layers):
+            raise UserError("A network of which neither logits nor layers are read says nothing: name layers.")
+        # A network that its user compiled may skip hooks that come later. The driver compiles where it pays back.
+        self.model = uncompiled(model) if layers else model
+        self.layers = tuple(layers)
+        self.shapes: Mapping[str, torch.Size] = {}
+        self._captured: dict[str, Tensor | None] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._compiled: Compiled | None = None
+        self._logits, self._ending = logits, Ending({})
+        self._paths = {layer: self._path(layer, example) for layer in self.layers}
+        self._changed: frozenset[str] = frozenset()
+        if example is not None and self.layers:
+            with evaluating(self.model), torch.no_grad():
+                self._look(example)
+
+    def forward(self, inputs: Any) -> Output:
+        """Run the network and return its logits with the features that were asked for."""
+        if len(self._handles) != len(self._paths):
+            self._attach()
+        compiled = self._compiled
+        logits, features = (compiled if compiled is not None and compiled.suits(inputs) else self._run)(inputs)
+        return Output(logits=ABSENT if logits is None else logits, features=features)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether there are logits in what it says now."""
+        return self._logits
+
+    def release(self) -> nn.Module:
+        """Return the bare network, free of hooks; the next forward pass attaches them again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        return self.model
+
+    def compile(self, *args: Any, whole: Sequence[int] = (), **kwargs: Any) -> None:
+        """Compile the network for the mode that it is in now (a student trains, a teacher evaluates).
+
+        Args:
+            *args: As in `torch.compile`.
+            whole: Sizes of whole batches, as in `Compiled`; others run as they are.
+            **kwargs: As in `torch.compile`.
+        """
+        if len(self._handles) != len(self._paths):
+            self._attach()
+        kept = self._compiled
+        if args or kwargs or kept is None or not kept.serves(whole):
+            self._compiled = Compiled(self._run, self, *args, whole=whole, **kwargs)
+
+    def uncompile(self) -> None:
+        """Let the network run as it is again."""
+        self._compiled = None
+
+    def _run(self, inputs: Any) -> tuple[Tensor | None, dict[str, Tensor]]:
+        self._captured.update(dict.fromkeys(self._paths))
+        raw = self._answer(inputs)
+        features = {layer: feature for layer, feature in self._captured.items() if feature is not None}
+        self._captured.clear()
+        missing = [layer for layer in self._paths if layer not in features]
+        if missing:
+            raise UserError(
+                f"The network ran without reaching the layers {missing} of {type(bare(self.model)).__name__}, "
+                "so there is nothing to distill from them. Choose layers that take part in every forward pass."
+            )
+        return logits_of(raw) if self.gives_logits else None, features
+
+    def _answer(self, inputs: Any) -> Any:
+        if self.gives_logits or torch.compiler.is_compiling():
+            return self._call(inputs)
+        with self._ending.early():
+            return self._call(inputs)
+
+    def _call(self, inputs: Any) -> Any:
+        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+
+    def _look(self, example: Any) -> None:
+        """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""
+        versions: dict[str, list[int]] = {layer: [] for layer in self._paths}
+        handles = [self._listen(layer, partial(_remember_version, versions[layer], layer)) for layer in self._paths]
+        try:
+            features = self(example).features
+        finally:
+            self.release()
+            for handle in handles:
+                handle.remove()
+        self.shapes = {layer: feature.shape for layer, feature in features.items()}
+        self._changed = frozenset(layer for layer in features if features[layer]._version != versions[layer][-1])
+        self._ending = Ending({layer: len(calls) for layer, calls in versions.items()})
+
+    def _attach(self) -> None:
+        self.release()
+        for layer in self._paths:
+            hear = partial(_capture, self._captured, self._ending, layer, layer in self._changed)
+            self._handles.append(self._listen(layer, hear))
+
+    def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
+        """Call a function with what is read at a layer, as soon as it is there."""
+        path, of_input = self._paths[layer]
+        module = bare(self.model).get_submodule(path)
+        if of_input:
+            return module.register_forward_pre_hook(partial(_hear_input, hear), with_kwargs=True)
+        return module.register_forward_hook(partial(_hear_output, hear))
+
+    def _path(self, layer: str, example: Any) -> tuple[str, bool]:
+        if layer == EMBEDDING:
+            return classifier(self.model, example), True
+        path, colon, suffix = layer.partition(":")
+        if colon and suffix != "in":
+            raise UserError(f"{layer!r} is no place to read: write {path!r} for the output, '{path}:in' for the input.")
+        known = [name for name, _ in bare(self.model).named_modules() if name]
+        if path not in known:
+            raise unknown("layer", path, known)
+        return path, suffix == "in"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks and compiled code belong to this object: a copy starts without them and attaches its own.
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.remove()
+        return {**self.__dict__, "_captured": {}, "_compiled": None}
+
+
+def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:
+    hear((*args, *kwargs.values())[0])
+
+
+def _hear_output(hear: Callable[[Any], None], _: nn.Module, args: Any, output: Any) -> None:
+    hear(output)
+
+
+def tensor_at(layer: str, value: Any) -> Tensor:
+    """Return what is read at a layer: a tensor, or the first of several."""
+    several = value.values() if isinstance(value, Mapping) else value
+    first = next(iter(several), None) if isinstance(value, Mapping | tuple | list) else value
+    if not isinstance(first, Tensor):
+        raise UserError(
+            f"At the layer {layer!r} there is a {type(value).__name__} and no tensor: choose another layer."
+        )
+    return first
+
+
+def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied: bool, value: Any) -> None:
+    # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
+    if layer in store:
+        tensor = tensor_at(layer, value)
+        store[layer] = tensor.clone() if copied else tensor
+        if not torch.compiler.is_compiling():
+            ending.note(layer)
+
+
+def _remember_version(versions: list[int], layer: str, value: Any) -> None:
+    versions.append(tensor_at(layer, value)._version)
+
+
+def is_trained(network: FeatureExtractor) -> bool:
+    """Return whether a network has anything to learn."""
+    return any(parameter.requires_grad for parameter in network.parameters())

@@ -1,0 +1,40 @@
+"""A temperature that falls over a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.core.method import Progress
+from tutelage.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing:
+    """A temperature that stays, then falls in a straight line to one, and stays there.
+
+    Attributes:
+        temperature: The temperature of the beginning, one or above.
+        hold: Share of the run over which it stays.
+        fall: Share of the run over which it falls; 0 for at once.
+
+    Raises:
+        UserError: If the temperature is below one, or the shares are none.
+    """
+
+    temperature: float
+    hold: float
+    fall: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 1:
+            raise UserError(f"temperature={self.temperature} must be 1 or above: it falls to 1.")
+        if not (self.hold >= 0 and self.fall >= 0 and self.hold + self.fall <= 1):
+            raise UserError(f"hold={self.hold} and fall={self.fall} must be shares of the run, 1 together at most.")
+
+    def __call__(self, progress: Progress) -> float:
+        """Return the temperature of a batch."""
+        since = progress.fraction - self.hold
+        if since < 0:
+            return self.temperature
+        done = min(1.0, since / self.fall) if self.fall > 0 else 1.0
+        return self.temperature + (1 - self.temperature) * done

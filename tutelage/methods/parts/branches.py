@@ -1,0 +1,156 @@
+"""What stands between a map inside a network and a classifier of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from tutelage.features.maps import resize
+from tutelage.models.zoo.resnet import Residual
+from tutelage.models.zoo.staged import kaiming_fan_out
+from tutelage.models.zoo.units import conv_norm
+
+Kind = Literal["bottleneck", "residual"]
+Size = tuple[int, int, int]
+
+# Residual networks with more channels than this at their end are made of bottleneck blocks.
+_WIDEST_BASIC = 512
+
+
+class Answer(NamedTuple):
+    """What an exit says: its logits `[batch, class]`, and what its classifier reads, `[batch, channel]`."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class BranchPlan:
+    """What a branch is made from.
+
+    Attributes:
+        kind: `bottleneck` or `residual`, see the functions of these names.
+        path: Channels, height and width of the map that it reads, and of the end of each later stage.
+        width: Channels of its embedding.
+        relu: Whether the embedding is that of a ReLU.
+        num_classes: Classes.
+        separable: Whether its convolutions over several places work on one channel each, with a 1x1 convolution where
+            none follows: a dense branch costs more than the later stages of a network that is itself made so.
+    """
+
+    kind: Kind
+    path: tuple[Size, ...]
+    width: int
+    relu: bool
+    num_classes: int
+    separable: bool = False
+
+
+class Branch(nn.Module):
+    """A body that goes from a map to another, whose mean over the places is classified.
+
+    Args:
+        plan: What it is made from.
+    """
+
+    def __init__(self, plan: BranchPlan) -> None:
+        super().__init__()
+        build = bottleneck if plan.kind == "bottleneck" else residual
+        self.body = build(plan.path, plan.width, relu=plan.relu, separable=plan.separable)
+        self.classifier = nn.Linear(plan.width, plan.num_classes)
+        self.body.apply(kaiming_fan_out)
+
+    def forward(self, maps: Tensor) -> Answer:
+        """Return the answer to a map `[batch, channel, height, width]`."""
+        embedding = self.body(maps).mean((2, 3))
+        return Answer(self.classifier(embedding), embedding)
+
+
+def bottleneck(path: Sequence[Size], width: int, *, relu: bool, separable: bool = False) -> nn.Sequential:
+    """Return BYOT's branch: a 1x1 convolution, one as large as its stride, and a 1x1 convolution.
+
+    The second convolution brings the map to the size of the deepest one; where that does not divide, the map is pooled
+    to the nearest multiple first. All three have a bias, as in the released code.
+
+    Args:
+        path: As in `BranchPlan`.
+        width: Channels at the end; a quarter of them inside.
+        relu: Whether it ends in a ReLU.
+        separable: As in `BranchPlan`.
+    """
+    (channels, *size), (_, *deepest) = path[0], path[-1]
+    kernel = (max(1, size[0] // deepest[0]), max(1, size[1] // deepest[1]))
+    multiple = (kernel[0] * min(size[0], deepest[0]), kernel[1] * min(size[1], deepest[1]))
+    inner = max(1, width // 4)
+    layers: list[nn.Module] = [] if tuple(size) == multiple else [_Resized(multiple)]
+    layers += [nn.Conv2d(channels, inner, 1), nn.BatchNorm2d(inner), nn.ReLU()]
+    layers += [nn.Conv2d(inner, inner, kernel, stride=kernel, groups=inner if separable else 1)]
+    layers += [nn.BatchNorm2d(inner), nn.ReLU()]
+    layers += [nn.Conv2d(inner, width, 1), nn.BatchNorm2d(width)]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+def residual(path: Sequence[Size], width: int, *, relu: bool, separable: bool = False) -> nn.Sequential:
+    """Return MSD's branch: for each later stage one residual block with its channels and its stride.
+
+    The blocks are those of a ResNet: two 3x3 convolutions, or a bottleneck where the last stage has more than 512
+    channels. Where no stride leads from one size to the next, the map is pooled first. A 1x1 convolution follows where
+    the embedding is of another width than the last stage, or reaches below zero.
+
+    Args:
+        path: As in `BranchPlan`.
+        width: Channels at the end.
+        relu: Whether it ends in a ReLU.
+        separable: As in `BranchPlan`.
+    """
+    layers: list[nn.Module] = []
+    for (before, *size), (after, *target) in pairwise(path):
+        stride = _stride(size, target)
+        if stride is None:
+            layers.append(_Resized((target[0], target[1])))
+        block = _bottleneck_block if path[-1][0] > _WIDEST_BASIC else _basic_block
+        layers.append(Residual(block(before, after, stride or 1, separable), before, after, stride or 1))
+    if not layers or path[-1][0] != width or not relu:
+        layers.append(conv_norm(path[-1][0], width, 1, activation=nn.ReLU if relu else None))
+    return nn.Sequential(*layers)
+
+
+class _Resized(nn.Module):
+    """Brings maps to a size."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps, pooled where they are larger."""
+        return resize(maps, self.size)
+
+
+def _stride(size: Sequence[int], target: Sequence[int]) -> int | None:
+    """Return the stride by which a padded convolution leads from one size to another; None if there is none."""
+    strides = range(1, max(size) + 1)
+    return next((s for s in strides if [math.ceil(side / s) for side in size] == list(target)), None)
+
+
+def _basic_block(before: int, after: int, stride: int, separable: bool) -> nn.Sequential:
+    if not separable:
+        return nn.Sequential(conv_norm(before, after, 3, stride=stride), conv_norm(after, after, 3, activation=None))
+    return nn.Sequential(
+        *(conv_norm(before, before, 3, stride=stride, groups=before), conv_norm(before, after, 1)),
+        *(conv_norm(after, after, 3, groups=after), conv_norm(after, after, 1, activation=None)),
+    )
+
+
+def _bottleneck_block(before: int, after: int, stride: int, separable: bool) -> nn.Sequential:
+    inner = max(1, after // 4)
+    return nn.Sequential(
+        conv_norm(before, inner, 1),
+        conv_norm(inner, inner, 3, stride=stride, groups=inner if separable else 1),
+        conv_norm(inner, after, 1, activation=None),
+    )

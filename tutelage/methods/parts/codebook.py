@@ -1,0 +1,151 @@
+"""A codebook of a teacher's features: k-means over all places of all training images."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.core.pairing import LayerPair
+from tutelage.core.teachers import Teacher
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.evaluation.scores import EVALUATION_BATCH
+from tutelage.features.maps import resize
+from tutelage.losses import wide
+from tutelage.system.devices import device_type
+from tutelage.training.run import Run
+
+# The sums of three threads or more add up in any order, and the same seed would not give the same words.
+_THREADS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clustering:
+    """How words are learned.
+
+    Attributes:
+        clusters: Number of words.
+        iterations: Iterations of k-means, at most.
+        max_vectors: How many vectors to learn from; None takes all.
+
+    Raises:
+        UserError: If a number makes no sense.
+    """
+
+    clusters: int = 4096
+    iterations: int = 20
+    max_vectors: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2:
+            raise UserError(f"clusters={self.clusters}: a codebook has two words at least.")
+        if self.iterations < 1:
+            raise UserError(f"iterations={self.iterations}: k-means takes one iteration at least.")
+        if self.max_vectors is not None and self.max_vectors < self.clusters:
+            raise UserError(
+                f"max_vectors={self.max_vectors} cannot make clusters={self.clusters} words: take as many at least."
+            )
+
+
+def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
+    """Return the words of a layer of the teacher, `[word, channel]`.
+
+    Args:
+        run: The run, which is told what this takes.
+        teacher: A teacher that reads the layer.
+        pair: The layer of the teacher, and the student's that it is compared with.
+        data: The data.
+        clustering: How many words, and how to learn them.
+    """
+    device, seed, clusters = device_type(run.training.device), run.seed_of("codebook"), clustering.clusters
+    total = data.count("train") * math.prod(compared_size(pair))
+    count = min(total, clustering.max_vectors or total)
+    size = count * pair.teacher.channels * 4 / 1e6
+    run.reporter.note(
+        f"Learning {clusters:,} words from {count:,} of the {total:,} vectors of the teacher's {pair.teacher.layer}. "
+        f"This takes {size:,.1f} MB of memory, and {3 * size:,.1f} MB where many are equal; max_vectors takes fewer."
+    )
+    vectors = teacher_vectors(teacher, pair, data, _drawn(total, count, seed), device=device)
+    words = k_means(vectors, min(clusters, len(vectors)), iterations=clustering.iterations, seed=seed)
+    if len(words) < clusters:
+        run.reporter.note(f"There are {len(words):,} words, not {clusters:,}: {len(vectors):,} vectors make no more.")
+    return words
+
+
+def first_vectors(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
+    """Return as many of the teacher's vectors as words are wanted: they stand for the words in a dry run."""
+    total = data.count("train") * math.prod(compared_size(pair))
+    wanted = torch.arange(total) < min(clustering.clusters, clustering.max_vectors or total)
+    return teacher_vectors(teacher, pair, data, wanted, device=device_type(run.training.device))
+
+
+def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tensor, *, device: str = "cpu") -> Tensor:
+    """Return the teacher's features at places of the training images, without augmentation, `[vector, channel]`.
+
+    Args:
+        teacher: A teacher that reads the layer; it ends on the CPU.
+        pair: The layer, and the student's, to whose size the map is pooled where that is smaller.
+        data: The data.
+        wanted: Which places are asked for, image by image and row by row: booleans `[image x height x width]`.
+        device: Where to compute.
+    """
+    vectors = torch.empty(int(wanted.sum()), pair.teacher.channels)
+    seen = found = 0
+    teacher.to(device)
+    try:
+        for batch in data.loader("train", train=False, batch_size=EVALUATION_BATCH, device=device).epoch(0):
+            maps = resize(wide(pair.teacher.map(teacher(batch))), compared_size(pair))
+            places = maps.movedim(1, 3).flatten(0, 2).cpu()
+            asked = wanted[seen : seen + len(places)]
+            kept = places[: len(asked)][asked]
+            vectors[found : found + len(kept)] = kept
+            seen, found = seen + len(places), found + len(kept)
+            if found == len(vectors):
+                break
+    finally:
+        teacher.to("cpu")
+    return vectors[:found]
+
+
+def k_means(vectors: Tensor, clusters: int, *, iterations: int = 20, seed: int = 0) -> Tensor:
+    """Return the centres of clusters, `[cluster, channel]`, without those to which no vector is nearest.
+
+    Args:
+        vectors: `[vector, channel]`, in float32 and on the CPU. They are shifted and shifted back in place.
+        clusters: How many, at most as many as vectors. They start at vectors drawn at random.
+        iterations: Iterations of Lloyd's algorithm, at most.
+        seed: Decides where they start.
+    """
+    # Imported here, because it takes a second, which commands that learn no words need not wait.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    search = KMeans(
+        clusters, init="random", n_init=1, max_iter=iterations, tol=0.0, copy_x=False, random_state=seed % 2**32
+    )
+    with threadpool_limits(_THREADS), warnings.catch_warnings():
+        # It warns of clusters that stay empty, which are left out.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search.fit(vectors.numpy())
+    return torch.from_numpy(search.cluster_centers_[np.unique(search.labels_)])
+
+
+def compared_size(pair: LayerPair) -> tuple[int, int]:
+    """Return the height and the width at which two maps are compared: the smaller of each."""
+    (height, width), (other_height, other_width) = pair.student.size, pair.teacher.size
+    return min(height, other_height), min(width, other_width)
+
+
+def _drawn(total: int, count: int, seed: int) -> Tensor:
+    """Return which of all vectors are learned from: booleans."""
+    if count == total:
+        return torch.ones(total, dtype=torch.bool)
+    wanted = torch.zeros(total, dtype=torch.bool)
+    wanted[torch.from_numpy(np.random.default_rng(seed).choice(total, count, replace=False))] = True
+    return wanted

@@ -1,0 +1,157 @@
+"""Several crops of an image in a batch, and mixtures of them: what FKD and FerKD share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tutelage.core.method import TransferSet
+from tutelage.data.samplers import RepeatedBatches
+from tutelage.errors import UserError
+from tutelage.losses import check_shapes, wide
+from tutelage.system import processes
+
+if TYPE_CHECKING:
+    from tutelage.core.method import Samples
+
+
+def in_crops(dataset: Samples, *, crops: int, batch_size: int, single_from: int | None) -> TransferSet:
+    """Return the data in batches of several crops of each image.
+
+    Args:
+        dataset: The samples.
+        crops: Crops of an image in a batch.
+        batch_size: Crops in a batch, over all processes.
+        single_from: First epoch that shows one crop of each image; none by default.
+
+    Raises:
+        UserError: If the data are a DataLoader, or the crops or the processes do not divide the batch.
+    """
+    if crops == 1:
+        return TransferSet(dataset)
+    if isinstance(dataset, DataLoader):
+        raise UserError(
+            f"{crops} crops of an image in a batch need samples by position: pass the dataset instead of a DataLoader, "
+            "or take crops=1."
+        )
+    several = processes.count()
+    if batch_size % (crops * several):
+        shared = f", shared by {several} processes," if several > 1 else ""
+        raise UserError(
+            f"A batch of {batch_size}{shared} cannot hold {crops} crops of each image: take a batch size that is a "
+            f"multiple of {crops * several}, or another number of crops."
+        )
+    images: Any = dataset
+    batches = RepeatedBatches(
+        len(images), batch_size=batch_size, repeats=crops, single_from=single_from, drop_last=several > 1
+    )
+    return TransferSet(dataset, batches, sections=crops, views=crops)
+
+
+def first_single_epoch(epochs: int | None, crops: int) -> int | None:
+    """Return the first epoch that shows one crop of each image: `crops` before the end, in the second half.
+
+    Args:
+        epochs: Length of the run; where it is not known, there is no such epoch.
+        crops: Crops of an image in a batch, before.
+    """
+    return None if epochs is None else epochs - min(crops, epochs // 2)
+
+
+def check_crops(crops: int, temperature: float, mixup: float, cutmix: float) -> None:
+    """Refuse numbers that make no sense.
+
+    Raises:
+        UserError: If there is less than one crop, the temperature is not above zero, or a Beta parameter is negative.
+    """
+    if crops < 1:
+        raise UserError(f"crops={crops} must be one or more.")
+    if not temperature > 0:
+        raise UserError(f"temperature={temperature} must be above zero.")
+    for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"{name}={value} must be a parameter of the Beta distribution, or 0 for none.")
+
+
+def soft_label_losses(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    r"""Return $-\sum_k q_k \log \mathrm{softmax}(z / T)_k$ of each sample, `[batch]`, in float32.
+
+    Args:
+        logits: $z$, `[batch, class]`.
+        targets: $q$, `[batch, class]`, which sum to one.
+        temperature: $T$.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    check_shapes(logits, targets)
+    return -(targets * F.log_softmax(wide(logits) / temperature, dim=1)).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Which two samples are mixed, and where.
+
+    Attributes:
+        partners: The sample that each is mixed with, `[batch]`; one that is its own partner stays as it is.
+        shares: The partner's share at each pixel, `[height, width]`, float32, from 0 to 1.
+    """
+
+    partners: Tensor
+    shares: Tensor
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Return the mixed images `[batch, channel, height, width]`, computed in float32, in the images' dtype."""
+        one, other = wide(images), wide(images[self.partners])
+        return torch.lerp(one, other, self.shares.to(one.dtype)).to(images.dtype)
+
+    def of_labels(self, labels: Tensor) -> Tensor:
+        """Return the soft labels `[batch, class]` of the mixed images: linear in the partner's share of the pixels."""
+        return torch.lerp(labels, labels[self.partners], self.shares.mean().to(labels.dtype))
+
+
+def draw_shares(images: Any, *, mixup: float, cutmix: float) -> Tensor:
+    r"""Return the partner's share at each pixel, `[height, width]`, in float32: one draw for a batch.
+
+    Mixup has $1 - \lambda$ everywhere. CutMix has 1 in a box of $\sqrt{1 - \lambda}$ of the height and the width around
+    a random point, as far as it lies inside the image, and 0 elsewhere. Where both are asked for, it is an even chance.
+
+    Args:
+        images: `[batch, channel, height, width]`, floats.
+        mixup: $\alpha$ of $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ for Mixup; 0 for none.
+        cutmix: The same for CutMix. One of the two is above zero.
+
+    Raises:
+        UserError: If they are no images.
+    """
+    if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4):
+        raise UserError("Only images are mixed: for other inputs, take mixup=0 and cutmix=0.")
+    device, (height, width) = images.device, images.shape[2:]
+    whole = (1 - _beta(mixup, device)).expand(height, width) if mixup else None
+    box = _box(height, width, 1 - _beta(cutmix, device)) if cutmix else None
+    if whole is None or box is None:
+        drawn = box if whole is None else whole
+        assert drawn is not None, "one of the two is asked for"
+        return drawn
+    return torch.where(torch.rand((), device=device) < 0.5, whole, box)
+
+
+def _box(height: int, width: int, area: Tensor) -> Tensor:
+    inside = []
+    for length in (height, width):
+        centre = length * torch.rand((), device=area.device)
+        pixels = torch.arange(length, device=area.device) + 0.5
+        inside.append((pixels - centre).abs() < length * area.sqrt() / 2)
+    rows, columns = inside
+    return (rows[:, None] & columns).float()
+
+
+def _beta(parameter: float, device: torch.device) -> Tensor:
+    concentration = torch.full((), parameter, device=device)
+    # Validating the arguments would wait for the device.
+    return torch.distributions.Beta(concentration, concentration, validate_args=False).sample()

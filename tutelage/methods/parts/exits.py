@@ -1,0 +1,298 @@
+"""Exits: classifiers at the ends of the stages of any network, and networks that end at one of them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.pairing import AUTO, taps
+from tutelage.data.batch import Output
+from tutelage.errors import UserError
+from tutelage.features.anatomy import EMBEDDING, Tap, stages
+from tutelage.features.extractor import FeatureExtractor, tensor_at
+from tutelage.features.maps import MapLayout
+from tutelage.features.order import Order
+from tutelage.losses import log_mean_probability
+from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
+from tutelage.models.answers import uncompiled
+from tutelage.models.loading import load_network
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import Normalized, bare
+from tutelage.models.saving import architecture_of
+from tutelage.models.spec import NetworkSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a network is left.
+
+    Attributes:
+        layer: The layer whose output is the last that is computed, as in `FeatureExtractor`.
+        calls: How often a forward pass calls it; the last call counts.
+        layout: How its output becomes a map.
+        unused: Modules that are not reached by then.
+    """
+
+    layer: str
+    calls: int
+    layout: MapLayout
+    unused: tuple[str, ...]
+
+
+class Exits(nn.Module):
+    """The shallow exits of a network: a branch for each, in the order in which they are passed.
+
+    Args:
+        places: Where the branches begin.
+        plans: What the branches are made from.
+        embedding: Where the network's own classifier, the deepest exit, is fed.
+    """
+
+    def __init__(self, places: Sequence[Place], plans: Sequence[BranchPlan], embedding: Tap) -> None:
+        super().__init__()
+        self.places, self.plans, self.embedding = tuple(places), tuple(plans), embedding
+        self.branches = nn.ModuleList(Branch(plan) for plan in plans)
+
+    def forward(self, output: Output) -> list[Answer]:
+        """Return the answers of all exits, from the shallowest to the deepest, which is the network's own."""
+        features = (place.layout.to_map(output.features[place.layer]) for place in self.places)
+        shallow = [branch(maps) for branch, maps in zip(self.branches, features, strict=True)]
+        return [*shallow, Answer(output.logits, self.embedding.map(output).mean((2, 3)))]
+
+    def predictions(self, output: Output) -> dict[str, Tensor]:
+        """Return the logits of the deepest exit as `student`, the others' as `exit-1` and on, and all exits' mean.
+
+        `ensemble` is the log of the mean probability over all exits, the deepest included.
+        """
+        *shallow, deepest = (answer.logits for answer in self(output))
+        named = {f"exit-{number}": logits for number, logits in enumerate(shallow, 1)}
+        return {"student": deepest, **named, "ensemble": log_mean_probability(torch.stack([*shallow, deepest]))}
+
+    def members(self, student: nn.Module) -> dict[str, nn.Module]:
+        """Return a network of its own for each shallow exit, which shares nothing with the student.
+
+        Args:
+            student: The network, free of hooks.
+        """
+        parts = zip(self.places, self.plans, self.branches, strict=True)
+        return {f"exit-{number}": _ended(student, *part) for number, part in enumerate(parts, 1)}
+
+
+def attach(
+    student: nn.Module, example: Any, *, kind: Kind, exits: str = AUTO, separable: bool = False
+) -> tuple[FeatureExtractor, Exits]:
+    """Return a network that is read where its exits are, and the exits. The network itself is untouched.
+
+    Args:
+        student: Any network whose classifier can be found.
+        example: Inputs for one forward pass (batch of two or more).
+        kind: Which branches.
+        exits: `auto` puts one at the end of every stage but the last; otherwise layers by name, joined by `+`.
+        separable: As in `BranchPlan`.
+
+    Raises:
+        UserError: If there is no stage before the last, a layer does not exist or cannot be a map, or the classifier
+            cannot be found.
+    """
+    student = uncompiled(student)
+    order, found = Order.of(student, example), stages(student, example)
+    chosen = _chosen(student, found, order, example, exits)
+    extractor = FeatureExtractor(student, [*(tap.layer for tap in chosen), EMBEDDING], example=example)
+    with evaluating(extractor), torch.no_grad():
+        output = extractor(example)
+    extractor.release()
+    own = Tap.of(EMBEDDING, output.features[EMBEDDING], example)
+    build = partial(
+        BranchPlan,
+        kind=kind,
+        width=own.channels,
+        relu=bool((output.features[EMBEDDING] >= 0).all()),
+        num_classes=output.logits.shape[1],
+        separable=separable,
+    )
+    plans = [build(path=_path(tap, found, order)) for tap in chosen]
+    places = [
+        Place(layer=tap.layer, calls=order.calls(tap.layer), layout=tap.layout, unused=order.unused(tap.layer))
+        for tap in chosen
+    ]
+    head = Exits(places, plans, own).to(output.logits.device)
+    return extractor, _checked(head, student, output, example)
+
+
+class ShallowExit(nn.Module):
+    """A network that ends at one of its exits: what lies behind is neither computed nor held.
+
+    Args:
+        network: The network, bare and all its own: it is changed in place.
+        place: Where it is left.
+        branch: What follows there.
+    """
+
+    def __init__(self, network: nn.Module, place: Place, branch: Branch) -> None:
+        super().__init__()
+        self.layer, self.layout = place.layer.removesuffix(":in"), place.layout
+        inner = network.get_submodule(self.layer)
+        for name in place.unused:
+            network.set_submodule(name, nn.Identity())
+        gate = _Gate(inner, place)
+        # A module of several names may be called by any of them.
+        for name in [name for name, one in network.named_modules(remove_duplicate=False) if one is inner]:
+            network.set_submodule(name, gate)
+        self.network, self.branch = network, branch
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the exit's logits `[batch, class]`."""
+        gate = self.network.get_submodule(self.layer)
+        answer: Answer = self.branch(self.layout.to_map(self._feature(gate, args, kwargs)))
+        return answer.logits
+
+    def _feature(self, gate: nn.Module, args: Any, kwargs: Any) -> Tensor:
+        gate.seen = 0  # type: ignore[assignment]
+        try:
+            self.network(*args, **kwargs)
+        except _ReachedError as reached:
+            # A network within may end at an exit of its own.
+            if reached.gate is gate:
+                return reached.feature
+            raise
+        raise UserError(f"The network ran without reaching the layer {self.layer!r} of this exit.")
+
+
+def shallow(
+    student: str,
+    layer: str,
+    calls: int,
+    layout: tuple[Literal["map", "channels-last", "tokens", "vector"], int, float | None],
+    unused: str,
+    branch: Kind,
+    path: tuple[Size, ...],
+    width: int,
+    relu: bool,
+    separable: bool,
+    *,
+    num_classes: int,
+    in_channels: int,
+) -> nn.Module:
+    """Return the network that ends at an exit, without weights: how a saved one is built again.
+
+    Args:
+        student: The whole network's architecture, as `NetworkSpec` reads it.
+        layer: As in `Place`.
+        calls: As in `Place`.
+        layout: The fields of its `MapLayout`.
+        unused: As in `Place`, joined by `+`.
+        branch: As `kind` in `BranchPlan`.
+        path: As in `BranchPlan`.
+        width: As in `BranchPlan`.
+        relu: As in `BranchPlan`.
+        separable: As in `BranchPlan`.
+        num_classes: Classes.
+        in_channels: Channels of the images.
+    """
+    network = load_network(student, num_classes=num_classes, in_channels=in_channels).model
+    absent = tuple(filter(None, unused.split("+")))
+    place = Place(layer=layer, calls=calls, layout=MapLayout(*layout), unused=absent)
+    plan = BranchPlan(branch, path, width, relu, num_classes, separable)
+    return ShallowExit(network, place, Branch(plan))
+
+
+class _ReachedError(Exception):
+    """The forward pass has come to a gate, with what is read there."""
+
+    def __init__(self, gate: nn.Module, feature: Tensor) -> None:
+        super().__init__()
+        self.gate, self.feature = gate, feature
+
+
+class _Gate(nn.Module):
+    """Stands for a module, and ends the forward pass with its last call, behind it or, for an input, before it."""
+
+    def __init__(self, inner: nn.Module, place: Place) -> None:
+        super().__init__()
+        self.layer, self.calls, self.seen = place.layer, place.calls, 0
+        self.of_input = place.layer.endswith(":in")
+        self.inner = nn.Identity() if self.of_input and place.calls == 1 else inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the module's output, or raise what is read."""
+        self.seen += 1
+        is_last = self.seen == self.calls
+        if is_last and self.of_input:
+            raise _ReachedError(self, tensor_at(self.layer, (*args, *kwargs.values())[0]))
+        output = self.inner(*args, **kwargs)
+        if is_last:
+            raise _ReachedError(self, tensor_at(self.layer, output))
+        return output
+
+
+def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module) -> nn.Module:
+    """Return a copy of a network that ends at an exit, with the student's normalisation and a spec of its own."""
+    shipped = copy.deepcopy(uncompiled(student))
+    network = ShallowExit(bare(shipped), place, copy.deepcopy(branch))  # type: ignore[arg-type]
+    if not isinstance(shipped, Normalized):
+        return network.train(student.training)
+    shipped.model = network
+    shipped.spec = None if shipped.spec is None else _spec_of(shipped.spec, place, plan)
+    return shipped.train(student.training)
+
+
+def _spec_of(student: str, place: Place, plan: BranchPlan) -> str:
+    """Return the spec by which the network that ends at an exit is built again."""
+    options = {
+        "student": architecture_of(student),
+        **{"layer": place.layer, "calls": place.calls, "layout": astuple(place.layout)},
+        "unused": "+".join(place.unused),
+        **{"branch": plan.kind, "path": plan.path, "width": plan.width},
+        **{"relu": plan.relu, "separable": plan.separable},
+    }
+    return str(NetworkSpec(target="exit", options=options, normalize=NetworkSpec.parse(student).normalize))
+
+
+def _chosen(student: nn.Module, found: Sequence[Tap], order: Order, example: Any, exits: str) -> Sequence[Tap]:
+    """Return where the exits are, from the shallowest to the deepest."""
+    if exits != AUTO:
+        names = [name.strip() for name in re.split(r"[+,]", exits)]
+        if EMBEDDING in names:
+            raise UserError(f"exits={exits}: the classifier's input is where the network's own exit is. Leave it out.")
+        named = taps(student, names, example, who="student")
+        return sorted(named.values(), key=lambda tap: order.when(tap.layer))
+    # The first of a network's resolutions may be that of its stem, which has nothing to classify yet.
+    chosen = [tap for tap in found[:-1] if not order.is_stem(tap.layer)]
+    if not chosen:
+        raise UserError(
+            f"{type(bare(student)).__name__} has one stage, which ends in its own classifier, so there is no place for "
+            "another exit. Name the layers to exit at: exits=LAYER+LAYER."
+        )
+    return chosen
+
+
+def _path(tap: Tap, found: Sequence[Tap], order: Order) -> tuple[Size, ...]:
+    """Return the size of the map at an exit, and those at the ends of the later stages."""
+    later = [stage for stage in found if order.when(stage.layer) > order.when(tap.layer)]
+    return tuple((one.channels, *one.size) for one in (tap, *later))
+
+
+def _checked(head: Exits, student: nn.Module, output: Output, example: Any) -> Exits:
+    """Let the networks that end at an exit keep what they were to drop, where they do not answer the same without."""
+    with evaluating(head, student), torch.no_grad():
+        expected = head(output)
+        for number, parts in enumerate(zip(head.places, head.plans, head.branches, strict=True)):
+            if not _answers(_ended(student, *parts), example, expected[number].logits):
+                kept = replace(parts[0], unused=())
+                head.places = (*head.places[:number], kept, *head.places[number + 1 :])
+    return head
+
+
+def _answers(network: nn.Module, example: Any, expected: Tensor) -> bool:
+    try:
+        found: Tensor = network(**example) if isinstance(example, Mapping) else network(example)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+        return False
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-5)

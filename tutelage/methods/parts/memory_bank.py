@@ -1,0 +1,210 @@
+"""A memory of every training sample's embedding, and the negatives that are drawn from it. CRD's, in a file apart."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tutelage.data.batch import Batch
+from tutelage.errors import UserError
+
+# No more numbers than these are gathered from a bank at once: 256 MiB.
+_MOST_GATHERED = 2**26
+
+
+class MemoryBank(nn.Module):
+    """What is remembered of the embedding of every training sample. Several processes keep the same one.
+
+    Args:
+        samples: Number of samples.
+        dim: Length of an embedding's vector.
+        temperature: Divides the cosines.
+        momentum: Share that is kept of what is remembered.
+    """
+
+    vectors: Tensor
+    log_z: Tensor
+
+    def __init__(self, samples: int, dim: int, *, temperature: float, momentum: float) -> None:
+        super().__init__()
+        self.temperature, self.momentum = temperature, momentum
+        bound = 1 / math.sqrt(dim / 3)
+        self.register_buffer("vectors", torch.empty(samples, dim).uniform_(-bound, bound))
+        # The log of zero: nothing was counted yet.
+        self.register_buffer("log_z", torch.tensor(-math.inf))
+
+    def forward(self, embeddings: Tensor, rows: Tensor) -> Tensor:
+        r"""Return $\log P$ of rows of the bank, `[batch, row]`. The first call sets $Z$.
+
+        Args:
+            embeddings: `[batch, dim]`, of length one; gradients flow into them.
+            rows: `[batch, row]`.
+        """
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            scores = self._cosines(embeddings, rows) / self.temperature
+        self._set_z(scores.detach())
+        return scores - self.log_z
+
+    @torch.no_grad()
+    def remember(self, rows: Tensor, embeddings: Tensor) -> None:
+        """Move rows of the bank towards embeddings.
+
+        Args:
+            rows: `[sample]`.
+            embeddings: `[sample, dim]`, of length one.
+        """
+        rows, embeddings = _of_all_processes(rows), _of_all_processes(embeddings.detach())
+        moved = self.momentum * self.vectors[rows] + (1 - self.momentum) * embeddings
+        self.vectors.index_copy_(0, rows, unit(moved))
+
+    def _set_z(self, scores: Tensor) -> None:
+        means = _of_all_processes(_log_mean_exp(scores.flatten())[None])
+        first = _log_mean_exp(means) + math.log(len(self.vectors))
+        # Whether it is set is not asked: the answer would have to be waited for.
+        self.log_z.copy_(torch.where(self.log_z.isinf(), first, self.log_z))
+
+    def _cosines(self, embeddings: Tensor, rows: Tensor) -> Tensor:
+        """Return cosines `[batch, row]`, by the way that takes less memory at once."""
+        product, gathered = _at_once(*rows.shape, *self.vectors.shape)
+        if product <= gathered:
+            return (embeddings @ self.vectors.T).gather(1, rows)
+        size = gathered // (rows.shape[1] * embeddings.shape[1])
+        # What was gathered is not kept for the backward pass, but gathered again.
+        parts = [
+            checkpoint(_gathered, self.vectors, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in zip(torch.split(embeddings, size), torch.split(rows, size))
+        ]
+        return torch.cat(parts)
+
+
+class ContrastRows(nn.Module):
+    """Which rows of the banks a batch is compared with. The banks are sorted by class.
+
+    Args:
+        targets: The classes of all samples, `[sample]`.
+        num_classes: Number of classes.
+        negatives: Number of negatives for each sample.
+
+    Raises:
+        UserError: If all samples are of one class.
+    """
+
+    own: Tensor
+    start: Tensor
+    count: Tensor
+
+    def __init__(self, targets: Tensor, num_classes: int, negatives: int) -> None:
+        super().__init__()
+        self.samples, self.negatives = len(targets), negatives
+        count = targets.bincount(minlength=num_classes)
+        if int(count.max()) == self.samples:
+            raise UserError("All training samples are of one class, so there are no negatives: bring other classes.")
+        # They follow from the data, so no checkpoint need hold them.
+        self.register_buffer("own", targets.argsort(stable=True).argsort(), persistent=False)
+        self.register_buffer("start", count.cumsum(0) - count, persistent=False)
+        self.register_buffer("count", count, persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return each sample's own row, then those of its negatives, `[batch, 1 + negative]`.
+
+        Raises:
+            UserError: If the batch does not say where its samples are in the dataset.
+        """
+        if batch.indices is None:
+            raise without_positions()
+        start, count = self.start[batch.labels, None], self.count[batch.labels, None]
+        # A remainder of numbers this large is uniform, and exact where a product of floats is not.
+        drawn = torch.randint(2**62, (len(start), self.negatives), device=start.device) % (self.samples - count)
+        # The block of the sample's own class is stepped over.
+        drawn += (drawn >= start) * count
+        return torch.cat([self.own[batch.indices, None], drawn], 1)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors `[sample, dim]` at length one."""
+    return F.normalize(vectors, dim=1, eps=torch.finfo(vectors.dtype).eps)
+
+
+def without_positions() -> UserError:
+    """Return the error for samples that cannot be told apart."""
+    return UserError(
+        "CRD remembers every training sample by its position, which a DataLoader does not tell: pass the dataset "
+        "instead."
+    )
+
+
+def bank_bytes(samples: int, dim: int) -> int:
+    """Return the bytes of two banks."""
+    return 2 * 4 * samples * dim
+
+
+def step_bytes(batch: int, columns: int, samples: int, dim: int) -> int:
+    """Return the bytes of comparing a batch with both banks: rows, scores and what is there at once.
+
+    Args:
+        batch: Samples of a batch.
+        columns: Rows of the bank for each of them.
+        samples: Samples that the banks remember.
+        dim: Length of an embedding's vector.
+    """
+    rows, scores = 8 * batch * columns, 4 * batch * columns
+    return rows + 2 * 3 * scores + 4 * min(_at_once(batch, columns, samples, dim))
+
+
+def memory_note(samples: int, dim: int, batch: int, negatives: int) -> str:
+    """Return one line on the memory that the banks and a training step take.
+
+    Args:
+        samples: Training samples.
+        dim: Length of the embeddings.
+        batch: Samples in a batch.
+        negatives: Negatives of each.
+    """
+    banks, step = bank_bytes(samples, dim) / 1e6, step_bytes(batch, 1 + negatives, samples, dim) / 1e6
+    return (
+        f"The memory banks, 2 x {samples:,} samples x {dim} numbers, take {banks:,.1f} MB, and as much again in the "
+        f"copy of the best epoch; comparing a batch of {batch} with them takes {step:,.1f} MB."
+    )
+
+
+def check_memory(samples: int, dim: int) -> None:
+    """Refuse banks that exceed the machine's memory, before they are made.
+
+    Raises:
+        UserError: If they do.
+    """
+    needed, there = bank_bytes(samples, dim), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"The memory banks of CRD, 2 x {samples} samples x {dim} numbers, take {needed / 1e9:.1f} GB, and this "
+            f"machine has {there / 1e9:.1f} GB. Lower --embedding_dim, or train on fewer samples."
+        )
+
+
+def _at_once(batch: int, columns: int, samples: int, dim: int) -> tuple[int, int]:
+    """Return how many numbers the product with the whole bank takes, and how many what is gathered from it."""
+    some = min(batch, max(1, _MOST_GATHERED // (columns * dim)))
+    return batch * samples, some * columns * dim
+
+
+def _gathered(vectors: Tensor, embeddings: Tensor, rows: Tensor) -> Tensor:
+    return torch.einsum("bkd,bd->bk", vectors[rows], embeddings)
+
+
+def _log_mean_exp(values: Tensor) -> Tensor:
+    return values.logsumexp(0) - math.log(len(values))
+
+
+def _of_all_processes(tensor: Tensor) -> Tensor:
+    """Return what all processes hold, joined; a process alone joins nothing."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,135 @@
+"""Networks that learn together: what methods without a teacher share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.method import OptimizerSpec
+from tutelage.data.batch import Output
+from tutelage.errors import UserError
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.losses import log_mean_probability
+from tutelage.models.blueprint import part_of
+
+ENSEMBLE = "ensemble"
+
+
+class Peers(nn.ModuleDict):
+    """Networks that learn together, each with an optimizer of its own: `student`, `student-2`, `student-3` and so on.
+
+    Args:
+        networks: At least two.
+        lr_scales: Factor on the run's learning rate, one for all networks or one for each.
+        weight_decay_scales: Factor on the run's weight decay, likewise.
+        layers: What is read of each network; nothing by default.
+        example: Inputs for one forward pass, where layers are read.
+
+    Raises:
+        UserError: If there are fewer than two networks, two of them start from the same weights, or the factors do not
+            fit.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        *,
+        lr_scales: Sequence[float] = (1.0,),
+        weight_decay_scales: Sequence[float] = (1.0,),
+        layers: Sequence[Sequence[str]] | None = None,
+        example: Any = None,
+    ) -> None:
+        count = len(networks)
+        if count < 2:
+            raise UserError(f"Networks that learn from each other are at least two, not {count}.")
+        _refuse_twins(networks)
+        read = layers or [()] * count
+        named = zip(map(partial(part_of, "student"), range(count)), networks, read, strict=True)
+        super().__init__({name: FeatureExtractor(network, these, example=example) for name, network, these in named})
+        self.lr_scales = _one_for_each("lr_scales", lr_scales, count)
+        self.weight_decay_scales = _one_for_each("weight_decay_scales", weight_decay_scales, count)
+        if 0.0 in self.lr_scales:
+            raise UserError(f"lr_scales={list(lr_scales)} must be above zero.")
+
+    @property
+    def extractors(self) -> Mapping[str, FeatureExtractor]:
+        """The networks by name."""
+        return cast("dict[str, FeatureExtractor]", dict(self.items()))
+
+    def outputs(self, inputs: Any) -> list[Output]:
+        """Return what each network says, by one forward pass of each."""
+        return [network(inputs) for network in self.values()]
+
+    def predictions(self, inputs: Any) -> dict[str, Tensor]:
+        """Return the logits of each network by name, and last `ensemble`, the log of their mean probability."""
+        logits = [output.logits for output in self.outputs(inputs)]
+        return {**dict(zip(self, logits, strict=True)), ENSEMBLE: log_mean_probability(torch.stack(logits))}
+
+    def first(self) -> nn.Module:
+        """Return the first network, free of hooks: the one that is deployed."""
+        return next(iter(self.extractors.values())).release()
+
+    def others(self) -> dict[str, nn.Module]:
+        """Return the other networks by name, free of hooks."""
+        return {name: network.release() for name, network in list(self.extractors.items())[1:]}
+
+    def optimizers(self) -> dict[str, OptimizerSpec]:
+        """Return an optimizer for each network, the run's default at its own scales."""
+        scales = zip(self.lr_scales, self.weight_decay_scales, strict=True)
+        return {
+            name: OptimizerSpec(params=trained(network), lr_scale=lr, weight_decay_scale=decay)
+            for (name, network), (lr, decay) in zip(self.items(), scales, strict=True)
+        }
+
+
+def gather(
+    students: Sequence[nn.Module], make_student: Callable[[str], nn.Module] | None, networks: int | None
+) -> list[nn.Module]:
+    """Return the networks that learn together.
+
+    Args:
+        students: Those that are named.
+        make_student: Makes more networks of the first architecture, each from the seed of its name.
+        networks: How many; as many as are named by default, but at least two.
+
+    Raises:
+        UserError: If that is fewer than two, or more than there are and nothing makes them.
+    """
+    count = max(2, len(students)) if networks is None else networks
+    if count < 2:
+        raise UserError(f"networks={networks} is too few: networks that learn from each other are at least two.")
+    found = list(students[:count])
+    if len(found) < count and make_student is None:
+        raise UserError(f"{count} networks are asked for, and {len(found)} given: give as many, or make_student.")
+    return found + [make_student(part_of("student", position)) for position in range(len(found), count) if make_student]
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _one_for_each(name: str, values: Sequence[float], count: int) -> tuple[float, ...]:
+    if len(values) not in (1, count):
+        raise UserError(f"{name}={list(values)} must be one number for all {count} networks, or one for each.")
+    if not all(value >= 0 for value in values):
+        raise UserError(f"{name}={list(values)} must not be negative.")
+    return tuple(values) * (count if len(values) == 1 else 1)
+
+
+def _refuse_twins(networks: Sequence[nn.Module]) -> None:
+    """Refuse two networks with the same weights: on the same batches they would stay equal, and learn nothing."""
+    for one, other in combinations(range(len(networks)), 2):
+        ours, theirs = (list(networks[number].parameters()) for number in (one, other))
+        pairs = zip(ours, theirs, strict=False)
+        if ours and len(ours) == len(theirs) and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs):
+            names = " and ".join(part_of("student", number) for number in (one, other))
+            raise UserError(
+                f"The networks {names} start from the same weights, and so would stay equal and learn nothing from "
+                "each other. Pass names or factories, which draw weights for each."
+            )

@@ -1,0 +1,70 @@
+"""The regressor of FitNets: from a map of the student to the shape of a map of the teacher."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tutelage.features.maps import resize
+
+
+class Regressor(nn.Module):
+    """Maps the student's map to the shape of the teacher's: a convolution, a batch norm, and a ReLU if asked for.
+
+    Height and width are treated alike and each by itself. Equal sizes take a kernel of 1; half the size (rounded up) a
+    kernel of 3 at stride 2; any other smaller size a kernel of one more than the difference, without padding; twice the
+    size a transposed convolution with a kernel of 4 at stride 2. For any other larger size the map is interpolated
+    behind a 1x1 convolution.
+
+    Args:
+        channels: Channels of the student's map.
+        size: Its height and width, on the example.
+        teacher_channels: Channels of the teacher's map.
+        teacher_size: Its height and width, on the example.
+        final_relu: Whether the ReLU is there.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        teacher_channels: int,
+        teacher_size: tuple[int, int],
+        *,
+        final_relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.convolution = _convolution(channels, size, teacher_channels, teacher_size)
+        self.norm = nn.BatchNorm2d(teacher_channels)
+        self.activation = nn.ReLU() if final_relu else nn.Identity()
+
+    def forward(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return `[batch, teacher_channel, height, width]`.
+
+        Args:
+            maps: The student's, `[batch, channel, height, width]`.
+            size: Height and width of the teacher's map for the same inputs: sequences may be of any length.
+        """
+        regressed: Tensor = self.activation(self.norm(resize(self.convolution(maps), size)))
+        return regressed
+
+
+def _convolution(
+    channels: int, size: tuple[int, int], teacher_channels: int, teacher_size: tuple[int, int]
+) -> nn.Module:
+    sizes = list(zip(size, teacher_size, strict=True))
+    if all(ours >= theirs for ours, theirs in sizes):
+        kernel, stride, padding = zip(*(_shrinking(ours, theirs) for ours, theirs in sizes), strict=True)
+        return nn.Conv2d(channels, teacher_channels, kernel, stride, padding)
+    if all(theirs in (ours, 2 * ours) for ours, theirs in sizes):
+        kernel, stride, padding = zip(
+            *((1, 1, 0) if ours == theirs else (4, 2, 1) for ours, theirs in sizes), strict=True
+        )
+        return nn.ConvTranspose2d(channels, teacher_channels, kernel, stride, padding)
+    return nn.Conv2d(channels, teacher_channels, 1)
+
+
+def _shrinking(ours: int, theirs: int) -> tuple[int, int, int]:
+    """Return kernel, stride and padding that lead from one size to a smaller one."""
+    if ours > theirs and (ours + 1) // 2 == theirs:
+        return 3, 2, 1
+    return 1 + ours - theirs, 1, 0

@@ -1,0 +1,259 @@
+"""What KSANC squeezes a network to: by attention, each stage becomes one vector; and how the teacher's is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.method import Method
+from tutelage.core.pairing import LayerPair, Paired, pair, reading, taps
+from tutelage.core.teachers import FrozenTeacher, Teacher
+from tutelage.data.batch import Batch, Output
+from tutelage.features.anatomy import EMBEDDING, Tap
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.maps import resize
+from tutelage.losses import cross_entropy, wide
+
+SQUEEZED = "squeezed"
+
+Attend = Literal["equation", "drawing"]
+Pooling = Literal["average", "sum"]
+
+
+def squeeze(
+    maps: Tensor, descriptor: Tensor, weight: Tensor, *, attend: Attend = "equation", pooling: Pooling = "sum"
+) -> Tensor:
+    r"""Return what a map is squeezed to by attention over its places.
+
+    $$ \hat L = L \oplus \tilde g^b, \qquad M = \mathrm{softmax}_{hw}(W * \hat L), \qquad
+    \tilde g^a = \sum_{hw} M \odot \hat L $$
+
+    As $W$ is linear, $\tilde g^b$ adds the same number to the energies of all places of a sample, and leaves $M$ as it
+    is: it takes part through $\hat L$ alone, and in the drawing not at all.
+
+    Args:
+        maps: $L$, `[batch, channel, height, width]`.
+        descriptor: $\tilde g^b$, `[batch, channel]`, which is added at every place.
+        weight: $W$, `[channel]`.
+        attend: What is multiplied by $M$: $\hat L$ as in the paper's `equation`, or $L$ as in its `drawing`.
+        pooling: `average` divides by the number of places $hw$, although $M$ sums to one; `sum` does not.
+
+    Returns:
+        `[batch, channel]`, in float32 or wider.
+
+    Paper: Li et al., Hierarchical Knowledge Squeezed Adversarial Network Compression, AAAI 2020.
+    """
+    # Autocast would multiply in half precision.
+    with torch.autocast(maps.device.type, enabled=False):
+        places = wide(maps).flatten(2)
+        lifted = places + wide(descriptor)[:, :, None]
+        attention = torch.einsum("bcp,c->bp", lifted, weight).softmax(1)
+        squeezed = torch.einsum("bcp,bp->bc", lifted if attend == "equation" else places, attention)
+    return squeezed / places.shape[2] if pooling == "average" else squeezed
+
+
+class AttentionEstimator(nn.Module):
+    """What squeezes one stage, as `squeeze` does.
+
+    Args:
+        width: Numbers in the global descriptor.
+        channels: Channels of the stage's map.
+        attend: As in `squeeze`.
+    """
+
+    def __init__(self, width: int, channels: int, *, attend: Attend = "equation") -> None:
+        super().__init__()
+        self.attend = attend
+        # On a single place a 1x1 convolution is a linear layer. The softmax cancels a bias of the energies.
+        self.descriptor = nn.Linear(width, channels).requires_grad_(attend == "equation")
+        self.energy = nn.Linear(channels, 1, bias=False)
+
+    def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "sum") -> Tensor:
+        """Return `[batch, channel]` for maps `[batch, channel, height, width]`, given `[batch, width]`."""
+        descriptor = self.descriptor(common)
+        return squeeze(maps, descriptor, self.energy.weight[0], attend=self.attend, pooling=pooling)
+
+
+class Squeezing(nn.Module):
+    r"""The attention estimators of one network: from its stages and its embedding to one long vector.
+
+    Args:
+        stages: Where its stages are read.
+        others: Where the other network's are, to the size of which larger maps are pooled.
+        embedding: Where the classifier's input is read, which becomes the global descriptor $g^b$.
+        lift: Whether 1x1 convolutions bring the maps to the channels of the other network's: those of a student.
+        width: Numbers in $g^b$.
+        attend: As in `squeeze`.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Tap],
+        others: Sequence[Tap],
+        embedding: Tap,
+        *,
+        lift: bool,
+        width: int = 128,
+        attend: Attend = "equation",
+    ) -> None:
+        super().__init__()
+        self.stages, self.others, self.embedding, self.attend = tuple(stages), tuple(others), embedding, attend
+        widths = [tap.channels for tap in (others if lift else stages)]
+        lifts = (nn.Conv2d(tap.channels, channels, 1) for tap, channels in zip(stages, widths, strict=True))
+        self.lifts = nn.ModuleList(lifts if lift else (nn.Identity() for _ in stages))
+        self.transform = nn.Linear(embedding.channels, width)
+        self.estimators = nn.ModuleList(AttentionEstimator(width, channels, attend=attend) for channels in widths)
+        # What the softmax cancels cannot be learned.
+        self.transform.requires_grad_(attend == "equation")
+        self.length = sum(widths)
+
+    @classmethod
+    def of_teacher(cls, pairs: Sequence[LayerPair], *, width: int = 128, attend: Attend = "equation") -> Squeezing:
+        """Return the attention estimators of a teacher.
+
+        Args:
+            pairs: Its stages beside the student's, and the embeddings last, as `squeezable` pairs them.
+            width: As in the class.
+            attend: As in the class.
+        """
+        *stages, embedding = pairs
+        ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
+        return cls(theirs, ours, embedding.teacher, lift=False, width=width, attend=attend)
+
+    def of_student(self, pairs: Sequence[LayerPair]) -> Squeezing:
+        """Return the attention estimators of a student, to be compared with these, which are a teacher's.
+
+        Args:
+            pairs: As in `of_teacher`.
+        """
+        *stages, embedding = pairs
+        ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
+        width = self.transform.out_features
+        return Squeezing(ours, theirs, embedding.student, lift=True, width=width, attend=self.attend)
+
+    def forward(self, output: Output, *, pooling: Pooling = "sum") -> Tensor:
+        """Return the squeezed descriptors of all stages, one behind the other, `[batch, length]`."""
+        maps = [self._map(number, output) for number in range(len(self.stages))]
+        with torch.autocast(output.logits.device.type, enabled=False):
+            common = self.transform(wide(self.embedding.map(output)).mean((2, 3)))
+            squeezed = [estimator(found, common, pooling) for estimator, found in zip(self.estimators, maps)]
+        return torch.cat(squeezed, 1)
+
+    def _map(self, number: int, output: Output) -> Tensor:
+        own, other = self.stages[number], self.others[number]
+        maps = own.map(output)
+        # Only a side that is larger on the example: sequences of one length in both networks are left alone.
+        sides = zip(maps.shape[2:], own.size, other.size, strict=True)
+        height, width = (min(side, theirs) if ours > theirs else side for side, ours, theirs in sides)
+        lifted: Tensor = self.lifts[number](resize(maps, (height, width)))
+        return lifted
+
+
+class AttendedTeacher(Teacher):
+    """A teacher that gives its squeezed descriptors as the feature `"squeezed"`.
+
+    Args:
+        teacher: The teacher, which reads what is squeezed.
+        squeezing: Its attention estimators; they are frozen.
+        pooling: As in `squeeze`.
+    """
+
+    def __init__(self, teacher: Teacher, squeezing: Squeezing, *, pooling: Pooling = "sum") -> None:
+        super().__init__()
+        self.teacher, self.squeezing, self.pooling = teacher, squeezing, pooling
+
+    def forward(self, batch: Batch) -> Output:
+        """Return logits and squeezed descriptors."""
+        output = self.teacher(batch)
+        return replace(output, features={SQUEEZED: self.squeezing(output, pooling=self.pooling)})
+
+
+class TeacherAttention(Method):
+    r"""The first stage of KSANC: the teacher's attention learns what its task needs, while the teacher stays still.
+
+    $$ L = H(q, \mathrm{softmax}(V [\tilde g^{a,1}, \tilde g^{a,2}, \dots] + b)) $$
+
+    The linear classifier $V$ reads the squeezed descriptors of all stages, and is thrown away with $b$.
+
+    Args:
+        teacher: The teacher, which reads what is squeezed.
+        squeezing: Its attention estimators.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, num_classes: int) -> None:
+        super().__init__()
+        self.teacher, self.squeezing = teacher, squeezing
+        self.classifier = nn.Linear(squeezing.length, num_classes)
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the cross-entropy as `ce`."""
+        return {
+            "ce": cross_entropy(attended_logits(self.teacher(batch), self.squeezing, self.classifier), batch.labels)
+        }
+
+    def forward(self, inputs: Any) -> Mapping[str, Tensor]:
+        """Return what the attention says of the classes, `[batch, class]`."""
+        output = self.teacher(Batch(inputs=inputs))
+        return {"attention": attended_logits(output, self.squeezing, self.classifier)}
+
+    def export(self) -> nn.Module:
+        """Return teacher, attention and classifier as one network."""
+        return AttendedNetwork(self.teacher.extractor, self.squeezing, self.classifier)
+
+
+class AttendedNetwork(nn.Module):
+    """A network that answers by what its attention sees: the teacher of the second stage, with all that was learned.
+
+    Args:
+        reader: The teacher's network, read where it is squeezed.
+        squeezing: The attention estimators.
+        classifier: From the squeezed descriptors to logits.
+    """
+
+    def __init__(self, reader: FeatureExtractor, squeezing: Squeezing, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.network, self.squeezing, self.classifier = reader.release(), squeezing, classifier
+        # In a tuple it is no submodule: the network keeps neither extractor nor, between its answers, hooks.
+        self._reader = (reader,)
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return logits `[batch, class]`."""
+        (reader,) = self._reader
+        try:
+            return attended_logits(reader(inputs), self.squeezing, self.classifier)
+        finally:
+            reader.release()
+
+
+def attended_logits(output: Output, squeezing: Squeezing, classifier: nn.Linear) -> Tensor:
+    """Return what a linear classifier says of the squeezed descriptors, `[batch, class]`."""
+    # Divided by the number of places, they would be too small to learn from.
+    logits: Tensor = classifier(squeezing(output, pooling="sum"))
+    return logits
+
+
+def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> Paired:
+    """Return a student and a teacher that read their stages, and as the last pair their classifiers' inputs.
+
+    Args:
+        student: The network to train.
+        teacher: A teacher with a network inside.
+        layers: The stages, as in `pair`.
+        example: Inputs for one forward pass.
+
+    Raises:
+        UserError: If a layer does not exist or cannot be a map, or a classifier cannot be found.
+    """
+    answers = teacher.inner_network()
+    found = pair(student, teacher, layers, example)
+    network = found.student.release()
+    found.teacher.release()
+    embeddings = [
+        taps(one, [EMBEDDING], example, who=who)[EMBEDDING] for one, who in ((network, "student"), (answers, "teacher"))
+    ]
+    return reading(network, found.teacher, [*found.pairs, LayerPair(*embeddings)], example)

@@ -1,0 +1,110 @@
+"""A network that is trained only up to the layers that are read; what lies above them waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from tutelage.errors import UserError
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.modes import evaluating
+
+
+class Trunk(FeatureExtractor):
+    """A network of which only the part below the layers that are read is trained; in train mode nothing else runs.
+
+    The parameters above are frozen until `thaw`, and the modules that hold them stay in eval mode: batch-norm
+    statistics of what is not trained yet would be those of features that are still on their way.
+
+    Args:
+        model: As in `FeatureExtractor`; it is frozen in place.
+        layers: Names of the layers to read.
+        example: Inputs for one forward pass (batch of two or more).
+
+    Attributes:
+        waiting: Names of the parameters that were frozen.
+
+    Raises:
+        UserError: If nothing trainable lies below the layers.
+    """
+
+    waiting: tuple[str, ...] = ()
+    _above: frozenset[str] = frozenset()
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], *, example: Any) -> None:
+        super().__init__(model, layers, example=example)
+        below = parameters_below(self, example)
+        trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        self.waiting = tuple(name for name in trainable if name not in below)
+        for name in self.waiting:
+            self.model.get_parameter(name).requires_grad_(False)
+        self._above = self._not_entered(example)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether it is in eval mode: validation looks at the whole network."""
+        return not self.training
+
+    def train(self, mode: bool = True) -> Self:
+        """Enter train mode below the layers, and stay in eval mode above."""
+        super().train(mode)
+        waiting = set(self.waiting)
+        for name, module in self.model.named_modules():
+            waits = any(parameter in waiting for parameter, _ in module.named_parameters(prefix=name))
+            if (waits or name in self._above) and not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()
+        return self
+
+    def _not_entered(self, example: Any) -> frozenset[str]:
+        """Return the names of the modules that have not begun when the last layer is read."""
+        entered: set[str] = set()
+        below: set[str] = set()
+        # Hooks run in the order in which they are registered: a module whose input is read is not below it.
+        handles = [self._listen(layer, lambda _: below.update(entered)) for layer in self.layers]
+        modules = dict(self.model.named_modules())
+        for name, module in modules.items():
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: entered.add(name)))
+        try:
+            with evaluating(self.model), torch.no_grad():
+                self._call(example)
+        finally:
+            for handle in handles:
+                handle.remove()
+        # A module may be called without the one that holds it.
+        holders = {name[:end] for name in below for end, sign in enumerate(name) if sign == "."}
+        return frozenset(modules.keys() - below - holders)
+
+
+def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str]:
+    """Return the names of the trainable parameters on which the layers that are read depend.
+
+    Args:
+        extractor: The network and its layers.
+        example: Inputs for one forward pass.
+
+    Raises:
+        UserError: If there are none.
+    """
+    named = {name: parameter for name, parameter in extractor.model.named_parameters() if parameter.requires_grad}
+    with evaluating(extractor), torch.enable_grad():
+        features = [feature for feature in extractor(example).features.values() if feature.requires_grad]
+    if not features:
+        raise UserError(f"No trainable parameter lies below the layers {list(extractor.layers)}. Choose later layers.")
+    total = torch.stack([feature.sum() for feature in features]).sum()
+    gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return frozenset(name for name, gradient in zip(named, gradients, strict=True) if gradient is not None)
+
+
+def thaw(network: nn.Module, waiting: Sequence[str]) -> nn.Module:
+    """Return a network with the parameters that waited trainable again.
+
+    Args:
+        network: The network of a `Trunk`, or a copy of it.
+        waiting: Their names.
+    """
+    for name in waiting:
+        network.get_parameter(name).requires_grad_(True)
+    return network

@@ -1,0 +1,148 @@
+"""Where an experiment's networks come from: a name, a factory or a module, made afresh under a seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.models.answers import logits_of
+from tutelage.models.fresh import fresh
+from tutelage.models.loading import load_network
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.saving import architecture_of
+from tutelage.models.spec import NetworkSpec
+from tutelage.system.digests import seed_of
+
+Source = str | nn.Module | Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Makes a network as often as it is needed, each time from the seed and the name of its part.
+
+    Attributes:
+        make: Makes it once, from whatever the random generators hold.
+        name: What to call it.
+        trained: Whether it comes with weights that already solve the task.
+        untrained: The same architecture without weights.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    trained: bool
+    untrained: Callable[[], nn.Module]
+
+    def build(self, seed: int, part: str) -> nn.Module:
+        """Return the network for a part such as `student`, on the CPU; its seed follows from both."""
+        return _seeded(self.make, seed, part)
+
+    def build_untrained(self, seed: int, part: str) -> nn.Module:
+        """Return the architecture with fresh weights."""
+        return _seeded(self.untrained, seed, part)
+
+
+def part_of(role: str, position: int) -> str:
+    """Return what the network at a position of a role is called: `student`, `student-2`, `student-3` and so on.
+
+    Args:
+        role: Such as `student` or `teacher`.
+        position: Counted from zero.
+    """
+    return role if position == 0 else f"{role}-{position + 1}"
+
+
+def blueprint(source: Source, data: Data, *, trained: bool = False) -> Blueprint:
+    """Return the blueprint of a network.
+
+    Args:
+        source: A spec such as `resnet20`, `timm:resnet34`, `runs/teacher`; a factory without arguments; or a module,
+            whose copies start from the weights it has.
+        data: The data that it is for: classes, channels, and the statistics of its inputs.
+        trained: Whether a module or factory comes trained. A spec knows.
+
+    Raises:
+        UserError: If the spec names nothing, or its classes are not the data's.
+    """
+    if isinstance(source, str):
+        return _from_spec(NetworkSpec.parse(source), data)
+    if isinstance(source, nn.Module):
+        original = source
+        return Blueprint(
+            make=lambda: copy.deepcopy(original),
+            name=type(source).__name__,
+            trained=trained,
+            untrained=lambda: fresh(original, torch.initial_seed()),
+        )
+    return Blueprint(make=source, name=getattr(source, "__name__", "factory"), trained=trained, untrained=source)
+
+
+def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
+    """Refuse a network that cannot take the data's inputs, and return the shape of its answer to two samples.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: If its forward pass fails, or gives no logits.
+    """
+    example = data.example(2)
+    try:
+        with evaluating(network), torch.no_grad():
+            return logits_of(network(example)).shape
+    except (RuntimeError, TypeError, IndexError) as error:
+        what = f"of shape {list(example.shape)}" if isinstance(example, torch.Tensor) else f"({type(example).__name__})"
+        raise UserError(f"The {who} cannot take inputs {what} of {data.name}: {error}") from error
+
+
+def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
+    """Refuse a network that does not answer with the data's classes.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: If its output is not `[batch, num_classes]`, or it cannot take the data.
+    """
+    shape = tuple(check_takes(network, data, who=who))
+    if shape != (2, data.num_classes):
+        raise UserError(
+            f"The {who} answers 2 samples with shape {shape}, but {data.name} has {data.num_classes} "
+            f"classes. Give the {who} a classifier of {data.num_classes} classes, in the order of the data's labels."
+        )
+
+
+def _from_spec(spec: NetworkSpec, data: Data) -> Blueprint:
+    statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
+
+    def load(what: NetworkSpec) -> Normalized:
+        return load_network(what, num_classes=data.num_classes, in_channels=data.in_channels, normalization=statistics)
+
+    return Blueprint(
+        make=lambda: load(spec),
+        name=str(spec),
+        trained=spec.trained_for(data.num_classes),
+        untrained=lambda: load(replace(NetworkSpec.parse(architecture_of(spec)), normalize=spec.normalize)),
+    )
+
+
+def _seeded(make: Callable[[], nn.Module], seed: int, part: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(seed, f"network/{part}"))
+        # Where its user has it may not be where the examples are; the driver moves both.
+        return make().cpu()
+
+
+def several(networks: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return networks as a sequence, of one or more."""
+    return networks if isinstance(networks, list | tuple) else [networks]  # type: ignore[list-item]

@@ -1,0 +1,34 @@
+"""Several networks as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.losses import log_mean_probability
+from tutelage.models.answers import logits_of
+
+
+class Ensemble(nn.Module):
+    r"""Several networks as one: its logits are the log of the members' mean probability.
+
+    $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$, in log-space.
+
+    Args:
+        networks: The members, at least one, with the same classes.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return `[batch, class]`."""
+        return log_mean_probability(self.member_logits(inputs))
+
+    def member_logits(self, inputs: Any) -> Tensor:
+        """Return the logits of each member, `[member, batch, class]`."""
+        return torch.stack([logits_of(network(inputs)) for network in self.networks])

@@ -1,0 +1,46 @@
+"""Eval mode for a while, and train mode that leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tutelage.models.dropout import steady
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in eval mode for a while; every submodule returns to the mode that it had.
+
+    Dropout that goes on in eval mode rests as well: looking at a network draws no chance.
+    """
+    modes = {module: module.training for root in modules for module in root.modules()}
+    for root in modules:
+        root.eval()
+    try:
+        with steady(*modules):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def keeping_statistics(*modules: nn.Module) -> Iterator[None]:
+    """Let batch norm normalise by its batch, as in train mode, without its running statistics taking notice.
+
+    For a second forward pass on samples that are not another batch of the data: mixed, or seen already.
+    """
+    norms = [layer for root in modules for layer in root.modules() if isinstance(layer, _BatchNorm)]
+    tracking = [layer.track_running_stats for layer in norms]
+    for layer in norms:
+        # Without tracking, a layer in eval mode would normalise by the batch too.
+        layer.track_running_stats = layer.track_running_stats and not layer.training
+    try:
+        yield
+    finally:
+        for layer, before in zip(norms, tracking, strict=True):
+            layer.track_running_stats = before

@@ -1,0 +1,31 @@
+"""Two networks for tests and demonstrations, small enough to train on a laptop while one watches."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from tutelage.models.zoo.resnet import cifar_resnet
+from tutelage.models.zoo.staged import Staged, kaiming_fan_out
+from tutelage.models.zoo.units import conv_norm
+
+
+def tiny_cnn(num_classes: int, *, in_channels: int = 3, width: int = 12) -> Staged:
+    """Return a stem and three convolutions, each with batch norm; about 15,000 parameters.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the images.
+        width: Channels of the stem and the first stage; the others have two and four times as many.
+    """
+    stages = [
+        conv_norm(width, width, 3),
+        conv_norm(width, 2 * width, 3, stride=2),
+        conv_norm(2 * width, 4 * width, 3, stride=2),
+    ]
+    classifier = nn.Linear(4 * width, num_classes)
+    return Staged(conv_norm(in_channels, width, 3), stages, classifier, initialize=kaiming_fan_out)
+
+
+tiny_resnet = partial(cifar_resnet, depth=8, stem=8, width=8)

@@ -1,0 +1,52 @@
+"""Devices and processor threads: which there are, and what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tutelage.errors import UserError, unknown
+
+
+def device_type(device: str) -> str:
+    """Return the type of device that `auto` stands for here, or the given one.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
+    if device != "auto":
+        return _present(device)
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _present(device: str) -> str:
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in present:
+        raise unknown("device", device, ["auto", *present])
+    if not present[device]:
+        found = ", ".join(name for name, is_here in present.items() if is_here)
+        raise UserError(f"There is no {device} device here, only {found}: leave --device away, or fix the driver.")
+    return device
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with so many processor threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def has_native_bf16(device: str) -> bool:
+    """Return whether the device multiplies bf16 matrices in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))

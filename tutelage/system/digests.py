@@ -1,0 +1,23 @@
+"""Digests that stand for content, and the seeds that follow from names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Return the seed of a named piece of work within a run: independent of the order in which work is done."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
+
+
+def of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of named tensors: their names, shapes and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

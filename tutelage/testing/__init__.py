@@ -1,0 +1,1 @@
+"""The conformance suite, for methods of your own as for ours."""

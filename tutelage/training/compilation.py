@@ -1,0 +1,92 @@
+"""Compiled networks, and what happens where they cannot be compiled: they run as they are, and one line says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from tutelage.core.method import Method, networks
+
+if TYPE_CHECKING:
+    from tutelage.data.loader import Loader
+    from tutelage.system.console import Reporter
+    from tutelage.training.decisions import Decision
+
+# What speaks of compilation where nobody asked: of GPUs that are absent, and of folders that failures leave.
+_TALKATIVE = ("torch.utils.cpp_extension", "torch._inductor.utils")
+_GIVES_UP = "torch._dynamo.convert_frame"
+# Pieces of code that are compiled of one function: of a network's, one for each layout and precision of its inputs; of
+# the functions that networks share, which are compiled by themselves where a graph breaks, that for each network.
+_LIMITS = {"recompile_limit": 64, "accumulated_recompile_limit": 1024}
+
+
+def compiled(method: Method, decision: Decision, loader: Loader, reporter: Reporter) -> AbstractContextManager[None]:
+    """Compile the networks of a method, where that was decided, and return the context in which to run them.
+
+    What was compiled before, for another training, and shall not be, is so no longer.
+
+    Args:
+        method: The method, its networks in the modes in which they run.
+        decision: Which of them to compile.
+        loader: Its whole batches are compiled for; what is smaller runs as it is.
+        reporter: Told in one line what could not be compiled.
+    """
+    compiles = decision.compile or decision.compile_teachers
+    whole = loader.sizes() if compiles else ()
+    for trained, wanted in ((True, decision.compile), (False, decision.compile_teachers)):
+        for network in networks(method, trained=trained):
+            if wanted:
+                network.compile(whole=whole)
+            else:
+                network.uncompile()
+    return forgiving(lambda why: reporter.note(f"[dim]{escape(why)}[/dim]", once=True)) if compiles else nullcontext()
+
+
+@contextmanager
+def forgiving(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within it a network that cannot be compiled runs as it is, to the same results.
+
+    A compiler is first asked for anything when a network first runs, in the middle of a training step: a broken one
+    must not end the training there.
+
+    Args:
+        tell: Told why, in one line, the first time.
+    """
+    import torch._dynamo
+
+    told: list[str] = []
+
+    def hear(record: logging.LogRecord) -> bool:
+        """Take what a failure logs, its traceback of a hundred lines included."""
+        if record.levelno < logging.WARNING:
+            return True
+        if not told:
+            told.append(_cause(record.getMessage()))
+            what = "No more is compiled" if "recompile_limit" in told[0] else "Not compiled after all"
+            tell(f"{what} ({told[0]}): the networks run as they are. Turn it off with --compile off.")
+        return False
+
+    speaker = logging.getLogger(_GIVES_UP)
+    talkative = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.level for logger in talkative]
+    for logger in talkative:
+        logger.setLevel(logging.ERROR)
+    speaker.addFilter(hear)
+    try:
+        with torch._dynamo.config.patch({"suppress_errors": True, **_LIMITS}):
+            yield
+    finally:
+        speaker.removeFilter(hear)
+        for logger, level in zip(talkative, before, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(message: str) -> str:
+    """Return the line of a failure's traceback that names the error."""
+    lines = [line.strip() for line in message.splitlines()]
+    named = [line for line in lines if "Error: " in line or "Exception: " in line]
+    return (named or lines)[0].removeprefix("torch._inductor.exc.")[:200]

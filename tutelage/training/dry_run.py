@@ -1,0 +1,66 @@
+"""A run that trains nothing and writes nothing: a recipe's stages are met one after the other."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from tutelage.core.method import Method
+from tutelage.data.dataset import Data
+from tutelage.evaluation.scores import Scores
+from tutelage.recording.replay import check_samples
+from tutelage.recording.teacher import read_by
+from tutelage.system import chance
+from tutelage.training.run import Keep, Run
+from tutelage.training.settings import Course, Training
+from tutelage.training.state import Stop
+
+T = TypeVar("T")
+
+
+class DryRun(Run):
+    """Builds whatever a recipe builds, and hands back its networks as they are.
+
+    Args:
+        training: The settings.
+    """
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(Path(), training)
+
+    def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
+        """Look at a method that would now be trained; whoever wants to know something overrides this."""
+
+    def fit(
+        self,
+        name: str,
+        method: Method,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        keep: Keep | None = None,
+        schedule: Course | None = None,
+    ) -> nn.Module:
+        """Meet the method, and return its network."""
+        method = self.wrap(method)
+        check_samples(data)
+        if data.recording is not None:
+            method.transfer_set(data.train).check(data)
+        self.meet(name, method, read_by(method, data), epochs=epochs, stop=stop)
+        # A copy, because whoever comes next may freeze or train it.
+        return copy.deepcopy(method.to("cpu").export()).eval()
+
+    def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
+        """Make an artefact, or what stands for it in a rehearsal, and store it nowhere."""
+        chance.seed_everything(self.seed_of(name))
+        return (rehearse or make)()
+
+    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
+        """Return the scores of a guess: nothing was trained, so there is nothing to measure."""
+        return Scores(accuracy=1 / data.num_classes, nll=math.log(data.num_classes), ece=0.0)

@@ -1,0 +1,282 @@
+"""A run: stages that are done once, training that is resumed, and the folder that holds both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from torch import Tensor, nn
+
+from tutelage.core.method import Method
+from tutelage.data.batch import Density
+from tutelage.data.sources import Data
+from tutelage.evaluation.predictions import Scored, score_method
+from tutelage.evaluation.scores import Scores, predictions_on, score
+from tutelage.models.normalization import Normalized
+from tutelage.models.saving import save_network
+from tutelage.models.size import size_for
+from tutelage.models.weights import load_weights
+from tutelage.recording.replay import check_length, check_samples, identity_of
+from tutelage.recording.teacher import read_by
+from tutelage.system import chance, digests, processes
+from tutelage.system.console import Reporter, Silent
+from tutelage.system.devices import device_type
+from tutelage.system.files import read_json, write_json
+from tutelage.training import checkpoint, fingerprint
+from tutelage.training.driver import Driver
+from tutelage.training.settings import Course, Training
+from tutelage.training.state import State, Stop
+
+T = TypeVar("T")
+Wrap = Callable[[Method], Method]
+Keep = Literal["best", "last"]
+MEMBERS, WEIGHTS = "members", "student.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a training stage left behind, beside its weights.
+
+    Attributes:
+        name: Name of the stage.
+        epochs: Epochs trained.
+        best_epoch: Epoch of the highest validation accuracy, counted from one; 0 without validation data.
+        seconds: Time that training took.
+        images_per_second: Training samples per second, validation included.
+        history: Metrics, one value an epoch.
+        scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
+        reliability: Of the kept weights on the test set: confidence, accuracy and count per bin.
+        members: The other networks that can ship, by the name of their prediction: spec, parameters, multiply-adds.
+        uncertainty: Histograms of the kept weights' uncertainty on test and foreign data, by kind; empty where nothing
+            gives it a meaning.
+        density: What the logits of the networks are.
+    """
+
+    name: str
+    epochs: int
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    history: dict[str, list[float]]
+    scores: dict[Keep, dict[str, float]]
+    reliability: dict[str, list[float]]
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uncertainty: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    density: Density = "categorical"
+
+
+class Run:
+    """One seeded piece of work in a folder of its own. Recipes are functions over it.
+
+    Args:
+        folder: Where everything goes.
+        training: The settings of every training stage.
+        seed: Seed from which each stage derives its own, by name.
+        reporter: Told how the work goes.
+        title: What to call the run while it is shown.
+
+    Attributes:
+        fitted: What the training stages left, in the order in which they were asked for.
+        members: The networks beside the one that the last training returned, trained, by the name of their prediction.
+        notes: Facts that a recipe wants in the report, by name.
+    """
+
+    def __init__(
+        self, folder: Path, training: Training, *, seed: int = 0, reporter: Reporter | None = None, title: str = ""
+    ) -> None:
+        self.folder, self.training, self.seed = Path(folder), training, seed
+        self.reporter, self.title = reporter or Silent(), title
+        self.fitted: list[Fitted] = []
+        self.members: dict[str, nn.Module] = {}
+        self.notes: dict[str, Any] = {}
+        self.wrap: Wrap = _as_it_is
+
+    def wrapping(self, wrap: Wrap) -> Self:
+        """Return this run with every method that it trains wrapped first; folder, stages and notes are shared.
+
+        Args:
+            wrap: From the method that is to be trained to the one that is trained instead.
+        """
+        twin, before = copy.copy(self), self.wrap
+        twin.wrap = lambda method: before(wrap(method))
+        return twin
+
+    def seed_of(self, name: str) -> int:
+        """Return the seed of a named piece of work."""
+        return digests.seed_of(self.seed, name)
+
+    def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
+        """Make an artefact once; later calls, in this process or another, return what was stored.
+
+        Args:
+            name: Name of the stage, and of its folder.
+            make: Makes it: tensors and plain values, in dictionaries, lists or tuples. It is seeded by the name.
+            rehearse: Makes something like it quickly, for a dry run; `make` does by default.
+            **identity: Whatever the artefact depends on; plain values.
+
+        Raises:
+            UserError: If the stored artefact was made from something else.
+        """
+        folder = self.folder / name
+        self._claim(folder, {"seed": self.seed, **identity})
+        file = folder / "artefact.pt"
+        if not file.exists():
+            chance.seed_everything(self.seed_of(name))
+            checkpoint.save(file, {"artefact": make()})
+        artefact: T = checkpoint.load(file)["artefact"]
+        self._seed_what_follows(name)
+        return artefact
+
+    def fit(
+        self,
+        name: str,
+        method: Method,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        stop: Stop | None = None,
+        keep: Keep | None = None,
+        schedule: Course | None = None,
+    ) -> nn.Module:
+        """Train a method as a stage, resumable in its middle, and return the exported network in eval mode.
+
+        Args:
+            name: Name of the stage, and of its folder.
+            method: The method, freshly made.
+            data: The data.
+            epochs: Length of the schedule; the settings' by default.
+            stop: When to end before that.
+            keep: Which weights to return; the settings' choice by default.
+            schedule: Course of the learning rate after the warm-up; the settings' by default.
+
+        Raises:
+            UserError: If the folder holds a different stage, or the samples are not those that were recorded.
+            Interrupted: If a signal came; everything is saved.
+        """
+        method = self.wrap(method)
+        check_samples(data)
+        folder, keep = self.folder / name, keep or self.training.keep
+        training = replace(self.training, schedule=schedule or self.training.schedule)
+        check_length(folder / "fingerprint.json", data.recording)
+        self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
+        if not (folder / "result.json").exists():
+            driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
+            title = f"{self.title} {name}".strip()
+            file = folder / "checkpoint.pt"
+            state = driver.fit(
+                method, read_by(method, data), title=title, epochs=epochs, stop=stop, checkpoint_file=file
+            )
+            if processes.is_first():
+                self._finish(folder, name, method, data, state, keep)
+                file.unlink(missing_ok=True)
+            processes.wait()
+            method.to("cpu")
+        network = method.export()
+        load_weights(network, folder / WEIGHTS)
+        # In place, because a wrapping run shares it.
+        self.members.clear()
+        for member, other in method.members().items():
+            load_weights(other, folder / MEMBERS / member / WEIGHTS)
+            self.members[member] = other.eval()
+        self.fitted.append(Fitted(**read_json(folder / "result.json")))
+        self._seed_what_follows(name)
+        return network.eval()
+
+    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
+        """Return a network's scores on a split, measured once as a stage."""
+
+        def measure() -> dict[str, float]:
+            device = device_type(self.training.device)
+            return asdict(score(*predictions_on(network, data, split, device=device)))
+
+        weights = digests.of_tensors(network.state_dict())
+        return Scores(**self.stage(name, measure, weights=weights, data=data.fingerprint, split=split))
+
+    def member_folders(self) -> dict[str, Path]:
+        """Return where the last training left the networks beside the deployed one, by name."""
+        return {name: self.folder / self.fitted[-1].name / MEMBERS / name for name in self.members}
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts for the report, such as the accuracy of a teacher that a recipe made."""
+        self.notes |= facts
+
+    def _seed_what_follows(self, name: str) -> None:
+        """Make what a recipe draws next the same, whether this stage was done now or before."""
+        chance.seed_everything(self.seed_of(f"after {name}"))
+
+    def _identity(
+        self, method: Method, data: Data, training: Training, epochs: int | None, stop: Stop | None, keep: Keep
+    ) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "epochs": epochs or self.training.epochs,
+            "stop": asdict(stop or Stop()),
+            "keep": keep,
+            # What is kept is said above, and may differ from the settings' choice.
+            "training": {name: value for name, value in training.identity().items() if name != "keep"},
+            "data": data.fingerprint,
+            "augmentation": str(data.augmentation),
+            **({} if data.foreign is None else {"foreign": data.foreign.fingerprint}),
+            **identity_of(data.recording),
+            **fingerprint.of_method(method),
+        }
+
+    def _claim(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        file = folder / "fingerprint.json"
+        fingerprint.check(file, identity)
+        if not file.exists():
+            write_json(file, identity)
+
+    def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, keep: Keep) -> None:
+        states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
+        states["best"] = state.best or states["last"]
+        order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
+        scores: dict[Keep, dict[str, float]] = {}
+        kept = Scored(scores={})
+        for which in order:
+            checkpoint.load_student_state(method, states[which])
+            kept = score_method(method, data)
+            scores[which] = kept.scores
+        self._save(folder, method.export(), data, method.density)
+        members = {
+            member: self._member(folder / MEMBERS / member, network, data, method.density)
+            for member, network in method.members().items()
+        }
+        result = Fitted(
+            name=name,
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            seconds=state.seconds,
+            images_per_second=state.samples / max(state.seconds, 1e-9),
+            history=state.history,
+            scores=scores,
+            reliability=kept.reliability,
+            members=members,
+            uncertainty=kept.uncertainty,
+            density=method.density,
+        )
+        write_json(folder / "result.json", asdict(result))
+
+    def _member(self, folder: Path, network: nn.Module, data: Data, density: Density) -> dict[str, Any]:
+        self._save(folder, network, data, density)
+        spec = network.spec if isinstance(network, Normalized) else None
+        return {"spec": spec, **asdict(size_for(network, data))}
+
+    def _save(self, folder: Path, network: nn.Module, data: Data, density: Density) -> None:
+        save_network(
+            folder,
+            network,
+            spec=network.spec if isinstance(network, Normalized) else None,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            class_names=data.class_names,
+            input_size=data.image_size,
+            density=density,
+        )
+
+
+def _as_it_is(method: Method) -> Method:
+    return method

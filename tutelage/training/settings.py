@@ -1,0 +1,146 @@
+"""The settings of a training run, and what follows from them: the optimizer and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tutelage.core.method import OptimizerSpec
+from tutelage.errors import UserError
+
+Switch = Literal["auto", "on", "off"]
+Course = Literal["cosine", "steps", "constant"]
+# An interrupted run may go on with other values of these.
+CONVENIENCES = frozenset({"fused", "keep_memory", "threads", "workers", "checkpoint_seconds", "log_every"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is trained. The defaults suit small images.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples in a batch.
+        lr: Peak learning rate.
+        momentum: Momentum of SGD.
+        nesterov: Whether SGD looks ahead.
+        weight_decay: Coupled weight decay, on every parameter.
+        optimizer: `sgd` or `adamw`.
+        schedule: Course of the learning rate after the warm-up: `cosine` to zero, `steps`, or `constant`.
+        milestones: For `steps`: the shares of the run after which the learning rate falls.
+        gamma: For `steps`: the factor by which it falls.
+        warmup_epochs: Epochs over which the learning rate rises from zero, batch by batch.
+        clip_norm: Largest gradient norm; none by default.
+        keep: Which weights a run leaves: those of the best validation epoch, or the last.
+        precision: `auto` takes bf16 where it is native, else float32; resumed, a run keeps its own.
+        channels_last: Memory format of images and convolutions; `auto` is on.
+        compile: Whether to compile the networks; `auto` does so where it pays back.
+        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on, where they can be clipped so.
+        keep_memory: Whether memory that a step frees is kept for the next one rather than given back; `auto` keeps it
+            on a processor, where the C library can.
+        threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        devices: How many of them.
+        workers: Processes that decode images, for data that do not stay in memory.
+        checkpoint_seconds: Longest time between two checkpoints.
+        log_every: Batches between two readings of the losses.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Course = "cosine"
+    milestones: Sequence[float] = (0.3, 0.6, 0.8)
+    gamma: float = 0.2
+    warmup_epochs: float = 1.0
+    clip_norm: float | None = None
+    keep: Literal["best", "last"] = "best"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    fused: Switch = "auto"
+    keep_memory: Switch = "auto"
+    threads: int | None = None
+    device: str = "auto"
+    devices: int = 1
+    workers: int = 2
+    checkpoint_seconds: float = 60.0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "lr", "devices", "log_every")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above zero.")
+        for name in ("momentum", "weight_decay", "warmup_epochs", "workers", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads={self.threads}: compute with one thread or more, or leave it out.")
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+            raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that a result depends on; the others, mere conveniences, are at their defaults."""
+        return asdict(self) | {found.name: found.default for found in fields(self) if found.name in CONVENIENCES}
+
+    def lr_factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
+        """Return the factor on the peak learning rate for the batch number `step`, counted from zero."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if warmup and total_steps > warmup and step < warmup:
+            return (step + 1) / warmup
+        fraction = step / total_steps
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * fraction)) / 2
+        if self.schedule == "steps":
+            return self.gamma ** sum(fraction >= milestone for milestone in self.milestones)
+        return 1.0
+
+    def build_optimizer(self, spec: OptimizerSpec, *, fused: bool | None = None) -> Optimizer:
+        """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`.
+
+        Args:
+            spec: What it trains.
+            fused: Whether it may update all its parameters in one pass; by default where it is not turned off.
+        """
+        fused = self.fused != "off" if fused is None else fused
+        optimizer = spec.build(spec.params) if spec.build else self._default(spec.params, fused=fused)
+        if not fused:
+            _take_apart(optimizer)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"] = group["lr"] * spec.lr_scale
+            group["weight_decay"] = group.get("weight_decay", 0.0) * spec.weight_decay_scale
+        return optimizer
+
+    def _default(self, params: Iterable[nn.Parameter], *, fused: bool) -> Optimizer:
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused or None)
+        return torch.optim.SGD(
+            params,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            # Not False, which would rule out torch's next fastest way, too.
+            fused=fused or None,
+        )
+
+
+def _take_apart(optimizer: Optimizer) -> None:
+    """Let an optimizer that has not stepped yet not be fused, whoever made it."""
+    for group in (optimizer.defaults, *optimizer.param_groups):
+        if group.get("fused"):
+            group["fused"] = None
+    # Whoever scales gradients takes this for one that divides by the scale itself.
+    if hasattr(optimizer, "_step_supports_amp_scaling"):
+        optimizer._step_supports_amp_scaling = False
