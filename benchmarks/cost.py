@@ -29,7 +29,7 @@ from jsonargparse import Namespace
 from torch import nn
 
 import tutelage
-from tutelage.core import registry
+from tutelage.experiments import catalogue
 
 KD = "kd"
 GROWTH: Mapping[str, tuple[int, ...]] = {
@@ -178,7 +178,7 @@ def _growth_row(row: Mapping[str, Any]) -> str:
 def parse(words: Sequence[str]) -> Namespace:
     """Return what was asked for."""
     parser = parser_of(__doc__)
-    parser.add_argument("--methods", nargs="*", default=[entry.name for entry in registry.entries()])
+    parser.add_argument("--methods", nargs="*", default=[entry.name for entry in catalogue.entries()])
     parser.add_argument("--growth", nargs="+", choices=[*GROWTH, "recordings", "none"], default=[*GROWTH, "recordings"])
     parser.add_argument("--at_once", type=int, default=6, help="processes at a time, that of kd included")
     add_turns(parser, steps=20, lead=5)

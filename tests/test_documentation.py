@@ -18,6 +18,7 @@ import tutelage
 from tutelage.cli import commands as cli
 from tutelage.cli import requests as flags
 from tutelage.core import registry
+from tutelage.experiments import catalogue
 from tutelage.methods.unix import compute_ratio
 from tutelage.report.aspects import answer_costs, uncertainties
 from tutelage.report.markdown import render_markdown
@@ -41,7 +42,7 @@ GENERATE = _generator()
 def commands():
     readme = [line for line in README.splitlines() if line.startswith("tutelage ")]
     helps = [line for command in cli.COMMANDS.values() for line in inspect.getdoc(command).splitlines()]
-    pages = [GENERATE.example(entry) for entry in registry.entries()]
+    pages = [GENERATE.example(entry) for entry in catalogue.entries()]
     results = [page.read_text().replace("\\\n", " ") for page in sorted((ROOT / "docs" / "results").glob("*.md"))]
     lines = [*readme, *helps, *pages, *(line for text in results for line in text.splitlines())]
     found = [line.strip() for line in lines if line.strip().startswith("tutelage ")]
@@ -88,7 +89,7 @@ def test_generated_pages_are_what_is_there(file):
 
 
 def test_every_page_belongs_to_a_method():
-    assert {file.stem for file in (ROOT / "docs" / "methods").glob("*.md")} == set(registry.names())
+    assert {file.stem for file in (ROOT / "docs" / "methods").glob("*.md")} == set(catalogue.names())
 
 
 def small():
@@ -103,7 +104,7 @@ def offline(monkeypatch, tmp_path):
     for name in ("distill", "compare"):
         quick = partial(getattr(tutelage, name), progress=False)
         monkeypatch.setattr(tutelage, name, lambda *a, quick=quick, **k: quick(*a, **(k | {"epochs": 1})))
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "REGISTERED", dict(registry.REGISTERED))
     return {"net": small(), "big": small(), "train_set": pairs, "test_set": pairs}
 
 

@@ -2,7 +2,7 @@
 
 from tutelage.api import compare, distill, distill_all, evaluate
 from tutelage.core.method import Method, OptimizerSpec, Progress, TransferSet, Update
-from tutelage.core.registry import Paper, cite, register
+from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import (
     BlackBoxTeacher,
     EnsembleTeacher,
@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.experiments.catalogue import cite
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.loading import load_network
 from tutelage.models.weights import load_weights

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import DEPLOYED
 from tutelage.data.batch import Density
 from tutelage.data.dataset import Data
@@ -21,6 +20,7 @@ from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError, unknown
 from tutelage.evaluation.scores import Evaluation, judge_on
+from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
@@ -145,7 +145,7 @@ def distill_all(
     """
     splits = resolve_data(data, validation=validation, test=test, foreign=foreign, augment=augment)
     training, options = split_settings(settings, [method])
-    entry = registry.get(method)
+    entry = catalogue.get(method)
     choice = Choice(entry, check_options(entry, options))
     with ExitStack() as stack:
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))

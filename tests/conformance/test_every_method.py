@@ -2,8 +2,8 @@
 
 import pytest
 
-from tutelage.core import registry
 from tutelage.core.registry import Entry
+from tutelage.experiments import catalogue
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.conformance import CHECKS, options_are_its_own
@@ -11,9 +11,9 @@ from tutelage.testing.toys import LAYERS, met, toy_experiment, toy_recording
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", catalogue.names())
 def test_conformance(method, check):
-    entry = registry.get(method)
+    entry = catalogue.get(method)
     if check in entry.exceptions:
         with pytest.raises(AssertionError):
             CHECKS[check](entry)
@@ -21,9 +21,9 @@ def test_conformance(method, check):
         CHECKS[check](entry)
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", catalogue.names())
 def test_exceptions_name_checks(method):
-    assert set(registry.get(method).exceptions) <= set(CHECKS)
+    assert set(catalogue.get(method).exceptions) <= set(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,18 @@ LAYERS_ARE_ENOUGH = ["at", "crd", "fitnet", "semckd", "sp", "vid"]
 
 @pytest.mark.parametrize("method", ANSWERS_ARE_ENOUGH)
 def test_recorded_answers_are_enough(method):
-    met(registry.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("top2"))))
+    met(catalogue.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("top2"))))
 
 
 @pytest.mark.parametrize("method", LAYERS_ARE_ENOUGH)
 def test_recorded_layers_are_enough(method):
-    met(registry.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("full", layers=LAYERS))))
+    met(catalogue.get(method), toy_experiment(teacher=RecordedTeacher(toy_recording("full", layers=LAYERS))))
 
 
 @pytest.mark.parametrize(("method", "keep"), [("kd", "full"), ("kd", "top2"), ("kd", "hard"), ("at", "full")])
 def test_answers_of_another_sample_are_found(method, keep, monkeypatch):
     check = CHECKS["accepts-other-teachers"]
-    check(registry.get(method))
+    check(catalogue.get(method))
     read = Recording.read
 
     def misread(self, indices, views):
@@ -73,7 +73,7 @@ def test_answers_of_another_sample_are_found(method, keep, monkeypatch):
 
     monkeypatch.setattr(Recording, "read", misread)
     with pytest.raises(AssertionError, match=rf"replayed \({keep}\)"):
-        check(registry.get(method))
+        check(catalogue.get(method))
 
 
 def test_fixtures_are_no_options():

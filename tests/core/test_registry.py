@@ -9,6 +9,7 @@ from tutelage.core import registry
 from tutelage.core.method import Method
 from tutelage.core.registry import Family, Paper, register
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 
 PAPER = Paper(key="me2024mine", title="Mine", authors="Me", venue="Journal", year=2024)
 
@@ -16,15 +17,15 @@ PAPER = Paper(key="me2024mine", title="Mine", authors="Me", venue="Journal", yea
 @pytest.fixture
 def entries(monkeypatch):
     """A copy of the registry that a test may add to."""
-    registry.names()
-    copy = dict(registry._entries)
-    monkeypatch.setattr(registry, "_entries", copy)
+    catalogue.names()
+    copy = dict(registry.REGISTERED)
+    monkeypatch.setattr(registry, "REGISTERED", copy)
     return copy
 
 
 @pytest.fixture
 def each():
-    return list(registry.entries())
+    return list(catalogue.entries())
 
 
 class Mine(Method):
@@ -38,15 +39,15 @@ class Mine(Method):
 
 
 def test_methods_of_the_paper_are_known():
-    names = registry.names()
-    assert names == [entry.name for entry in registry.entries()]
+    names = catalogue.names()
+    assert names == [entry.name for entry in catalogue.entries()]
     expected = {"supervised", "kd", "re-kd", "de-kd", "tf-kd-self", "tf-kd-reg", "label-smoothing"}
     assert expected <= set(names)
 
 
 def test_entry_tells_fixtures_from_hyper_parameters(entries):
     assert register("mine", papers=[PAPER])(Mine) is Mine
-    entry = registry.get("mine")
+    entry = catalogue.get("mine")
     assert entry.fixtures == {"student", "teacher", "num_classes"}
     assert entry.hyper_parameters == {"beta": 2.0}
     assert entry.needs_teacher
@@ -57,26 +58,28 @@ def test_entry_tells_fixtures_from_hyper_parameters(entries):
 
 
 def test_recipes_take_the_run():
-    recipes = {entry.name for entry in registry.entries() if entry.is_recipe}
+    recipes = {entry.name for entry in catalogue.entries() if entry.is_recipe}
     assert {"tf-kd-self", "re-kd", "de-kd", "born-again", "tolerant-teacher"} <= recipes
     assert not recipes & {"kd", "supervised", "tf-kd-reg"}
 
 
 def test_who_needs_a_teacher():
-    needing = {entry.name for entry in registry.entries() if entry.needs_teacher}
+    needing = {entry.name for entry in catalogue.entries() if entry.needs_teacher}
     assert {"kd", "re-kd", "de-kd", "supervised-teacher", "kd-shuffled-teacher"} <= needing
     assert not needing & {"supervised", "tf-kd-reg", "tf-kd-self", "kd-uniform-teacher", "label-smoothing"}
 
 
 def test_a_wrapper_has_the_teacher_of_its_method():
-    words = {name: registry.get(name).teacher for name in ("soft-randomization", "messy-collaboration")}
+    words = {name: catalogue.get(name).teacher for name in ("soft-randomization", "messy-collaboration")}
     assert set(words.values()) == {"as its method"}
-    assert registry.get("fickle-teacher").teacher == "trained"
-    assert all(registry.get(name).needs_teacher and registry.get(name).is_recipe for name in (*words, "fickle-teacher"))
+    assert catalogue.get("fickle-teacher").teacher == "trained"
+    assert all(
+        catalogue.get(name).needs_teacher and catalogue.get(name).is_recipe for name in (*words, "fickle-teacher")
+    )
 
 
 def test_who_trains_the_teacher():
-    assert {entry.name for entry in registry.entries() if entry.trains == "teacher"} >= {"re-kd", "supervised-teacher"}
+    assert {entry.name for entry in catalogue.entries() if entry.trains == "teacher"} >= {"re-kd", "supervised-teacher"}
 
 
 def test_a_name_is_taken_once(entries):
@@ -88,29 +91,29 @@ def test_a_name_is_taken_once(entries):
 
 def test_unknown_name_with_the_nearest():
     with pytest.raises(UserError, match=r"no method named 'tf-kd-regg'.*Did you mean 'tf-kd-reg'"):
-        registry.get("tf-kd-regg")
+        catalogue.get("tf-kd-regg")
 
 
 def test_import_path():
-    entry = registry.get("tutelage.methods.born_again:BornAgain")
+    entry = catalogue.get("tutelage.methods.born_again:BornAgain")
     assert entry.name == "tutelage.methods.born_again:BornAgain"
     assert entry.papers == ()
     assert entry.fixtures == {"student", "teacher"}
 
 
 def test_import_path_of_a_known_method_is_that_method():
-    assert registry.get("tutelage.methods.kd:KD") is registry.get("kd")
+    assert catalogue.get("tutelage.methods.kd:KD") is catalogue.get("kd")
 
 
 @pytest.mark.parametrize("path", ["nowhere.at_all:Thing", "tutelage.methods.kd:Nothing", ":KD", ".kd:KD"])
 def test_import_path_that_leads_nowhere(path):
     with pytest.raises(UserError, match="cannot be imported.*package.module:Class"):
-        registry.get(path)
+        catalogue.get(path)
 
 
 def test_import_path_of_what_is_no_method():
     with pytest.raises(UserError, match="'math:pi' is a float"):
-        registry.get("math:pi")
+        catalogue.get("math:pi")
 
 
 def test_installed_packages_add_methods(entries, monkeypatch):
@@ -125,13 +128,13 @@ def test_installed_packages_add_methods(entries, monkeypatch):
         return [SimpleNamespace(load=load)]
 
     monkeypatch.setattr(registry, "entry_points", points)
-    assert "from-elsewhere" in registry.names()
-    assert registry.get("from-elsewhere").build is Mine
+    assert "from-elsewhere" in catalogue.names()
+    assert catalogue.get("from-elsewhere").build is Mine
     assert loaded
 
 
 def test_cite_names_each_paper_once():
-    text = registry.cite(["kd", "kd-uniform-teacher", "tf-kd-reg", "tf-kd-self", "label-smoothing"])
+    text = catalogue.cite(["kd", "kd-uniform-teacher", "tf-kd-reg", "tf-kd-self", "label-smoothing"])
     keys = re.findall(r"@\w+\{([^,]+),", text)
     assert sorted(keys) == ["hinton2015distilling", "sun2024logit", "szegedy2016rethinking", "yuan2020revisiting"]
 
@@ -171,8 +174,8 @@ def test_every_name_is_kebab_case_and_every_hyper_parameter_has_a_default(each):
 
 
 def test_methods_are_listed_family_by_family():
-    listed = registry.by_family()
-    assert {entry.name for entry in listed} == set(registry.names())
+    listed = catalogue.by_family()
+    assert {entry.name for entry in listed} == set(catalogue.names())
     families = [entry.family for entry in listed]
     assert list(dict.fromkeys(families)) == list(get_args(Family))
     assert families == sorted(families, key=list(dict.fromkeys(families)).index)

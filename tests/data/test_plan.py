@@ -3,7 +3,7 @@ import torch
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Output
-from tutelage.data.plan import Plan, earlier
+from tutelage.data.plan import Plan, RecordedViews, earlier
 from tutelage.data.samplers import PairBatches, ShuffledBatches
 from tutelage.errors import UserError
 
@@ -106,7 +106,7 @@ def test_processes_share_pairs_and_part_none(batch_size, world_size):
     assert seen > 30
 
 
-class Said:
+class Said(RecordedViews):
     """Recorded views whose parameters say which view of which sample they are."""
 
     views, fingerprint = 3, "said"

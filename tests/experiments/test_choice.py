@@ -6,9 +6,9 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from tutelage.cli.parser import parse
-from tutelage.core import registry
 from tutelage.core.method import Method
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import add_hyper_parameters, check_options, parse_choice, without_flags
 from tutelage.training.settings import Training
 
@@ -43,7 +43,7 @@ def own(monkeypatch):
 
 def test_a_name_alone():
     choice = parse_choice("kd")
-    assert choice.entry is registry.get("kd")
+    assert choice.entry is catalogue.get("kd")
     assert choice.options == {}
     assert choice.label == "kd"
 
@@ -111,7 +111,7 @@ def test_brackets_in_brackets():
 
 @pytest.mark.parametrize("method", ["kd:alpha=0.5", "(kd:alpha=0.5)", "( kd: alpha = 0.50 )"])
 def test_a_wrapped_method_has_one_name(method):
-    found = check_options(registry.get("soft-randomization"), {"method": method})
+    found = check_options(catalogue.get("soft-randomization"), {"method": method})
     assert found == {"method": "kd:alpha=0.5"}
 
 
@@ -176,19 +176,19 @@ def test_a_required_option_is_asked_for(own):
 
 
 def test_python_values_pass_as_well():
-    found = check_options(registry.get("de-kd"), {"teacher_epochs": None, "temperature": 20, "alpha": "0.5"})
+    found = check_options(catalogue.get("de-kd"), {"teacher_epochs": None, "temperature": 20, "alpha": "0.5"})
     assert found == {"teacher_epochs": None, "temperature": 20.0, "alpha": 0.5}
 
 
 def test_tuples_pass_as_lists(own):
-    layered, tupled = registry.get("my_methods:Layered"), registry.get("my_methods:Tupled")
+    layered, tupled = catalogue.get("my_methods:Layered"), catalogue.get("my_methods:Tupled")
     assert check_options(tupled, {"temperatures": (3, 1)}) == {"temperatures": [3.0, 1.0]}
     assert check_options(layered, {"gamma": 1.0, "layers": ("stem", "head")})["layers"] == ["stem", "head"]
 
 
 def test_flags_show_hyper_parameters_and_no_fixture():
     parser = ArgumentParser(exit_on_error=False)
-    add_hyper_parameters(parser, registry.get("tf-kd-reg"))
+    add_hyper_parameters(parser, catalogue.get("tf-kd-reg"))
     text = parser.format_help()
     assert "hyper-parameters of tf-kd-reg" in text
     assert "--temperature" in text
@@ -196,7 +196,7 @@ def test_flags_show_hyper_parameters_and_no_fixture():
     assert "--num_classes" not in text
 
 
-@pytest.mark.parametrize("entry", list(registry.entries()), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", list(catalogue.entries()), ids=lambda entry: entry.name)
 def test_defaults_of_every_method_fit_their_types(entry):
     defaults = entry.hyper_parameters
     expected = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
@@ -225,7 +225,7 @@ def command():
     ],
 )
 def test_a_switch_without_a_value_is_on(words, expected):
-    found = parse(command, words, entry=registry.get("kd"))
+    found = parse(command, words, entry=catalogue.get("kd"))
     assert (found.standardize, found.t_squared) == expected
 
 
@@ -245,7 +245,7 @@ def test_switches_of_a_run_need_no_value_either():
 )
 def test_only_a_switch_needs_no_value(words, message):
     with pytest.raises(UserError, match=message):
-        parse(command, words, entry=registry.get("kd"))
+        parse(command, words, entry=catalogue.get("kd"))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from tutelage.cli.commands import distill
 from tutelage.cli.flags import DataOptions, DistillOptions, NetworkOptions
 from tutelage.cli.parser import parse
-from tutelage.core import registry
 from tutelage.core.teachers import UniformTeacher
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
 from tutelage.experiments.experiment import Experiment
@@ -185,7 +185,7 @@ def test_the_command_of_a_row_gives_the_row_again(comparison):
     for row in (label, "fickle-teacher:rate=None"):
         words = shlex.split(replace(comparison(row), flags=flags, seeds=[0])._row_command(parse_choice(row)))
         assert words[:2] == ["tutelage", "distill"]
-        entry = registry.get(words[2])
+        entry = catalogue.get(words[2])
         found = parse(distill, words[3:], NetworkOptions, DataOptions, DistillOptions, Training, entry=entry)
         options = check_options(entry, {name: getattr(found, name) for name in parse_choice(row).options})
         assert Choice(entry, options).label == parse_choice(row).label

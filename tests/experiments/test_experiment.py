@@ -238,7 +238,7 @@ def test_a_wrapper_around_a_wrapper_hands_on_what_it_replaces(experiment):
     found = Entry(name="inner", build=inner, papers=())
     run = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._entries, "inner", found)
+        patch.setitem(registry.REGISTERED, "inner", found)
         experiment.execute(Choice(Entry(name="outer", build=outer, papers=()), {}), run)
     assert isinstance(run.methods["distill"].teacher, UniformTeacher)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
+from tutelage.experiments import catalogue
 from tutelage.features.compiled import Compiled, _apart, batch_size, can_freeze
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.testing.toys import TRAINING, toy_data
@@ -394,12 +394,12 @@ IN_EVERY_RUN = ("srrl",)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
-    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in registry.names()],
+    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in catalogue.names()],
 )
 def test_a_method_loses_the_same_compiled(name):
     import torch._inductor.config as inductor
 
-    entry = registry.get(name)
+    entry = catalogue.get(name)
     for stage in fresh_methods(entry):
         histories = []
         for switch in ("off", "on"):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.methods.afd import AFD, Discriminator, discriminator_loss, generator_loss, transfer
 from tutelage.methods.dml import DML
 from tutelage.testing.toys import ToyNetwork, methods_of, toy_batch, toy_experiment, toy_transformer
@@ -318,7 +318,7 @@ def test_optimizers_of_the_contest_have_rate_decay_and_course_of_their_own():
         else:
             assert spec.schedule is None
     assert specs["student-2"].lr_scale == 0.5
-    defaults = registry.get("afd").hyper_parameters
+    defaults = catalogue.get("afd").hyper_parameters
     assert (defaults["feature_lr"], defaults["feature_weight_decay"]) == (2e-5, 0.1)
     assert defaults["feature_milestones"] == (75 / 300, 150 / 300)
 
@@ -381,7 +381,7 @@ def test_parts_of_a_batch_add_up_in_every_update():
 
 @pytest.mark.parametrize("count", [None, 2])
 def test_predictions_members_and_what_ships(count):
-    (method,) = methods_of(registry.get("afd"), toy_experiment(), {"networks": count}).values()
+    (method,) = methods_of(catalogue.get("afd"), toy_experiment(), {"networks": count}).values()
     inputs = toy_batch().inputs
     predictions = method.eval()(inputs)
     assert list(predictions) == ["student", "student-2", *["student-3"] * (count is None), "ensemble"]

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.methods.dml import DML
 from tutelage.methods.parts.peers import Peers
 from tutelage.testing.toys import ToyNetwork, methods_of, toy_batch, toy_experiment
@@ -231,7 +231,7 @@ def test_names_of_predictions_members_and_what_ships():
 
 @pytest.mark.parametrize(("networks", "widths"), [(None, [6, 8, 6]), (2, [6, 8]), (4, [6, 8, 6, 6])])
 def test_the_networks_of_an_experiment(networks, widths):
-    (method,) = methods_of(registry.get("dml"), toy_experiment(), {"networks": networks}).values()
+    (method,) = methods_of(catalogue.get("dml"), toy_experiment(), {"networks": networks}).values()
     assert isinstance(method.peers, Peers)
     found = [network.model for network in method.peers.extractors.values()]
     assert [network.layer1[0].out_channels for network in found] == widths

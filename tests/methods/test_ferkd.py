@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutelage.core.method import Progress
-from tutelage.core.registry import get
 from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher
 from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
+from tutelage.experiments.catalogue import get
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.ferkd import FerKD, adapted_labels, self_partners
 from tutelage.methods.fkd import FKD

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import NoLayersError, UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import parse_choice
 from tutelage.features.anatomy import classified, classifier
 from tutelage.methods.fickle_teacher import fickle
@@ -44,7 +44,7 @@ def rates(teacher):
 def around(method, teacher, **options):
     """Return the methods that are trained by a fickle teacher made of a network."""
     experiment = toy_experiment(teacher=FrozenTeacher(teacher))
-    return methods_of(registry.get("fickle-teacher"), experiment, {"method": method, **options})
+    return methods_of(catalogue.get("fickle-teacher"), experiment, {"method": method, **options})
 
 
 def test_a_network_without_dropout_gets_one_in_front_of_its_classifier():
@@ -99,7 +99,7 @@ def test_samples_of_a_batch_have_masks_of_their_own():
 
 @pytest.mark.parametrize("teacher", [ToyNetwork(10), Dropping()])
 def test_at_rate_zero_it_is_the_method_itself_bit_for_bit(teacher):
-    (plain,) = methods_of(registry.get("kd"), toy_experiment(teacher=FrozenTeacher(teacher))).values()
+    (plain,) = methods_of(catalogue.get("kd"), toy_experiment(teacher=FrozenTeacher(teacher))).values()
     (found,) = around("kd", teacher, rate=0.0).values()
     assert not rates(found.teacher)
     for method in (plain, found):
@@ -135,22 +135,22 @@ def test_every_member_of_an_ensemble_becomes_fickle(method):
     options = {"method": method}
     if method == "at":
         with pytest.raises(NoLayersError):
-            methods_of(registry.get("fickle-teacher"), experiment, options)
+            methods_of(catalogue.get("fickle-teacher"), experiment, options)
         return
-    (found,) = methods_of(registry.get("fickle-teacher"), experiment, options).values()
+    (found,) = methods_of(catalogue.get("fickle-teacher"), experiment, options).values()
     assert rates(found) == [("Dropout", 0.4), ("Dropout2d", 0.25), ("Dropout", 0.1)]
 
 
 @pytest.mark.parametrize("teacher", [RecordedTeacher(), UniformTeacher(6)])
 def test_a_teacher_without_a_network_is_refused(teacher):
     with pytest.raises(NoLayersError, match=f"Nothing drops in a {type(teacher).__name__}"):
-        methods_of(registry.get("fickle-teacher"), toy_experiment(teacher=teacher))
+        methods_of(catalogue.get("fickle-teacher"), toy_experiment(teacher=teacher))
 
 
 @pytest.mark.parametrize("method", ["supervised", "tf-kd-self", "tf-kd-reg", "supervised-teacher"])
 def test_a_method_without_a_teacher_is_refused(method):
     with pytest.raises(UserError, match=f"{method} learns from no trained teacher.*kd"):
-        methods_of(registry.get("fickle-teacher"), toy_experiment(), {"method": method})
+        methods_of(catalogue.get("fickle-teacher"), toy_experiment(), {"method": method})
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress, Update
 from tutelage.core.registry import Entry
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.methods.fitnet import FitNet, FitNetDistillation, FitNetHints, fitnet, hint_loss
 from tutelage.models import CATALOGUE
@@ -170,7 +170,7 @@ class Noting(DryRun):
 
 
 def recipe(run, **options):
-    return toy_experiment().execute(Choice(registry.get("fitnet"), options), run)
+    return toy_experiment().execute(Choice(catalogue.get("fitnet"), options), run)
 
 
 def test_one_stage_by_default():

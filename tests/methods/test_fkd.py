@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from tutelage.core.method import Progress
-from tutelage.core.registry import get
 from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch, Output
+from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError
+from tutelage.experiments.catalogue import get
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.fkd import FKD
 from tutelage.methods.kd import KD
@@ -31,9 +32,10 @@ from tutelage.testing.toys import (
 from tutelage.training.driver import Driver
 
 
-class Recorded:
+class Recorded(RecordedViews):
     """Recorded views whose logits say which view of which image they answer."""
 
+    views = 0
     augmentation, fingerprint = Augmentation.parse("crop:1,flip"), "recorded"
 
     def __init__(self, views):

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress, Update
 from tutelage.core.registry import Entry
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.methods.fsp import FSPInitialization, fsp, fsp_loss, fsp_matrix
 from tutelage.methods.supervised import Supervised
@@ -227,7 +227,7 @@ def test_two_transformers():
 
 def recipe(run, **options):
     experiment = toy_experiment(teacher_width=STUDENT_WIDTH)
-    return experiment.execute(Choice(registry.get("fsp"), options), run)
+    return experiment.execute(Choice(catalogue.get("fsp"), options), run)
 
 
 class Noting(DryRun):

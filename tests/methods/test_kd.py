@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.core.teachers import FrozenTeacher, ShuffledTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import parse_choice
 from tutelage.losses import cross_entropy, kd_loss
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
@@ -120,7 +120,7 @@ def test_recorded_answers_without_the_others_are_standardized_as_what_they_are(k
 @pytest.mark.parametrize("name", ["tf-kd-self", "re-kd", "de-kd"])
 def test_recipes_hand_the_switch_on(name):
     for standardize in (False, True):
-        *_, last = methods_of(registry.get(name), toy_experiment(), {"standardize": standardize}).values()
+        *_, last = methods_of(catalogue.get(name), toy_experiment(), {"standardize": standardize}).values()
         assert isinstance(last, KD)
         assert last.standardize is standardize
 

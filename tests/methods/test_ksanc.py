@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.core.registry import Entry
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice, parse_choice
 from tutelage.methods.ksanc import KSANC, squared_distance
 from tutelage.methods.parts.discriminator import fooling_loss, norms, telling_losses
@@ -211,7 +211,7 @@ class Noting(DryRun):
 
 
 def recipe(run, **options):
-    return toy_experiment().execute(Choice(registry.get("ksanc"), options), run)
+    return toy_experiment().execute(Choice(catalogue.get("ksanc"), options), run)
 
 
 def test_first_the_teachers_attention_then_the_student():
@@ -304,7 +304,7 @@ def test_a_stage_that_is_done_is_not_repeated(tmp_path):
 
 
 def variant(run, student, teacher, data, example, num_classes):
-    build = registry.get("ksanc").build
+    build = catalogue.get("ksanc").build
     return build(
         run,
         student,

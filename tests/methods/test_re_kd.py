@@ -1,4 +1,4 @@
-from tutelage.core import registry
+from tutelage.experiments import catalogue
 from tutelage.methods.kd import KD
 from tutelage.methods.re_kd import re_kd
 from tutelage.methods.supervised import Supervised
@@ -24,4 +24,4 @@ def test_the_student_teaches_the_teacher(run, make, without_test):
     assert network is parts["teacher"][0]
     assert not any(parameter.requires_grad for parameter in parts["student"][0].parameters())
     assert (second.method.temperature, second.method.weights["kd"]) == (20.0, 0.6)
-    assert registry.get("re-kd").trains == "teacher"
+    assert catalogue.get("re-kd").trains == "teacher"

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.methods.parts.altered import Altered
@@ -114,8 +114,10 @@ def test_memory_format_and_precision_stay():
 
 @pytest.mark.parametrize("method", ["kd", "at", "crd", "supervised"])
 def test_without_noise_it_is_the_method_itself_bit_for_bit(method):
-    (plain,) = methods_of(registry.get(method), toy_experiment()).values()
-    (found,) = methods_of(registry.get("soft-randomization"), toy_experiment(), {"method": method, "std": 0.0}).values()
+    (plain,) = methods_of(catalogue.get(method), toy_experiment()).values()
+    (found,) = methods_of(
+        catalogue.get("soft-randomization"), toy_experiment(), {"method": method, "std": 0.0}
+    ).values()
     for one in (plain, found):
         Driver(TRAINING).fit(one, toy_data())
     before = student_state(plain)
@@ -125,30 +127,30 @@ def test_without_noise_it_is_the_method_itself_bit_for_bit(method):
 
 
 def test_predictions_are_of_the_inputs_as_they_are():
-    (method,) = methods_of(registry.get("soft-randomization"), toy_experiment(), {"std": 5.0}).values()
+    (method,) = methods_of(catalogue.get("soft-randomization"), toy_experiment(), {"std": 5.0}).values()
     inputs = toy_batch().inputs
     with evaluating(method), torch.no_grad():
         assert torch.equal(method(inputs)["student"], method.export()(inputs))
 
 
 def test_every_stage_of_a_recipe_is_noisy():
-    found = methods_of(registry.get("soft-randomization"), toy_experiment(), {"method": "tf-kd-self", "std": 0.3})
+    found = methods_of(catalogue.get("soft-randomization"), toy_experiment(), {"method": "tf-kd-self", "std": 0.3})
     assert [(stage, method.change.std) for stage, method in found.items()] == [("self-teacher", 0.3), ("distill", 0.3)]
     assert isinstance(found["self-teacher"].method, Supervised)
 
 
 def test_strong_views_of_noisy_images_take_clipping():
-    methods = methods_of(registry.get("soft-randomization"), toy_experiment(), {"method": "mlld"})
+    methods = methods_of(catalogue.get("soft-randomization"), toy_experiment(), {"method": "mlld"})
     with pytest.raises(UserError, match=r"\[0, 1\]"):
         total(methods["distill"], toy_batch())
-    clipped = methods_of(registry.get("soft-randomization"), toy_experiment(), {"method": "mlld", "clip": True})
+    clipped = methods_of(catalogue.get("soft-randomization"), toy_experiment(), {"method": "mlld", "clip": True})
     assert total(clipped["distill"], toy_batch()).isfinite()
 
 
 @pytest.mark.parametrize("std", [-0.1, math.nan])
 def test_a_deviation_is_not_below_zero(std):
     with pytest.raises(UserError, match="std=.*zero or more"):
-        methods_of(registry.get("soft-randomization"), toy_experiment(), {"std": std})
+        methods_of(catalogue.get("soft-randomization"), toy_experiment(), {"std": std})
 
 
 def test_the_published_form_is_that_of_its_method():

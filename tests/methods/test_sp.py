@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from tutelage.core import registry
 from tutelage.core.method import Progress
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.methods.sp import SP, similarity_loss
 from tutelage.models import CATALOGUE
 from tutelage.testing.toys import toy_transformer
@@ -201,7 +201,7 @@ def test_any_two_networks(student, teacher, size):
 
 
 def test_parts_of_a_batch_do_not_add_up_and_the_registration_says_so():
-    assert set(registry.get("sp").exceptions) == {"parts-of-a-batch-add-up"}
+    assert set(catalogue.get("sp").exceptions) == {"parts-of-a-batch-add-up"}
 
 
 @pytest.mark.parametrize("beta", [-1.0, float("nan")])

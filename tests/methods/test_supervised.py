@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.methods.supervised import Supervised, supervised_teacher
 
 
@@ -44,4 +44,4 @@ def test_supervised_teacher_trains_the_teachers_architecture(run, make, without_
     assert make.parts == ["teacher"]
     assert network is make.networks[0]
     assert isinstance(fit.method, Supervised)
-    assert registry.get("supervised-teacher").trains == "teacher"
+    assert catalogue.get("supervised-teacher").trains == "teacher"

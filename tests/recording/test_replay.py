@@ -13,13 +13,14 @@ import tutelage
 from tutelage.core.teachers import NoisyTeacher, Teacher
 from tutelage.data.batch import Output
 from tutelage.data.label_noise import with_wrong_labels
+from tutelage.data.plan import RecordedViews
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.experiments.assembly import experiment_of
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.recording import layout, replay
-from tutelage.recording.replay import check_samples, name_of, opened, replay_of, sampled_answers
+from tutelage.recording.replay import name_of, opened, replay_of, sampled_answers
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.toys import Recorder, toy_data, toy_experiment, toy_recording, toy_teacher
 from tutelage.training.driver import Driver
@@ -97,8 +98,8 @@ def test_a_live_and_a_recorded_run_on_the_same_views_end_with_the_same_weights(d
     assert torch.equal(recorded, train(Spy(), spied.recording))
     assert not torch.equal(recorded, train(Spy(), None)), "freshly drawn views are others"
 
-    class Misaligned:
-        views, augmentation = spied.recording.views, spied.recording.augmentation
+    class Misaligned(RecordedViews):
+        views, augmentation, fingerprint = spied.recording.views, spied.recording.augmentation, "other"
 
         def read(self, indices, views):
             parameters, _ = spied.recording.read(indices, views)
@@ -170,7 +171,7 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
     with pytest.raises(UserError, match="samples that it puts together itself"):
         trained_on(recorded, method)
     # Other labels leave the samples where they are.
-    check_samples(with_wrong_labels(recorded, 0.5, seed=0))
+    spied.recording.check(with_wrong_labels(recorded, 0.5, seed=0))
 
 
 def test_other_validation_and_test_images_are_no_other_data(data, spied):
@@ -209,7 +210,7 @@ def test_what_would_take_long_to_read_is_not_read(data, spied, monkeypatch):
 
 
 def test_views_of_any_kind_may_stand_for_a_recording(data, spied):
-    class Views:
+    class Views(RecordedViews):
         views, augmentation, fingerprint = 1, spied.recording.augmentation, "own"
         read = spied.recording.read
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from tutelage.core.pairing import pair
 from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, NoisyTeacher, UniformTeacher
@@ -17,8 +16,9 @@ from tutelage.methods.crd import CRD
 from tutelage.methods.fickle_teacher import fickle
 from tutelage.methods.kd import KD
 from tutelage.methods.sp import SP
-from tutelage.recording.teacher import RecordedTeacher, read_by, recording_of
+from tutelage.recording.teacher import RecordedTeacher, recording_of
 from tutelage.testing.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
+from tutelage.training.run import replayed
 
 EXAMPLE = torch.zeros(2, 3, *SIZE)
 
@@ -88,12 +88,11 @@ def test_only_the_layers_that_a_method_reads_are_read_from_disk(layered):
         KD(ToyNetwork(), layered): (),
         SP(ToyNetwork(), layered, EXAMPLE): ("layer2",),
         AT(ToyNetwork(), layered, EXAMPLE): ("layer1", "layer2"),
-        nn.Sequential(): LAYERS,
     }.items():
-        found = read_by(method, data).recording
+        found = replayed(method, data).recording
         assert found.layers == layers
         assert found.fingerprint == layered.recording.fingerprint
-    assert read_by(KD(ToyNetwork(), layered), toy_data()).recording is None
+    assert replayed(KD(ToyNetwork(), layered), toy_data()).recording is None
 
 
 def test_features_are_read_where_they_were_recorded(layered):

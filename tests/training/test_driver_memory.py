@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.core import registry
+from tutelage.experiments import catalogue
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.recording.teacher import RecordedTeacher
@@ -73,7 +73,7 @@ def grown(method, recording=None, **settings):
 
 
 def is_flat(name):
-    for stage, method in fresh_methods(registry.get(name)).items():
+    for stage, method in fresh_methods(catalogue.get(name)).items():
         tensors, size = grown(method)
         assert tensors <= 0, f"{stage}: {tensors} tensors more"
         assert size < ALLOWANCE, f"{stage}: {size} bytes more"
@@ -98,7 +98,7 @@ def test_memory_is_flat_where_networks_are_compiled():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", catalogue.names())
 def test_memory_of_every_method_is_flat(name):
     is_flat(name)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tutelage.core import registry
+from tutelage.experiments import catalogue
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.recording.teacher import RecordedTeacher
@@ -72,7 +72,7 @@ def waits(method, around_each_step, data=DATA):
 
 @pytest.mark.parametrize("name", ["supervised", "kd"])
 def test_nothing_waits_between_two_readings_of_the_losses(name, around_each_step):
-    (method,) = fresh_methods(registry.get(name)).values()
+    (method,) = fresh_methods(catalogue.get(name)).values()
     assert waits(method, around_each_step) == []
 
 
@@ -91,7 +91,7 @@ def test_who_waits_is_heard(around_each_step):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("name", ["supervised", "kd"])
 def test_no_step_waits_for_the_accelerator(name, around_each_step):
-    (method,) = fresh_methods(registry.get(name)).values()
+    (method,) = fresh_methods(catalogue.get(name)).values()
 
     def forbid(fit):
         # In the first epoch libraries choose and load their kernels; at an epoch's end the losses are read.

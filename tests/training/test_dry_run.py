@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.core import registry
 from tutelage.core.method import TransferSet
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.recording.teacher import RecordedTeacher
@@ -38,7 +38,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", catalogue.names())
 def test_every_method_is_built_and_nothing_is_written(method, tmp_path):
     try:
         network = toy_experiment().execute(parse_choice(method), DryRun(TRAINING))

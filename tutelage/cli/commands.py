@@ -20,8 +20,9 @@ from tutelage.cli.flags import DataOptions, NetworkOptions
 from tutelage.cli.parser import parse
 from tutelage.cli.requests import comparison_of, data_of, experiment_from
 from tutelage.cli.words import asks_for_help, leading
-from tutelage.core import registry
+from tutelage.core.registry import Entry
 from tutelage.errors import UserError, unknown
+from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, seeds_of
 from tutelage.experiments.choice import Choice, check_options, parse_choice, without_flags
 from tutelage.experiments.comparison import Comparison
@@ -246,7 +247,7 @@ def cite(words: Sequence[str]) -> None:
     """
     names = list(leading(words))
     parse(cite, words[len(names) :], after="METHOD...")
-    print(registry.cite(names or registry.names()))
+    print(catalogue.cite(names or catalogue.names()))
 
 
 COMMANDS: dict[str, Command] = {
@@ -278,15 +279,15 @@ def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:
         terminal.close()
 
 
-def _method(command: Command, words: Sequence[str]) -> tuple[registry.Entry, Sequence[str]]:
+def _method(command: Command, words: Sequence[str]) -> tuple[Entry, Sequence[str]]:
     names = list(leading(words))
     if not names:
         if not asks_for_help(words):
-            raise UserError(f"Name a method first, one of: {', '.join(registry.names())}.")
+            raise UserError(f"Name a method first, one of: {', '.join(catalogue.names())}.")
         print(arguments.help_of(command, after="METHOD"))
-        print(f"\nMethods: {', '.join(registry.names())}.\nFlags: tutelage {command.__name__} kd --help")
+        print(f"\nMethods: {', '.join(catalogue.names())}.\nFlags: tutelage {command.__name__} kd --help")
         raise SystemExit(0)
-    return registry.get(names[0]), words[1:]
+    return catalogue.get(names[0]), words[1:]
 
 
 def _typed(command: str, words: Sequence[str]) -> str:

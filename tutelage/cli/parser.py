@@ -15,8 +15,9 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.table import Table
 
 from tutelage.cli.words import gathered, preset_names, underscored, with_presets
-from tutelage.core import registry
+from tutelage.core.registry import Entry
 from tutelage.errors import UserError, unknown
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import add_hyper_parameters
 from tutelage.experiments.misfit import misfit
 from tutelage.training.settings import Training
@@ -46,7 +47,7 @@ def parse(
     command: Callable[..., Any],
     words: Sequence[str],
     *groups: type,
-    entry: registry.Entry | None = None,
+    entry: Entry | None = None,
     after: str = "",
 ) -> Found:
     """Return the values of a command's flags.
@@ -101,14 +102,12 @@ def method_table() -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "what it is", "learns from", "teacher", "paper"):
         table.add_column(column, no_wrap=column == "method")
-    for entry in registry.by_family():
+    for entry in catalogue.by_family():
         table.add_row(entry.name, entry.title, entry.family, entry.teacher, entry.sources)
     return table
 
 
-def _parser(
-    command: Callable[..., Any], groups: Sequence[type], entry: registry.Entry | None, after: str
-) -> ArgumentParser:
+def _parser(command: Callable[..., Any], groups: Sequence[type], entry: Entry | None, after: str) -> ArgumentParser:
     text = inspect.getdoc(command) or ""
     description = text.partition("Examples:")[0]
     if entry is not None:

@@ -1,20 +1,14 @@
-"""The methods by name: built-in, from other packages, or by import path."""
+"""What is known of a method: its name, papers, family and arguments."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import entry_points
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from docstring_parser import parse as parse_docstring
-
-from tutelage.errors import UserError, unknown
-
-ENTRY_POINTS = "tutelage.methods"
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -152,7 +146,8 @@ class Entry:
         return "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in self.papers)
 
 
-_entries: dict[str, Entry] = {}
+REGISTERED: dict[str, Entry] = {}
+"""The methods that were registered so far, by name."""
 
 
 def register(
@@ -177,10 +172,10 @@ def register(
     """
 
     def decorate(build: T) -> T:
-        known = _entries.get(name)
+        known = REGISTERED.get(name)
         if known is not None and known.build is not build:
             raise ValueError(f"A method named {name!r} is already registered: {known.build}")
-        _entries[name] = Entry(
+        REGISTERED[name] = Entry(
             name=name,
             build=build,
             papers=tuple(papers),
@@ -191,59 +186,3 @@ def register(
         return build
 
     return decorate
-
-
-def names() -> list[str]:
-    """Return the names of all methods, built-in and from installed packages."""
-    _load()
-    return list(_entries)
-
-
-def entries() -> Iterator[Entry]:
-    """Iterate over all methods in the order of registration."""
-    _load()
-    yield from _entries.values()
-
-
-def by_family() -> list[Entry]:
-    """Return all methods, family by family, each in the order of the names."""
-    order = get_args(Family)
-    return sorted(entries(), key=lambda entry: (order.index(entry.family), entry.name))
-
-
-def get(name: str) -> Entry:
-    """Return a method by its name, or by an import path `package.module:Class`.
-
-    Raises:
-        UserError: If there is none, with the nearest names.
-    """
-    _load()
-    if ":" in name:
-        return _imported(name)
-    if name not in _entries:
-        raise unknown("method", name, _entries)
-    return _entries[name]
-
-
-def cite(method_names: Sequence[str]) -> str:
-    """Return the BibTeX of the papers behind the methods, each once."""
-    papers = {paper.key: paper for name in method_names for paper in get(name).papers}
-    return "\n\n".join(paper.bibtex for paper in papers.values())
-
-
-def _imported(path: str) -> Entry:
-    module, _, attribute = path.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"The method {path!r} cannot be imported: {error}. Write it package.module:Class.") from error
-    if not callable(build):
-        raise UserError(f"{path!r} is a {type(build).__name__}. A method is a class or function: package.module:Class.")
-    known = next((entry for entry in _entries.values() if entry.build is build), None)
-    return known or Entry(name=path, build=build, papers=())
-
-
-def _load() -> None:
-    importlib.import_module("tutelage.methods")
-    for point in entry_points(group=ENTRY_POINTS):
-        point.load()

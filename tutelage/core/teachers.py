@@ -68,6 +68,11 @@ class Teacher(nn.Module):
         return FrozenTeacher(self.inner_network(), layers, example=example, logits=logits)
 
     @property
+    def layers(self) -> Sequence[str]:
+        """Names of the layers that it reads, itself or in the teachers within it."""
+        return [layer for module in self.children() if isinstance(module, Teacher) for layer in module.layers]
+
+    @property
     def shapes(self) -> Mapping[str, torch.Size]:
         """The shape of each layer that is read, on the example."""
         return {}
@@ -129,6 +134,11 @@ class FrozenTeacher(Teacher):
     def inner_network(self) -> nn.Module:
         """Return the network."""
         return self.network
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Names of the layers that are read."""
+        return self.extractor.layers
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:

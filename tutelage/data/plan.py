@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +23,57 @@ from tutelage.system.chance import generator
 ORDER, VIEW, FOREIGN, RECORDED = 0, 1, 2, 3
 
 
-class RecordedViews(Protocol):
-    """Views of every sample that were drawn before, each with what a teacher said about it."""
+class RecordedViews(ABC):
+    """Views of every sample that were drawn before, each with what a teacher said about it.
+
+    A training asks a recording through this class alone, and knows no more of it.
+    """
 
     @property
+    @abstractmethod
     def views(self) -> int:
         """How many views of each sample there are."""
 
     @property
+    @abstractmethod
     def augmentation(self) -> Augmentation:
         """What the views' parameters belong to."""
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """Stands for the content."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the recording adds to the fingerprint of a training."""
+        return {"fingerprint": self.fingerprint, "views": self.views}
+
+    def only(self, layers: Collection[str]) -> RecordedViews:
+        """Return the same views, of whose answers no other layers are read."""
+        return self
+
+    def check(self, data: Any) -> None:  # noqa: B027 - views of any kind have nothing to check
+        """Refuse to be replayed for other samples than were recorded.
+
+        Args:
+            data: The `Data` that is about to be trained on.
+
+        Raises:
+            UserError: If they are others.
+        """
+
+    def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:  # noqa: B027 - likewise
+        """Refuse to go on with a training on more or fewer views than it was begun with, and say how to go on.
+
+        Args:
+            begun: The `identity` that the training was begun with.
+            folder: The training's folder, for the message.
+
+        Raises:
+            UserError: If only the number of views differs; whatever else differs is found by the fingerprint.
+        """
+
+    @abstractmethod
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
         """Return the view parameters `[batch, width]`, and what the teacher said.
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from tutelage.core import registry
 from tutelage.core.teachers import EnsembleTeacher, Teacher
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError, unknown
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.experiment import Experiment
 from tutelage.models.blueprint import Source, blueprint, several
@@ -68,7 +68,7 @@ def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Tr
     """
     of_training = {field.name for field in fields(Training)}
     options = {name: value for name, value in settings.items() if name not in of_training}
-    of_methods = {name for method in methods for name in registry.get(method).hyper_parameters}
+    of_methods = {name for method in methods for name in catalogue.get(method).hyper_parameters}
     for name in options:
         if name not in of_methods:
             raise unknown("setting", name, of_training | of_methods)

@@ -11,8 +11,9 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from tutelage.core.registry import FIXTURES, Entry, get, names
+from tutelage.core.registry import FIXTURES, Entry
 from tutelage.errors import UserError, unknown
+from tutelage.experiments.catalogue import get, names
 from tutelage.experiments.misfit import misfit
 
 # One that another option or nothing follows: values may hold commas of their own.

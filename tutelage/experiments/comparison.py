@@ -16,10 +16,10 @@ from typing import Any
 from rich.markup import escape
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import DEPLOYED
 from tutelage.core.teachers import Teacher
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice, without_flags, written
 from tutelage.experiments.description import (
     describe_data,
@@ -219,7 +219,7 @@ class Comparison:
 
     def _head(self) -> dict[str, Any]:
         methods = [choice.entry.name for choice in self.choices]
-        papers = {name: registry.cite([name]) for name in methods}
+        papers = {name: catalogue.cite([name]) for name in methods}
         return {
             "version": 1,
             "tutelage": VERSION,

@@ -54,8 +54,13 @@ class Experiment:
             **replaced: Fixtures that take the place of the experiment's own.
 
         Raises:
-            UserError: If it needs a teacher and there is none.
+            UserError: If it needs a teacher and there is none, or a teacher is to be replaced that it does not ask for.
         """
+        if "teacher" in replaced and "teacher" not in choice.fixtures:
+            raise UserError(
+                f"{choice.label} learns from no trained teacher, so another one changes nothing. Choose a method such "
+                "as kd."
+            )
         fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
         fixtures["data"] = lambda: self._data(choice, replaced)
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}

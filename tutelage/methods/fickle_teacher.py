@@ -11,7 +11,6 @@ from torch import nn
 from tutelage.core.registry import register
 from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.errors import NoLayersError, UserError
-from tutelage.experiments.choice import parse_choice
 from tutelage.features.anatomy import classifier
 from tutelage.methods.parts.papers import ARANI
 from tutelage.models.answers import uncompiled
@@ -68,7 +67,6 @@ def fickle_teacher(
     """
     if rate is not None and not 0 <= rate < 1:
         raise UserError(f"rate={rate} must be a share of what is dropped, from 0 to below 1.")
-    check_taught(method, "a fickle one changes nothing")
     return distill(method, teacher=fickle(teacher, example, rate))
 
 
@@ -112,18 +110,3 @@ def _make_fickle(network: nn.Module, example: Any, rate: float | None) -> None:
         raise UserError("The teacher is a single layer: there is nothing in it to drop. Choose another teacher.")
     inner = bare(network)
     inner.set_submodule(name, nn.Sequential(ActiveDropout(_RATE if rate is None else rate), inner.get_submodule(name)))
-
-
-def check_taught(method: str, otherwise: str) -> None:
-    """Refuse a method that learns from no trained teacher.
-
-    Args:
-        method: The method, as on the command line.
-        otherwise: What the message says would happen.
-
-    Raises:
-        UserError: If it learns from none.
-    """
-    choice = parse_choice(method)
-    if "teacher" not in choice.fixtures:
-        raise UserError(f"{choice.label} learns from no trained teacher, and {otherwise}. Choose a method such as kd.")

@@ -16,7 +16,6 @@ from tutelage.data.batch import Batch
 from tutelage.data.label_noise import Flips, label_offsets, training_labels, with_wrong_labels
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.methods.fickle_teacher import check_taught
 from tutelage.methods.parts.altered import Altered
 from tutelage.methods.parts.papers import ARANI
 from tutelage.methods.supervised import Supervised
@@ -77,7 +76,6 @@ def messy_collaboration(
         raise UserError(f"student_rate={student_rate} and teacher_rate={teacher_rate} must be shares, from 0 to 1.")
     replaced: dict[str, Any] = {}
     if teacher_rate:
-        check_taught(method, "wrong labels for one change nothing: leave teacher_rate at 0")
         messy, wrong = _messy(run, data, teacher_rate, "teacher", redraw, flips)
         network = messy.fit("messy-teacher", Supervised(make_teacher("teacher")), wrong)
         if data.test is not None:

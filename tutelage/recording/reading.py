@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from torch import Tensor
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Output
+from tutelage.data.dataset import Data
+from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError
+from tutelage.models.spec import RECORDING
 from tutelage.recording import shards
 from tutelage.recording.header import Header
+from tutelage.recording.identity import DataIdentity
 from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
 from tutelage.recording.planning import in_views
 
@@ -39,7 +43,7 @@ def _most_open() -> int:
 _MOST_OPEN = _most_open()
 
 
-class Recording:
+class Recording(RecordedViews):
     """The finished views of a recording, as `RecordedViews`.
 
     Which views are used is settled here: those that are added later are not seen.
@@ -109,6 +113,46 @@ class Recording:
         whole = self.header.row_dtype
         twin._row = np.dtype([(field, whole[field]) for field in whole.names or () if field not in others])
         return twin
+
+    def check(self, data: Data) -> None:
+        """Refuse to be replayed for other samples than were recorded; their labels may be others.
+
+        Args:
+            data: What is about to be trained on.
+
+        Raises:
+            UserError: If their number or their pixels differ, as far as `DataIdentity` knows these.
+        """
+        same_number = data.count("train") == self.header.samples
+        if not same_number or not self.header.data.shows_images_of(DataIdentity.of(data)):
+            raise UserError(
+                f"This trains on other samples than the recording in {self.folder} is of, whose answers would be "
+                "taken for theirs. Pass the teacher itself."
+            )
+
+    def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:
+        """Refuse to go on with a training on more or fewer views of the same recording, and say how to go on.
+
+        Args:
+            begun: The `identity` that the training was begun with.
+            folder: The training's folder, for the message.
+
+        Raises:
+            UserError: If the number of views differs.
+        """
+        if begun["views"] == self.views:
+            return
+        try:
+            same = Recording(self.folder, views=begun["views"]).fingerprint == begun["fingerprint"]
+        except UserError:
+            same = False
+        if same:
+            grew = ", as it grew meanwhile or more are asked for" if self.views > begun["views"] else ""
+            raise UserError(
+                f"{folder} was begun with {in_views(begun['views'])} of the recording in {self.folder}, and would go "
+                f"on with {self.views}{grew}: write --teacher {RECORDING}{self.folder},views={begun['views']}, or "
+                "choose another folder with --out."
+            )
 
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
         """Return the view parameters, float32 `[batch, width]`, and what the teacher said, in float32.

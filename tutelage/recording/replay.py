@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +16,10 @@ from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
 from tutelage.models.spec import RECORDING, NetworkSpec
 from tutelage.recording.header import NAME, check_data
-from tutelage.recording.identity import DataIdentity, trained_networks
+from tutelage.recording.identity import trained_networks
 from tutelage.recording.planning import in_views
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
-from tutelage.system.files import read_json
 
 # What may be read to find out how good a teacher is, and how many answers are looked at.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
@@ -134,59 +131,6 @@ def _is_local(source: str) -> bool:
     except UserError:
         return False
     return place is not None and Path(place).is_absolute() and Path(place).exists()
-
-
-def check_samples(data: Data) -> None:
-    """Refuse to replay a recording for other samples than were recorded; their labels may be others.
-
-    Args:
-        data: What is about to be trained on.
-
-    Raises:
-        UserError: If their number or their pixels differ, as far as `DataIdentity` knows these.
-    """
-    recording = data.recording
-    if not isinstance(recording, Recording):
-        return
-    same_number = data.count("train") == recording.header.samples
-    if not same_number or not recording.header.data.shows_images_of(DataIdentity.of(data)):
-        raise UserError(
-            f"This trains on other samples than the recording in {recording.folder} is of, whose answers would be "
-            "taken for theirs. Pass the teacher itself."
-        )
-
-
-def identity_of(recording: RecordedViews | None) -> dict[str, Any]:
-    """Return what a recording adds to the fingerprint of a training; nothing where there is none."""
-    if recording is None:
-        return {}
-    return {"recording": {"fingerprint": recording.fingerprint, "views": recording.views}}
-
-
-def check_length(file: Path, recording: RecordedViews | None) -> None:
-    """Refuse to go on with a training on more or fewer views of the same recording.
-
-    Args:
-        file: Where the fingerprint of the training was stored; nothing happens if it does not exist.
-        recording: What would be replayed now.
-
-    Raises:
-        UserError: If the number of views differs, with how to go on.
-    """
-    stored: Mapping[str, Any] | None = read_json(file).get("recording") if file.exists() else None
-    if stored is None or not isinstance(recording, Recording) or stored["views"] == recording.views:
-        return
-    try:
-        same = Recording(recording.folder, views=stored["views"]).fingerprint == stored["fingerprint"]
-    except UserError:
-        same = False
-    if same:
-        grew = ", as it grew meanwhile or more are asked for" if recording.views > stored["views"] else ""
-        raise UserError(
-            f"{file.parent} was begun with {in_views(stored['views'])} of the recording in {recording.folder}, and "
-            f"would go on with {recording.views}{grew}: write --teacher {RECORDING}{recording.folder},views="
-            f"{stored['views']}, or choose another folder with --out."
-        )
 
 
 def name_of(recording: RecordedViews) -> str:

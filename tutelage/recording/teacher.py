@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
-from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap
@@ -36,7 +34,7 @@ class RecordedTeacher(Teacher):
         self, recording: RecordedViews | None = None, layers: Sequence[str] = (), *, example: Any = None
     ) -> None:
         super().__init__()
-        self.recording, self.layers = recording, tuple(layers)
+        self.recording, self._layers = recording, tuple(layers)
         missing = [layer for layer in layers if layer not in self._recorded]
         if missing:
             self._refuse(f"This method reads {', '.join(missing)} of the teacher", _RECORD, *self._named)
@@ -47,6 +45,11 @@ class RecordedTeacher(Teacher):
     def _recorded(self) -> Mapping[str, Sequence[int]]:
         """The layers that were recorded, each with its shape without the batch."""
         return self.recording.header.layers if isinstance(self.recording, Recording) else {}
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Names of the layers that are read."""
+        return self._layers
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
@@ -113,14 +116,6 @@ class RecordedTeacher(Teacher):
 
 def _batched(shape: Sequence[int], example: Any) -> torch.Size:
     return torch.Size((len(Batch(inputs=example)), *shape))
-
-
-def read_by(method: nn.Module, data: Data) -> Data:
-    """Return data of whose recording only the layers are read that a method's teachers read."""
-    teachers = [module for module in method.modules() if isinstance(module, RecordedTeacher)]
-    if not teachers or not isinstance(data.recording, Recording):
-        return data
-    return replace(data, recording=data.recording.only({layer for teacher in teachers for layer in teacher.layers}))
 
 
 def recording_of(teacher: nn.Module | None) -> RecordedViews | None:

@@ -18,11 +18,11 @@ import torch
 
 from tutelage.cli.flags import DataOptions
 from tutelage.cli.words import PRESETS
-from tutelage.core import registry
 from tutelage.core.method import Method
 from tutelage.core.registry import Entry
 from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.errors import NoLayersError, UserError
+from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.recording.reading import Recording
@@ -72,7 +72,7 @@ def check_method(method: str) -> None:
     Raises:
         AssertionError: If a check fails, with its name.
     """
-    entry = registry.get(method)
+    entry = catalogue.get(method)
     for name, check in CHECKS.items():
         if name not in entry.exceptions:
             check(entry)

@@ -13,10 +13,8 @@ from torch import nn
 from tutelage.core.method import Method
 from tutelage.data.dataset import Data
 from tutelage.evaluation.scores import Scores
-from tutelage.recording.replay import check_samples
-from tutelage.recording.teacher import read_by
 from tutelage.system import chance
-from tutelage.training.run import Keep, Run
+from tutelage.training.run import Keep, Run, replayed
 from tutelage.training.settings import Course, Training
 from tutelage.training.state import Stop
 
@@ -49,10 +47,7 @@ class DryRun(Run):
     ) -> nn.Module:
         """Meet the method, and return its network."""
         method = self.wrap(method)
-        check_samples(data)
-        if data.recording is not None:
-            method.transfer_set(data.train).check(data)
-        self.meet(name, method, read_by(method, data), epochs=epochs, stop=stop)
+        self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.
         return copy.deepcopy(method.to("cpu").export()).eval()
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
+from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Density
 from tutelage.data.sources import Data
 from tutelage.evaluation.predictions import Scored, score_method
@@ -19,8 +20,6 @@ from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.size import size_for
 from tutelage.models.weights import load_weights
-from tutelage.recording.replay import check_length, check_samples, identity_of
-from tutelage.recording.teacher import read_by
 from tutelage.system import chance, digests, processes
 from tutelage.system.console import Reporter, Silent
 from tutelage.system.devices import device_type
@@ -157,18 +156,17 @@ class Run:
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
-        check_samples(data)
+        data = replayed(method, data)
         folder, keep = self.folder / name, keep or self.training.keep
         training = replace(self.training, schedule=schedule or self.training.schedule)
-        check_length(folder / "fingerprint.json", data.recording)
+        if data.recording is not None and (begun := _begun(folder).get("recording")) is not None:
+            data.recording.check_goes_on(begun, folder)
         self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
         if not (folder / "result.json").exists():
             driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
-            state = driver.fit(
-                method, read_by(method, data), title=title, epochs=epochs, stop=stop, checkpoint_file=file
-            )
+            state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
             if processes.is_first():
                 self._finish(folder, name, method, data, state, keep)
                 file.unlink(missing_ok=True)
@@ -220,7 +218,7 @@ class Run:
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
             **({} if data.foreign is None else {"foreign": data.foreign.fingerprint}),
-            **identity_of(data.recording),
+            **({} if data.recording is None else {"recording": data.recording.identity()}),
             **fingerprint.of_method(method),
         }
 
@@ -276,6 +274,27 @@ class Run:
             input_size=data.image_size,
             density=density,
         )
+
+
+def replayed(method: Method, data: Data) -> Data:
+    """Return data of whose recording, if there is one, only the layers are read that the method's teachers read.
+
+    Raises:
+        UserError: If the recording is of other samples, or the method trains on samples or views that it lacks.
+    """
+    if data.recording is None:
+        return data
+    data.recording.check(data)
+    method.transfer_set(data.train).check(data)
+    teachers = [module for module in method.modules() if isinstance(module, Teacher)]
+    read = {layer for teacher in teachers for layer in teacher.layers}
+    return replace(data, recording=data.recording.only(read))
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """Return the fingerprint that a stage was begun with; empty if it was not."""
+    file = folder / "fingerprint.json"
+    return read_json(file) if file.exists() else {}
 
 
 def _as_it_is(method: Method) -> Method:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.core import registry
 from tutelage.core.method import Method, OptimizerSpec, Progress, TransferSet, Update
 from tutelage.data.batch import Batch
 from tutelage.data.label_noise import label_offsets
+from tutelage.experiments import catalogue
 from tutelage.methods.messy_collaboration import LabelNoise
 from tutelage.methods.parts.altered import Altered
 from tutelage.methods.soft_randomization import InputNoise
@@ -141,7 +141,7 @@ INNER = ["kd", "at", "mlld", "crd", "supervised", "tf-kd-self", "srrl", "endd", 
 
 
 def wrapped(wrapper, method):
-    return methods_of(registry.get(wrapper), toy_experiment(), WRAPPERS[wrapper] | {"method": method})
+    return methods_of(catalogue.get(wrapper), toy_experiment(), WRAPPERS[wrapper] | {"method": method})
 
 
 @pytest.mark.parametrize("inner", INNER)
@@ -176,7 +176,7 @@ def methods_of_text(text):
     ["(fickle-teacher:rate=0.3,method=(kd:temperature=8,alpha=0.5))", "fickle-teacher:method=kd", "fickle-teacher"],
 )
 def test_wrappers_nest(method):
-    outer = registry.get("messy-collaboration")
+    outer = catalogue.get("messy-collaboration")
     options = {"method": f"(soft-randomization:std=0.2,method={method})", "redraw": "epoch"}
     (found,) = methods_of(outer, toy_experiment(), options).values()
     labels, inputs = found.change, found.method.change

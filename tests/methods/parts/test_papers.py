@@ -1,7 +1,7 @@
 import pytest
 
-from tutelage.core import registry
 from tutelage.core.registry import Paper
+from tutelage.experiments import catalogue
 from tutelage.methods import papers
 
 PAPERS = [value for value in vars(papers).values() if isinstance(value, Paper)]
@@ -19,7 +19,7 @@ def test_the_shared_papers():
     ]
 
 
-@pytest.mark.parametrize("entry", list(registry.entries()), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", list(catalogue.entries()), ids=lambda entry: entry.name)
 def test_every_method_cites_a_paper_that_can_be_found(entry):
     assert entry.papers
     for paper in entry.papers:
@@ -31,11 +31,11 @@ def test_every_method_cites_a_paper_that_can_be_found(entry):
 
 def test_a_key_names_one_paper():
     by_key = {}
-    for entry in registry.entries():
+    for entry in catalogue.entries():
         for paper in entry.papers:
             assert by_key.setdefault(paper.key, paper) == paper
 
 
 @pytest.mark.parametrize("name", ["tf-kd-reg", "tf-kd-self", "re-kd", "de-kd", "matched-label-smoothing"])
 def test_methods_of_the_tf_kd_paper_say_so(name):
-    assert papers.TF_KD in registry.get(name).papers
+    assert papers.TF_KD in catalogue.get(name).papers
