@@ -1,36 +1,119 @@
-"""The tests mirror the package: whoever changes a file knows where its tests are."""
+"""The layout: each folder imports only from those above it, nothing in a circle, and the tests mirror the package."""
 
+import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tutelage"
+# From the ground up. Folders of one row know nothing of each other, and the report knows nothing of methods.
+FLOORS = [
+    {"errors", "losses", "version"},
+    {"system"},
+    {"data"},
+    {"models"},
+    {"features"},
+    {"core"},
+    {"evaluation"},
+    {"tasks"},
+    {"training", "report"},
+    {"recording"},
+    {"methods"},
+    {"experiments"},
+    {"api"},
+    {"cli"},
+    {"testing"},
+    {"__init__", "__main__"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+BESIDE = {("methods", "report"), ("experiments", "report"), ("recording", "report")}
+
 ELSEWHERE = {
     "__init__.py": "names only",
     "__main__.py": "one call",
     "version.py": "one constant",
-    "papers.py": "constants, tested in tests/methods",
-    "units.py": "layers, tested with the networks made of them",
-    "demo.py": "one comparison, run by `make demo`",
-    "testing.py": "the conformance suite, run over every method in tests/conformance",
-    "trials.py": "as testing.py",
-    "toys.py": "as testing.py",
-    "arguments.py": "tested through the command line: test_cli_errors.py, test_documentation.py",
-    "flags.py": "as arguments.py",
-    "groups.py": "as arguments.py",
-    "state.py": "what the driver keeps, tested in test_driver.py",
+    "cli/demo.py": "one comparison, run by `make demo`",
+    "cli/commands.py": "tested through the command line: tests/cli, tests/test_documentation.py",
+    "cli/flags.py": "as commands.py",
+    "cli/parser.py": "as commands.py",
+    "cli/requests.py": "as commands.py",
+    "experiments/catalogue.py": "tested with what it lists: tests/core/test_registry.py",
+    "methods/parts/papers.py": "constants, tested in tests/methods",
+    "models/zoo/units.py": "layers, tested with the networks made of them",
+    "training/state.py": "what the driver keeps, tested in tests/training/test_driver.py",
 }
 FOLDERS = {
-    "preflight": "tested through `tutelage doctor`: test_doctor.py",
+    "experiments/doctor": "tested through `tutelage doctor`: tests/experiments/doctor/test_page.py",
     "report": "tested through the report: tests/report",
+    "testing": "the conformance suite, run over every method in tests/conformance",
 }
+
+FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+MODULES = {".".join(("tutelage", *file.with_suffix("").parts)).removesuffix(".__init__"): file for file in FILES}
+
+
+def imports(file):
+    """Return every module of the package that a file imports: at the top, late, or for its types alone."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tutelage":
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in whole}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "tutelage"}
+    return found
+
+
+def folder_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_run_upwards_only(file):
+    here = file.parts[0] if len(file.parts) > 1 else file.stem
+    for module in imports(file):
+        there = folder_of(module)
+        assert FLOOR[there] < FLOOR[here] or there == here or {here, there} <= FLOORS[0], f"{here} imports {module}"
+        assert (here, there) not in BESIDE, f"{here} imports {module}"
+
+
+def test_no_import_runs_in_a_circle():
+    wanted = {
+        module: {name for name in imports(file) if name in MODULES} - {module} for module, file in MODULES.items()
+    }
+    needed_by = defaultdict(set)
+    for module, others in wanted.items():
+        for other in others:
+            needed_by[other].add(module)
+    # Whatever needs nothing that is left goes, until nothing goes any more.
+    free = [module for module, others in wanted.items() if not others]
+    while free:
+        gone = free.pop()
+        del wanted[gone]
+        for module in needed_by[gone]:
+            wanted[module].discard(gone)
+            if not wanted[module]:
+                free.append(module)
+    assert not wanted, f"these import each other, directly or not: {sorted(wanted)}"
+
+
+def test_folders_are_two_deep_at_most_and_the_root_holds_six_files():
+    assert {file.name for file in FILES if len(file.parts) == 1} == {
+        "__init__.py",
+        "__main__.py",
+        "api.py",
+        "errors.py",
+        "losses.py",
+        "version.py",
+    }
+    assert max(len(file.parts) for file in FILES) <= 3
 
 
 def is_tested_elsewhere(file):
-    return file.name in ELSEWHERE or file.parts[0] in FOLDERS
-
-
-FILES = [path.relative_to(ROOT / "tutelage") for path in sorted((ROOT / "tutelage").rglob("*.py"))]
+    return file.name in ELSEWHERE or file.as_posix() in ELSEWHERE or any(Path(name) in file.parents for name in FOLDERS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -41,5 +124,6 @@ def test_every_file_has_its_tests(file):
 
 
 def test_exceptions_name_what_is_there():
-    assert set(ELSEWHERE) <= {file.name for file in FILES}
-    assert set(FOLDERS) <= {file.parts[0] for file in FILES}
+    there = {file.name for file in FILES} | {file.as_posix() for file in FILES}
+    assert set(ELSEWHERE) <= there
+    assert all((PACKAGE / name).is_dir() for name in FOLDERS)

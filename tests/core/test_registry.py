@@ -127,7 +127,7 @@ def test_installed_packages_add_methods(entries, monkeypatch):
         assert group == "tutelage.methods"
         return [SimpleNamespace(load=load)]
 
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr(catalogue, "entry_points", points)
     assert "from-elsewhere" in catalogue.names()
     assert catalogue.get("from-elsewhere").build is Mine
     assert loaded

@@ -20,7 +20,7 @@ def faults(steps=20, megabytes=40):
 
 
 ALONE = """
-from test_allocation import faults, kept_memory
+from test_memory import faults, kept_memory
 given_back = faults()
 with kept_memory():
     faults(steps=2)

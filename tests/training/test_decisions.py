@@ -14,7 +14,6 @@ from tutelage.features.extractor import FeatureExtractor
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.recording.asking import Alone
-from tutelage.system.devices import device_type
 from tutelage.training.decisions import decide, keeping
 from tutelage.training.settings import Training
 
@@ -35,7 +34,7 @@ def test_the_decision_depends_on_sizes_alone():
 
 @pytest.mark.parametrize("capable", [True, False])
 def test_bf16_where_it_is_native_and_networks_are_not_tiny(capable, monkeypatch):
-    monkeypatch.setattr("tutelage.system.devices.has_native_bf16", lambda device: capable)
+    monkeypatch.setattr("tutelage.training.decisions.has_native_bf16", lambda device: capable)
     assert decide(TRAINING, method(4), IMAGES, samples=1).precision == "32-true"
     large = decide(TRAINING, method(1024), IMAGES, samples=1)
     assert large.precision == ("bf16-mixed" if capable else "32-true")
@@ -146,7 +145,7 @@ def test_fp16_is_bf16_on_a_processor_whoever_asks(monkeypatch):
 
 
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(monkeypatch):
-    monkeypatch.setattr("tutelage.system.devices.has_native_bf16", lambda device: False)
+    monkeypatch.setattr("tutelage.training.decisions.has_native_bf16", lambda device: False)
     plain = decide(TRAINING, method(), IMAGES, samples=1)
     assert (plain.precision, plain.goes_on) == ("32-true", False)
     assert decide(TRAINING, method(), IMAGES, samples=1, begun_in="32-true") == plain
@@ -173,18 +172,6 @@ def test_the_method_is_left_in_its_mode():
     one = method().train()
     decide(TRAINING, one, IMAGES, samples=1)
     assert all(module.training for module in one.modules())
-
-
-def test_devices_that_do_not_exist_are_told():
-    assert device_type("cpu") == "cpu"
-    with pytest.raises(UserError, match="Did you mean 'cpu'"):
-        device_type("gpu")
-
-
-def test_devices_that_are_absent_are_told(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no cuda device here"):
-        device_type("cuda")
 
 
 def test_the_cost_of_a_sample_is_that_of_one_however_many_are_shown():

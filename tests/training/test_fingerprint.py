@@ -10,7 +10,6 @@ from tutelage.methods.dkd import DKD
 from tutelage.methods.fitnet import FitNetDistillation
 from tutelage.methods.kd import KD
 from tutelage.models.normalization import Normalized
-from tutelage.system import digests
 from tutelage.system.files import write_json
 from tutelage.training import fingerprint
 
@@ -36,25 +35,6 @@ def test_whatever_changes_the_result_changes_it(change):
 
 def test_train_and_eval_mode_are_the_same_work():
     assert fingerprint.of_method(method().eval()) == fingerprint.of_method(method().train())
-
-
-def test_tensors_differ_by_name_shape_type_and_bits():
-    base = {"a": torch.zeros(2, 3)}
-    others = [
-        {"b": torch.zeros(2, 3)},
-        {"a": torch.zeros(3, 2)},
-        {"a": torch.zeros(2, 3, dtype=torch.int32)},
-        {"a": -torch.zeros(2, 3)},
-    ]
-    found = {digests.of_tensors(tensors) for tensors in [base, *others]}
-    assert len(found) == 5
-    assert digests.of_tensors({"a": torch.zeros(3, 2).T}) == fingerprint.of_tensors(base)
-
-
-def test_seeds_depend_on_seed_and_name_alone():
-    assert digests.seed_of(0, "distill") == fingerprint.seed_of(0, "distill")
-    found = {digests.seed_of(seed, name) for seed in (0, 1) for name in ("distill", "teacher")}
-    assert len(found) == 4
 
 
 def test_differences_are_named_by_path():

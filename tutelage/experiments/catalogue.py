@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from importlib.metadata import entry_points
 from typing import get_args
 
@@ -66,7 +65,6 @@ def _imported(path: str) -> Entry:
     return known or Entry(name=path, build=build, papers=())
 
 
-@cache
 def _load() -> None:
     """Import what other packages register."""
     for point in entry_points(group=ENTRY_POINTS):

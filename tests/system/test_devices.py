@@ -1,0 +1,33 @@
+"""Devices and threads."""
+
+import pytest
+import torch
+
+from tutelage.errors import UserError
+from tutelage.system.devices import device_type, has_native_bf16, threads
+
+
+def test_devices_that_do_not_exist_are_told():
+    assert device_type("cpu") == "cpu"
+    with pytest.raises(UserError, match="Did you mean 'cpu'"):
+        device_type("gpu")
+
+
+def test_devices_that_are_absent_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no cuda device here"):
+        device_type("cuda")
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with threads(None):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
+
+
+def test_whether_bf16_is_native_is_known_of_every_device():
+    assert isinstance(has_native_bf16("cpu"), bool)
+    assert not has_native_bf16("mps")
