@@ -109,7 +109,7 @@ def test_the_table_has_means_and_spreads():
 
 
 def test_a_finished_comparison_is_measured(tmp_path):
-    from tutelage.experiments import comparison as compare
+    from tutelage import compare
 
     settings = {"seeds": 2, "epochs": 1, "progress": False, "compile": "off"}
     compare(["supervised", "tf-kd-self"], student="tiny_cnn,width=3", data="digits", out=tmp_path, **settings)

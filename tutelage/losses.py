@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["batchmean", "mean"]
+# Stands for the class of a sample or place that has none.
+UNLABELLED = -1
 # In place of log 0, which makes 0 * log 0 a NaN: its exponential is 0 at any temperature.
 LOG_ZERO = -1e30
 # That of 1 into the smallest normal number of float32.
@@ -24,10 +26,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0
 
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`).
-        targets: Class indices `[batch]` (or `[batch, ...]`).
+        targets: Class indices `[batch]` (or `[batch, ...]`), -1 where there is no label; or probabilities in the shape
+            of the logits.
         label_smoothing: $\epsilon$, spread uniformly over all K classes.
+
+    Returns:
+        The mean over all places that have a label; 0, with a gradient of 0, where none has.
     """
-    return F.cross_entropy(wide(logits), targets, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(wide(logits), targets, label_smoothing=label_smoothing, ignore_index=UNLABELLED)
+    # A mean over nothing would be NaN. Asked of the targets, because a NaN of the network's must stay one.
+    return loss.where((targets != UNLABELLED).any(), 0.0)
 
 
 def kd_loss(

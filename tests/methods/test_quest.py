@@ -195,7 +195,7 @@ def distill(folder, reporter=None, **options):
 
 
 def test_the_words_are_learned_once_and_a_killed_run_goes_on_with_them(tmp_path, monkeypatch):
-    from tutelage.methods import codebook
+    from tutelage.methods.parts import codebook
 
     searches = []
 

@@ -206,13 +206,13 @@ def test_a_run_goes_on_in_its_precision_and_says_so_where_another_would_be_chose
             return super().losses(batch)
 
     monkeypatch.setattr("tutelage.training.decisions.SMALL_FLOPS", 0.0)
-    monkeypatch.setattr("tutelage.system.devices.has_native_bf16", lambda device: True)
+    monkeypatch.setattr("tutelage.training.decisions.has_native_bf16", lambda device: True)
     monkeypatch.setattr("tutelage.training.decisions.unsound_convolutions", lambda method: [])
     with pytest.raises(Cut):
         Driver(replace(training, log_every=3), reporter=Cutting()).fit(Watching(network(1)), data, checkpoint_file=file)
     content = checkpoint.load(file)
     assert content.pop("precision") == "bf16-mixed"
-    monkeypatch.setattr("tutelage.system.devices.has_native_bf16", lambda device: False)
+    monkeypatch.setattr("tutelage.training.decisions.has_native_bf16", lambda device: False)
     Driver(training, reporter=notes).fit(Watching(network(1)), data, checkpoint_file=file)
     assert seen == [torch.bfloat16] * len(seen)
     assert "Going on from epoch 1, batch 2. Bf16-mixed (as it was begun) rather than 32-true" in notes.notes[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from docstring_parser import parse as parse_docstring
+
+from tutelage.data.task import Offer
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -30,6 +32,9 @@ FIXTURES = frozenset(
     }
 )
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""
+
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
+"""What labelled images offer."""
 
 Trains = Literal["student", "teacher"]
 Family = Literal[
@@ -87,12 +92,14 @@ class Entry:
         papers: The papers it comes from.
         family: What it learns from, beside the labels; a control takes away what another method learns from.
         trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
+        reads: What it reads of the data, beside inputs; see `Offer`. Data that do not offer all of it are refused.
         exceptions: Checks of the conformance suite that it truly cannot meet, and why.
     """
 
     name: str
     build: Callable[..., Any]
     papers: Sequence[Paper]
+    reads: frozenset[Offer] = EVERYTHING
     family: Family = "other"
     trains: Trains = "student"
     exceptions: Mapping[str, str] = field(default_factory=dict)
@@ -156,6 +163,7 @@ def register(
     papers: Sequence[Paper],
     family: Family = "other",
     trains: Trains = "student",
+    reads: Collection[Offer] = EVERYTHING,
     exceptions: Mapping[str, str] | None = None,
 ) -> Callable[[T], T]:
     """Register a method or a recipe under its command-line name.
@@ -165,6 +173,7 @@ def register(
         papers: The papers it comes from, at least one.
         family: What it learns from, beside the labels.
         trains: Which network it trains and returns.
+        reads: What it reads of the data, beside inputs. By default all that labelled images offer.
         exceptions: Checks of the conformance suite that it cannot meet, and why.
 
     Raises:
@@ -181,6 +190,7 @@ def register(
             papers=tuple(papers),
             family=family,
             trains=trains,
+            reads=frozenset(reads),
             exceptions=dict(exceptions or {}),
         )
         return build

@@ -67,10 +67,10 @@ class Teacher(nn.Module):
         """
         return FrozenTeacher(self.inner_network(), layers, example=example, logits=logits)
 
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of the layers that it reads, itself or in the teachers within it."""
-        return [layer for module in self.children() if isinstance(module, Teacher) for layer in module.layers]
+    def reads(self) -> Sequence[str]:
+        """Return the names of the layers that it reads, itself or in the teachers within it."""
+        inner = (module for module in self.modules() if isinstance(module, Teacher) and module is not self)
+        return [layer for teacher in inner for layer in teacher.reads()]
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
@@ -135,9 +135,8 @@ class FrozenTeacher(Teacher):
         """Return the network."""
         return self.network
 
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of the layers that are read."""
+    def reads(self) -> Sequence[str]:
+        """Return the names of the layers that are read."""
         return self.extractor.layers
 
     @property

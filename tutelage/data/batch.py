@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tutelage.data.criterion import CROSS_ENTROPY, Criterion
 from tutelage.errors import UserError
 
 # The version of inputs that were changed before they were moved or stored: no tensor has it.
@@ -50,6 +51,7 @@ class Batch:
         teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
             same images without noise.
         extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
+        criterion: How the task of the data judges answers.
     """
 
     inputs: Any
@@ -60,6 +62,7 @@ class Batch:
     asked_version: int | None = None
     teacher_inputs: Any = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    criterion: Criterion = CROSS_ENTROPY
 
     def __post_init__(self) -> None:
         if self.teacher is not None and self.asked is None:
@@ -80,6 +83,14 @@ class Batch:
         if self.targets is None:
             raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
         return self.targets
+
+    def loss(self, answer: Tensor) -> Tensor:
+        """Return the task's supervised loss of an answer `[batch, ...]` to this batch, a scalar.
+
+        Raises:
+            UserError: If the batch has no targets.
+        """
+        return self.criterion.loss(answer, self.labels)
 
     @property
     def asks_what_was_asked(self) -> bool:

@@ -1,39 +1,37 @@
-"""The methods: one paper, one file. Importing this package registers them all."""
+"""The methods: one paper, one file. Importing this package registers them all.
 
+Recipes are functions called like their files, so here such a name is the module: `tutelage.methods.fsp.fsp`.
+"""
+
+from tutelage.methods import de_kd, fickle_teacher, fsp, messy_collaboration, re_kd, soft_randomization
 from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT
-from tutelage.methods.born_again import BornAgain, born_again
+from tutelage.methods.born_again import BornAgain
 from tutelage.methods.byot import BYOT
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
-from tutelage.methods.de_kd import de_kd
 from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
 from tutelage.methods.ferkd import FerKD
-from tutelage.methods.fickle_teacher import fickle_teacher
-from tutelage.methods.fitnet import FitNet, fitnet
+from tutelage.methods.fitnet import FitNet
 from tutelage.methods.fkd import FKD
-from tutelage.methods.fsp import fsp
 from tutelage.methods.kd import KD, kd_shuffled_teacher, kd_uniform_teacher
-from tutelage.methods.ksanc import KSANC, ksanc
+from tutelage.methods.ksanc import KSANC
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
-from tutelage.methods.messy_collaboration import messy_collaboration
 from tutelage.methods.mlld import MLLD
 from tutelage.methods.msd import MSD
-from tutelage.methods.quest import Quest, quest
-from tutelage.methods.re_kd import re_kd
+from tutelage.methods.quest import Quest
 from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
-from tutelage.methods.soft_randomization import soft_randomization
 from tutelage.methods.sp import SP
 from tutelage.methods.srrl import SRRL
 from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
-from tutelage.methods.tf_kd_self import double_training, tf_kd_self
-from tutelage.methods.tolerant_teacher import TolerantTeacher, tolerant_teacher
+from tutelage.methods.tf_kd_self import double_training
+from tutelage.methods.tolerant_teacher import TolerantTeacher
 from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
 
@@ -67,21 +65,15 @@ __all__ = [
     "Supervised",
     "TfKDReg",
     "TolerantTeacher",
-    "born_again",
     "de_kd",
     "double_training",
     "fickle_teacher",
-    "fitnet",
     "fsp",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
-    "ksanc",
     "matched_label_smoothing",
     "messy_collaboration",
-    "quest",
     "re_kd",
     "soft_randomization",
     "supervised_teacher",
-    "tf_kd_self",
-    "tolerant_teacher",
 ]

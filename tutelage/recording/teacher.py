@@ -34,7 +34,7 @@ class RecordedTeacher(Teacher):
         self, recording: RecordedViews | None = None, layers: Sequence[str] = (), *, example: Any = None
     ) -> None:
         super().__init__()
-        self.recording, self._layers = recording, tuple(layers)
+        self.recording, self.layers = recording, tuple(layers)
         missing = [layer for layer in layers if layer not in self._recorded]
         if missing:
             self._refuse(f"This method reads {', '.join(missing)} of the teacher", _RECORD, *self._named)
@@ -46,10 +46,9 @@ class RecordedTeacher(Teacher):
         """The layers that were recorded, each with its shape without the batch."""
         return self.recording.header.layers if isinstance(self.recording, Recording) else {}
 
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of the layers that are read."""
-        return self._layers
+    def reads(self) -> Sequence[str]:
+        """Return the names of the layers that are read."""
+        return self.layers
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:

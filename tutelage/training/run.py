@@ -287,7 +287,7 @@ def replayed(method: Method, data: Data) -> Data:
     data.recording.check(data)
     method.transfer_set(data.train).check(data)
     teachers = [module for module in method.modules() if isinstance(module, Teacher)]
-    read = {layer for teacher in teachers for layer in teacher.layers}
+    read = {layer for teacher in teachers for layer in teacher.reads()}
     return replace(data, recording=data.recording.only(read))
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.methods import memory_bank
+from tutelage.methods.parts import memory_bank
 from tutelage.methods.parts.memory_bank import (
     ContrastRows,
     MemoryBank,

@@ -2,7 +2,7 @@ import pytest
 
 from tutelage.core.registry import Paper
 from tutelage.experiments import catalogue
-from tutelage.methods import papers
+from tutelage.methods.parts import papers
 
 PAPERS = [value for value in vars(papers).values() if isinstance(value, Paper)]
 

@@ -1,0 +1,78 @@
+"""How a network's answer is judged: against the targets, and against another network's answer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from tutelage.errors import UserError
+from tutelage.losses import Reduction, cross_entropy, kd_loss
+
+
+class Criterion(Protocol):
+    """What a task makes of answers. Both losses sum over the classes, and average over the batch and its places."""
+
+    def loss(self, answer: Tensor, targets: Any) -> Tensor:
+        """Return the supervised loss, a scalar.
+
+        Args:
+            answer: What a network answers, `[batch, ...]`.
+            targets: What the task's samples have for targets, collated.
+        """
+
+    def divergence(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float = 1.0,
+        *,
+        t_squared: bool = True,
+        reduction: Reduction = "batchmean",
+    ) -> Tensor:
+        """Return how far the student's answer is from the teacher's, a scalar.
+
+        Args:
+            student: `[batch, ...]`.
+            teacher: The same shape; no gradient flows into it.
+            temperature: Softens both answers, where they are probabilities; numbers have none.
+            t_squared: Whether to multiply by the square of the temperature.
+            reduction: As in `kd_loss`.
+        """
+
+
+class CrossEntropy:
+    """Scores of which a softmax over axis 1 makes probabilities, at each place of the sample."""
+
+    def loss(self, answer: Tensor, targets: Any) -> Tensor:
+        """Return the cross-entropy.
+
+        Args:
+            answer: Logits `[batch, class, ...]`.
+            targets: Class indices `[batch, ...]`, -1 where there is no label; or probabilities `[batch, class, ...]`.
+
+        Raises:
+            UserError: If the targets are of another form, such as one number a sample.
+        """
+        if targets.is_floating_point() and targets.shape != answer.shape:
+            raise UserError(
+                f"The targets are fractions {list(targets.shape)} and the network answers {list(answer.shape)}: class "
+                "indices are whole numbers. Numbers to be predicted are the task 'regression' (task=)."
+            )
+        return cross_entropy(answer, targets)
+
+    def divergence(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float = 1.0,
+        *,
+        t_squared: bool = True,
+        reduction: Reduction = "batchmean",
+    ) -> Tensor:
+        """Return `kd_loss`, the divergence of the softened probabilities."""
+        return kd_loss(student, teacher, temperature, t_squared=t_squared, reduction=reduction)
+
+
+CROSS_ENTROPY = CrossEntropy()
+"""How answers are judged where no task says otherwise."""

@@ -1,0 +1,187 @@
+"""What a task is: what samples have for targets, how answers are judged, and what is measured."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from tutelage.data.criterion import Criterion
+from tutelage.errors import UserError, unknown
+
+ENTRY_POINTS = "tutelage.tasks"
+
+Offer = Literal["targets", "answers", "classes", "labels", "sample-labels", "images"]
+"""What a method may read of the data.
+
+- `targets`: the task's own supervised loss.
+- `answers`: the task's own divergence of two networks' answers.
+- `classes`: scores of classes on axis 1, of which a softmax makes probabilities, at every place of a sample.
+- `labels`: the index of the right class, at every place that has scores.
+- `sample-labels`: one class index a sample.
+- `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
+
+Features can be read of any network, and are no property of the data.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a number measures, and how it is written.
+
+    Attributes:
+        title: What it is called in a sentence, such as `accuracy`.
+        short: What it is called at the head of a column.
+        unit: `share` for a fraction, which is shown in per cent; else the unit itself, such as `nats` or `metres`.
+        higher_is_better: Its direction.
+        digits: Digits after the point, as shown.
+    """
+
+    title: str
+    short: str = ""
+    unit: str = ""
+    higher_is_better: bool = True
+    digits: int = 4
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown: shares are shown in per cent."""
+        return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit of a value as shown; empty for a bare number."""
+        return "%" if self.unit == "share" else self.unit
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference as shown: of per cents it is points."""
+        return "points" if self.unit == "share" else self.unit
+
+    def better(self, one: float, other: float) -> bool:
+        """Return whether one value is better than another; no value is better than NaN, and NaN than none."""
+        return one > other if self.higher_is_better else one < other
+
+    def text(self, value: float) -> str:
+        """Return a value with its unit."""
+        number = f"{self.scale * value:.{self.digits}f}"
+        return f"{number} {self.shown_unit}".rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, from which `Metric(**values)` makes it again."""
+        return asdict(self)
+
+
+class Meter(ABC):
+    """Measures answers batch by batch; it keeps sums, or a few numbers a sample, and never all answers."""
+
+    @abstractmethod
+    def update(self, answer: Tensor, targets: Any) -> None:
+        """Take in a batch.
+
+        Args:
+            answer: `[batch, ...]`, on any device; of an ensemble that is measured as such `[member, batch, ...]`.
+            targets: The batch's targets.
+        """
+
+    def update_foreign(self, answer: Tensor) -> None:
+        """Take in a batch of samples from elsewhere, which uncertainty should tell apart.
+
+        Raises:
+            UserError: If the task knows no uncertainty.
+        """
+        raise UserError("Foreign data are for classification, whose uncertainty should tell them apart.")
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name. One that has no value on these samples is absent."""
+
+    def pictures(self) -> dict[str, Any]:
+        """Return what the report draws of these answers, by the picture's name: plain values."""
+        return {}
+
+
+class Task(ABC):
+    """A task: one file in `tasks/`. Everything that training, comparison and report know of it is asked from here.
+
+    Attributes:
+        name: Its name on the command line.
+        title: What it is called in sentences.
+        metrics: What is measured, by name; `validation_` or `test_` before it makes a score's name.
+        primary: The metric that chooses the epoch, and that rows are compared by.
+        offers: What methods may read of its data.
+        criterion: How answers are judged in training.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    primary: ClassVar[str]
+    offers: ClassVar[frozenset[Offer]]
+    criterion: ClassVar[Criterion]
+
+    @abstractmethod
+    def meter(self, *, pictures: bool = False) -> Meter:
+        """Return a fresh meter.
+
+        Args:
+            pictures: Whether its `pictures` will be asked for.
+        """
+
+    @abstractmethod
+    def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
+        """Refuse a network that answers in another form than the task's.
+
+        Args:
+            shape: The shape of its answer to `samples` samples.
+            samples: How many samples it was asked about.
+            outputs: How many numbers it should answer, such as the number of classes.
+            who: What the message calls the network.
+            data: What the message calls the data.
+
+        Raises:
+            UserError: If it does.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a comparison says of it: plain values, from which the report learns all that it shows."""
+        metrics = {name: metric.to_json() for name, metric in self.metrics.items()}
+        return {"name": self.name, "title": self.title, "primary": self.primary, "metrics": metrics}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be the same one in every process."""
+        return task_named, (self.name,)
+
+
+# Where each task is. It is text, not an import, because tasks stand above this folder.
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "classification": "tutelage.tasks.classification:CLASSIFICATION",
+        "multi-label": "tutelage.tasks.multi_label:MULTI_LABEL",
+        "regression": "tutelage.tasks.regression:REGRESSION",
+        "unlabelled": "tutelage.tasks.unlabelled:UNLABELLED",
+    }
+)
+
+
+def task_named(name: str) -> Task:
+    """Return a task by its name: a built-in one, or one from another package.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if name in TASKS:
+        module, _, attribute = TASKS[name].partition(":")
+        found: Task = getattr(importlib.import_module(module), attribute)
+        return found
+    others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in others:
+        raise unknown("task", name, [*TASKS, *others])
+    loaded: Task = others[name].load()
+    return loaded
