@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tutelage.losses import cross_entropy, gram, kd_loss, soft_cross_entropy, unit_rows, wide
+from tutelage.losses import cross_entropy, gram, kd_loss, log_mean_probability, soft_cross_entropy, unit_rows, wide
 
 # Known answers in float64, from the fact sheet of the logit methods.
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -305,3 +305,11 @@ def test_rows_of_zeros_stay_zeros_without_a_gradient(dtype):
     assert found[0].tolist() == [0.0, 0.0]
     assert gradient[0].tolist() == [0.0, 0.0]
     assert gradient[1].abs().max() > 0.05
+
+
+def test_the_mean_probability_of_maps_is_that_of_each_place():
+    members = torch.randn(3, 2, 5, 4, 6, dtype=torch.float64) * 3
+    expected = members.softmax(2).mean(0)
+    found = log_mean_probability(members)
+    assert torch.allclose(found.exp(), expected, rtol=1e-12)
+    assert torch.allclose(found.exp().sum(1), torch.ones(2, 4, 6, dtype=torch.float64), rtol=1e-12)

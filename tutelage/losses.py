@@ -1,6 +1,10 @@
 """Loss functions that two methods or more share, and that users with a loop of their own can take alone.
 
-All compute in float32 and in log-space, sum over the classes and take the mean over the batch.
+Axis 1 is the class axis: logits are `[batch, class]`, or `[batch, class, ...]` with as many places as follow. There is
+one reduction: the sum over the classes, and the mean over the batch and its places. A place whose label is -1 does not
+count in a loss that reads labels; of several processes each takes the mean over the labelled places of its own part.
+
+Half precision is computed in float32; float32 and float64 stay what they are. All of it is done in log-space.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ _MOST_HALVINGS = 126
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    r"""Return the mean cross-entropy $H(q', p)$, with $q' = (1 - \epsilon) q + \epsilon / K$, in float32.
+    r"""Return the mean cross-entropy $H(q', p)$, with $q' = (1 - \epsilon) q + \epsilon / K$.
 
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`).
@@ -38,6 +42,31 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0
     return loss.where((targets != UNLABELLED).any(), 0.0)
 
 
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""Return the cross-entropy of independent yes-or-no questions, $-\sum_c q_c \log p_c + (1 - q_c) \log (1 - p_c)$.
+
+    Args:
+        logits: `[batch, class]` (or `[batch, class, ...]`); $p = \sigma(z)$.
+        targets: 1 where a class is there, 0 where it is not, -1 where nobody said; or probabilities. Of the shape of
+            the logits.
+
+    Returns:
+        The sum over the classes, the mean over all places with at least one known answer; 0, with a gradient of 0,
+        where none has.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(
+            f"The network answers {tuple(logits.shape)} and the targets are {tuple(targets.shape)}: each class needs a "
+            "0 or a 1."
+        )
+    raw, known = wide(logits), targets != UNLABELLED
+    losses = F.binary_cross_entropy_with_logits(raw, targets.to(raw.dtype), reduction="none")
+    return losses.masked_fill(~known, 0.0).sum() / known.any(1).sum().clamp(min=1)
+
+
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -46,11 +75,11 @@ def kd_loss(
     t_squared: bool = True,
     reduction: Reduction = "batchmean",
 ) -> Tensor:
-    r"""Return the distillation loss $T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T)$, the mean over the batch.
+    r"""Return the distillation loss $T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T)$, the mean over batch and places.
 
     Args:
-        student_logits: `[batch, class]`.
-        teacher_logits: `[batch, class]`; no gradient flows into them.
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        teacher_logits: The same; no gradient flows into them.
         temperature: $T$, which divides both.
         t_squared: Whether to multiply by $T^2$, so that gradients keep their size when $T$ changes.
         reduction: `"batchmean"` is the KL divergence. `"mean"` divides it by the number of classes as well: an error
@@ -66,8 +95,42 @@ def kd_loss(
     return divergence * temperature**2 if t_squared else divergence
 
 
+def binary_kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 4.0,
+    *,
+    t_squared: bool = True,
+    reduction: Reduction = "batchmean",
+) -> Tensor:
+    r"""Return the distillation loss of yes-or-no questions, $T^2 \sum_c \mathrm{KL}(b^t_c \,\|\, b^s_c)$.
+
+    $b_c$ is the Bernoulli distribution of $\sigma(z_c / T)$, the answer to whether class $c$ is there.
+
+    Args:
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        teacher_logits: The same; no gradient flows into them.
+        temperature: $T$, which divides both.
+        t_squared: As in `kd_loss`.
+        reduction: As in `kd_loss`.
+
+    Returns:
+        The sum over the classes, the mean over the batch and its places.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    check_shapes(student_logits, teacher_logits)
+    student, teacher = wide(student_logits) / temperature, wide(teacher_logits.detach()) / temperature
+    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    # 1 - sigmoid(z) is sigmoid(-z), of which less is lost to rounding.
+    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    divergence = (yes + no).sum() / _rows(student, reduction)
+    return divergence * temperature**2 if t_squared else divergence
+
+
 def divergences(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, dim: int = 1) -> Tensor:
-    r"""Return $\mathrm{KL}(p^t_T \,\|\, p^s_T)$ of each sample: logits without their dimension of classes, in float32.
+    r"""Return $\mathrm{KL}(p^t_T \,\|\, p^s_T)$ of each sample: logits without their dimension of classes.
 
     Only $p^s - p^t$ is kept for the backward pass, and so there is no second derivative: `create_graph` is refused.
 
@@ -108,11 +171,13 @@ class _Divergences(torch.autograd.Function):
 
 
 def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Return $-\sum_c p^t_T(c) \log p^s_T(c)$, the mean over the batch: the KL divergence plus the teacher's entropy.
+    r"""Return $-\sum_c p^t_T(c) \log p^s_T(c)$, the mean over batch and places.
+
+    It is the KL divergence plus the teacher's entropy.
 
     Args:
-        student_logits: `[batch, class]`.
-        teacher_logits: `[batch, class]`; no gradient flows into them.
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        teacher_logits: The same; no gradient flows into them.
         temperature: $T$, which divides both.
 
     Raises:
@@ -125,13 +190,13 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
 
 
 def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
-    r"""Return logits standardised per row, $(z - \bar z) / \sigma(z)$: only relative distances are left.
+    r"""Return logits standardised at each place, $(z - \bar z) / \sigma(z)$: only relative distances are left.
 
     A row of equal logits becomes zeros, with a gradient of zero. Where some stand for $\log 0$, such as the -1e30 of a
     recording, two levels are left: those, and all others.
 
     Args:
-        logits: `[batch, class]`.
+        logits: `[batch, class]` (or `[batch, class, ...]`).
         ddof: 1 divides the variance by $K - 1$, as the authors' code does; 0 by $K$, as the paper's algorithm has it.
 
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
@@ -152,7 +217,7 @@ def standardize(logits: Tensor, *, ddof: int = 1) -> Tensor:
 
 
 def gram(features: Tensor) -> Tensor:
-    r"""Return the inner products of a batch's samples, $F F^\top$, `[batch, batch]`, in float32 under autocast too.
+    r"""Return the inner products of a batch's samples, $F F^\top$, `[batch, batch]`, also under autocast in float32.
 
     Args:
         features: `[batch, ...]`; each sample is flattened.
@@ -182,7 +247,7 @@ class _Gram(torch.autograd.Function):
 
 
 def mean_square(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Return the mean of the squares over some dimensions, in float32.
+    """Return the mean of the squares over some dimensions.
 
     Args:
         values: Any tensor.
@@ -214,7 +279,7 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def unit_rows(rows: Tensor, *, shortest: float = 0.0) -> Tensor:
-    """Return rows of length one, in float32; a row of zeros stays zeros and has no gradient.
+    """Return rows of length one; a row of zeros stays zeros and has no gradient.
 
     Args:
         rows: `[row, column]`.
@@ -269,6 +334,6 @@ def log_mean_probability(logits: Tensor) -> Tensor:
     """Return the log of the members' mean probability `[batch, class]`, computed in log-space.
 
     Args:
-        logits: `[member, batch, class]`.
+        logits: `[member, batch, class]` (or `[member, batch, class, ...]`).
     """
-    return wide(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))
+    return wide(logits).log_softmax(2).logsumexp(0) - math.log(len(logits))
