@@ -82,6 +82,11 @@ def test_who_trains_the_teacher():
     assert {entry.name for entry in catalogue.entries() if entry.trains == "teacher"} >= {"re-kd", "supervised-teacher"}
 
 
+def test_each_network_has_its_plain_training():
+    plain = {entry.name: entry.trains for entry in catalogue.entries() if entry.plain}
+    assert plain == {"supervised": "student", "supervised-teacher": "teacher"}
+
+
 def test_a_name_is_taken_once(entries):
     register("mine", papers=[PAPER])(Mine)
     register("mine", papers=[PAPER])(Mine)

@@ -104,6 +104,7 @@ def test_the_teacher_is_trained_once_for_all_rows_and_seeds(comparison):
 def test_a_row_is_compared_with_one_that_trains_the_same_network(comparison):
     rows = ["supervised", "kd-uniform-teacher", "supervised-teacher", "re-kd"]
     found = {row["label"]: row for row in comparison(*rows).run()["rows"]}
+    assert [row["plain"] for row in found.values()] == [True, False, True, False]
     baselines = {label: row["baseline"] for label, row in found.items()}
     assert baselines["kd-uniform-teacher"] == baselines["supervised"] == "supervised"
     assert baselines["re-kd"] == baselines["supervised-teacher"] == "supervised-teacher"

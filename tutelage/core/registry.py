@@ -92,6 +92,7 @@ class Entry:
         papers: The papers it comes from.
         family: What it learns from, beside the labels; a control takes away what another method learns from.
         trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
+        plain: Whether it is plain training on the targets, which methods that train the same network are compared with.
         reads: What it reads of the data, beside inputs; see `Offer`. Data that do not offer all of it are refused.
         exceptions: Checks of the conformance suite that it truly cannot meet, and why.
     """
@@ -102,6 +103,7 @@ class Entry:
     reads: frozenset[Offer] = EVERYTHING
     family: Family = "other"
     trains: Trains = "student"
+    plain: bool = False
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -163,6 +165,7 @@ def register(
     papers: Sequence[Paper],
     family: Family = "other",
     trains: Trains = "student",
+    plain: bool = False,
     reads: Collection[Offer] = EVERYTHING,
     exceptions: Mapping[str, str] | None = None,
 ) -> Callable[[T], T]:
@@ -173,6 +176,7 @@ def register(
         papers: The papers it comes from, at least one.
         family: What it learns from, beside the labels.
         trains: Which network it trains and returns.
+        plain: Whether it is plain training on the targets.
         reads: What it reads of the data, beside inputs. By default all that labelled images offer.
         exceptions: Checks of the conformance suite that it cannot meet, and why.
 
@@ -190,6 +194,7 @@ def register(
             papers=tuple(papers),
             family=family,
             trains=trains,
+            plain=plain,
             reads=frozenset(reads),
             exceptions=dict(exceptions or {}),
         )

@@ -189,6 +189,7 @@ class Comparison:
             "options": choice.hyper_parameters,
             "title": choice.entry.title,
             "trains": choice.entry.trains,
+            "plain": choice.entry.plain,
             "seeds": list(self.seeds),
             "command": self._row_command(choice),
             "runs": [],
@@ -215,7 +216,7 @@ class Comparison:
         """Return the row to compare with: one that trains the same network."""
         if row["trains"] == "student":
             return self.baseline
-        return next((other["label"] for other in rows if other["method"] == "supervised-teacher"), None)
+        return next((other["label"] for other in rows if other["plain"] and other["trains"] == row["trains"]), None)
 
     def _head(self) -> dict[str, Any]:
         methods = [choice.entry.name for choice in self.choices]
