@@ -53,10 +53,8 @@ def random_data(steps: int) -> Data:
     count = BATCH * steps
     images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
     return Data(
+        splits={"train": ResidentImages(images, torch.randint(CLASSES, (count,)))},
         name="random",
-        train=ResidentImages(images, torch.randint(CLASSES, (count,))),
-        validation=None,
-        test=None,
         num_classes=CLASSES,
         class_names=tuple(map(str, range(CLASSES))),
         in_channels=3,

@@ -85,7 +85,7 @@ class Clock(DryRun):
 def thin(data: Data) -> Data:
     """Return the data with few test images, so that scoring does not hide what training costs."""
     assert isinstance(data.test, ResidentImages)
-    return replace(data, test=data.test.select(range(TEST)))
+    return data.with_splits(test=data.test.select(range(TEST)))
 
 
 def experiment_of(student: str, teacher: str, data: Data, training: Training) -> Experiment:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import tutelage
-from tutelage.data.batch import Density
+from tutelage.data.criterion import Density
 from tutelage.evaluation.scores import Evaluation, judge
 from tutelage.evaluation.uncertainty import Uncertainty, uncertainty_of
 from tutelage.models.ensemble import Ensemble

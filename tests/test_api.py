@@ -1,7 +1,6 @@
 """What one call does, with a Python user's own objects."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -154,7 +153,7 @@ def test_compare_returns_the_table_and_writes_it(student, teacher, pairs, tmp_pa
 
 
 def test_evaluate_scores_a_split(pairs):
-    perfect = replace(toy_data(), test=None)
+    perfect = toy_data().with_splits(test=None)
     scores = tutelage.evaluate(ToyNetwork(4), data=perfect, split="validation")
     assert 0 <= scores.accuracy <= 1
     with pytest.raises(UserError, match="has no test split"):

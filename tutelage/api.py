@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 
 from tutelage.core.method import DEPLOYED
-from tutelage.data.batch import Density
+from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.ood import foreign_data
 from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.data.wrap import as_data
-from tutelage.errors import UserError, unknown
-from tutelage.evaluation.scores import Evaluation, judge_on
+from tutelage.errors import UserError
+from tutelage.evaluation.scores import Evaluation, evaluate_network
 from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
@@ -43,6 +43,7 @@ def distill(
     teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    task: str = "classification",
     foreign: DataSource | None = None,
     augment: str | None = None,
     out: str | Path | None = None,
@@ -62,6 +63,8 @@ def distill(
             modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
+        task: What the targets are: `classification`, `multi-label`, `regression`; or `unlabelled`, to learn from inputs
+            and a teacher alone.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
         augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
             default what is usual for data by name, and nothing for a dataset.
@@ -87,6 +90,7 @@ def distill(
         teacher=teacher,
         validation=validation,
         test=test,
+        task=task,
         foreign=foreign,
         augment=augment,
         out=out,
@@ -106,6 +110,7 @@ def distill_all(
     teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    task: str = "classification",
     foreign: DataSource | None = None,
     augment: str | None = None,
     out: str | Path | None = None,
@@ -122,6 +127,7 @@ def distill_all(
         teacher: As for `distill`.
         validation: As for `distill`.
         test: As for `distill`.
+        task: As for `distill`.
         foreign: As for `distill`.
         augment: As for `distill`.
         out: As for `distill`; the networks beside the first are in `out/members/NAME`.
@@ -143,7 +149,7 @@ def distill_all(
         >>> list(networks)
         ['student', 'student-2']
     """
-    splits = resolve_data(data, validation=validation, test=test, foreign=foreign, augment=augment)
+    splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
     training, options = split_settings(settings, [method])
     entry = catalogue.get(method)
     choice = Choice(entry, check_options(entry, options))
@@ -174,6 +180,7 @@ def compare(
     teacher: TeacherSource = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    task: str = "classification",
     foreign: DataSource | None = None,
     augment: str | None = None,
     seeds: int | Sequence[int] = 3,
@@ -193,6 +200,7 @@ def compare(
         teacher: As for `distill`.
         validation: As for `distill`.
         test: As for `distill`.
+        task: As for `distill`.
         foreign: As for `distill`.
         augment: As for `distill`.
         seeds: How many, or which.
@@ -205,7 +213,7 @@ def compare(
         UserError: If anything does not fit.
         Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
     """
-    splits = resolve_data(data, validation=validation, test=test, foreign=foreign, augment=augment)
+    splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
     training, unknown_settings = split_settings(settings, [])
     assert not unknown_settings
     choices = [parse_choice(text) for text in methods]
@@ -227,6 +235,7 @@ def evaluate(
     *,
     data: DataSource,
     split: str = "test",
+    task: str = "classification",
     foreign: DataSource | None = None,
     density: Density | None = None,
 ) -> Evaluation:
@@ -236,6 +245,7 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
+        task: As for `distill`.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, of all else it is `categorical`.
@@ -243,20 +253,19 @@ def evaluate(
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
-    splits = resolve_data(data) if isinstance(data, str | Data) else as_data(data, test=data)
+    splits = resolve_data(data, task=task) if isinstance(data, str | Data) else as_data(data, test=data, task=task)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
-    if split not in ("train", "validation", "test"):
-        raise unknown("split", split, ("train", "validation", "test"))
-    if getattr(splits, split) is None:
-        raise UserError(f"{splits.name} has no {split} split.")
+    splits.split(split)
+    if split in splits.unlabelled:
+        raise UserError(f"The {split} split of {splits.name} has no targets to measure by.")
     sources = several(network)
     if not sources:
         raise UserError("No network is named: pass one, or several as an ensemble.")
     members = [_trained(source, splits) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)
     kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")
-    return judge_on(one, splits, split, device=device_type("auto"), density=kind)
+    return evaluate_network(one, splits, split, device=device_type("auto"), density=kind)
 
 
 def _trained(network: Source, data: Data) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -84,7 +84,7 @@ class Setting:
             chosen = RANDOM_SHAPE | {key: int(value) for key, _, value in (option.partition("=") for option in options)}
             return random_data(self.subset or RANDOM_IMAGES, **chosen)
         data = load_data(self.data, validation=0.0, subset=self.subset, augment="crop:4,flip")
-        return replace(data, validation=None)
+        return data.with_splits(validation=None)
 
     def networks(self, data: Data) -> tuple[Normalized, Normalized]:
         """Return teacher and student, which take images in [0, 1], the same in every process.
@@ -133,10 +133,8 @@ def random_data(samples: int, classes: int, size: int) -> Data:
         return ResidentImages(pixels, torch.randint(classes, (count,), generator=chance))
 
     return Data(
+        splits={"train": images(samples), "test": images(min(samples, 1000))},
         name=f"{samples} random images of {size}x{size} pixels in {classes} classes",
-        train=images(samples),
-        validation=None,
-        test=images(min(samples, 1000)),
         num_classes=classes,
         class_names=tuple(map(str, range(classes))),
         in_channels=3,

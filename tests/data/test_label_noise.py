@@ -1,7 +1,6 @@
 """Wrong labels: how many, which ones, whose, and that they are the same again."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -124,7 +123,7 @@ def load_streamed(root):
     targets = torch.tensor(rows["label"])
     rows = rows.cast_column("image", datasets.Image(decode=False))
     train = StreamedImages(rows, targets, image="image", split="train", channels=3, size=data.image_size)
-    return replace(data, train=train)
+    return data.with_splits(train=train)
 
 
 def test_a_loader_is_refused_with_the_way_out():

@@ -6,7 +6,7 @@ from tutelage.data import images as images_module
 from tutelage.data.augment import Augmentation
 from tutelage.data.images import ResidentImages
 from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
-from tutelage.data.own import ForeignLoader
+from tutelage.data.own import OwnLoader
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 
@@ -49,7 +49,7 @@ def same(first, second):
 def test_the_loader_that_fits(resident, streamed):
     loaders = [make_loader(dataset, batch_size=4, workers=0) for dataset in (resident, streamed, Noisy())]
     assert [type(loader) for loader in loaders] == [ResidentLoader, StreamedLoader, StreamedLoader]
-    assert isinstance(make_loader(torch.utils.data.DataLoader(Noisy()), batch_size=4), ForeignLoader)
+    assert isinstance(make_loader(torch.utils.data.DataLoader(Noisy()), batch_size=4), OwnLoader)
     assert all(isinstance(loader, Loader) for loader in loaders)
     assert [len(loader) for loader in loaders] == [13, 13, 5]
     assert [loader.sizes() for loader in loaders] == [(4,)] * 3

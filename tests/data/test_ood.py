@@ -72,7 +72,7 @@ def test_a_loader_is_used_as_it_is():
 
 def test_data_without_a_test_split_are_refused():
     with pytest.raises(UserError, match="no test split"):
-        foreign_data(replace(toy_data(), test=None), toy_data())
+        foreign_data(toy_data().with_splits(test=None), toy_data())
 
 
 def test_normalised_images_are_not_measured_against_images_that_are_not():

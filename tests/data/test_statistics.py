@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from tutelage.data.images import ResidentImages
-from tutelage.data.own import ForeignImages
+from tutelage.data.own import OwnSamples
 from tutelage.data.sources import load_data
 from tutelage.data.statistics import mean_and_std
 
@@ -27,13 +27,13 @@ def test_a_constant_channel_has_a_std_to_divide_by():
 
 
 def test_a_users_floats_are_normalised_already():
-    foreign = ForeignImages(TensorDataset(torch.rand(40, 3, 4, 4), TARGETS))
+    foreign = OwnSamples(TensorDataset(torch.rand(40, 3, 4, 4), TARGETS))
     assert mean_and_std(foreign) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_a_users_bytes_are_measured():
     images = torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8)
-    foreign = mean_and_std(ForeignImages(TensorDataset(images, TARGETS)))
+    foreign = mean_and_std(OwnSamples(TensorDataset(images, TARGETS)))
     resident = mean_and_std(ResidentImages(images, TARGETS))
     np.testing.assert_allclose(foreign, resident, atol=1e-9)
 

@@ -84,10 +84,10 @@ def test_a_dirichlet_has_knowledge_even_without_foreign_data(data):
 
 
 def test_what_is_absent_is_not_scored(data):
-    found = score_method(Pair(), replace(data, test=None))
+    found = score_method(Pair(), data.with_splits(test=None))
     assert not any(name.startswith(("test", "foreign")) for name in found.scores)
     assert found.uncertainty == {}
-    assert score_method(Pair(), replace(data, test=None, validation=None)).reliability == {}
+    assert score_method(Pair(), data.with_splits(test=None, validation=None)).reliability == {}
 
 
 def test_a_network_in_training_mode_is_scored_in_eval_mode():

@@ -12,7 +12,7 @@ from tutelage.testing.toys import CLASSES, ToyNetwork, toy_data
 
 
 def test_data_are_described_with_their_splits_and_an_absent_one_counts_nothing():
-    found = describe_data(replace(toy_data(), test=None))
+    found = describe_data(toy_data().with_splits(test=None))
     assert (found["train"], found["validation"], found["test"]) == (48, 48, 0)
     assert found["image_size"] == [12, 16]
     assert found["class_names"][1] == "class 1"
@@ -22,10 +22,10 @@ def test_data_are_described_with_their_splits_and_an_absent_one_counts_nothing()
 def test_a_teacher_is_scored_on_every_split_there_is():
     torch.manual_seed(0)
     network = ToyNetwork()
-    found = teacher_facts(network, replace(toy_data(), validation=None), device="cpu")
+    found = teacher_facts(network, toy_data().with_splits(validation=None), device="cpu")
     assert set(found) == {"test_accuracy", "test_nll", "test_ece", "class_similarity"}
     assert len(found["class_similarity"]) == CLASSES
-    assert teacher_facts(network, replace(toy_data(), validation=None, test=None), device="cpu") == {}
+    assert teacher_facts(network, toy_data().with_splits(validation=None, test=None), device="cpu") == {}
 
 
 def test_an_ensembles_uncertainty_is_measured_and_a_single_networks_on_foreign_data():
@@ -38,7 +38,7 @@ def test_an_ensembles_uncertainty_is_measured_and_a_single_networks_on_foreign_d
     foreign = replace(data, foreign=foreign_data("digits", data))
     assert "foreign_auroc_total" in teacher_uncertainty(networks[0], foreign, device="cpu")
     assert "foreign_auroc_knowledge" in teacher_uncertainty(Ensemble(networks), foreign, device="cpu")
-    assert teacher_uncertainty(Ensemble(networks), replace(foreign, test=None), device="cpu") == {}
+    assert teacher_uncertainty(Ensemble(networks), foreign.with_splits(test=None), device="cpu") == {}
     assert describe_data(foreign)["foreign"]["name"] == "digits"
     assert describe_data(data)["foreign"] is None
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from tutelage.core.method import Progress, Update
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
-from tutelage.data.own import ForeignImages
+from tutelage.data.own import OwnSamples
 from tutelage.data.plan import Plan
 from tutelage.data.samplers import PairBatches
 from tutelage.errors import UserError
@@ -216,7 +216,7 @@ def test_labels_come_from_any_kind_of_dataset(kind):
         "resident": toy_data().train,
         "tensors": plain,
         "subset": Subset(plain, [8, 0, 7, 1, 6]),
-        "foreign": ForeignImages(plain),
+        "foreign": OwnSamples(plain),
         "list": [(image, int(label)) for image, label in plain],
     }[kind]
     transfer = CSKD(nn.Identity(), batch_size=5).transfer_set(dataset)

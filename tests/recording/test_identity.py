@@ -142,7 +142,7 @@ def test_only_the_training_split_counts(tmp_path):
     assert alone.fingerprint != tested.fingerprint
     assert DataIdentity.of(alone) == DataIdentity.of(tested)
     data = load_data("digits")
-    without = replace(data, validation=None, test=data.train.select(range(9)), fingerprint="other")
+    without = replace(data.with_splits(validation=None, test=data.train.select(range(9))), fingerprint="other")
     assert DataIdentity.of(without) == DataIdentity.of(data)
 
 
@@ -163,7 +163,7 @@ def test_in_memory_and_read_from_disk_are_the_same_data(tmp_path):
     first, second = DataIdentity.of(data), DataIdentity.of(held)
     assert (bool(first.pixels), bool(second.pixels)) == (False, True)
     assert first.differences(second) == second.differences(first) == []
-    changed = replace(held, train=ResidentImages(255 - held.train.images, held.train.targets))
+    changed = held.with_splits(train=ResidentImages(255 - held.train.images, held.train.targets))
     assert first.differences(DataIdentity.of(changed))[0].startswith("other pixels")
 
 
@@ -199,7 +199,7 @@ def test_one_pixel_is_enough_where_images_live_in_memory():
     before, images = DataIdentity.of(data), data.train.images.clone()
     assert 1 not in spread(len(images), 64)
     images[1, 0, 3, 3] ^= 1
-    after = DataIdentity.of(replace(data, train=ResidentImages(images, data.train.targets)))
+    after = DataIdentity.of(data.with_splits(train=ResidentImages(images, data.train.targets)))
     assert after.probes == before.probes
     assert before.differences(after) == ["other pixels: the images are others, or are decoded or transformed otherwise"]
 
@@ -256,12 +256,12 @@ def test_images_that_chance_changes_are_refused():
 def test_a_loader_is_refused():
     data = load_data("digits")
     with pytest.raises(UserError, match="pass the dataset"):
-        DataIdentity.of(replace(data, train=DataLoader(data.train)))
+        DataIdentity.of(data.with_splits(train=DataLoader(data.train)))
 
 
 def test_a_few_samples_are_enough():
     data = load_data("digits")
-    assert DataIdentity.of(replace(data, train=data.train.select([5]))).pixels
+    assert DataIdentity.of(data.with_splits(train=data.train.select([5]))).pixels
 
 
 def test_numbers_are_spread_from_the_first_to_the_last():

@@ -161,7 +161,7 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
     order = np.arange(SAMPLES)
     for others in (data.train.select(order[::-1].copy()), data.train.select(order[:50])):
         with pytest.raises(UserError, match="other samples than the recording"):
-            trained_on(replace(recorded, train=others))
+            trained_on(recorded.with_splits(train=others))
 
     class Elsewhere(KD):
         def transfer_set(self, dataset):
@@ -175,7 +175,7 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
 
 
 def test_other_validation_and_test_images_are_no_other_data(data, spied):
-    others = replace(data, validation=None, test=data.train.select(range(5)), fingerprint="other")
+    others = replace(data.with_splits(validation=None, test=data.train.select(range(5))), fingerprint="other")
     assert replay_of(spied.recording, others) is not None
 
 

@@ -65,7 +65,7 @@ class Census(Silent):
 
 def grown(method, recording=None, **settings):
     """Return by how many tensors and bytes a training grows."""
-    census, data = Census(), replace(toy_data(), validation=None, recording=recording)
+    census, data = Census(), replace(toy_data().with_splits(validation=None), recording=recording)
     training = replace(TRAINING, epochs=LAST // STEPS_OF_AN_EPOCH, log_every=FIRST, **settings)
     with threads(1):
         Driver(training, reporter=census).fit(method, data)

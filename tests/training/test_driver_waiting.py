@@ -17,7 +17,7 @@ from tutelage.training.driver import Driver
 
 # What brings a number from the device to Python, or makes a shape that depends on numbers.
 WAITING = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero", "aten::masked_select"}
-DATA = replace(toy_data(), validation=None)
+DATA = toy_data().with_splits(validation=None)
 ONE_EPOCH = replace(TRAINING, epochs=1, log_every=1000)
 
 

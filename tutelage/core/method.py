@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tutelage.data.batch import Batch, Density
+from tutelage.data.batch import Batch
+from tutelage.data.criterion import Density
+from tutelage.data.own import as_samples
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor, is_trained
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from tutelage.data.loader import Loader
     from tutelage.data.samplers import BatchSampler
 
-    Samples = Dataset[Any] | DataLoader[Any]
+    AnySamples = Dataset[Any] | DataLoader[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +94,15 @@ class TransferSet:
         sections: How many equal sections a batch of that sampler consists of, such as samples and then their partners.
             Several processes share each section, so that what belongs together stays together.
         views: How many views of a sample a batch of that sampler shows at once.
+        make_loader: Makes the batches themselves, from the arguments of `Data.loader`, for samples that no dataset
+            holds, such as a generator's.
     """
 
-    dataset: Samples
+    dataset: AnySamples
     batches: BatchSampler | None = field(default=None)
     sections: int = 1
     views: int = 1
+    make_loader: Callable[..., Loader] | None = None
 
     def loader(self, data: Data, **arguments: Any) -> Loader:
         """Return the training batches of data whose samples these take the place of.
@@ -110,7 +115,9 @@ class TransferSet:
             UserError: As `check`.
         """
         self.check(data)
-        return replace(data, train=self.dataset).loader(
+        if self.make_loader is not None:
+            return self.make_loader(**arguments)
+        return data.with_splits(train=as_samples(self.dataset, data.task)).loader(
             "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
         )
 
@@ -181,7 +188,7 @@ class Method(nn.Module, ABC):
         """Return the other networks that can ship, by the name of the prediction that each computes: peers, exits."""
         return {}
 
-    def transfer_set(self, dataset: Samples) -> TransferSet:
+    def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data to train on: pairs, views or negatives where the method needs them."""
         return TransferSet(dataset)
 

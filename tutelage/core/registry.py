@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from docstring_parser import parse as parse_docstring
 
-from tutelage.data.task import Offer
+from tutelage.data.task import EVERYTHING, Offer
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -32,9 +32,6 @@ FIXTURES = frozenset(
     }
 )
 """Arguments that the builder passes by name; every other argument of a method is a hyper-parameter."""
-
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
-"""What labelled images offer."""
 
 Trains = Literal["student", "teacher"]
 Family = Literal[

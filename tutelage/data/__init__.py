@@ -4,7 +4,7 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
-from tutelage.data.own import ForeignImages, ForeignLoader
+from tutelage.data.own import OwnLoader, OwnSamples
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
@@ -13,9 +13,9 @@ __all__ = [
     "Augmentation",
     "BatchSampler",
     "Data",
-    "ForeignImages",
-    "ForeignLoader",
     "Loader",
+    "OwnLoader",
+    "OwnSamples",
     "ResidentImages",
     "ResidentLoader",
     "ShuffledBatches",

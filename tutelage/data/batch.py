@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Output:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Output:
         """Return the same output on another device."""
-        return Output(**{f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)})
+        return Output(**{f.name: moved(getattr(self, f.name), device, non_blocking) for f in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
-        moved = {f.name: _move(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        moved = {f.name: moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
         moved["asked_version"] = self._version_elsewhere
         # Moved twice, they would no longer be the same.
         for name in ("inputs", "teacher_inputs"):
@@ -131,15 +131,12 @@ def _first_tensor(value: Any) -> Tensor:
     return value
 
 
-def _move(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+def moved(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:
+    """Return tensors, whatever holds them, on another device."""
     if isinstance(value, Tensor | Output):
         return value.to(device, non_blocking=non_blocking)
     if isinstance(value, Mapping):
-        return {key: _move(item, device, non_blocking) for key, item in value.items()}
+        return {key: moved(item, device, non_blocking) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_move(item, device, non_blocking) for item in value]
+        return [moved(item, device, non_blocking) for item in value]
     return value
-
-
-Density = Literal["categorical", "dirichlet"]
-"""What a network's logits are: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations."""

@@ -53,7 +53,8 @@ def content_digest(splits: Mapping[str, ResidentImages]) -> str:
     for name, samples in sorted(splits.items()):
         digest.update(f"{name} {tuple(samples.images.shape)} ".encode())
         digest.update(samples.images.cpu().contiguous().numpy().data)
-        digest.update(samples.targets.cpu().contiguous().numpy().data)
+        if samples.targets is not None:
+            digest.update(samples.targets.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -79,7 +80,8 @@ def store(key: str, decoded: Decoded) -> None:
     try:
         for name, samples in decoded.splits.items():
             np.save(scratch / f"{name}-images.npy", samples.images.numpy())
-            np.save(scratch / f"{name}-targets.npy", samples.targets.numpy())
+            if samples.targets is not None:
+                np.save(scratch / f"{name}-targets.npy", samples.targets.numpy())
         about = {"splits": list(decoded.splits), "class_names": decoded.class_names, "digest": decoded.digest}
         (scratch / "about.json").write_text(json.dumps(about))
         if recall(key) is None:
@@ -93,4 +95,5 @@ def store(key: str, decoded: Decoded) -> None:
 def _load(folder: Path, name: str) -> ResidentImages:
     # Copy-on-write: pages are shared between processes, and torch accepts the memory as writable.
     images = np.load(folder / f"{name}-images.npy", mmap_mode="c")
-    return ResidentImages(torch.from_numpy(images), torch.from_numpy(np.load(folder / f"{name}-targets.npy")))
+    targets = folder / f"{name}-targets.npy"
+    return ResidentImages(torch.from_numpy(images), torch.from_numpy(np.load(targets)) if targets.exists() else None)

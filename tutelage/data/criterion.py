@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from tutelage.errors import UserError
-from tutelage.losses import Reduction, cross_entropy, kd_loss
+from tutelage.losses import Reduction, cross_entropy, kd_loss, log_mean_probability
+
+Density = Literal["categorical", "dirichlet"]
+"""What a network's logits are: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations."""
 
 
 class Criterion(Protocol):
@@ -38,6 +41,13 @@ class Criterion(Protocol):
             temperature: Softens both answers, where they are probabilities; numbers have none.
             t_squared: Whether to multiply by the square of the temperature.
             reduction: As in `kd_loss`.
+        """
+
+    def mean(self, answers: Tensor) -> Tensor:
+        """Return several networks' answers as one, `[batch, ...]`: of probabilities the log of their mean.
+
+        Args:
+            answers: `[member, batch, ...]`.
         """
 
 
@@ -72,6 +82,10 @@ class CrossEntropy:
     ) -> Tensor:
         """Return `kd_loss`, the divergence of the softened probabilities."""
         return kd_loss(student, teacher, temperature, t_squared=t_squared, reduction=reduction)
+
+    def mean(self, answers: Tensor) -> Tensor:
+        """Return `log_mean_probability`."""
+        return log_mean_probability(answers)
 
 
 CROSS_ENTROPY = CrossEntropy()

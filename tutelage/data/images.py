@@ -1,17 +1,17 @@
-"""Images with class indices: resident in memory, or decoded when they are asked for."""
+"""Images and their targets: resident in memory, or decoded when they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tutelage.data.decode import decode_all, read_image, to_pixels
+from tutelage.data.samples import Indices, Samples
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,72 +33,73 @@ def as_inputs(images: Tensor, *, channels_last: bool = False) -> Tensor:
     return torch.div(images, 255, out=torch.empty_like(images, dtype=torch.float32))
 
 
-class ResidentImages(Dataset[tuple[Tensor, int]]):
+class ResidentImages(Samples):
     """All images of a split as one uint8 tensor: the fast way for small images.
 
     Args:
         images: uint8 `[sample, channel, height, width]`.
-        targets: Class indices, int64 `[sample]`.
+        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without.
 
     Raises:
         UserError: If the shapes or dtypes are others.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor) -> None:
+    is_resident = True
+
+    def __init__(self, images: Tensor, targets: Tensor | None) -> None:
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise UserError(
                 f"Images are {images.dtype} {list(images.shape)}: give uint8 [sample, channel, height, width]."
             )
-        if targets.shape != images.shape[:1]:
-            raise UserError(f"Targets {list(targets.shape)} for {len(images)} images: give one class index for each.")
-        self.images, self.targets = images, targets.long()
+        if targets is not None and targets.shape[:1] != images.shape[:1]:
+            raise UserError(f"Targets {list(targets.shape)} for {len(images)} images: give one for each.")
+        self.images = images
+        self.targets = targets if targets is None or targets.is_floating_point() else targets.long()
+        self.channels, self.size = images.shape[1], (images.shape[2], images.shape[3])
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.targets[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return self.images[index], None if self.targets is None else _plain(self.targets[index])
 
-    @property
-    def channels(self) -> int:
-        """1 for grey images, 3 for colour."""
-        return self.images.shape[1]
+    def read_batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the images at `indices` as one uint8 batch, and their targets, on the device of the images."""
+        positions = indices.to(self.images.device, non_blocking=True)
+        targets = None if self.targets is None else self.targets.index_select(0, positions)
+        return self.images.index_select(0, positions), targets
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.images.shape[2], self.images.shape[3]
-
-    def gather(self, indices: Tensor) -> Tensor:
-        """Return the images at `indices` as one uint8 batch, on the device of the images."""
-        return self.images.index_select(0, indices.to(self.images.device, non_blocking=True))
-
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ResidentImages:
+    def select(self, indices: Indices) -> ResidentImages:
         """Return the samples at `indices` as a dataset of their own."""
-        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.images.device)
-        return ResidentImages(self.images.index_select(0, chosen), self.targets.index_select(0, chosen))
+        return ResidentImages(*self.read_batch(torch.as_tensor(np.asarray(indices, dtype=np.int64))))
+
+    def with_targets(self, targets: Tensor | None) -> ResidentImages:
+        """Return the same images with other targets, or with none."""
+        return ResidentImages(self.images, None if targets is None else targets.to(self.images.device))
 
     def to(self, device: torch.device | str) -> ResidentImages:
         """Return the same samples on another device."""
-        return ResidentImages(self.images.to(device), self.targets.to(device))
+        return ResidentImages(self.images.to(device), None if self.targets is None else self.targets.to(device))
 
 
-class StreamedImages(Dataset[tuple[Tensor, int]]):
+class StreamedImages(Samples):
     """Images that are decoded when they are asked for, all brought to one size.
 
     Args:
         rows: A Hugging Face dataset whose image column is not decoded (`Image(decode=False)`).
-        targets: Class indices, int64 `[sample]`.
+        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without.
         image: The name of the image column.
         split: The split's name, for messages.
         channels: 1 for grey, 3 for colour.
         size: Height and width in pixels.
     """
 
+    is_decoded = True
+
     def __init__(
         self,
         rows: datasets.Dataset,
-        targets: Tensor,
+        targets: Tensor | None,
         *,
         image: str,
         split: str,
@@ -106,14 +107,15 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
         size: tuple[int, int],
     ) -> None:
         self._rows, self._image, self._split = rows, image, split
-        self.targets, self.channels, self.size = targets, channels, size
+        self.targets, self.channels = targets, channels
+        self.size: tuple[int, int] = size
 
     def __len__(self) -> int:
-        return self.targets.shape[0]
+        return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         images, targets = self.read_batch([index])
-        return images[0], int(targets[0])
+        return images[0], None if targets is None else _plain(targets[0])
 
     def pixels(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Yield the images at `indices` as uint8 `[channel, height, width]`."""
@@ -122,31 +124,40 @@ class StreamedImages(Dataset[tuple[Tensor, int]]):
             image = read_image(cell, f"row {index} of split {self._split!r}")
             yield to_pixels(image, channels=self.channels, size=self.size)
 
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> StreamedImages:
+    def select(self, indices: Indices) -> StreamedImages:
         """Return the samples at `indices` as a dataset of their own."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return StreamedImages(
-            self._rows.select(chosen),
-            self.targets[torch.from_numpy(chosen)],
-            image=self._image,
-            split=self._split,
-            channels=self.channels,
-            size=self.size,
-        )
+        return self._twin(self._rows.select(chosen), self._targets_at(chosen), self.channels, self.size)
+
+    def with_targets(self, targets: Tensor | None) -> StreamedImages:
+        """Return the same images with other targets, or with none."""
+        return self._twin(self._rows, targets, self.channels, self.size)
 
     def shaped(self, channels: int, size: tuple[int, int]) -> StreamedImages:
         """Return the same samples, decoded to other channels and another size."""
-        names = {"image": self._image, "split": self._split}
-        return StreamedImages(self._rows, self.targets, **names, channels=channels, size=size)
+        return self._twin(self._rows, self.targets, channels, size)
 
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _twin(
+        self, rows: datasets.Dataset, targets: Tensor | None, channels: int, size: tuple[int, int]
+    ) -> StreamedImages:
+        return StreamedImages(rows, targets, image=self._image, split=self._split, channels=channels, size=size)
+
+    def _targets_at(self, indices: Indices) -> Tensor | None:
+        return None if self.targets is None else self.targets[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Return the images at `indices` as one uint8 batch, and their targets."""
         pixels = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
         for position, image in enumerate(self.pixels(indices)):
             pixels[position] = image
-        return torch.from_numpy(pixels), self.targets[torch.as_tensor(indices, dtype=torch.int64)]
+        return torch.from_numpy(pixels), self._targets_at(indices)
 
     def resident(self) -> ResidentImages:
         """Decode all images into memory."""
         pixels = decode_all(self.pixels, (len(self), self.channels, *self.size), f"{self._split} images")
         return ResidentImages(torch.from_numpy(pixels), self.targets)
+
+
+def _plain(target: Tensor) -> Any:
+    """Return the target of a sample as users have it: a number, or a tensor of several."""
+    return target.item() if target.ndim == 0 else target

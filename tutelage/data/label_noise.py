@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tutelage.data.dataset import Data
-from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.own import ForeignImages, find_targets
+from tutelage.data.samples import Samples
 from tutelage.errors import UserError
 from tutelage.system.chance import generator
 
@@ -74,7 +72,8 @@ def with_wrong_labels(data: Data, rate: float, *, seed: int, flips: Flips = "any
     wrong = targets + label_offsets(len(targets), rate, data.num_classes, flips=flips, chance=generator(seed))
     wrong = wrong % data.num_classes
     digest = hashlib.sha256(data.fingerprint.encode() + wrong.numpy().tobytes())
-    return replace(data, train=_relabelled(data.train, wrong), fingerprint=digest.hexdigest())
+    assert isinstance(data.train, Samples)
+    return replace(data.with_splits(train=data.train.with_targets(wrong)), fingerprint=digest.hexdigest())
 
 
 def training_labels(data: Data) -> Tensor:
@@ -88,30 +87,6 @@ def training_labels(data: Data) -> Tensor:
             "Which label is wrong goes by a sample's position, which a DataLoader does not tell: pass the dataset "
             "instead, or draw for every batch anew (redraw=batch)."
         )
-    return find_targets(data.train).cpu()
-
-
-class Relabelled(Dataset[tuple[Any, int]]):
-    """A map-style dataset of (image, label) with other labels.
-
-    Args:
-        dataset: The samples.
-        targets: Their labels, int64 `[sample]`.
-    """
-
-    def __init__(self, dataset: Any, targets: Tensor) -> None:
-        self._dataset, self.targets = dataset, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self._dataset[index][0], int(self.targets[index])
-
-
-def _relabelled(dataset: Any, targets: Tensor) -> Dataset[Any]:
-    if isinstance(dataset, ResidentImages | StreamedImages):
-        twin = copy.copy(dataset)
-        twin.targets = targets.to(dataset.targets.device)
-        return twin
-    return ForeignImages(Relabelled(dataset, targets), targets)
+    if data.train.targets is None:
+        raise UserError(f"The training samples of {data.name} have no labels.")
+    return data.train.targets.cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,15 +12,19 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tutelage.data.augment import Augmentation
-from tutelage.data.batch import Batch
-from tutelage.data.images import ResidentImages, StreamedImages, as_inputs
-from tutelage.data.own import ForeignImages, ForeignLoader, foreign_images
+from tutelage.data.batch import Batch, moved
+from tutelage.data.images import as_inputs
+from tutelage.data.own import OwnLoader
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
+from tutelage.data.samples import Samples
+from tutelage.data.task import Task
 from tutelage.errors import UserError
 from tutelage.system.chance import seeded
 
 Device = torch.device | str
+Read = tuple[PlannedBatch, Any, Tensor | None]
+MakeBatch = Callable[[PlannedBatch, Any, Tensor | None], Batch]
 _MOST_WORKERS = 8
 _NO_AUGMENTATION = Augmentation()
 
@@ -40,19 +44,17 @@ class Loader(Protocol):
 
 
 class ResidentLoader:
-    """Batches of images that live in memory: gathered and augmented as uint8 on the device, then made float.
+    """Batches of samples that lie in memory: gathered and augmented as uint8 on the device, then made float.
 
     Args:
-        dataset: The images; they are moved to the device once.
+        samples: The samples; they are moved to the device once.
         plan: The batches.
+        make: Makes a batch of what is read.
         device: Where the batches are made.
-        channels_last: Whether inputs have the channels innermost in memory.
     """
 
-    def __init__(
-        self, dataset: ResidentImages, plan: Plan, *, device: Device = "cpu", channels_last: bool = False
-    ) -> None:
-        self._dataset, self._plan, self._channels_last = dataset.to(device), plan, channels_last
+    def __init__(self, samples: Samples, plan: Plan, make: MakeBatch, *, device: Device = "cpu") -> None:
+        self._samples, self._plan, self._make, self._device = samples.to(device), plan, make, device
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -63,44 +65,38 @@ class ResidentLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
-        for planned, images, targets in self.read(number, start):
-            yield _batch(self._plan, planned, images, targets, channels_last=self._channels_last)
+        for read in self.read(number, start):
+            yield self._make(*read)
 
-    def read(self, number: int, start: int = 0) -> Iterator[tuple[PlannedBatch, Tensor, Tensor]]:
-        """Yield what the batches of an epoch are made of: what is planned, the images as they are, the targets."""
+    def read(self, number: int, start: int = 0) -> Iterator[Read]:
+        """Yield what the batches of an epoch are made of: what is planned, the inputs as they are, the targets."""
         for planned in self._plan.epoch(number, start):
-            indices = planned.indices.to(self._dataset.targets.device, non_blocking=True)
-            yield planned, self._dataset.gather(indices), self._dataset.targets.index_select(0, indices)
+            indices = planned.indices.to(self._device, non_blocking=True)
+            yield planned, *self._samples.read_batch(indices)
 
 
 class StreamedLoader:
-    """Batches of images that are read when they are needed, by worker processes; augmented on the device.
+    """Batches of samples that are read when they are needed, by worker processes; augmented on the device.
 
-    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing. An image
+    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing. A sample
     that stands several times in a batch is decoded once and sent once through the workers' pipe, except one of a user's
     own dataset, whose transform may show it differently each time.
 
     Args:
-        dataset: The images.
+        samples: The samples.
         plan: The batches.
+        make: Makes a batch of what is read.
         device: Where the batches go.
-        channels_last: Whether inputs have the channels innermost in memory.
         workers: Processes that read ahead; 0 reads in this one.
     """
 
     def __init__(
-        self,
-        dataset: StreamedImages | ForeignImages,
-        plan: Plan,
-        *,
-        device: Device = "cpu",
-        channels_last: bool = False,
-        workers: int = 0,
+        self, samples: Samples, plan: Plan, make: MakeBatch, *, device: Device = "cpu", workers: int = 0
     ) -> None:
-        self._plan, self._device, self._channels_last = plan, torch.device(device), channels_last
-        self._queue = _Queue(plan, once=isinstance(dataset, StreamedImages))
+        self._plan, self._device, self._make = plan, torch.device(device), make
+        self._queue = _Queue(plan, once=samples.is_steady)
         self._reader: DataLoader[Any] = DataLoader(
-            _Reader(dataset),
+            _Reader(samples),
             batch_size=None,
             sampler=self._queue,
             num_workers=workers,
@@ -119,33 +115,51 @@ class StreamedLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on; the epoch before must be over or given up."""
-        for planned, images, targets in self.read(number, start):
-            yield _batch(self._plan, planned, images, targets, channels_last=self._channels_last)
+        for read in self.read(number, start):
+            yield self._make(*read)
 
-    def read(self, number: int, start: int = 0) -> Iterator[tuple[PlannedBatch, Tensor, Tensor]]:
-        """Yield what the batches of an epoch are made of: what is planned, the images as they are, the targets."""
+    def read(self, number: int, start: int = 0) -> Iterator[Read]:
+        """Yield what the batches of an epoch are made of: what is planned, the inputs as they are, the targets."""
         planned_batches = self._queue.begin(number, start)
         for read in self._reader:
             if isinstance(read, UserError):
                 # A new one: `read` would hold this frame in a cycle, and the workers would be long in ending.
                 raise UserError(*read.args)
             planned, places = planned_batches.popleft()
-            images, targets = (value.to(self._device, non_blocking=True) for value in read)
+            inputs, targets = (moved(value, self._device, non_blocking=True) for value in read)
             if places is not None:
                 places = places.to(self._device, non_blocking=True)
-                images, targets = images.index_select(0, places), targets.index_select(0, places)
-            yield planned, images, targets
+                inputs, targets = _taken(inputs, places), _taken(targets, places)
+            yield planned, inputs, targets
 
 
-def _batch(plan: Plan, planned: PlannedBatch, images: Tensor, targets: Tensor, *, channels_last: bool) -> Batch:
-    augmented, extras = plan.augmented(images, planned)
-    return Batch(
-        inputs=as_inputs(augmented, channels_last=channels_last),
-        targets=targets,
-        indices=planned.indices.to(targets.device, non_blocking=True),
-        teacher=None if planned.answer is None else planned.answer.to(targets.device, non_blocking=True),
-        extras=extras,
-    )
+def _taken(value: Any, places: Tensor) -> Any:
+    """Return the samples at some places of a batch of inputs or targets."""
+    if isinstance(value, Mapping):
+        return {name: _taken(part, places) for name, part in value.items()}
+    return None if value is None else value.index_select(0, places)
+
+
+def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool) -> MakeBatch:
+    """Return what makes a batch: images are augmented, and what lies on them moves with them."""
+
+    def make(planned: PlannedBatch, inputs: Any, targets: Tensor | None) -> Batch:
+        extras: dict[str, Tensor] = {}
+        if planned.view is not None:
+            view = planned.view.to(device, non_blocking=True)
+            inputs, extras = plan.augmentation.apply(inputs, view), {"view": view}
+            targets = None if targets is None else task.under_view(targets, plan.augmentation, view)
+        is_image = isinstance(inputs, Tensor) and inputs.ndim == 4
+        return Batch(
+            inputs=as_inputs(inputs, channels_last=channels_last) if is_image else inputs,
+            targets=targets,
+            indices=planned.indices.to(device, non_blocking=True),
+            teacher=None if planned.answer is None else planned.answer.to(device, non_blocking=True),
+            extras=extras,
+            criterion=task.criterion,
+        )
+
+    return make
 
 
 class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
@@ -179,20 +193,21 @@ def _distinct(indices: Tensor) -> tuple[Tensor, Tensor | None]:
 class _Reader(Dataset[Any]):
     """Reads a batch at a time. A user's error travels as a value: torch would bury its message in a traceback."""
 
-    def __init__(self, dataset: StreamedImages | ForeignImages) -> None:
-        self._dataset = dataset
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
 
-    def __getitem__(self, request: tuple[tuple[int, ...], list[int]]) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, request: tuple[tuple[int, ...], list[int]]) -> tuple[Any, Tensor | None] | UserError:
         seeds, indices = request
         try:
             with seeded(*seeds):
-                return self._dataset.read_batch(indices)
+                return self._samples.read_batch(indices)
         except UserError as error:
             return error
 
 
 def make_loader(
-    dataset: Dataset[Any] | DataLoader[Any],
+    samples: Samples | DataLoader[Any],
+    task: Task,
     *,
     batch_size: int,
     seed: int = 0,
@@ -208,11 +223,11 @@ def make_loader(
     sections: int = 1,
     recorded: RecordedViews | None = None,
 ) -> Loader:
-    """Return the loader that fits a dataset.
+    """Return the loader that fits samples.
 
     Args:
-        dataset: Resident or streamed images, any other map-style dataset of (image, label), or a user's own DataLoader,
-            which is used as it is.
+        samples: The samples, or a user's own DataLoader, which is used as it is.
+        task: How the batches' answers are judged, and how targets move with images that are augmented.
         batch_size: Samples per batch, over all processes.
         seed: Decides all chance.
         shuffle: Whether each epoch has its own order.
@@ -221,7 +236,7 @@ def make_loader(
         batch_sampler: Decides the batches instead of `batch_size`, `shuffle` and `drop_last`.
         device: Where the batches go.
         channels_last: Whether inputs have the channels innermost in memory.
-        workers: Processes that read images; None takes the processors that there are for image files, and 0 for a
+        workers: Processes that read samples; None takes the processors that there are for image files, and 0 for a
             user's own dataset, which may not bear to be copied.
         rank: Which process this is; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
@@ -231,28 +246,28 @@ def make_loader(
     Raises:
         UserError: If there would be no batch, or a DataLoader is asked for another sampler or for recorded views.
     """
-    if isinstance(dataset, DataLoader):
+    if isinstance(samples, DataLoader):
         if batch_sampler is not None:
             raise UserError("This method forms its own batches: pass the dataset instead of a DataLoader.")
         if recorded is not None:
             raise UserError("Recorded views need samples by position: pass the dataset instead of a DataLoader.")
-        return ForeignLoader(
-            dataset, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
+        return OwnLoader(
+            samples, task, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
         )
-    images = dataset if isinstance(dataset, ResidentImages | StreamedImages) else foreign_images(dataset)
     plan = Plan(
         sampler=batch_sampler
-        or ShuffledBatches(len(images), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
+        or ShuffledBatches(len(samples), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
         seed=seed,
         augmentation=augmentation if recorded is None else recorded.augmentation,
-        size=images.size,
+        size=samples.size,
         rank=rank,
         world_size=world_size,
         sections=sections,
         recorded=recorded,
     )
-    if isinstance(images, ResidentImages):
-        return ResidentLoader(images, plan, device=device, channels_last=channels_last)
+    make = _batch_maker(plan, task, device=device, channels_last=channels_last)
+    if samples.is_resident:
+        return ResidentLoader(samples, plan, make, device=device)
     if workers is None:
-        workers = min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(images, StreamedImages) else 0
-    return StreamedLoader(images, plan, device=device, channels_last=channels_last, workers=workers)
+        workers = min(_MOST_WORKERS, os.cpu_count() or 1) if samples.is_decoded else 0
+    return StreamedLoader(samples, plan, make, device=device, workers=workers)

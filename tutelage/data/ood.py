@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tutelage.data.dataset import Data, ForeignData, Images
+from tutelage.data.dataset import Data, ForeignData
 from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.own import ForeignImages
+from tutelage.data.own import OwnSamples
+from tutelage.data.samples import Samples
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
@@ -35,15 +36,14 @@ def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data
     if isinstance(source, str):
         source = load_data(source, validation=0)
     if not isinstance(source, Data):
-        source = as_data(source, test=source, hold_out=0, name="foreign")
+        source = as_data(source, test=source, hold_out=0, name="foreign", task=data.task.name)
     if source.test is None:
         raise UserError(f"{source.name} has no test split to measure foreign images on: pass the dataset itself.")
     images = source.test
     if isinstance(images, DataLoader):
         return ForeignData(name=source.name, images=images, fingerprint=source.fingerprint)
     _check_scale(images, data)
-    shaped = _shaped(images, data.in_channels, data.image_size)  # type: ignore[arg-type]
-    return ForeignData(name=source.name, images=shaped, fingerprint=source.fingerprint)
+    return ForeignData(name=source.name, images=_shaped(images, data), fingerprint=source.fingerprint)
 
 
 def fit_images(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
@@ -69,35 +69,37 @@ def fit_images(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     return images.contiguous()
 
 
-class _Fitted(Dataset[tuple[Tensor, int]]):
+class _Fitted:
     """A user's own images in other channels and another size."""
 
-    def __init__(self, images: ForeignImages, channels: int, size: tuple[int, int]) -> None:
-        self._images, self._channels, self._size, self.targets = images, channels, size, images.targets
+    def __init__(self, images: OwnSamples, channels: int, size: tuple[int, int]) -> None:
+        self._images, self._channels, self._size = images, channels, size
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self._images[index]
-        return fit_images(image[None], self._channels, self._size)[0], label
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        image, target = self._images[index]
+        return fit_images(image[None], self._channels, self._size)[0], target
 
 
-def _shaped(images: Images, channels: int, size: tuple[int, int]) -> Images:
-    if (images.channels, tuple(images.size)) == (channels, tuple(size)):
+def _shaped(images: Samples, data: Data) -> Samples:
+    channels, (height, width) = data.in_channels, data.image_size
+    if (images.channels, tuple(images.size)) == (channels, (height, width)):
         return images
     if isinstance(images, ResidentImages):
-        return ResidentImages(fit_images(images.images, channels, size), images.targets)
+        return ResidentImages(fit_images(images.images, channels, (height, width)), images.targets)
     if isinstance(images, StreamedImages):
-        return images.shaped(channels, size)
-    return ForeignImages(_Fitted(images, channels, size), images.targets)
+        return images.shaped(channels, (height, width))
+    assert isinstance(images, OwnSamples)
+    return OwnSamples(_Fitted(images, channels, (height, width)), data.task, images.targets)
 
 
 def _check_scale(images: Any, data: Data) -> None:
     """Refuse images in [0, 1] beside images that their user has normalised: any network tells those apart."""
-    if not (isinstance(data.train, ForeignImages) and data.train.as_given):
+    if not (isinstance(data.train, OwnSamples) and data.train.as_given):
         return
-    given = isinstance(images, ForeignImages) and images.as_given
+    given = isinstance(images, OwnSamples) and images.as_given
     lowest, highest = _range([data.train[index][0] for index in range(min(8, len(data.train)))])
     if not given and (lowest < 0 or highest > 1):
         raise UserError(

@@ -1,96 +1,132 @@
-"""A Python user's own dataset or DataLoader of (image, label), as the driver reads it."""
+"""A Python user's own dataset or DataLoader, as the driver reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from tutelage.data.batch import Batch
+from tutelage.data.fields import input_and_target
 from tutelage.data.images import as_inputs
 from tutelage.data.plan import FOREIGN, ORDER
+from tutelage.data.samples import Indices, Samples
+from tutelage.data.task import Task
 from tutelage.errors import UserError
 from tutelage.system.chance import derive, seeded
 
-# Reading every sample for its label alone is bearable up to here.
+# Reading every sample for its target alone is bearable up to here.
 _MOST_SCANNED = 20_000
 _COLOURS = (1, 3, 4)
 
 
-class ForeignImages(Dataset[tuple[Tensor, int]]):
-    """A map-style dataset of (image, label). Float tensors pass as they are; everything else becomes [0, 1].
+class OwnSamples(Samples):
+    """A map-style dataset of inputs and targets. Float tensors pass as they are; other images become [0, 1].
 
     Args:
-        dataset: Anything with `__len__` and `__getitem__`; an image is a tensor, a PIL image or a numpy array.
-        targets: The class indices `[sample]` if known; else they are taken from the dataset, or read from it.
+        dataset: Anything with `__len__` and `__getitem__`. A sample is a pair (input, target), a mapping or named tuple
+            with both, or an input alone. An input is an image (a tensor, a PIL image or a numpy array), or a mapping of
+            tensors, such as text.
+        task: What the targets are read as.
+        targets: The targets `[sample, ...]` if known; else they are taken from the dataset, or read from it.
 
     Raises:
-        UserError: If the dataset is empty, or does not hold pairs of image and label.
+        UserError: If the dataset is empty, or its samples cannot be understood.
     """
 
-    def __init__(self, dataset: Any, targets: Tensor | None = None) -> None:
+    is_steady = False
+
+    def __init__(self, dataset: Any, task: Task, targets: Tensor | None = None) -> None:
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise UserError(
                 f"A {type(dataset).__name__} cannot be indexed: pass a dataset with __len__ and __getitem__."
             )
         if not len(dataset):
             raise UserError("The dataset is empty: it needs one sample at least.")
-        self._dataset = dataset
+        self._dataset, self._task = dataset, task
         with seeded(0):
-            first = self[0][0]
-            self.targets = find_targets(dataset) if targets is None else targets
-        self.channels, self.size = first.shape[0], (first.shape[1], first.shape[2])
+            first, target = input_and_target(dataset[0])
+            first = as_input(first)
+            self._is_labelled = target is not None
+            self.targets = find_targets(dataset, task) if targets is None and self._is_labelled else targets
+        if isinstance(first, Tensor):
+            self.channels, self.size = first.shape[0], (first.shape[1], first.shape[2])
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = _pair(self._dataset[index])
-        return as_image(image), int(label)
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        given, target = input_and_target(self._dataset[index])
+        return as_input(given), target
 
     @property
     def as_given(self) -> bool:
         """Whether the images are the user's own floats, whose normalisation is the user's."""
         with seeded(0):
-            image, _ = _pair(self._dataset[0])
+            image, _ = input_and_target(self._dataset[0])
         if isinstance(image, np.ndarray):
             return bool(np.issubdtype(image.dtype, np.floating))
         return isinstance(image, Tensor) and image.is_floating_point()
 
-    def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the images at `indices` as one float32 batch, and their targets."""
-        samples = [self[index] for index in indices]
-        if len({image.shape for image, _ in samples}) > 1:
-            shapes = sorted({tuple(image.shape) for image, _ in samples})
-            raise UserError(f"The dataset's images have the shapes {shapes}: bring them to one in its transform.")
-        images = torch.stack([image for image, _ in samples]) if samples else torch.empty(0, self.channels, *self.size)
-        return images, torch.tensor([label for _, label in samples], dtype=torch.int64)
+    def read_batch(self, indices: Sequence[int]) -> tuple[Any, Tensor | None]:
+        """Return the inputs at `indices` as one batch, images as float32, and their targets."""
+        samples = [self[int(index)] for index in indices]
+        targets = [target for _, target in samples]
+        inputs = together([given for given, _ in samples]) if samples else torch.empty(0, self.channels, *self.size)
+        if self.targets is None:
+            return inputs, None
+        if not samples:
+            return inputs, self.targets[:0]
+        if any(target is None for target in targets):
+            raise UserError(
+                "Some samples of the dataset have a target and some none: give -1 to those without a label."
+            )
+        return inputs, self._task.read_targets(targets, where="the dataset")
 
-    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ForeignImages:
+    def select(self, indices: Indices) -> OwnSamples:
         """Return the samples at `indices` as a dataset of their own."""
         chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-        return ForeignImages(Subset(self._dataset, chosen.tolist()), self.targets[chosen])
+        targets = None if self.targets is None else self.targets[chosen]
+        return OwnSamples(Subset(self._dataset, chosen.tolist()), self._task, targets)
+
+    def with_targets(self, targets: Tensor | None) -> OwnSamples:
+        """Return the same inputs with other targets, or with none."""
+        return OwnSamples(_Retargeted(self._dataset, targets), self._task, targets)
 
 
-def foreign_images(dataset: Any) -> ForeignImages:
-    """Return a map-style dataset as `ForeignImages`, which it may be already."""
-    return dataset if isinstance(dataset, ForeignImages) else ForeignImages(dataset)
+def as_samples(dataset: Any, task: Task) -> Samples | DataLoader[Any]:
+    """Return a dataset as samples, which it may be already; a DataLoader stays what it is."""
+    return dataset if isinstance(dataset, Samples | DataLoader) else OwnSamples(dataset, task)
 
 
-class ForeignLoader:
+class _Retargeted:
+    """A map-style dataset with other targets, or with none."""
+
+    def __init__(self, dataset: Any, targets: Tensor | None) -> None:
+        self._dataset, self._targets = dataset, targets
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        given, _ = input_and_target(self._dataset[index])
+        return given, None if self._targets is None else self._targets[index]
+
+
+class OwnLoader:
     """A user's DataLoader, used as it is: its batches, its order, its workers.
 
     Its chance is seeded by (seed, epoch), and a resumed epoch reads over the batches before its start.
     Positions in the dataset are not known, so batches have no indices.
 
     Args:
-        loader: Yields pairs of images and labels.
+        loader: Yields inputs and targets, as a pair or a mapping, or inputs alone.
+        task: What the targets are read as, and how answers are judged.
         seed: Decides its order.
         device: Where the batches go.
         channels_last: Whether inputs have the channels innermost in memory.
@@ -101,6 +137,7 @@ class ForeignLoader:
     def __init__(
         self,
         loader: DataLoader[Any],
+        task: Task,
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -108,7 +145,8 @@ class ForeignLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._loader, self._seed, self._device, self._channels_last = loader, seed, device, channels_last
+        self._loader, self._task, self._seed = loader, task, seed
+        self._device, self._channels_last = device, channels_last
         self._mine = slice(rank, None, world_size)
 
     def __len__(self) -> int:
@@ -133,14 +171,58 @@ class ForeignLoader:
             if batch is None:
                 return
             if position >= start:
-                yield self._batch(*_pair(batch))
+                yield self._batch(*input_and_target(batch))
 
-    def _batch(self, images: Any, labels: Any) -> Batch:
-        if not isinstance(images, Tensor):
-            raise UserError("The DataLoader's images are no tensor: let its transform or collate_fn make one.")
-        images = images[self._mine].to(self._device, non_blocking=True)
-        targets = torch.as_tensor(labels)[self._mine].to(self._device, dtype=torch.int64, non_blocking=True)
-        return Batch(inputs=as_inputs(images, channels_last=self._channels_last), targets=targets)
+    def _batch(self, inputs: Any, targets: Any) -> Batch:
+        if not isinstance(inputs, Tensor | Mapping):
+            raise UserError(
+                f"The DataLoader's inputs are a {type(inputs).__name__}: let its transform or collate_fn make a tensor "
+                "[batch, channel, height, width], or a mapping of tensors."
+            )
+        inputs = self._placed(inputs)
+        if targets is not None:
+            read = self._task.read_targets(targets, where="the DataLoader")
+            targets = read[self._mine].to(self._device, non_blocking=True)
+        return Batch(inputs=inputs, targets=targets, criterion=self._task.criterion)
+
+    def _placed(self, inputs: Any) -> Any:
+        """Return this process's share of the inputs on the device."""
+        if isinstance(inputs, Mapping):
+            return {name: self._placed(value) for name, value in inputs.items()}
+        mine = inputs[self._mine].to(self._device, non_blocking=True)
+        is_image = mine.ndim == 4
+        return as_inputs(mine, channels_last=self._channels_last) if is_image else mine
+
+
+def as_input(given: Any) -> Any:
+    """Return the input of a sample as tensors: an image as float32 `[channel, height, width]`, or a mapping of tensors.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    if isinstance(given, Mapping):
+        return {name: torch.as_tensor(value) for name, value in given.items()}
+    return as_image(given)
+
+
+def together(inputs: Sequence[Any]) -> Any:
+    """Return the inputs of several samples as those of a batch.
+
+    Raises:
+        UserError: If they differ in shape.
+    """
+    if isinstance(inputs[0], Mapping):
+        try:
+            return default_collate([dict(one) for one in inputs])
+        except RuntimeError as error:
+            raise UserError(
+                f"The dataset's samples differ in length ({error}): pad them to one length in its transform, or pass a "
+                "DataLoader whose collate_fn does."
+            ) from error
+    if len({image.shape for image in inputs}) > 1:
+        shapes = sorted({tuple(image.shape) for image in inputs})
+        raise UserError(f"The dataset's images have the shapes {shapes}: bring them to one in its transform.")
+    return torch.stack(list(inputs))
 
 
 def as_image(image: Any) -> Tensor:
@@ -163,32 +245,36 @@ def as_image(image: Any) -> Tensor:
     return as_inputs(image if image.ndim == 3 else image[None])
 
 
-def find_targets(dataset: Any) -> Tensor:
-    """Return the class indices of a map-style dataset: from its attributes, or by reading it.
+def find_targets(dataset: Any, task: Task) -> Tensor:
+    """Return the targets of all samples of a map-style dataset: from its attributes, or by reading it.
+
+    Args:
+        dataset: The dataset; its samples have targets.
+        task: What the targets are read as.
 
     Raises:
-        UserError: If there are none, or reading them would take too long.
+        UserError: If they are not the task's, or reading them would take too long.
     """
+    where = f"the {type(dataset).__name__}"
+    if isinstance(dataset, Samples) and dataset.targets is not None:
+        return dataset.targets
     if isinstance(dataset, Subset):
-        return find_targets(dataset.dataset)[torch.as_tensor(list(dataset.indices))]
+        return find_targets(dataset.dataset, task)[torch.as_tensor(list(dataset.indices))]
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[1].long()
+        return task.read_targets(dataset.tensors[1], where=where)
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
         if values is not None and len(values) == len(dataset):
-            return torch.as_tensor(values).long()
+            return task.read_targets(values, where=where)
     if len(dataset) > _MOST_SCANNED:
         raise UserError(
-            f"The labels of a {type(dataset).__name__} would have to be read from {len(dataset)} samples: give it an "
-            "attribute `targets` with the class indices."
+            f"The targets of a {type(dataset).__name__} would have to be read from {len(dataset)} samples: give it an "
+            "attribute `targets`, such as the class indices."
         )
-    return torch.tensor([int(_pair(dataset[index])[1]) for index in range(len(dataset))])
-
-
-def _pair(sample: Any) -> tuple[Any, Any]:
-    if not (isinstance(sample, tuple | list) and len(sample) == 2):
-        raise UserError(f"A sample of the data is a {type(sample).__name__}: let each be a pair (image, label).")
-    return sample[0], sample[1]
+    read = [input_and_target(dataset[index])[1] for index in range(len(dataset))]
+    if any(target is None for target in read):
+        raise UserError(f"Some samples of {where} have a target and some none: give -1 to those without a label.")
+    return task.read_targets(read, where=where)
 
 
 def _generators(loader: DataLoader[Any]) -> list[Generator]:

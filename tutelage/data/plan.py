@@ -108,7 +108,7 @@ class Plan:
         sampler: Decides which samples form a batch.
         seed: All chance comes from it.
         augmentation: What is done to the images.
-        size: The images' height and width in pixels.
+        size: The images' height and width in pixels; () for inputs that are no images, which no augmentation changes.
         rank: Which process this is.
         world_size: How many processes share each batch.
         sections: How many equal sections a batch consists of; the processes share each of them.
@@ -119,7 +119,7 @@ class Plan:
     sampler: BatchSampler
     seed: int
     augmentation: Augmentation
-    size: tuple[int, int]
+    size: tuple[int, ...]
     rank: int = 0
     world_size: int = 1
     sections: int = 1
@@ -150,7 +150,8 @@ class Plan:
             if self.augmentation:
                 # For the whole batch, so that the views do not depend on the number of processes.
                 chance = generator(self.seed, VIEW, number, position)
-                view = self.augmentation.sample(chance, len(indices), self.size)[mine]
+                height, width = self.size
+                view = self.augmentation.sample(chance, len(indices), (height, width))[mine]
             yield PlannedBatch(position, indices[mine], view)
 
     def _rounds(self, views: int, indices: Tensor, number: int) -> Tensor:
@@ -163,13 +164,6 @@ class Plan:
         places = torch.arange(samples).view(self.sections, -1)
         shared = places.shape[1] - places.shape[1] % self.world_size
         return places[:, self.rank : shared : self.world_size].flatten()
-
-    def augmented(self, images: Tensor, planned: PlannedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the images as planned, and the view parameters, on the images' device, as a batch's extras."""
-        if planned.view is None:
-            return images, {}
-        view = planned.view.to(images.device, non_blocking=True)
-        return self.augmentation.apply(images, view), {"view": view}
 
 
 def earlier(indices: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ def resolve_data(
     *,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
+    task: str = "classification",
     foreign: DataSource | None = None,
     augment: str | None = None,
     **options: Any,
@@ -31,6 +32,7 @@ def resolve_data(
         data: What to train on.
         validation: What to validate on, or the share of the training data to hold out for that.
         test: What to report on.
+        task: What the targets are; data that are loaded already know theirs.
         foreign: Data from elsewhere, to tell from the test images.
         augment: What is done to training images; None for what is usual, which is nothing for objects.
         **options: As for `tutelage.data.sources.load_data`.
@@ -40,7 +42,7 @@ def resolve_data(
     """
     if isinstance(data, Data) and augment is not None:
         raise UserError("Data that are loaded already bring their augmentation: pass augment= to load_data.")
-    found = _own_data(data, validation, test, {"augment": augment, **options})
+    found = _own_data(data, validation, test, {"augment": augment, "task": task, **options})
     return found if foreign is None else replace(found, foreign=foreign_data(foreign, found))
 
 
@@ -54,7 +56,7 @@ def _own_data(
         return _with_share(data, validation, test, options)
     if isinstance(data, str | Data):
         return data if isinstance(data, Data) else load_data(data, **options)
-    return as_data(data, validation, test, augment=options["augment"])
+    return as_data(data, validation, test, task=options["task"], augment=options["augment"])
 
 
 def _with_share(data: DataSource, share: float, test: DataSource | None, options: dict[str, Any]) -> Data:
@@ -63,4 +65,4 @@ def _with_share(data: DataSource, share: float, test: DataSource | None, options
         raise UserError(f"{kind} cannot have validation={share:g} of its samples held out: pass validation data.")
     if isinstance(data, str):
         return load_data(data, validation=share, **options)
-    return as_data(data, None, test, hold_out=share, augment=options["augment"])
+    return as_data(data, None, test, hold_out=share, task=options["task"], augment=options["augment"])

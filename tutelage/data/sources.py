@@ -12,12 +12,14 @@ import torch.nn.functional as F
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.cache import Decoded, content_digest, key_of, recall, store
-from tutelage.data.dataset import Data, Images, assemble
+from tutelage.data.dataset import Data, assemble
 from tutelage.data.folders import scan_folder
 from tutelage.data.hub import file_states, holds_tables, hub_states, open_hub, open_path
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.names import DIGITS, Spec, parse_spec
+from tutelage.data.samples import Samples
 from tutelage.data.tables import as_streamed, as_tables
+from tutelage.data.task import Task, task_named
 from tutelage.errors import UserError
 
 __all__ = ["Data", "load_data"]
@@ -35,6 +37,7 @@ _TEST_FRACTION, _DIGITS_TEST_FRACTION = 0.2, 1 / 3
 def load_data(
     spec: str,
     *,
+    task: str = "classification",
     validation: float = 0.1,
     split_seed: int = 0,
     subset: int | None = None,
@@ -51,6 +54,8 @@ def load_data(
         spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of
             Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
             after commas, as in `data/cifar100,label=coarse_label,image=img`.
+        task: What the labels are: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
+            1), `regression` (a column of numbers, or of rows of them), or `unlabelled` to put them away.
         validation: The fraction of the training images to hold out when the source has no validation split; 0 for
             none. Each class keeps its share.
         split_seed: Decides which images are held out for validation, and which form the subset.
@@ -67,15 +72,17 @@ def load_data(
     augmentation = None if augment is None else Augmentation.parse(augment)
     if image_size is not None and image_size < 1:
         raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
+    kind = task_named(task)
     if where.name == DIGITS and where.path is None and where.hub is None:
         splits, class_names, digest = _digits(image_size)
         test = _DIGITS_TEST_FRACTION
     else:
-        splits, class_names, digest = _load(where, image_size, resident_limit_mib)
+        splits, class_names, digest = _load(where, kind, image_size, resident_limit_mib)
         test = _TEST_FRACTION
     data = assemble(
         splits,
         name=where.name,
+        task=kind,
         class_names=class_names,
         augmentation=_usual(where.name, splits["train"].size) if augmentation is None else augmentation,
         digest=digest,
@@ -87,12 +94,12 @@ def load_data(
     return replace(data, augmentation_chosen=augment is not None)
 
 
-def _usual(name: str, size: tuple[int, int]) -> Augmentation:
+def _usual(name: str, size: tuple[int, ...]) -> Augmentation:
     small, large = "crop:4,flip", "resized-crop,flip"
     return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(size) < _SMALL else large))
 
 
-def _digits(image_size: int | None) -> tuple[Mapping[str, Images], tuple[str, ...], str]:
+def _digits(image_size: int | None) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -104,11 +111,14 @@ def _digits(image_size: int | None) -> tuple[Mapping[str, Images], tuple[str, ..
     return splits, tuple(map(str, bunch.target_names)), content_digest(splits)
 
 
-def _load(where: Spec, image_size: int | None, limit_mib: int) -> tuple[Mapping[str, Images], tuple[str, ...], str]:
+def _load(
+    where: Spec, task: Task, image_size: int | None, limit_mib: int
+) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
     """Return the splits, the class names, and what stands for the content."""
     loaded = None if where.hub is None else open_hub(where.hub)
     state: Any = file_states(where.path) if where.path is not None else hub_states(loaded or {})
-    key = key_of(state=state, label=where.label, image=where.image, image_size=image_size)
+    parts = {"state": state, "label": where.label, "image": where.image, "image_size": image_size}
+    key = key_of(**parts, **({"task": task.name} if task.salt else {}))
     decoded = recall(key)
     if decoded is not None and _mib(decoded.splits) <= limit_mib:
         return decoded.splits, decoded.class_names, decoded.digest
@@ -117,7 +127,7 @@ def _load(where: Spec, image_size: int | None, limit_mib: int) -> tuple[Mapping[
     else:
         rows = open_path(where.path) if where.path is not None else loaded or {}
         tables = as_tables(rows, image=where.image, label=where.label, spec=where.text)
-    streamed, class_names = as_streamed(tables, image_size=image_size, spec=where.text)
+    streamed, class_names = as_streamed(tables, task, image_size=image_size, spec=where.text)
     if _mib(streamed) > limit_mib:
         return streamed, class_names, key
     resident = {name: images.resident() for name, images in streamed.items()}

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.own import ForeignImages
+from tutelage.data.images import ResidentImages
+from tutelage.data.own import OwnSamples
+from tutelage.data.samples import Samples
 from tutelage.system.chance import seeded
 
 _CHUNK = 4096
@@ -17,7 +18,7 @@ _SAMPLED = 1000
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def mean_and_std(images: ResidentImages | StreamedImages | ForeignImages) -> Statistics:
+def mean_and_std(images: Samples) -> Statistics:
     """Return mean and standard deviation per channel: exact for resident images, else over up to 1,000 of them.
 
     A user's own float images count as normalised: mean 0, standard deviation 1.
@@ -27,7 +28,7 @@ def mean_and_std(images: ResidentImages | StreamedImages | ForeignImages) -> Sta
     """
     if isinstance(images, ResidentImages):
         return _from_histogram(_histogram(images.images))
-    if isinstance(images, ForeignImages) and images.as_given:
+    if isinstance(images, OwnSamples) and images.as_given:
         return (0.0,) * images.channels, (1.0,) * images.channels
     positions = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).round().astype(int)).tolist()
     with seeded(0):

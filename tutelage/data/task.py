@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from tutelage.data.criterion import Criterion
+from tutelage.data.augment import Augmentation
+from tutelage.data.criterion import Criterion, Density
 from tutelage.errors import UserError, unknown
 
 ENTRY_POINTS = "tutelage.tasks"
@@ -29,6 +30,15 @@ Offer = Literal["targets", "answers", "classes", "labels", "sample-labels", "ima
 
 Features can be read of any network, and are no property of the data.
 """
+
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
+"""What labelled images offer."""
+
+OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})
+"""What goes where samples have no targets."""
+
+Detail = Literal["watched", "scores", "teacher", "full"]
+"""How much is measured: what an epoch shows, what a row shows, what is drawn of a teacher, everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +92,34 @@ class Meter(ABC):
     """Measures answers batch by batch; it keeps sums, or a few numbers a sample, and never all answers."""
 
     @abstractmethod
-    def update(self, answer: Tensor, targets: Any) -> None:
+    def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in a batch.
 
         Args:
-            answer: `[batch, ...]`, on any device; of an ensemble that is measured as such `[member, batch, ...]`.
+            answer: `[batch, ...]`, on any device.
             targets: The batch's targets.
+            members: The answers of an ensemble's members, `[member, batch, ...]`, where `answer` is an ensemble's.
         """
 
-    def update_foreign(self, answer: Tensor) -> None:
+    def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
         """Take in a batch of samples from elsewhere, which uncertainty should tell apart.
+
+        Args:
+            answer: As for `update`.
+            members: As for `update`.
 
         Raises:
             UserError: If the task knows no uncertainty.
         """
-        raise UserError("Foreign data are for classification, whose uncertainty should tell them apart.")
+        raise UserError("Foreign data tell what a classifier's uncertainty is worth: leave --foreign away.")
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """Return the metrics by name. One that has no value on these samples is absent."""
+
+    def compute_foreign(self) -> dict[str, float]:
+        """Return the metrics by name that compare the samples with those from elsewhere."""
+        return {}
 
     def pictures(self) -> dict[str, Any]:
         """Return what the report draws of these answers, by the picture's name: plain values."""
@@ -115,23 +134,58 @@ class Task(ABC):
         title: What it is called in sentences.
         metrics: What is measured, by name; `validation_` or `test_` before it makes a score's name.
         primary: The metric that chooses the epoch, and that rows are compared by.
+        watched: The metrics that every epoch shows; cheap ones.
         offers: What methods may read of its data.
         criterion: How answers are judged in training.
+        hides_targets: Whether the targets of training and validation samples are put away, and nothing learns of them.
+        salt: What the fingerprint of its data begins with, so that other readings of the same files are other data.
+        measures: What of a network is measured: its answer, or the embedding that its classifier reads.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
+    watched: ClassVar[tuple[str, ...]]
     offers: ClassVar[frozenset[Offer]]
     criterion: ClassVar[Criterion]
+    hides_targets: ClassVar[bool] = False
+    salt: ClassVar[bytes]
+    measures: ClassVar[Literal["answer", "embedding"]] = "answer"
 
     @abstractmethod
-    def meter(self, *, pictures: bool = False) -> Meter:
+    def read_targets(self, values: Any, *, where: str) -> Tensor:
+        """Return targets as users give them in the form that the criterion reads, `[sample, ...]`.
+
+        Args:
+            values: A tensor or array, or a sequence with one entry a sample.
+            where: What messages call them.
+
+        Raises:
+            UserError: If they are not this task's; the message names the task that they are of, where that is clear.
+        """
+
+    @abstractmethod
+    def count_outputs(self, targets: Tensor) -> int:
+        """Return how many numbers a network answers a sample with, from all training targets."""
+
+    def under_view(self, targets: Tensor, augmentation: Augmentation, view: Tensor) -> Tensor:
+        """Return the targets of images that were augmented: what lies on the image moves with it.
+
+        Args:
+            targets: `[batch, ...]`.
+            augmentation: What was done to the images.
+            view: Its parameters, `[batch, width]`.
+        """
+        return targets
+
+    @abstractmethod
+    def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> Meter:
         """Return a fresh meter.
 
         Args:
-            pictures: Whether its `pictures` will be asked for.
+            density: What the logits of one network are.
+            detail: How much to measure.
         """
 
     @abstractmethod
@@ -148,6 +202,13 @@ class Task(ABC):
         Raises:
             UserError: If it does.
         """
+
+    def score_names(self) -> dict[str, Metric]:
+        """Return every score that may be reported, by the split's and the metric's name, in the order of reading."""
+        splits = {
+            f"{split}_{name}": metric for split in ("validation", "test") for name, metric in self.metrics.items()
+        }
+        return splits | {f"foreign_{name}": metric for name, metric in self.metrics.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return what a comparison says of it: plain values, from which the report learns all that it shows."""

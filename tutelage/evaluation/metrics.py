@@ -54,17 +54,30 @@ def reliability(logits: Tensor, targets: Tensor, *, bins: int = 15) -> tuple[Ten
         UserError: If the shapes do not belong together, there is no sample, or `bins` is below 1.
     """
     _check(logits, targets)
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    return reliability_of(confidence, predicted == targets, bins=bins)
+
+
+def reliability_of(confidence: Tensor, right: Tensor, *, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `reliability` does, from the highest probability of each answer and whether it is right.
+
+    Args:
+        confidence: float64 `[sample]`.
+        right: bool `[sample]`.
+        bins: The number of bins.
+
+    Raises:
+        UserError: If `bins` is below 1.
+    """
     if bins < 1:
         raise UserError(f"{bins} bins cannot hold the samples: give 1 or more.")
-    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     # Rounding may carry a probability a hair above 1.
     position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(position, minlength=bins)
     filled = count.clamp(min=1)
-    correct = (predicted == targets).double()
     return (
         torch.bincount(position, weights=confidence, minlength=bins) / filled,
-        torch.bincount(position, weights=correct, minlength=bins) / filled,
+        torch.bincount(position, weights=right.double(), minlength=bins) / filled,
         count,
     )
 
@@ -82,8 +95,24 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, *, bins: int = 1
     Raises:
         UserError: If the shapes do not belong together, there is no sample, or `bins` is below 1.
     """
-    confidence, correct, count = reliability(logits, targets, bins=bins)
-    return float(((confidence - correct).abs() * count).sum() / count.sum())
+    _check(logits, targets)
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    return calibration_error(confidence, predicted == targets, bins=bins)
+
+
+def calibration_error(confidence: Tensor, right: Tensor, *, bins: int = 15) -> float:
+    """Return `expected_calibration_error` from the highest probability of each answer and whether it is right.
+
+    Args:
+        confidence: float64 `[sample]`.
+        right: bool `[sample]`.
+        bins: The number of bins.
+
+    Raises:
+        UserError: If `bins` is below 1.
+    """
+    mean, correct, count = reliability_of(confidence, right, bins=bins)
+    return float(((mean - correct).abs() * count).sum() / count.sum())
 
 
 def class_similarity(logits: Tensor, targets: Tensor, *, temperature: float = 4.0) -> Tensor:
@@ -102,14 +131,29 @@ def class_similarity(logits: Tensor, targets: Tensor, *, temperature: float = 4.
     Raises:
         UserError: If the shapes do not belong together, there is no sample, or the temperature is not above 0.
     """
+    total, count = sums_by_class(logits, targets, temperature=temperature)
+    return total / count.clamp(min=1)[:, None]
+
+
+def sums_by_class(logits: Tensor, targets: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return what `class_similarity` is the quotient of, so that it can be added up batch by batch.
+
+    Args:
+        logits: As for `class_similarity`.
+        targets: As for `class_similarity`.
+        temperature: As for `class_similarity`.
+
+    Returns:
+        The sum of the probabilities over the samples of each class, float64 `[class, class]`, and the number of these
+        samples, int64 `[class]`.
+    """
     _check(logits, targets)
     if temperature <= 0:
         raise UserError(f"The temperature is {temperature:g}: give a number above 0.")
     probability = (logits.double() / temperature).softmax(dim=1)
     classes = logits.shape[1]
     total = probability.new_zeros(classes, classes).index_add_(0, targets, probability)
-    count = torch.bincount(targets, minlength=classes).clamp(min=1)
-    return total / count[:, None]
+    return total, torch.bincount(targets, minlength=classes)
 
 
 def _check(logits: Tensor, targets: Tensor) -> None:

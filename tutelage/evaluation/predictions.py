@@ -1,21 +1,14 @@
-"""What a method's predictions score once it is trained: every prediction, on validation, test and foreign data."""
+"""What a method's predictions score once it is trained: every prediction, on every split but the training one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import Any
 
 from tutelage.core.method import Method
-from tutelage.data.batch import Density
 from tutelage.data.dataset import Data
-from tutelage.evaluation.metrics import reliability
-from tutelage.evaluation.scores import EVALUATION_BATCH, collect, judge, score
-from tutelage.evaluation.uncertainty import histograms, uncertainty_of
+from tutelage.evaluation.scores import EVALUATION_BATCH, measure, predictor
 from tutelage.models.modes import evaluating
-
-Predictions = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +17,11 @@ class Scored:
 
     Attributes:
         scores: By split and metric, `test_accuracy`; those of other predictions than the deployed one end in `/name`.
-        reliability: Of the deployed prediction: confidence, accuracy and count per bin.
-        uncertainty: Of the deployed prediction on test and foreign data: a histogram by kind; empty where neither
-            foreign data nor a Dirichlet distribution gives it a meaning.
+        pictures: What the report draws of the deployed prediction, by the picture's name.
     """
 
     scores: dict[str, float]
-    reliability: dict[str, list[float]] = field(default_factory=dict)
-    uncertainty: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
 
 
 def score_method(method: Method, data: Data) -> Scored:
@@ -39,56 +29,27 @@ def score_method(method: Method, data: Data) -> Scored:
 
     Args:
         method: The method, with the weights to score.
-        data: The data; the test split decides what the deployed prediction's pictures show, else the validation split.
+        data: The data; the last of its splits, which is the test split where there is one, decides what the pictures
+            show.
     """
-    found: dict[str, float] = {}
-    pictures: dict[str, list[float]] = {}
-    spread: dict[str, dict[str, list[float]]] = {}
-    foreign = None if data.foreign is None else _predictions(method, data, "foreign")[0]
-    for split in ("validation", "test"):
-        if getattr(data, split) is None:
-            continue
-        logits, targets = _predictions(method, data, split)
-        for name, key in _keys(logits).items():
-            found |= {metric + key: value for metric, value in score(logits[name], targets).named(split).items()}
-        pictures = _reliability(next(iter(logits.values())), targets)
-        if split == "test" and (foreign is not None or method.density == "dirichlet"):
-            found |= _uncertainties(logits, targets, foreign, method.density)
-            spread = _histograms(logits, foreign, method.density)
-    return Scored(scores=found, reliability=pictures, uncertainty=spread)
-
-
-def _predictions(method: Method, data: Data, split: str) -> tuple[Predictions, Tensor]:
+    scores: dict[str, float] = {}
+    pictures: dict[str, Any] = {}
     device = next(method.parameters()).device
-    loader = data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device)
-    with evaluating(method):
-        return collect(method, loader)
-
-
-def _keys(predictions: Predictions) -> dict[str, str]:
-    """Return what a prediction's metrics end in: nothing for the deployed one, its name for the others."""
-    return {name: f"/{name}" if position else "" for position, name in enumerate(predictions)}
-
-
-def _uncertainties(
-    logits: Predictions, targets: Tensor, foreign: Predictions | None, density: Density
-) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, key in _keys(logits).items():
-        others = None if foreign is None else foreign[name]
-        judged = judge(logits[name], targets, others, density=density).uncertainties()
-        found |= {metric + key: value for metric, value in judged.items()}
-    return found
-
-
-def _histograms(
-    logits: Predictions, foreign: Predictions | None, density: Density
-) -> dict[str, dict[str, list[float]]]:
-    deployed = next(iter(logits))
-    others = None if foreign is None else uncertainty_of(foreign[deployed], density=density)
-    return histograms(uncertainty_of(logits[deployed], density=density), others)
-
-
-def _reliability(logits: Tensor, targets: Tensor) -> dict[str, list[float]]:
-    confidence, right, count = reliability(logits, targets)
-    return {"confidence": confidence.tolist(), "accuracy": right.tolist(), "count": count.tolist()}
+    for split in data.measured:
+        loaders = {
+            name: data.loader(name, train=False, batch_size=EVALUATION_BATCH, device=device)
+            for name in ([split, "foreign"] if split == "test" and data.foreign is not None else [split])
+        }
+        with evaluating(method):
+            meters = measure(
+                predictor(method, data),
+                loaders[split],
+                lambda: data.task.meter(density=method.density),
+                foreign=loaders.get("foreign"),
+            )
+        for position, (name, meter) in enumerate(meters.items()):
+            key = f"/{name}" if position else ""
+            scores |= {f"{split}_{metric}{key}": value for metric, value in meter.compute().items()}
+            scores |= {f"foreign_{metric}{key}": value for metric, value in meter.compute_foreign().items()}
+        pictures = next(iter(meters.values())).pictures() if meters else {}
+    return Scored(scores=scores, pictures=pictures)

@@ -1,22 +1,24 @@
-"""What networks score on a dataset."""
+"""What networks score on data: one pass over a split, batch by batch, for every prediction at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.data.batch import Density
+from tutelage.core.method import DEPLOYED, Method
+from tutelage.data.batch import Batch
+from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
+from tutelage.data.task import Detail, Meter, Metric
 from tutelage.errors import UserError
-from tutelage.evaluation.metrics import accuracy, expected_calibration_error, nll
-from tutelage.evaluation.uncertainty import auroc, rejection_ratio, uncertainty_of
-from tutelage.losses import log_mean_probability
+from tutelage.features.anatomy import EMBEDDING
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.answers import logits_of
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.modes import evaluating
@@ -24,179 +26,187 @@ from tutelage.models.modes import evaluating
 EVALUATION_BATCH = 256
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
+Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Scores of predictions on labelled samples, each a fraction or in nats.
+class Evaluation:
+    """What a network or an ensemble scores on a split. A score is also an attribute: `evaluation.accuracy`.
 
     Attributes:
-        accuracy: Share of samples whose label has the largest logit.
-        nll: Mean negative log-likelihood, in nats.
-        ece: Expected calibration error over 15 bins.
+        scores: The task's metrics by name; those that compare with foreign data begin with `foreign_`.
+        metrics: What each of them is: its title, unit and direction.
     """
 
-    accuracy: float
-    nll: float
-    ece: float
+    scores: Mapping[str, float]
+    metrics: Mapping[str, Metric]
+
+    def __getattr__(self, name: str) -> float:
+        # Private names are asked for by copy and pickle, before there are any scores.
+        if name.startswith("_") or name not in self.scores:
+            raise AttributeError(f"There is no score {name!r}; there are {', '.join(vars(self).get('scores', ()))}.")
+        return self.scores[name]
 
     def named(self, prefix: str) -> dict[str, float]:
         """Return the scores as `{prefix}_accuracy` and so on."""
-        return {f"{prefix}_{name}": value for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Scores):
-    """Scores of one network or an ensemble, and how well it knows what it does not know.
-
-    Attributes:
-        uncertainty: Mean over the samples by kind, in nats: `total`, and `data` and `knowledge` of an ensemble or of a
-            network that predicts a Dirichlet distribution.
-        rejection: Prediction rejection ratio of the total uncertainty; None where no answer or every answer is wrong.
-        foreign_auroc: Area under the ROC curve of telling foreign samples, by the kind of uncertainty.
-    """
-
-    uncertainty: Mapping[str, float] = field(default_factory=dict)
-    rejection: float | None = None
-    foreign_auroc: Mapping[str, float] = field(default_factory=dict)
-
-    def uncertainties(self) -> dict[str, float]:
-        """Return what it says of uncertainty as a report's metrics: `test_total_uncertainty` and so on."""
-        found = {f"test_{kind}_uncertainty": value for kind, value in self.uncertainty.items()}
-        found |= {} if self.rejection is None else {"test_prr": self.rejection}
-        return found | {f"foreign_auroc_{kind}": value for kind, value in self.foreign_auroc.items()}
-
-
-def judge(
-    logits: Tensor, targets: Tensor, foreign: Tensor | None = None, *, density: Density = "categorical"
-) -> Evaluation:
-    """Return the scores of a network's or an ensemble's logits, and of their uncertainty.
-
-    Args:
-        logits: `[sample, class]`, or `[member, sample, class]` of an ensemble.
-        targets: `[sample]`.
-        foreign: Logits on samples from elsewhere, of the same form.
-        density: What the logits of one network are.
-    """
-    prediction = log_mean_probability(logits) if logits.ndim == 3 else logits
-    own = uncertainty_of(logits, density=density)
-    others = {} if foreign is None else uncertainty_of(foreign, density=density).known()
-    return Evaluation(
-        **asdict(score(prediction, targets)),
-        uncertainty={kind: float(values.mean()) for kind, values in own.known().items()},
-        rejection=rejection_ratio(own.total, prediction.argmax(1) != targets),
-        foreign_auroc={kind: auroc(values, own.known()[kind]) for kind, values in others.items()},
-    )
-
-
-def score(logits: Tensor, targets: Tensor) -> Scores:
-    """Return the scores of logits `[sample, class]` against labels `[sample]`."""
-    return Scores(
-        accuracy=accuracy(logits, targets), nll=nll(logits, targets), ece=expected_calibration_error(logits, targets)
-    )
+        return {f"{prefix}_{name}": value for name, value in self.scores.items()}
 
 
 @torch.no_grad()
-def collect(
-    predict: Predict, loader: Loader, *, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the logits of every prediction over one pass of a loader, and the labels, on the CPU in float32.
+def measure(
+    predict: Predict,
+    loader: Loader,
+    make_meter: Callable[[], Meter],
+    *,
+    foreign: Loader | None = None,
+    autocast: Autocast = nullcontext,
+) -> dict[str, Meter]:
+    """Return a meter for every prediction, over one pass of a loader.
 
     Args:
-        predict: From inputs to named logits.
+        predict: From inputs to named answers.
         loader: The data, in a fixed order.
+        make_meter: Makes a fresh meter.
+        foreign: Samples from elsewhere, for meters that compare uncertainty.
         autocast: Makes the context in which to predict.
-
-    Raises:
-        UserError: If the data carry no labels.
     """
-    logits: dict[str, list[Tensor]] = {}
-    targets: list[Tensor] = []
-    for batch in loader.epoch(0):
-        targets.append(batch.labels.cpu())
-        with autocast():
-            predictions = predict(batch.inputs)
-        for name, prediction in predictions.items():
-            logits.setdefault(name, []).append(prediction.float().cpu())
-    return {name: torch.cat(parts) for name, parts in logits.items()}, torch.cat(targets)
+    meters: dict[str, Meter] = {}
+    for batch, answers in _answered(predict, loader, autocast):
+        for name, answer in answers.items():
+            meters.setdefault(name, make_meter()).update(answer, batch.targets)
+    if foreign is not None:
+        for _, answers in _answered(predict, foreign, autocast):
+            for name, answer in answers.items():
+                meters[name].update_foreign(answer)
+    return meters
 
 
-def predictions_of(network: nn.Module, loader: Loader) -> tuple[Tensor, Tensor]:
-    """Return a network's logits `[sample, class]` over a loader in float32, and the labels."""
-    with evaluating(network):
-        logits, targets = collect(lambda inputs: {"network": logits_of(network(inputs))}, loader)
-    return logits["network"], targets
-
-
-def predictions_on(network: nn.Module, data: Data, split: str, *, device: str) -> tuple[Tensor, Tensor]:
-    """Return a network's logits on a split of the data, and the labels; the network ends on the CPU.
+def measure_network(
+    network: nn.Module,
+    data: Data,
+    split: str,
+    *,
+    device: str,
+    density: Density = "categorical",
+    detail: Detail = "scores",
+) -> Meter:
+    """Return what a network or an `Ensemble` measures on a split of the data; it ends on the CPU.
 
     Args:
-        network: The network.
-        data: The data.
-        split: `train`, `validation` or `test`.
+        network: The network. Of an ensemble, the members are asked one after the other for each batch.
+        data: The data; its foreign samples, if there are any, are measured as well.
+        split: Such as `train`, `validation` or `test`.
         device: Where to compute.
-    """
-    network.to(device)
-    try:
-        return predictions_of(network, data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device))
-    finally:
-        network.to("cpu")
-
-
-def members_on(network: nn.Module, data: Data, split: str, *, device: str) -> tuple[Tensor, Tensor]:
-    """Return the logits of an ensemble's members `[member, sample, class]` on a split, and the labels.
-
-    Args:
-        network: An `Ensemble`; any other network is the only member.
-        data: The data.
-        split: As for `predictions_on`, or `foreign`.
-        device: Where to compute.
+        density: What the logits of one network are.
+        detail: How much to measure.
 
     Raises:
-        UserError: If they differ in their classes.
+        UserError: If the members of an ensemble differ in their classes.
     """
-    networks = network.networks if isinstance(network, Ensemble) else [network]
-    found = [predictions_on(member, data, split, device=device) for member in networks]
-    classes = [logits.shape[1] for logits, _ in found]
-    if len(set(classes)) > 1:
-        raise UserError(f"The members of an ensemble must agree on the classes; they answer with {classes}.")
-    return torch.stack([logits for logits, _ in found]), found[0][1]
+    meter = data.task.meter(density=density, detail=detail)
+    with _placed(network, device), evaluating(network), torch.no_grad():
+        ask = _asker(network, data)
+        for batch in _loader(data, split, device).epoch(0):
+            answer, members = ask(batch.inputs)
+            meter.update(answer, batch.targets, members)
+        if data.foreign is not None:
+            for batch in _loader(data, "foreign", device).epoch(0):
+                meter.update_foreign(*ask(batch.inputs))
+    return meter
 
 
-def judge_on(
+def evaluate_network(
     network: nn.Module, data: Data, split: str, *, device: str, density: Density = "categorical"
 ) -> Evaluation:
-    """Return what a network or an `Ensemble` scores on a split of the data, beside the foreign ones if there are any.
+    """Return all that a network or an `Ensemble` scores on a split, beside foreign data if there are any.
 
     Args:
         network: The network; it ends on the CPU.
         data: The data.
-        split: `train`, `validation` or `test`.
+        split: Such as `train`, `validation` or `test`.
         device: Where to compute.
         density: What the logits of one network are.
     """
-    logits, targets = members_on(network, data, split, device=device)
-    foreign = None if data.foreign is None else members_on(network, data, "foreign", device=device)[0]
-    return judge(logits, targets, foreign, density=density)
+    meter = measure_network(network, data, split, device=device, density=density, detail="full")
+    foreign = {f"foreign_{name}": value for name, value in meter.compute_foreign().items()}
+    known = data.task.metrics
+    metrics = {**known, **{f"foreign_{name}": metric for name, metric in known.items()}}
+    scores = meter.compute() | foreign
+    return Evaluation(scores=scores, metrics={name: metrics[name] for name in scores})
 
 
 def validation_metrics(
-    method: nn.Module, loader: Loader, *, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    method: Method, loader: Loader, data: Data, *, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
-    """Return what an epoch's history says of the validation data: the deployed prediction, and the others' accuracy.
+    """Return what an epoch's history says of the validation data: the deployed prediction, and the others' main metric.
 
     Args:
-        method: From inputs to named logits, the deployed ones first.
+        method: From inputs to named answers, the deployed one first.
         loader: The validation data.
+        data: The data that they belong to.
         autocast: Makes the context in which to predict.
     """
+    task = data.task
     with evaluating(method):
-        logits, targets = collect(method, loader, autocast=autocast)
-    scores = {name: score(prediction, targets) for name, prediction in logits.items()}
-    deployed, *others = scores
-    return {
-        "validation_accuracy": scores[deployed].accuracy,
-        "validation_nll": scores[deployed].nll,
-        **{f"validation_accuracy/{name}": scores[name].accuracy for name in others},
-    }
+        meters = measure(predictor(method, data), loader, lambda: task.meter(detail="watched"), autocast=autocast)
+    found = {name: meter.compute() for name, meter in meters.items()}
+    deployed, *others = found
+    own = {f"validation_{metric}": found[deployed][metric] for metric in task.watched if metric in found[deployed]}
+    main = {name: found[name][task.primary] for name in others if task.primary in found[name]}
+    return own | {f"validation_{task.primary}/{name}": value for name, value in main.items()}
+
+
+def predictor(method: Method, data: Data) -> Predict:
+    """Return what of a method's networks is measured: its predictions, or the embeddings of the networks that ship."""
+    if data.task.measures == "answer":
+        return method
+    shipped = {DEPLOYED: method.export(), **method.members()}
+    asked = {name: _asker(network, data) for name, network in shipped.items()}
+    return lambda inputs: {name: ask(inputs)[0] for name, ask in asked.items()}
+
+
+def _asker(network: nn.Module, data: Data) -> Callable[[Any], tuple[Tensor, Tensor | None]]:
+    """Return what asks a network: for what the task measures, and for the members' answers of an ensemble."""
+    if isinstance(network, Ensemble):
+        return lambda inputs: _agreed([logits_of(member(inputs)).float() for member in network.networks], data)
+    if data.task.measures == "embedding" and (reader := _embedding_reader(network, data)) is not None:
+        return lambda inputs: (reader(inputs).features[EMBEDDING].flatten(1), None)
+    return lambda inputs: (logits_of(network(inputs)), None)
+
+
+def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:
+    """Return the answer of several networks together, and what each of them says."""
+    shapes = [tuple(answer.shape[1:]) for answer in answers]
+    if len(set(shapes)) > 1:
+        raise UserError(f"The members of an ensemble must agree on the classes; they answer with {shapes}.")
+    members = torch.stack(list(answers))
+    return data.task.criterion.mean(members), members
+
+
+def _embedding_reader(network: nn.Module, data: Data) -> FeatureExtractor | None:
+    """Return what reads the input of a network's classifier; None if it has none, and answers with an embedding."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    try:
+        return FeatureExtractor(network, (EMBEDDING,), example=data.example(2).to(device), logits=False)
+    except UserError:
+        return None
+
+
+def _loader(data: Data, split: str, device: Any) -> Loader:
+    return data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device)
+
+
+def _answered(predict: Predict, loader: Loader, autocast: Autocast) -> Iterator[tuple[Batch, Mapping[str, Tensor]]]:
+    for batch in loader.epoch(0):
+        with autocast():
+            answers = predict(batch.inputs)
+        yield batch, answers
+
+
+@contextmanager
+def _placed(network: nn.Module, device: str) -> Iterator[None]:
+    network.to(device)
+    try:
+        yield
+    finally:
+        network.to("cpu")

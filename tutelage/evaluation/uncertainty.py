@@ -6,12 +6,13 @@ All sums are in float64, in nats.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from tutelage.data.batch import Density
+from tutelage.data.criterion import Density
 from tutelage.errors import UserError
 
 # From here on the first three terms of the series are exact in float64.
@@ -134,20 +135,20 @@ def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
 
 
 def histograms(
-    own: Uncertainty, foreign: Uncertainty | None = None, *, bins: int = 30
+    own: Mapping[str, Tensor], foreign: Mapping[str, Tensor] | None = None, *, bins: int = 30
 ) -> dict[str, dict[str, list[float]]]:
     """Return how often each uncertainty occurs, by kind: `edges`, and counts in `test` and, where there are, `foreign`.
 
     The bins are equally wide from zero to the 99th percentile of all samples; the last one also holds what is beyond.
 
     Args:
-        own: Of samples as in training.
-        foreign: Of samples from elsewhere.
+        own: Of samples as in training, `[sample]` by kind.
+        foreign: Of samples from elsewhere, likewise.
         bins: The number of bins.
     """
     found = {}
-    others = {} if foreign is None else foreign.known()
-    for kind, values in own.known().items():
+    others = foreign or {}
+    for kind, values in own.items():
         samples = {"test": values} | ({"foreign": others[kind]} if others else {})
         top = max(float(torch.cat(list(samples.values())).quantile(0.99)), 1e-12)
         counts = {name: torch.histc(some.clamp(max=top), bins, 0, top).tolist() for name, some in samples.items()}

@@ -26,7 +26,6 @@ from tutelage.experiments.description import (
     environment,
     recording_facts,
     teacher_facts,
-    teacher_uncertainty,
 )
 from tutelage.experiments.experiment import Experiment, no_teacher
 from tutelage.experiments.rows import record, summarise
@@ -210,7 +209,7 @@ class Comparison:
         for row in rows:
             if row["runs"]:
                 row["baseline"] = self._baseline_of(row, rows)
-                row["summary"] = summarise(row, by_label.get(row["baseline"]))
+                row["summary"] = summarise(row, by_label.get(row["baseline"]), self.experiment.data.task)
 
     def _baseline_of(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
         """Return the row to compare with: one that trains the same network."""
@@ -228,6 +227,7 @@ class Comparison:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             "environment": environment(),
+            "task": self.experiment.data.task.describe(),
             "data": describe_data(self.experiment.data),
             "student": self._describe_student(),
             "teacher": self._describe_teacher(),
@@ -251,13 +251,9 @@ class Comparison:
         size = size_for(network, data)
         run, device = Run(self.folder / self._teacher_folder(), self.teacher_training), self.teacher_training.device
         asked: dict[str, Any] = {"weights": _weights(network), "data": data.fingerprint}
+        beside = "" if data.foreign is None else f"-{_digest(data.foreign.fingerprint)}"
         facts: dict[str, Any] = run.stage(
-            "scores", lambda: teacher_facts(network, data, device=device_type(device)), **asked
-        )
-        facts |= run.stage(
-            f"uncertainty-{_digest(data.foreign and data.foreign.fingerprint)}",
-            lambda: teacher_uncertainty(network, data, device=device_type(device)),
-            **asked,
+            f"scores{beside}", lambda: teacher_facts(network, data, device=device_type(device)), **asked
         )
         spec = _named(teachers)
         trained_here = not all(teacher.trained for teacher in teachers)

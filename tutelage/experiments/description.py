@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from tutelage.data.dataset import TEST, TRAIN, VALIDATION, Data
 from tutelage.data.plan import RecordedViews
-from tutelage.data.sources import Data
-from tutelage.evaluation.metrics import class_similarity
-from tutelage.evaluation.scores import judge, members_on, predictions_on, score
-from tutelage.evaluation.uncertainty import histograms, uncertainty_of
-from tutelage.models.ensemble import Ensemble
+from tutelage.evaluation.scores import measure_network
 from tutelage.recording.replay import name_of, sampled_answers
-
-SIMILARITY_TEMPERATURE = 4.0
 
 
 def environment() -> dict[str, Any]:
@@ -33,13 +29,13 @@ def environment() -> dict[str, Any]:
 
 def describe_data(data: Data) -> dict[str, Any]:
     """Return what the report says of the data."""
-    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
-        **{name: 0 if split is None else len(split) for name, split in splits.items()},
+        **{name: data.count(name) for name in dict.fromkeys((TRAIN, VALIDATION, TEST, *data.splits))},
+        "unlabelled": sorted(data.unlabelled),
         "foreign": None if data.foreign is None else {"name": data.foreign.name, "samples": data.count("foreign")},
         "image_size": list(data.image_size),
         "augmentation": str(data.augmentation),
@@ -47,27 +43,16 @@ def describe_data(data: Data) -> dict[str, Any]:
 
 
 def teacher_facts(network: nn.Module, data: Data, *, device: str) -> dict[str, Any]:
-    """Return a teacher's scores on validation and test data, and how alike it finds the classes."""
+    """Return a teacher's scores on every split but the training one, and what is drawn of it, in `pictures`."""
     facts: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        if getattr(data, split) is not None:
-            logits, targets = predictions_on(network, data, split, device=device)
-            facts |= score(logits, targets).named(split)
-            facts["class_similarity"] = class_similarity(logits, targets, temperature=SIMILARITY_TEMPERATURE).tolist()
+    for split in data.measured:
+        # What is foreign is measured beside the test split alone.
+        beside = data if split == TEST else replace(data, foreign=None)
+        meter = measure_network(network, beside, split, device=device, detail="teacher")
+        facts |= {f"{split}_{name}": value for name, value in meter.compute().items()}
+        facts |= {f"foreign_{name}": value for name, value in meter.compute_foreign().items()}
+        facts["pictures"] = meter.pictures()
     return facts
-
-
-def teacher_uncertainty(network: nn.Module, data: Data, *, device: str) -> dict[str, Any]:
-    """Return what a teacher's or an ensemble's uncertainty is worth: scores, and histograms by kind in `uncertainty`.
-
-    It is empty without test data, and where neither several members nor foreign data give it a meaning.
-    """
-    if data.test is None or not (isinstance(network, Ensemble) or data.foreign is not None):
-        return {}
-    logits, targets = members_on(network, data, "test", device=device)
-    foreign = None if data.foreign is None else members_on(network, data, "foreign", device=device)[0]
-    pictures = histograms(uncertainty_of(logits), None if foreign is None else uncertainty_of(foreign))
-    return {**judge(logits, targets, foreign).uncertainties(), "uncertainty": pictures}
 
 
 def recording_facts(recording: RecordedViews, data: Data) -> dict[str, Any]:
@@ -81,6 +66,8 @@ def recording_facts(recording: RecordedViews, data: Data) -> dict[str, Any]:
     sampled = sampled_answers(recording, data)
     if sampled is None:
         return facts
-    answers, labels = sampled
-    right = float((answers == labels).double().mean())
-    return facts | {"recorded_views": len(labels), "recorded_accuracy": right}
+    answers, targets = sampled
+    meter = data.task.meter(detail="watched")
+    meter.update(answers, targets)
+    scores = {f"recorded_{name}": value for name, value in meter.compute().items()}
+    return facts | {"recorded_views": len(targets), **scores}

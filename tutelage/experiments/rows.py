@@ -7,22 +7,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from tutelage.data.task import Task
 from tutelage.experiments.statistics import paired_difference, summary
 from tutelage.training.run import Fitted, Run
 
-METRICS = (
-    "validation_accuracy",
-    "test_accuracy",
-    "test_nll",
-    "test_ece",
-    "test_total_uncertainty",
-    "test_data_uncertainty",
-    "test_knowledge_uncertainty",
-    "test_prr",
-    "foreign_auroc_total",
-    "foreign_auroc_data",
-    "foreign_auroc_knowledge",
-)
 # A prediction that is no network of its own, such as the mean of several.
 UNSIZED = {"spec": None, "parameters": None, "multiply_adds": None}
 
@@ -53,25 +41,25 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
         "images_per_second": final.images_per_second,
         "stages": [{"name": stage.name, "seconds": stage.seconds} for stage in run.fitted],
         "history": history,
-        "reliability": final.reliability,
-        "uncertainty": final.uncertainty,
-        "teacher_accuracy": run.notes.get("teacher_accuracy"),
+        "pictures": final.pictures,
+        "teacher_scores": run.notes.get("teacher_scores"),
         "members": members,
     }
 
 
-def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None, task: Task) -> dict[str, Any]:
     """Return means over a row's runs, its cost, and its paired differences from the row that it is compared with.
 
     Args:
         row: A row with at least one run.
         baseline: The other row; None if there is none.
+        task: What was measured, and which metric rows are compared by.
     """
     runs = row["runs"]
-    found = _means(runs)
+    found = _means(runs, task)
     found["members"] = [
         {key: member[key] for key in ("name", "spec", "parameters", "multiply_adds")}
-        | _means([run["members"][position] for run in runs])
+        | _means([run["members"][position] for run in runs], task)
         for position, member in enumerate(runs[0]["members"])
     ]
     found["seconds"] = {"mean": fmean(run["seconds"] for run in runs)}
@@ -80,7 +68,9 @@ def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dic
     if baseline is not None and baseline["runs"]:
         found["relative_cost"] = _typical_seconds(runs) / _typical_seconds(baseline["runs"])
         if baseline["label"] != row["label"]:
-            found["paired"] = {which: _paired(runs, baseline["runs"], which) for which in ("best", "last")}
+            found["paired"] = {
+                which: _paired(runs, baseline["runs"], which, f"test_{task.primary}") for which in ("best", "last")
+            }
     return found
 
 
@@ -100,14 +90,17 @@ def _members(final: Fitted) -> list[dict[str, Any]]:
     ]
 
 
-def _means(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return mean and spread of each metric over the runs, by the best and the last epoch."""
+def _means(scored: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """Return mean and spread of each score over the runs, by the best and the last epoch."""
+    names = list(task.score_names())
+    # What is measured on further splits comes behind.
+    names += [name for name in scored[0]["best"] if name not in names and "/" not in name]
     return {
         which: {
-            metric: summary([one[which][metric] for one in scored])
-            for metric in METRICS
-            # An error-free run has no rejection ratio.
-            if all(metric in one[which] for one in scored)
+            name: summary([one[which][name] for one in scored])
+            for name in names
+            # A score may have no value in a run: an error-free one has no rejection ratio.
+            if all(name in one[which] for one in scored)
         }
         for which in ("best", "last")
     }
@@ -123,10 +116,10 @@ def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _paired(
-    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str
+    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str, score: str
 ) -> dict[str, Any] | None:
-    base = {run["seed"]: run[which].get("test_accuracy") for run in baseline}
-    pairs = [(run[which].get("test_accuracy"), base[run["seed"]]) for run in runs if run["seed"] in base]
+    base = {run["seed"]: run[which].get(score) for run in baseline}
+    pairs = [(run[which].get(score), base[run["seed"]]) for run in runs if run["seed"] in base]
     known = [(value, other) for value, other in pairs if value is not None and other is not None]
     if not known:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Literal
 
 import torch
@@ -118,5 +117,5 @@ def born_again(
     if data.test is not None:
         scored = {f"generation-{number}": network for number, network in enumerate(networks)}
         scored[f"ensemble of {generations}"] = Ensemble(networks)
-        run.note(members={name: asdict(run.evaluate(f"scores-{name}", net, data)) for name, net in scored.items()})
+        run.note(members={name: run.evaluate(f"scores-{name}", net, data) for name, net in scored.items()})
     return networks[-1]

@@ -14,7 +14,7 @@ from tutelage.core.method import Method, Progress, Update
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
-from tutelage.data.own import find_targets
+from tutelage.data.label_noise import training_labels
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING
@@ -188,7 +188,7 @@ class Embedding(nn.Module):
 def _targets(data: Data) -> Tensor:
     if isinstance(data.train, DataLoader):
         raise without_positions()
-    return find_targets(data.train).cpu()
+    return training_labels(data)
 
 
 def _check(**above_zero: float) -> None:

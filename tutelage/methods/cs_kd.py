@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 from tutelage.core.method import Method, TransferSet
 from tutelage.core.registry import Paper, register
 from tutelage.data.batch import Batch
-from tutelage.data.own import find_targets
 from tutelage.data.samplers import PairBatches
+from tutelage.data.samples import Samples
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss
 from tutelage.models.modes import keeping_statistics
 
 if TYPE_CHECKING:
-    from tutelage.core.method import Samples
+    from tutelage.core.method import AnySamples
 
 YUN = Paper(
     key="yun2020regularizing",
@@ -82,7 +82,7 @@ class CSKD(Method):
         self.student, self.batch_size = FeatureExtractor(student), batch_size
         self.temperature, self.partner_statistics = temperature, partner_statistics
 
-    def transfer_set(self, dataset: Samples) -> TransferSet:
+    def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data in batches of anchors and their partners."""
         if isinstance(dataset, DataLoader):
             raise UserError(
@@ -90,7 +90,10 @@ class CSKD(Method):
                 "dataset instead of a DataLoader."
             )
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        batches = PairBatches(find_targets(dataset), batch_size=self.batch_size, drop_last=several)
+        assert isinstance(dataset, Samples)
+        if dataset.targets is None:
+            raise UserError("Partners are samples of one class, and these samples have no labels.")
+        batches = PairBatches(dataset.targets, batch_size=self.batch_size, drop_last=several)
         return TransferSet(dataset, batches, sections=2)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:

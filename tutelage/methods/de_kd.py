@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 from torch import nn
 
@@ -66,11 +65,10 @@ def de_kd(
     if teacher_epochs is None and teacher_accuracy is None:
         teacher_epochs = 1
     method = Supervised(make_teacher("teacher"))
-    stop = Stop(after=teacher_epochs, at_accuracy=teacher_accuracy)
+    stop = Stop(after=teacher_epochs, at_score=teacher_accuracy)
     poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")
     if data.test is not None:
-        scores = run.evaluate("poor-teacher-scores", poor, data)
-        run.note(teacher_accuracy=scores.accuracy, teacher_scores=asdict(scores))
+        run.note(teacher_scores=run.evaluate("poor-teacher-scores", poor, data))
     distillation = KD(
         student,
         FrozenTeacher(poor),

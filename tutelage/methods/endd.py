@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tutelage.core.method import Method, OptimizerSpec, Progress, Update
 from tutelage.core.registry import register
 from tutelage.core.teachers import Teacher
-from tutelage.data.batch import Batch, Density
+from tutelage.data.batch import Batch
+from tutelage.data.criterion import Density
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, wide

@@ -27,7 +27,7 @@ from tutelage.methods.parts.papers import FAST_KD
 from tutelage.system import processes
 
 if TYPE_CHECKING:
-    from tutelage.core.method import Samples
+    from tutelage.core.method import AnySamples
 
 FERKD = Paper(
     key="shen2023ferkd",
@@ -116,7 +116,7 @@ class FerKD(Method):
         self.smoothing, self.confidence = smoothing, confidence
         self.single_from = first_single_epoch(epochs, crops) if single_crop_end else None
 
-    def transfer_set(self, dataset: Samples) -> TransferSet:
+    def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data in batches of several crops of each image."""
         return in_crops(dataset, crops=self.crops, batch_size=self.batch_size, single_from=self.single_from)
 

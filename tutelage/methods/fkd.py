@@ -25,7 +25,7 @@ from tutelage.methods.parts.crops import (
 from tutelage.methods.parts.papers import FAST_KD
 
 if TYPE_CHECKING:
-    from tutelage.core.method import Samples
+    from tutelage.core.method import AnySamples
 
 
 @register("fkd", papers=[FAST_KD], family="logits")
@@ -88,7 +88,7 @@ class FKD(Method):
         self.crops, self.temperature, self.mixup, self.cutmix = crops, temperature, mixup, cutmix
         self.single_from = first_single_epoch(epochs, crops) if single_crop_end else None
 
-    def transfer_set(self, dataset: Samples) -> TransferSet:
+    def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data in batches of several crops of each image."""
         return in_crops(dataset, crops=self.crops, batch_size=self.batch_size, single_from=self.single_from)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -79,8 +79,7 @@ def messy_collaboration(
         messy, wrong = _messy(run, data, teacher_rate, "teacher", redraw, flips)
         network = messy.fit("messy-teacher", Supervised(make_teacher("teacher")), wrong)
         if data.test is not None:
-            scores = run.evaluate("messy-teacher-scores", network, data)
-            run.note(teacher_accuracy=scores.accuracy, teacher_scores=asdict(scores))
+            run.note(teacher_scores=run.evaluate("messy-teacher-scores", network, data))
         replaced["teacher"] = FrozenTeacher(network)
     messy, wrong = _messy(run, data, student_rate, "student", redraw, flips)
     return distill(method, run=messy, data=wrong, **replaced)

@@ -17,7 +17,7 @@ from tutelage.models.spec import NetworkSpec
 from tutelage.system.files import atomic, write_json
 
 if TYPE_CHECKING:
-    from tutelage.data.batch import Density
+    from tutelage.data.criterion import Density
 
 METADATA = "network.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -46,7 +46,7 @@ class NetworkMetadata:
     std: tuple[float, ...]
     weights: str
     class_names: tuple[str, ...] | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: tuple[int, ...] | None = None
     density: Density = "categorical"
 
     @property
@@ -64,7 +64,7 @@ def save_network(
     in_channels: int,
     normalization: Normalization | None = None,
     class_names: Sequence[str] | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: tuple[int, ...] | None = None,
     density: Density = "categorical",
     filename: str = "student.safetensors",
 ) -> Path:

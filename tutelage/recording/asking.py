@@ -135,12 +135,12 @@ class Answers:
         with torch.autocast(self.decision.device, dtype=self._half, enabled=self._half is not None):
             return self.teacher(batch)
 
-    def about(self, images: Tensor, targets: Tensor, indices: Tensor, parameters: Tensor, data: Data) -> Output:
+    def about(self, images: Tensor, targets: Tensor | None, indices: Tensor, parameters: Tensor, data: Data) -> Output:
         """Return what the teacher says about a view of images, and ask as a training that replays it would.
 
         Args:
             images: As they are stored, `[batch, ...]`, on the device.
-            targets: Their labels, `[batch]`, on the device.
+            targets: Their targets, `[batch, ...]`, on the device; None if they have none.
             indices: Their positions in the training split, `[batch]`.
             parameters: Those of the view, `[batch, width]`.
             data: The data, whose augmentation makes the view.

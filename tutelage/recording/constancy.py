@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.data.batch import moved
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RECORDED
 from tutelage.errors import UserError
@@ -66,7 +67,8 @@ def check_answers(
 
 def _check_repeated(header: Header, data: Data, answers: Answers) -> None:
     indices = spread(header.samples, _PROBES)
-    parameters = data.augmentation.sample(generator(header.seed, RECORDED), len(indices), header.image_size)
+    height, width = header.image_size
+    parameters = data.augmentation.sample(generator(header.seed, RECORDED), len(indices), (height, width))
     first, second = (_logits(data, answers, indices, parameters) for _ in range(2))
     if _rms(second - first) > _REPEATED.get(header.precision, max(_REPEATED.values())) * _rms(first):
         raise UserError(
@@ -93,9 +95,10 @@ def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, 
 def _logits(data: Data, answers: Answers, indices: list[int], parameters: Tensor) -> Tensor:
     """Return what a teacher says about views of some samples, float64 `[sample, class]` on the CPU."""
     images = training_images(data)
-    pixels, targets = read(images, indices), images.targets[indices]
-    asked = pixels.to(answers.decision.device), targets.to(answers.decision.device)
-    logits = answers.about(*asked, torch.tensor(indices), parameters, data).logits.detach().cpu().double()
+    device = answers.decision.device
+    pixels = moved(read(images, indices), device)
+    targets = None if images.targets is None else images.targets[indices].to(device)
+    logits = answers.about(pixels, targets, torch.tensor(indices), parameters, data).logits.detach().cpu().double()
     highest = logits.amax(1, keepdim=True)
     return torch.maximum(logits, highest + _LOWEST_LOGIT)
 

@@ -53,7 +53,7 @@ class Header:
     rows_per_shard: int
     augmentation: str
     parameters: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     seed: int
     precision: str
     teacher: TeacherIdentity

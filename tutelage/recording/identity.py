@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tutelage.data.dataset import Data, Images
-from tutelage.data.images import ResidentImages, StreamedImages
-from tutelage.data.own import foreign_images
+from tutelage.data.dataset import Data
+from tutelage.data.images import ResidentImages
+from tutelage.data.samples import Samples
 from tutelage.errors import UserError
 from tutelage.models.blueprint import Source, blueprint, part_of
 from tutelage.models.normalization import Normalized, bare
@@ -136,7 +136,7 @@ class DataIdentity:
         """
         images = training_images(data)
         probes = _probes(images, seed=0)
-        if not isinstance(images, ResidentImages) and probes != _probes(images, seed=1):
+        if not images.is_resident and probes != _probes(images, seed=1):
             raise UserError(
                 f"The training images of {data.name} differ each time they are read, so no recorded answer belongs to "
                 "them: leave chance out of the dataset's own transform, and augment by --augment (augment= in Python)."
@@ -144,7 +144,7 @@ class DataIdentity:
         return cls(
             name=data.name,
             class_names=tuple(map(str, data.class_names)),
-            labels=of_tensors({"labels": images.targets.long()}),
+            labels=of_tensors({} if images.targets is None else {"labels": images.targets}),
             probes=probes,
             pixels=_digest(images.images) if isinstance(images, ResidentImages) else "",
         )
@@ -199,7 +199,7 @@ def _normalized(network: nn.Module) -> dict[str, Normalized]:
     return {path: module for path, module in network.named_modules() if isinstance(module, Normalized)}
 
 
-def training_images(data: Data) -> Images:
+def training_images(data: Data) -> Samples:
     """Return the training split, to be read by position.
 
     Raises:
@@ -209,15 +209,14 @@ def training_images(data: Data) -> Images:
         raise UserError(
             "Recorded answers belong to samples by position, which a DataLoader does not tell: pass the dataset."
         )
-    return data.train if isinstance(data.train, ResidentImages | StreamedImages) else foreign_images(data.train)
+    return data.train
 
 
-def read(images: Images, indices: Sequence[int], *, seed: int = 0) -> Tensor:
+def read(images: Samples, indices: Sequence[int], *, seed: int = 0) -> Tensor:
     """Return images at some positions, `[sample, ...]`, as they are stored, read under one state of all chance."""
-    if isinstance(images, ResidentImages):
-        return images.gather(torch.tensor(indices))
     with seeded(seed):
-        return images.read_batch(indices)[0]
+        found: Tensor = images.read_batch(torch.tensor(indices) if images.is_resident else indices)[0]
+        return found
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -225,7 +224,7 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round((count - 1) * place / (most - 1)) for place in range(most)})
 
 
-def _probes(images: Images, *, seed: int) -> str:
+def _probes(images: Samples, *, seed: int) -> str:
     return _digest(read(images, spread(len(images), _PROBES), seed=seed))
 
 

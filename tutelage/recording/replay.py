@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.teachers import Teacher
-from tutelage.data.dataset import Data
+from tutelage.data.dataset import TRAIN, Data
 from tutelage.data.label_noise import training_labels
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
@@ -142,7 +142,7 @@ def name_of(recording: RecordedViews) -> str:
 
 
 def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED) -> tuple[Tensor, Tensor] | None:
-    """Return what a teacher said of the first view of samples all over the data: answers and labels, `[sample]`.
+    """Return what a teacher said of the first view of samples all over the data.
 
     Args:
         recording: The recording.
@@ -150,13 +150,16 @@ def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED)
         most: How many samples, at most.
 
     Returns:
-        None where a view is too large to be read for that.
+        Its answers `[sample, class]` and the samples' targets `[sample]`; None where the samples have none, or where a
+        view is too large to be read for that.
     """
     header = recording.header if isinstance(recording, Recording) else None
     if header is not None and header.samples * header.row_dtype.itemsize > _CHEAP_BYTES:
         return None
+    if TRAIN in data.unlabelled:
+        return None
     labels = training_labels(data)
     chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels)), dtype=torch.float64).round().long()
     first = torch.zeros(_AT_ONCE, dtype=torch.int64)
-    answers = [recording.read(part, first[: len(part)])[1].logits.argmax(1) for part in torch.split(chosen, _AT_ONCE)]
+    answers = [recording.read(part, first[: len(part)])[1].logits for part in torch.split(chosen, _AT_ONCE)]
     return torch.cat(answers), labels[chosen]

@@ -40,7 +40,7 @@ from tutelage.training.compilation import compiled
 from tutelage.training.decisions import Decision
 from tutelage.training.settings import Training
 
-Read = tuple[PlannedBatch, Tensor, Tensor]
+Read = tuple[PlannedBatch, Any, Tensor | None]
 # What is read once serves so many views; each has a shard in memory until that is full, and lost if it is stopped.
 _VIEWS_AT_ONCE = 4
 _USUAL_VIEWS = 8
@@ -267,23 +267,24 @@ class _Writer:
             done = 0
             while done < samples:
                 planned, images, targets = next(read)
-                part = slice(done, done + len(targets))
+                part = slice(done, done + len(planned.indices))
                 for view in unit.views:
                     self._answer(answers, planned, images, targets, drawn[view][part], into=rows[view][part])
-                    tick(len(targets))
+                    tick(len(planned.indices))
                 done = part.stop
 
     def _parameters(self, view: int, shard: int) -> Tensor:
         """Return the parameters of a view of a shard's samples, `[row, width]`: the same ones in any process."""
         chance = generator(self.header.seed, RECORDED, view, shard)
-        return self.data.augmentation.sample(chance, len(self.header.rows(shard)), self.header.image_size)
+        height, width = self.header.image_size
+        return self.data.augmentation.sample(chance, len(self.header.rows(shard)), (height, width))
 
     def _answer(
         self,
         answers: Answers,
         planned: PlannedBatch,
         images: Tensor,
-        targets: Tensor,
+        targets: Tensor | None,
         parameters: Tensor,
         *,
         into: NDArray[Any],

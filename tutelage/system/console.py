@@ -34,8 +34,8 @@ class Reporter(Protocol):
     def status(self, text: str) -> None:
         """Show some words beside the bar, in place of those before."""
 
-    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
-        """Show the metrics of a finished epoch (counted from one)."""
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
+        """Show the metrics of a finished epoch (counted from one), the headline first: the main one with its unit."""
 
     def end(self, *, finished: bool) -> None:
         """Finish the bar, of a training run that has finished or that stopped on its way."""
@@ -59,7 +59,7 @@ class Silent:
     def status(self, text: str) -> None:
         """Show nothing."""
 
-    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
         """Show nothing."""
 
     def end(self, *, finished: bool) -> None:
@@ -121,10 +121,10 @@ class Terminal:
         if self._task is not None:
             self._bars.update(self._task, status=text)
 
-    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float]) -> None:
+    def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
         """Show the metrics beside the bar."""
         found = "".join(f"  {name} {value}" for name, value in shown(metrics).items())
-        self.status(f"epoch {number}/{epochs}{found}")
+        self.status("  ".join(filter(None, (f"epoch {number}/{epochs}", headline))) + found)
 
     def end(self, *, finished: bool) -> None:
         """Turn the bar into a line."""
@@ -153,10 +153,7 @@ def screen() -> Console:
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Return the few metrics worth a place on one line, formatted."""
-    line = {}
-    if "validation_accuracy" in metrics:
-        line["validation"] = f"{100 * metrics['validation_accuracy']:.2f} %"
+    """Return the losses worth a place on one line, formatted."""
     # Of several networks, the losses of the others and of their contests would fill the line.
     losses = {name.removeprefix("train/"): value for name, value in metrics.items() if name.startswith("train/")}
-    return line | {name: f"{value:.4f}" for name, value in losses.items() if "/" not in name}
+    return {name: f"{value:.4f}" for name, value in losses.items() if "/" not in name}

@@ -86,9 +86,7 @@ def toy_data() -> Data:
     samples = ResidentImages(images, torch.arange(SAMPLES) % CLASSES)
     return Data(
         name="toy",
-        train=samples,
-        validation=samples,
-        test=samples,
+        splits={"train": samples, "validation": samples, "test": samples},
         num_classes=CLASSES,
         class_names=tuple(f"class {number}" for number in range(CLASSES)),
         in_channels=CHANNELS,

@@ -124,7 +124,7 @@ def fit_stage(
 
 def replay(method: Method, data: Data) -> None:
     """Train a method for an epoch by the driver, which refuses losses that are not finite."""
-    Driver(replace(TRAINING, epochs=1), seed=0).fit(method, replace(data, validation=None))
+    Driver(replace(TRAINING, epochs=1), seed=0).fit(method, data.with_splits(validation=None))
 
 
 def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch.optim import Optimizer
 
 from tutelage.core.method import Method, OptimizerSpec, Progress, Update
 from tutelage.data.batch import Batch
+from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
-from tutelage.data.sources import Data
+from tutelage.data.task import Metric
 from tutelage.errors import UserError
 from tutelage.evaluation.scores import validation_metrics
 from tutelage.system import chance, processes
@@ -93,7 +95,7 @@ class _Fit:
         self, driver: Driver, method: Method, data: Data, epochs: int, stop: Stop, checkpoint_file: Path | None
     ) -> None:
         self.training, self.reporter, self.method = driver.training, driver.reporter, method
-        self.epochs, self.stop, self.checkpoint_file = epochs, stop, checkpoint_file
+        self.data, self.epochs, self.stop, self.checkpoint_file = data, epochs, stop, checkpoint_file
         saved = None if checkpoint_file is None or not checkpoint_file.exists() else checkpoint.load(checkpoint_file)
         begun_in = None if saved is None else saved.get("precision")
         facts: dict[str, Any] = {"samples": data.count("train") * epochs, "epochs": epochs, "dataset": data.train}
@@ -114,7 +116,9 @@ class _Fit:
     def run(self, interruption: Interruption) -> None:
         """Train until the schedule ends, or `stop` is reached."""
         started, before = time.monotonic(), self.state.seconds
-        while self.state.epoch < self.epochs and not self.stop.reached(self.state.epoch, self.state.history):
+        while self.state.epoch < self.epochs and not self.stop.reached(
+            self.state.epoch, self.state.history, self.data.task
+        ):
             self.method.train()
             for batch in self.loader.epoch(self.state.epoch, self.state.batch):
                 self._step(batch)
@@ -136,7 +140,7 @@ class _Fit:
         train = transfer.loader(data, seed=seed, **shares, **arguments)
         if len(train) == 0:
             raise UserError(f"{data.name} yields no training batch: it has {data.count('train')} samples.")
-        validation = None if data.validation is None else data.loader("validation", train=False, **arguments)
+        validation = data.loader("validation", train=False, **arguments) if "validation" in data.measured else None
         return train, validation
 
     def _prepare(self, decision: Decision) -> None:
@@ -225,14 +229,16 @@ class _Fit:
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
         metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
         if self.validation is not None:
-            metrics |= validation_metrics(self.method, self.validation, autocast=self.fabric.autocast)
+            metrics |= validation_metrics(self.method, self.validation, self.data, autocast=self.fabric.autocast)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
         for name, value in metrics.items():
             state.history.setdefault(name, []).append(value)
-        accuracy = state.history.get("validation_accuracy")
-        if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
+        task = self.data.task
+        scores = state.history.get(f"validation_{task.primary}", [])
+        if _is_best(scores, task.metrics[task.primary]):
             state.best_epoch, state.best = state.epoch, checkpoint.snapshot(self.method)
-        self.reporter.epoch(state.epoch, self.epochs, metrics)
+        headline = f"validation {task.metrics[task.primary].text(scores[-1])}" if scores else ""
+        self.reporter.epoch(state.epoch, self.epochs, metrics, headline=headline)
 
     def _check_finite(self) -> None:
         broken = [name for name, (total, _) in self.state.sums.items() if not bool(torch.isfinite(total))]
@@ -277,6 +283,13 @@ class _Fit:
         chance.restore_random_state(content["random"])
         told = f" {self.decision}" if self.decision.goes_on else ""
         self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.{told}[/dim]")
+
+
+def _is_best(scores: Sequence[float], metric: Metric) -> bool:
+    """Return whether the last score is the best so far; of equal ones the first is."""
+    if not scores or math.isnan(scores[-1]):
+        return False
+    return all(math.isnan(before) or metric.better(scores[-1], before) for before in scores[:-1])
 
 
 def _fabric(training: Training, decision: Decision) -> Fabric:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tutelage.core.method import Method
 from tutelage.core.teachers import Teacher
-from tutelage.data.batch import Density
+from tutelage.data.criterion import Density
 from tutelage.data.sources import Data
 from tutelage.evaluation.predictions import Scored, score_method
-from tutelage.evaluation.scores import Scores, predictions_on, score
+from tutelage.evaluation.scores import measure_network
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.size import size_for
@@ -42,15 +42,13 @@ class Fitted:
     Attributes:
         name: Name of the stage.
         epochs: Epochs trained.
-        best_epoch: Epoch of the highest validation accuracy, counted from one; 0 without validation data.
+        best_epoch: Epoch of the best validation score, counted from one; 0 where none was measured.
         seconds: Time that training took.
         images_per_second: Training samples per second, validation included.
         history: Metrics, one value an epoch.
         scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
-        reliability: Of the kept weights on the test set: confidence, accuracy and count per bin.
         members: The other networks that can ship, by the name of their prediction: spec, parameters, multiply-adds.
-        uncertainty: Histograms of the kept weights' uncertainty on test and foreign data, by kind; empty where nothing
-            gives it a meaning.
+        pictures: What the report draws of the kept weights' answers, by the picture's name.
         density: What the logits of the networks are.
     """
 
@@ -61,10 +59,18 @@ class Fitted:
     images_per_second: float
     history: dict[str, list[float]]
     scores: dict[Keep, dict[str, float]]
-    reliability: dict[str, list[float]]
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
-    uncertainty: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
     density: Density = "categorical"
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what `asdict` made plain values of, by this version or an earlier one."""
+        known = {name.name for name in fields(cls)}
+        # Before there were tasks, a picture was a field of its own; an empty one had nothing to show.
+        others = {name: value for name, value in content.items() if name not in known and value}
+        own = {name: value for name, value in content.items() if name in known}
+        return cls(**{**own, "pictures": content.get("pictures", {}) | others})
 
 
 class Run:
@@ -179,19 +185,18 @@ class Run:
         for member, other in method.members().items():
             load_weights(other, folder / MEMBERS / member / WEIGHTS)
             self.members[member] = other.eval()
-        self.fitted.append(Fitted(**read_json(folder / "result.json")))
+        self.fitted.append(Fitted.from_json(read_json(folder / "result.json")))
         self._seed_what_follows(name)
         return network.eval()
 
-    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> Scores:
-        """Return a network's scores on a split, measured once as a stage."""
+    def evaluate(self, name: str, network: nn.Module, data: Data, *, split: str = "test") -> dict[str, float]:
+        """Return a network's scores on a split by the names of the task's metrics, measured once as a stage."""
 
         def measure() -> dict[str, float]:
-            device = device_type(self.training.device)
-            return asdict(score(*predictions_on(network, data, split, device=device)))
+            return measure_network(network, data, split, device=device_type(self.training.device)).compute()
 
         weights = digests.of_tensors(network.state_dict())
-        return Scores(**self.stage(name, measure, weights=weights, data=data.fingerprint, split=split))
+        return self.stage(name, measure, weights=weights, data=data.fingerprint, split=split)
 
     def member_folders(self) -> dict[str, Path]:
         """Return where the last training left the networks beside the deployed one, by name."""
@@ -211,7 +216,7 @@ class Run:
         return {
             "seed": self.seed,
             "epochs": epochs or self.training.epochs,
-            "stop": asdict(stop or Stop()),
+            "stop": (stop or Stop()).identity(),
             "keep": keep,
             # What is kept is said above, and may differ from the settings' choice.
             "training": {name: value for name, value in training.identity().items() if name != "keep"},
@@ -251,9 +256,8 @@ class Run:
             images_per_second=state.samples / max(state.seconds, 1e-9),
             history=state.history,
             scores=scores,
-            reliability=kept.reliability,
             members=members,
-            uncertainty=kept.uncertainty,
+            pictures=kept.pictures,
             density=method.density,
         )
         write_json(folder / "result.json", asdict(result))

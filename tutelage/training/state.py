@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tutelage.data.task import Task
+
 History = dict[str, list[float]]
 
 
@@ -18,16 +20,23 @@ class Stop:
 
     Attributes:
         after: Number of epochs.
-        at_accuracy: Validation accuracy that is enough.
+        at_score: Score of the task's primary metric on validation data that is enough.
     """
 
     after: int | None = None
-    at_accuracy: float | None = None
+    at_score: float | None = None
 
-    def reached(self, epochs_done: int, history: History) -> bool:
+    def reached(self, epochs_done: int, history: History, task: Task) -> bool:
         """Return whether to stop now."""
-        enough = self.at_accuracy is not None and history.get("validation_accuracy", [0.0])[-1] >= self.at_accuracy
+        scores = history.get(f"validation_{task.primary}")
+        enough = False
+        if self.at_score is not None and scores:
+            enough = scores[-1] == self.at_score or task.metrics[task.primary].better(scores[-1], self.at_score)
         return enough or epochs_done == self.after
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a fingerprint says of it, by the names that runs of earlier versions have."""
+        return {"after": self.after, "at_accuracy": self.at_score}
 
 
 @dataclass(kw_only=True)
@@ -42,7 +51,7 @@ class State:
         seconds: Time spent, interruptions not counted.
         history: Metrics, one value an epoch.
         sums: Sum of each loss over the epoch under way, and how many were added.
-        best_epoch: Epoch of the highest validation accuracy, counted from one; the earliest if several.
+        best_epoch: Epoch of the best validation score, counted from one; the earliest if several.
         best: The method's state after that epoch.
     """
 

@@ -1,7 +1,6 @@
 """The words of a teacher's features: whose, how many, and the same again."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -116,7 +115,7 @@ def test_some_vectors_are_taken_where_some_are_wanted():
 
 def test_a_loader_that_leaves_samples_out_gives_fewer_vectors():
     images = TensorDataset(toy_data().example(SAMPLES), torch.arange(SAMPLES) % 6)
-    data = replace(toy_data(), train=DataLoader(images, batch_size=20, drop_last=True))
+    data = toy_data().with_splits(train=DataLoader(images, batch_size=20, drop_last=True))
     teacher, pair = read()
     assert len(teacher_vectors(teacher, pair, data, all_of(pair))) == 40 * 12
 

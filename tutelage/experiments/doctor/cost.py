@@ -81,7 +81,7 @@ def seconds_per_step(method: Method, data: Data, training: Training) -> float:
     stopwatch = _Stopwatch()
     short = replace(training, log_every=1, checkpoint_seconds=float("inf"), compile="off")
     with suppress(_Enough):
-        Driver(short, reporter=stopwatch).fit(method, replace(data, validation=None))
+        Driver(short, reporter=stopwatch).fit(method, data.with_splits(validation=None))
     times = stopwatch.times
     if len(times) < 2:
         return times[0] - stopwatch.started

@@ -12,7 +12,7 @@ from tutelage.data.batch import Batch
 from tutelage.features.extractor import FeatureExtractor
 
 if TYPE_CHECKING:
-    from tutelage.core.method import Samples
+    from tutelage.core.method import AnySamples
 
 
 class Altered(Method):
@@ -53,7 +53,7 @@ class Altered(Method):
         """Return the other networks that can ship."""
         return self.method.members()
 
-    def transfer_set(self, dataset: Samples) -> TransferSet:
+    def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data that the method trains on."""
         return self.method.transfer_set(dataset)
 

@@ -17,10 +17,10 @@ from tutelage.losses import check_shapes, wide
 from tutelage.system import processes
 
 if TYPE_CHECKING:
-    from tutelage.core.method import Samples
+    from tutelage.core.method import AnySamples
 
 
-def in_crops(dataset: Samples, *, crops: int, batch_size: int, single_from: int | None) -> TransferSet:
+def in_crops(dataset: AnySamples, *, crops: int, batch_size: int, single_from: int | None) -> TransferSet:
     """Return the data in batches of several crops of each image.
 
     Args:

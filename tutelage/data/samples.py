@@ -1,0 +1,59 @@
+"""The samples of a split: what every kind of data is to the loaders, which know no kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Indices = Sequence[int] | NDArray[np.int64]
+
+
+class Samples(Dataset[Any], ABC):
+    """The samples of a split. They read their own batches; a loader decides which, and where they go.
+
+    Attributes:
+        targets: What the samples have for targets, `[sample, ...]`; None if they have none.
+        is_resident: Whether they lie in memory as tensors, are moved to the device once, and are read there.
+        is_steady: Whether a sample is the same each time it is read, so that one read serves a whole batch.
+        is_decoded: Whether reading is work that other processes should do.
+        channels: Channels of the images; 0 if the inputs are no images of one size.
+        size: Height and width of the images in pixels; () if the inputs are no images of one size.
+    """
+
+    targets: Tensor | None
+    is_resident: bool = False
+    is_steady: bool = True
+    is_decoded: bool = False
+    channels: int = 0
+    size: tuple[int, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def read_batch(self, indices: Any) -> tuple[Any, Tensor | None]:
+        """Return the inputs at some positions, put together as a network takes them, and their targets.
+
+        Args:
+            indices: Positions; a tensor for resident samples, a list for others.
+        """
+
+    @abstractmethod
+    def select(self, indices: Indices) -> Self:
+        """Return the samples at `indices` as samples of their own."""
+
+    @abstractmethod
+    def with_targets(self, targets: Tensor | None) -> Samples:
+        """Return the same samples with other targets, or with none."""
+
+    def to(self, device: torch.device | str) -> Samples:
+        """Return the same samples on another device, where they are resident."""
+        return self

@@ -1,0 +1,153 @@
+"""Targets as users give them, brought into the form that a task reads: class indices, sets of classes, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.errors import UserError
+from tutelage.losses import UNLABELLED
+
+# More classes than any dataset of pictures or texts has; numbers beyond are identifiers, not classes.
+_MOST_CLASSES = 1_000_000
+_SHOWN = 5
+
+
+def as_array(values: Any, *, where: str) -> NDArray[Any]:
+    """Return targets of any form as one numpy array `[sample, ...]`.
+
+    Args:
+        values: A tensor, an array, or a sequence with one entry a sample.
+        where: What the message calls them.
+
+    Raises:
+        UserError: If the samples' targets differ in form.
+    """
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    if isinstance(values, Sequence) and values and isinstance(values[0], Tensor):
+        values = [value.detach().cpu().numpy() for value in values]
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"The targets of {where} differ in length: give every sample as many.") from error
+
+
+def class_indices(values: Any, *, where: str) -> Tensor:
+    """Return class indices, int64 `[sample]`; -1 stands for a sample without a label.
+
+    One index a sample may come as `[sample]` or `[sample, 1]`, as whole floats, or as a row of zeros and a single one.
+
+    Args:
+        values: As users give them.
+        where: What the message calls them.
+
+    Raises:
+        UserError: If they are names, fractions or mixtures of classes.
+    """
+    found = as_array(values, where=where)
+    if found.dtype.kind not in "iufb":
+        shown = ", ".join(map(repr, found.flatten()[:_SHOWN].tolist()))
+        raise UserError(
+            f"The labels of {where} are {shown}, and no numbers: give class indices from 0, and the names as "
+            "class_names=."
+        )
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim == 2 and found.shape[1] > 1:
+        return _from_rows(found, where)
+    if found.ndim != 1:
+        raise UserError(f"The labels of {where} have the shape {list(found.shape)}: give one class index a sample.")
+    _check_whole(found, where)
+    indices = found.astype(np.int64)
+    if len(indices) and int(indices.min()) < UNLABELLED:
+        raise UserError(
+            f"The labels of {where} hold {int(indices.min())}: number the classes from 0; -1 is a sample without label."
+        )
+    if len(indices) and int(indices.max()) >= _MOST_CLASSES:
+        raise UserError(
+            f"The labels of {where} go up to {int(indices.max())}, which would make as many classes: number the "
+            "classes from 0."
+        )
+    return torch.from_numpy(indices)
+
+
+def class_sets(values: Any, *, where: str) -> Tensor:
+    """Return which classes each sample has, float32 `[sample, class]` of 0 and 1; -1 where that is not known.
+
+    Args:
+        values: Rows of 0 and 1.
+        where: What the message calls them.
+
+    Raises:
+        UserError: If they are others.
+    """
+    found = as_array(values, where=where)
+    if found.ndim != 2 or found.dtype.kind not in "iufb":
+        raise UserError(
+            f"The targets of {where} have the shape {list(found.shape)}: the task 'multi-label' takes one row of 0 and "
+            "1 a sample, with a column for each class."
+        )
+    strange = sorted(set(np.unique(found).tolist()) - {UNLABELLED, 0, 1})
+    if strange:
+        raise UserError(
+            f"The targets of {where} hold {strange[0]:g}: the task 'multi-label' takes 0 and 1, and -1 where it is not "
+            "known."
+        )
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def numbers(values: Any, *, where: str) -> Tensor:
+    """Return numbers to predict, float32 `[sample, value]`.
+
+    Args:
+        values: One number a sample, or a row of them.
+        where: What the message calls them.
+
+    Raises:
+        UserError: If they are no numbers, or one of them is not finite.
+    """
+    found = as_array(values, where=where)
+    if found.dtype.kind not in "iufb" or found.ndim not in (1, 2):
+        raise UserError(
+            f"The targets of {where} have the shape {list(found.shape)} of {found.dtype}: the task 'regression' takes "
+            "one number a sample, or a row of numbers."
+        )
+    wrong = np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))
+    if len(wrong):
+        raise UserError(f"The target of sample {wrong[0]} of {where} is not finite: leave such samples out.")
+    return torch.from_numpy(found.astype(np.float32).reshape(len(found), -1))
+
+
+def labelled(targets: Tensor) -> Tensor:
+    """Return which samples have a label, bool `[sample]` on the CPU."""
+    return (targets != UNLABELLED).cpu()
+
+
+def _check_whole(found: NDArray[Any], where: str) -> None:
+    if found.dtype.kind != "f":
+        return
+    fractions = found[~(np.isfinite(found) & (found == np.round(found)))]
+    if len(fractions):
+        shown = ", ".join(f"{value:g}" for value in fractions[:_SHOWN])
+        raise UserError(
+            f"The labels of {where} hold {shown}, which are no class indices. Numbers to be predicted are the task "
+            "'regression': --task regression, or task=\"regression\" in Python."
+        )
+
+
+def _from_rows(found: NDArray[Any], where: str) -> Tensor:
+    """Return class indices from rows of zeros with a single one."""
+    is_one_hot = np.isin(found, (0, 1)).all() and (found.sum(axis=1) == 1).all()
+    if not is_one_hot:
+        raise UserError(
+            f"The labels of {where} have the shape {list(found.shape)}, and are no rows with a single 1. Several "
+            "classes a sample are the task 'multi-label', numbers to be predicted 'regression': --task, or task= in "
+            "Python."
+        )
+    return torch.from_numpy(found.argmax(axis=1).astype(np.int64))

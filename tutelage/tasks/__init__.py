@@ -1,0 +1,1 @@
+"""The tasks: one task, one file. `tutelage.data.task.TASKS` lists them by name."""

@@ -1,0 +1,194 @@
+"""Classification: every sample has one class, and a network answers with a score for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.data.criterion import CROSS_ENTROPY, Density
+from tutelage.data.targets import class_indices, labelled
+from tutelage.data.task import EVERYTHING, Detail, Meter, Metric, Task
+from tutelage.errors import UserError
+from tutelage.evaluation.metrics import calibration_error, reliability_of, sums_by_class
+from tutelage.evaluation.uncertainty import auroc, histograms, rejection_ratio, uncertainty_of
+from tutelage.losses import UNLABELLED
+
+SIMILARITY_TEMPERATURE = 4.0
+_KINDS = ("total", "data", "knowledge")
+
+
+class Classification(Task):
+    """One class a sample: cross-entropy, accuracy, calibration, and what its uncertainty is worth."""
+
+    name = "classification"
+    title = "classification"
+    metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
+        {
+            "accuracy": Metric(title="accuracy", short="acc.", unit="share", digits=2),
+            "nll": Metric(title="NLL", short="NLL", unit="nats", higher_is_better=False),
+            "ece": Metric(title="ECE", short="ECE", unit="share", higher_is_better=False, digits=2),
+            **{
+                f"{kind}_uncertainty": Metric(title=f"{kind} uncertainty", unit="nats", higher_is_better=False)
+                for kind in _KINDS
+            },
+            "prr": Metric(title="prediction rejection ratio", short="PRR", unit="share", digits=1),
+            **{
+                f"auroc_{kind}": Metric(title=f"AUROC by {kind} uncertainty", short="AUROC", unit="share", digits=1)
+                for kind in _KINDS
+            },
+        }
+    )
+    primary = "accuracy"
+    watched = ("accuracy", "nll")
+    offers = EVERYTHING
+    criterion = CROSS_ENTROPY
+    # Runs of before there were tasks are known without.
+    salt = b""
+
+    def read_targets(self, values: Any, *, where: str) -> Tensor:
+        """Return class indices, int64 `[sample]`, -1 where a sample has no label."""
+        return class_indices(values, where=where)
+
+    def count_outputs(self, targets: Tensor) -> int:
+        """Return the number of classes: one more than the highest index."""
+        return int(targets.max()) + 1
+
+    def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> ClassificationMeter:
+        """Return a fresh meter."""
+        return ClassificationMeter(density=density, detail=detail)
+
+    def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
+        """Refuse a network that does not answer with one score a class."""
+        if shape != (samples, outputs):
+            raise UserError(
+                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} classes. Give the "
+                f"{who} a classifier of {outputs} classes, in the order of the data's labels."
+            )
+
+
+@dataclass
+class _Seen:
+    """A few numbers for each sample that was seen, batch by batch."""
+
+    right: list[Tensor] = field(default_factory=list)
+    likelihood: list[Tensor] = field(default_factory=list)
+    confidence: list[Tensor] = field(default_factory=list)
+    uncertainty: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def note_uncertainty(self, kinds: Mapping[str, Tensor]) -> None:
+        """Take in the uncertainty of a batch, by kind."""
+        for kind, values in kinds.items():
+            self.uncertainty.setdefault(kind, []).append(values.cpu())
+
+
+class ClassificationMeter(Meter):
+    """Measures classification in float64. Of each sample it keeps a few numbers, never its logits.
+
+    Not torchmetrics: it sums in float32, knows no Dirichlet distributions, and reported results must stay the same.
+
+    Args:
+        density: What the logits of one network are.
+        detail: How much to measure: calibration from `scores` on, how alike the classes are for a `teacher`, and in
+            `full` the uncertainty even where nothing compares it with another.
+    """
+
+    def __init__(self, *, density: Density = "categorical", detail: Detail = "scores") -> None:
+        self._density, self._detail = density, detail
+        self._own, self._foreign = _Seen(), _Seen()
+        self._similarity: tuple[Tensor, Tensor] | None = None
+
+    def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
+        """Take in the logits `[batch, class]` of a batch, its class indices `[batch]`, and an ensemble's logits."""
+        known = labelled(targets)
+        raw, labels = answer.float().cpu()[known], targets.cpu()[known]
+        if not len(labels):
+            return
+        _check(raw, labels)
+        logits = raw.double()
+        self._own.right.append(raw.argmax(dim=1) == labels)
+        self._own.likelihood.append(logits.log_softmax(1).gather(1, labels[:, None])[:, 0])
+        if self._detail == "watched":
+            return
+        self._own.confidence.append(logits.softmax(dim=1).amax(dim=1))
+        inner = raw if members is None else members.float().cpu()[:, known]
+        self._own.note_uncertainty(uncertainty_of(inner, density=self._density).known())
+        if self._detail == "teacher":
+            sums, counts = sums_by_class(raw, labels, temperature=SIMILARITY_TEMPERATURE)
+            before = self._similarity
+            self._similarity = (sums, counts) if before is None else (before[0] + sums, before[1] + counts)
+
+    def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
+        """Take in the logits of a batch of samples from elsewhere."""
+        raw = answer if members is None else members
+        self._foreign.note_uncertainty(uncertainty_of(raw.float().cpu(), density=self._density).known())
+
+    def compute(self) -> dict[str, float]:
+        """Return accuracy, NLL and ECE, the mean uncertainty by kind, and how well the total one finds errors."""
+        if not self._own.right:
+            return {}
+        right, likelihood = torch.cat(self._own.right), torch.cat(self._own.likelihood)[:, None]
+        found = {
+            "accuracy": float(right.double().mean()),
+            # Summed as torch sums the loss of all samples at once.
+            "nll": float(F.nll_loss(likelihood, torch.zeros(len(likelihood), dtype=torch.int64))),
+        }
+        if self._detail == "watched":
+            return found
+        return found | {"ece": calibration_error(torch.cat(self._own.confidence), right)} | self._uncertainties(right)
+
+    def _uncertainties(self, right: Tensor) -> dict[str, float]:
+        """Return the mean uncertainty by kind, and how well the total one finds errors, where that means anything."""
+        kinds = _joined(self._own.uncertainty)
+        if not (self._foreign.uncertainty or len(kinds) > 1 or self._detail == "full"):
+            return {}
+        rejection = rejection_ratio(kinds["total"], ~right)
+        found = {f"{kind}_uncertainty": float(values.mean()) for kind, values in kinds.items()}
+        # Without an error, or without a right answer, there is no ratio.
+        return found if rejection is None else found | {"prr": rejection}
+
+    def compute_foreign(self) -> dict[str, float]:
+        """Return how well each kind of uncertainty tells foreign samples."""
+        own, foreign = _joined(self._own.uncertainty), _joined(self._foreign.uncertainty)
+        return {f"auroc_{kind}": auroc(values, own[kind]) for kind, values in foreign.items()}
+
+    def pictures(self) -> dict[str, Any]:
+        """Return reliability, histograms of uncertainty where anything gives them a meaning, and class similarity."""
+        if not self._own.right:
+            return {}
+        confidence, right, count = reliability_of(torch.cat(self._own.confidence), torch.cat(self._own.right))
+        found: dict[str, Any] = {
+            "reliability": {"confidence": confidence.tolist(), "accuracy": right.tolist(), "count": count.tolist()}
+        }
+        kinds, foreign = _joined(self._own.uncertainty), _joined(self._foreign.uncertainty)
+        if foreign or len(kinds) > 1:
+            found["uncertainty"] = histograms(kinds, foreign)
+        if self._similarity is not None:
+            sums, counts = self._similarity
+            found["class_similarity"] = (sums / counts.clamp(min=1)[:, None]).tolist()
+        return found
+
+
+def _joined(kinds: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {kind: torch.cat(values) for kind, values in kinds.items()}
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise UserError(
+            f"Logits {list(logits.shape)} and labels {list(labels.shape)} do not belong together: give [sample, class] "
+            "and [sample]."
+        )
+    if int(labels.min()) < UNLABELLED or int(labels.max()) >= logits.shape[1]:
+        raise UserError(
+            f"Labels go from {int(labels.min())} to {int(labels.max())}, but the logits have {logits.shape[1]} "
+            "classes: number the classes from 0."
+        )
+
+
+CLASSIFICATION = Classification()

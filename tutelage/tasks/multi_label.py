@@ -1,0 +1,149 @@
+"""Multi-label classification: every sample has any number of classes, and each is a question of yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.data.criterion import Density
+from tutelage.data.targets import class_sets
+from tutelage.data.task import Detail, Meter, Metric, Offer, Task
+from tutelage.errors import UserError
+from tutelage.losses import (
+    UNLABELLED,
+    Reduction,
+    binary_cross_entropy,
+    binary_kd_loss,
+    wide,
+)
+
+
+class BinaryCrossEntropy:
+    """Scores of which a sigmoid makes one probability each, `[batch, class]`."""
+
+    def loss(self, answer: Tensor, targets: Any) -> Tensor:
+        """Return `binary_cross_entropy`.
+
+        Args:
+            answer: Logits `[batch, class]`.
+            targets: 0 and 1, `[batch, class]`; -1 where it is not known.
+        """
+        return binary_cross_entropy(answer, targets)
+
+    def divergence(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float = 1.0,
+        *,
+        t_squared: bool = True,
+        reduction: Reduction = "batchmean",
+    ) -> Tensor:
+        """Return `binary_kd_loss`: each class by its own sigmoid.
+
+        Raises:
+            UserError: If another reduction than `batchmean` is asked for, which belongs to the softmax.
+        """
+        if reduction != "batchmean":
+            raise UserError(f"reduction={reduction!r} reproduces code for one class a sample: leave it at 'batchmean'.")
+        return binary_kd_loss(student, teacher, temperature, t_squared=t_squared)
+
+    def mean(self, answers: Tensor) -> Tensor:
+        """Return the logit of the members' mean probability, `[batch, class]`.
+
+        Args:
+            answers: Logits `[member, batch, class]`.
+        """
+        raw = wide(answers)
+        # log of the mean of p, and of the mean of 1 - p; what they share drops out of the difference.
+        return F.logsigmoid(raw).logsumexp(0) - F.logsigmoid(-raw).logsumexp(0)
+
+
+class MultiLabel(Task):
+    """Any number of classes a sample: binary cross-entropy, mean average precision, F1."""
+
+    name = "multi-label"
+    title = "multi-label classification"
+    metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
+        {
+            "map": Metric(title="mean average precision", short="mAP", unit="share", digits=2),
+            "f1": Metric(title="F1", short="F1", unit="share", digits=2),
+            "bce": Metric(title="binary cross-entropy", short="BCE", unit="nats", higher_is_better=False),
+        }
+    )
+    primary = "map"
+    watched = ("map", "bce")
+    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
+    criterion = BinaryCrossEntropy()
+    salt = b"multi-label"
+
+    def read_targets(self, values: Any, *, where: str) -> Tensor:
+        """Return rows of 0 and 1, float32 `[sample, class]`, -1 where it is not known."""
+        return class_sets(values, where=where)
+
+    def count_outputs(self, targets: Tensor) -> int:
+        """Return the number of classes."""
+        return targets.shape[1]
+
+    def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> MultiLabelMeter:
+        """Return a fresh meter."""
+        return MultiLabelMeter()
+
+    def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
+        """Refuse a network that does not answer with one score a class."""
+        if shape != (samples, outputs):
+            raise UserError(
+                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} labels. Give the "
+                f"{who} a classifier of {outputs} outputs, in the order of the data's columns."
+            )
+
+
+class MultiLabelMeter(Meter):
+    """Average precision of each class by scikit-learn, which needs all scores of a class at once: they are kept.
+
+    Not torchmetrics' average precision: it warns of classes that occur in no sample, and here these are left out.
+    """
+
+    def __init__(self) -> None:
+        self._scores: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._loss, self._rows = 0.0, 0
+
+    def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
+        """Take in logits `[batch, class]` and rows of 0 and 1."""
+        logits, wanted = answer.float().cpu(), targets.cpu()
+        known = wanted != UNLABELLED
+        self._scores.append(logits)
+        self._targets.append(wanted)
+        rows = int(known.any(1).sum())
+        if rows:
+            self._loss += rows * float(binary_cross_entropy(logits.double(), wanted.double()))
+        self._rows += rows
+
+    def compute(self) -> dict[str, float]:
+        """Return mean average precision and F1 over the classes that occur, and the mean loss of a sample."""
+        from sklearn.metrics import average_precision_score, f1_score
+
+        if not self._rows:
+            return {}
+        scores, targets = torch.cat(self._scores), torch.cat(self._targets)
+        precision, f1 = [], []
+        for score, wanted in zip(scores.T, targets.T, strict=True):
+            known = wanted != UNLABELLED
+            if not bool((wanted[known] == 1).any()):
+                continue
+            truth = wanted[known].numpy()
+            precision.append(average_precision_score(truth, score[known].numpy()))
+            f1.append(f1_score(truth, (score[known] > 0).float().numpy()))
+        found = {"bce": self._loss / self._rows}
+        if precision:
+            found |= {"map": sum(precision) / len(precision), "f1": sum(f1) / len(f1)}
+        return found
+
+
+MULTI_LABEL = MultiLabel()

@@ -1,0 +1,128 @@
+"""Regression: every sample has one number or several, and a network answers with as many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.data.criterion import Density
+from tutelage.data.targets import numbers
+from tutelage.data.task import Detail, Meter, Metric, Offer, Task
+from tutelage.errors import UserError
+from tutelage.losses import Reduction, check_shapes, wide
+
+
+class SquaredError:
+    """Numbers, `[batch, value]`; the square of their error, the mean over samples and values."""
+
+    def loss(self, answer: Tensor, targets: Any) -> Tensor:
+        """Return the mean squared error.
+
+        Args:
+            answer: `[batch, value]`.
+            targets: The same shape.
+
+        Raises:
+            UserError: If the shapes differ, which would be compared crosswise.
+        """
+        if answer.shape != targets.shape:
+            raise UserError(
+                f"The network answers {list(answer.shape)} and the targets are {list(targets.shape)}: both need one "
+                "column for each number."
+            )
+        return F.mse_loss(wide(answer), targets.to(wide(answer).dtype))
+
+    def divergence(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        temperature: float = 1.0,
+        *,
+        t_squared: bool = True,
+        reduction: Reduction = "batchmean",
+    ) -> Tensor:
+        """Return the mean squared difference of two networks' numbers; a temperature means nothing to numbers.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        check_shapes(student, teacher)
+        return F.mse_loss(wide(student), wide(teacher.detach()))
+
+    def mean(self, answers: Tensor) -> Tensor:
+        """Return the mean of the members' numbers.
+
+        Args:
+            answers: `[member, batch, value]`.
+        """
+        return wide(answers).mean(0)
+
+
+class Regression(Task):
+    """Numbers to predict: squared error, absolute error, explained variance."""
+
+    name = "regression"
+    title = "regression"
+    metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
+        {
+            "mae": Metric(title="mean absolute error", short="MAE", higher_is_better=False),
+            "mse": Metric(title="mean squared error", short="MSE", higher_is_better=False),
+            "r2": Metric(title="R²", short="R²"),
+        }
+    )
+    primary = "mae"
+    watched = ("mae", "mse")
+    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
+    criterion = SquaredError()
+    salt = b"regression"
+
+    def read_targets(self, values: Any, *, where: str) -> Tensor:
+        """Return numbers, float32 `[sample, value]`."""
+        return numbers(values, where=where)
+
+    def count_outputs(self, targets: Tensor) -> int:
+        """Return how many numbers a sample has."""
+        return targets.shape[1]
+
+    def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> RegressionMeter:
+        """Return a fresh meter."""
+        return RegressionMeter()
+
+    def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
+        """Refuse a network that does not answer with one number for each target."""
+        if shape != (samples, outputs):
+            raise UserError(
+                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} numbers a sample. "
+                f"Give the {who} an output of {outputs}, such as a last layer of as many features."
+            )
+
+
+class RegressionMeter(Meter):
+    """Mean absolute and squared error, and R² as the mean over the values, by torchmetrics in float64."""
+
+    def __init__(self) -> None:
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+
+        found: Any = {"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()}
+        self._metrics = MetricCollection(found).set_dtype(torch.float64)
+        self._samples = 0
+
+    def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
+        """Take in numbers `[batch, value]` and targets of the same shape."""
+        self._metrics.update(answer.double().cpu(), targets.double().cpu())
+        self._samples += len(targets)
+
+    def compute(self) -> dict[str, float]:
+        """Return the errors, and R² from two samples on."""
+        if not self._samples:
+            return {}
+        names = ("mae", "mse") if self._samples == 1 else ("mae", "mse", "r2")
+        return {name: float(self._metrics[name].compute()) for name in names}
+
+
+REGRESSION = Regression()
