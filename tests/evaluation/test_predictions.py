@@ -9,8 +9,8 @@ from torch import nn
 from tutelage.core.method import Method
 from tutelage.data.dataset import ForeignData
 from tutelage.data.images import ResidentImages
+from tutelage.data.task import task_named
 from tutelage.evaluation.predictions import score_method
-from tutelage.evaluation.scores import judge
 from tutelage.evaluation.uncertainty import of_dirichlet
 from tutelage.testing.toys import CLASSES, ToyNetwork, toy_data
 
@@ -43,6 +43,13 @@ def logits_on(method, data, split):
         return method(batch.inputs), batch.labels
 
 
+def judged(logits, targets, foreign):
+    meter = task_named("classification").meter()
+    meter.update(logits, targets)
+    meter.update_foreign(foreign)
+    return meter.compute() | meter.compute_foreign()
+
+
 def test_without_foreign_data_a_softmax_is_scored_as_ever():
     found = score_method(Pair(), toy_data())
     assert set(found.scores) == {
@@ -51,8 +58,8 @@ def test_without_foreign_data_a_softmax_is_scored_as_ever():
         for metric in ("accuracy", "nll", "ece")
         for suffix in ("", "/peer")
     }
-    assert found.uncertainty == {}
-    assert sum(found.reliability["count"]) == 48
+    assert set(found.pictures) == {"reliability"}
+    assert sum(found.pictures["reliability"]["count"]) == 48
 
 
 def test_foreign_data_give_every_prediction_its_uncertainty(data):
@@ -61,13 +68,14 @@ def test_foreign_data_give_every_prediction_its_uncertainty(data):
     logits, targets = logits_on(method, data, "test")
     others, _ = logits_on(method, data, "foreign")
     for name, suffix in (("student", ""), ("peer", "/peer")):
-        judged = judge(logits[name], targets, others[name])
-        assert found.scores[f"foreign_auroc_total{suffix}"] == pytest.approx(judged.foreign_auroc["total"], rel=1e-5)
-        assert found.scores[f"test_total_uncertainty{suffix}"] == pytest.approx(judged.uncertainty["total"], rel=1e-5)
-        assert found.scores[f"test_prr{suffix}"] == pytest.approx(judged.rejection, abs=1e-3)
+        scores = judged(logits[name], targets, others[name])
+        assert found.scores[f"foreign_auroc_total{suffix}"] == pytest.approx(scores["auroc_total"], rel=1e-5)
+        assert found.scores[f"test_total_uncertainty{suffix}"] == pytest.approx(scores["total_uncertainty"], rel=1e-5)
+        assert found.scores[f"test_prr{suffix}"] == pytest.approx(scores["prr"], abs=1e-3)
     assert "foreign_auroc_knowledge" not in found.scores
-    assert set(found.uncertainty) == {"total"}
-    assert (sum(found.uncertainty["total"]["test"]), sum(found.uncertainty["total"]["foreign"])) == (48, 30)
+    assert set(found.pictures["uncertainty"]) == {"total"}
+    counts = found.pictures["uncertainty"]["total"]
+    assert (sum(counts["test"]), sum(counts["foreign"])) == (48, 30)
 
 
 def test_a_dirichlet_has_knowledge_even_without_foreign_data(data):
@@ -78,16 +86,16 @@ def test_a_dirichlet_has_knowledge_even_without_foreign_data(data):
         of_dirichlet(logits["student"]).knowledge.mean().item(), rel=1e-4
     )
     assert not any(name.startswith("foreign") for name in found.scores)
-    assert set(found.uncertainty) == {"total", "data", "knowledge"}
-    assert set(found.uncertainty["knowledge"]) == {"edges", "test"}
+    assert set(found.pictures["uncertainty"]) == {"total", "data", "knowledge"}
+    assert set(found.pictures["uncertainty"]["knowledge"]) == {"edges", "test"}
     assert "foreign_auroc_knowledge/peer" in score_method(method, data).scores
 
 
 def test_what_is_absent_is_not_scored(data):
     found = score_method(Pair(), data.with_splits(test=None))
     assert not any(name.startswith(("test", "foreign")) for name in found.scores)
-    assert found.uncertainty == {}
-    assert score_method(Pair(), data.with_splits(test=None, validation=None)).reliability == {}
+    assert set(found.pictures) == {"reliability"}
+    assert score_method(Pair(), data.with_splits(test=None, validation=None)).pictures == {}
 
 
 def test_a_network_in_training_mode_is_scored_in_eval_mode():

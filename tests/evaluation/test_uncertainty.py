@@ -9,7 +9,6 @@ from scipy.special import digamma, gammaln
 
 from tutelage.errors import UserError
 from tutelage.evaluation.uncertainty import (
-    Uncertainty,
     auroc,
     histograms,
     of_dirichlet,
@@ -190,11 +189,11 @@ def test_the_slow_forms_are_the_densitys_own():
 
 
 def test_histograms_count_every_sample_and_share_their_bins():
-    own, foreign = Uncertainty(total=torch.tensor([0.0, 0.1, 0.2, 1.0])), Uncertainty(total=torch.tensor([0.5, 9.0]))
+    own, foreign = {"total": torch.tensor([0.0, 0.1, 0.2, 1.0])}, {"total": torch.tensor([0.5, 9.0])}
     found = histograms(own, foreign, bins=4)["total"]
     top = torch.tensor([0.0, 0.1, 0.2, 1.0, 0.5, 9.0]).quantile(0.99).item()
     assert found["edges"] == pytest.approx([0, top / 4, top / 2, 3 * top / 4, top])
     assert (found["test"], found["foreign"]) == ([4, 0, 0, 0], [1, 0, 0, 1])
-    assert set(histograms(of_members(torch.randn(2, 5, 3)))) == {"total", "data", "knowledge"}
-    zeros = histograms(Uncertainty(total=torch.zeros(3)), bins=2)["total"]
+    assert set(histograms(of_members(torch.randn(2, 5, 3)).known())) == {"total", "data", "knowledge"}
+    zeros = histograms({"total": torch.zeros(3)}, bins=2)["total"]
     assert zeros["test"] == [3, 0], "certain answers have a bin too"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from tutelage.data.ood import foreign_data
-from tutelage.experiments.description import describe_data, environment, teacher_facts, teacher_uncertainty
+from tutelage.experiments.description import describe_data, environment, teacher_facts
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.size import size_for
 from tutelage.testing.toys import CLASSES, ToyNetwork, toy_data
@@ -23,22 +23,23 @@ def test_a_teacher_is_scored_on_every_split_there_is():
     torch.manual_seed(0)
     network = ToyNetwork()
     found = teacher_facts(network, toy_data().with_splits(validation=None), device="cpu")
-    assert set(found) == {"test_accuracy", "test_nll", "test_ece", "class_similarity"}
-    assert len(found["class_similarity"]) == CLASSES
+    assert set(found) == {"test_accuracy", "test_nll", "test_ece", "pictures"}
+    assert len(found["pictures"]["class_similarity"]) == CLASSES
     assert teacher_facts(network, toy_data().with_splits(validation=None, test=None), device="cpu") == {}
 
 
 def test_an_ensembles_uncertainty_is_measured_and_a_single_networks_on_foreign_data():
     torch.manual_seed(0)
     networks, data = [ToyNetwork(), ToyNetwork()], toy_data()
-    found = teacher_uncertainty(Ensemble(networks), data, device="cpu")
-    assert {"test_total_uncertainty", "test_knowledge_uncertainty", "uncertainty"} <= found.keys()
-    assert found["uncertainty"]["knowledge"].keys() == {"edges", "test"}
-    assert teacher_uncertainty(networks[0], data, device="cpu") == {}
+    found = teacher_facts(Ensemble(networks), data, device="cpu")
+    assert {"test_total_uncertainty", "test_knowledge_uncertainty"} <= found.keys()
+    assert found["pictures"]["uncertainty"]["knowledge"].keys() == {"edges", "test"}
+    assert "test_total_uncertainty" not in teacher_facts(networks[0], data, device="cpu")
     foreign = replace(data, foreign=foreign_data("digits", data))
-    assert "foreign_auroc_total" in teacher_uncertainty(networks[0], foreign, device="cpu")
-    assert "foreign_auroc_knowledge" in teacher_uncertainty(Ensemble(networks), foreign, device="cpu")
-    assert teacher_uncertainty(Ensemble(networks), foreign.with_splits(test=None), device="cpu") == {}
+    assert "foreign_auroc_total" in teacher_facts(networks[0], foreign, device="cpu")
+    assert "foreign_auroc_knowledge" in teacher_facts(Ensemble(networks), foreign, device="cpu")
+    untested = teacher_facts(Ensemble(networks), foreign.with_splits(test=None), device="cpu")
+    assert not any(name.startswith("foreign") for name in untested)
     assert describe_data(foreign)["foreign"]["name"] == "digits"
     assert describe_data(data)["foreign"] is None
 

@@ -62,6 +62,14 @@ FORMER_NAMES: Mapping[str, str] = MappingProxyType(
 )
 
 
+def former_spec(spec: str) -> str:
+    """Return a network's spec as earlier versions wrote it: fingerprints of their runs were made from that."""
+    for former, name in FORMER_NAMES.items():
+        if spec.startswith(f"{name},"):
+            return former + spec.removeprefix(name)
+    return spec
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all networks of the catalogue."""
     return tuple(CATALOGUE)

@@ -14,6 +14,8 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.catalogue import former_spec
+from tutelage.models.normalization import Normalized
 from tutelage.system.digests import of_tensors
 from tutelage.system.files import read_json
 
@@ -25,6 +27,8 @@ def of_method(method: nn.Module) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for name, module in method.named_modules():
         settings = {key: _plain(value) for key, value in vars(module).items() if _is_setting(key, value)}
+        if isinstance(module, Normalized) and module.spec is not None:
+            settings["spec"] = former_spec(module.spec)
         parts[name] = [type(module).__name__, settings]
     own = {key: value for key, value in parts.items() if not _is_network(method, key)}
     return {
