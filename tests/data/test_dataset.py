@@ -4,7 +4,10 @@ import torch
 from tutelage.data.augment import Augmentation
 from tutelage.data.dataset import assemble
 from tutelage.data.images import ResidentImages
+from tutelage.data.task import task_named
 from tutelage.errors import UserError
+
+CLASSIFICATION = task_named("classification")
 
 
 def images(n=90, classes=3):
@@ -21,7 +24,7 @@ def data(splits=None, **options):
         "test": 0.2,
         **options,
     }
-    return assemble(splits or {"train": images()}, **values)
+    return assemble(splits or {"train": images()}, task=CLASSIFICATION, **values)
 
 
 def sizes(made):

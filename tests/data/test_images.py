@@ -19,9 +19,11 @@ def test_resident_images_are_a_dataset(samples):
     assert (samples.channels, samples.size) == (3, (4, 5))
 
 
-def test_gather_and_select(samples):
+def test_read_and_select(samples):
     indices = torch.tensor([7, 0, 7])
-    assert torch.equal(samples.gather(indices), samples.images[indices])
+    images, targets = samples.read_batch(indices)
+    assert torch.equal(images, samples.images[indices])
+    assert targets.tolist() == [7, 0, 7]
     chosen = samples.select([2, 5]).to("cpu")
     assert chosen.targets.tolist() == [2, 5]
     assert torch.equal(chosen.images, samples.images[[2, 5]])

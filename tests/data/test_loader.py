@@ -8,7 +8,10 @@ from tutelage.data.images import ResidentImages
 from tutelage.data.loader import Loader, ResidentLoader, StreamedLoader, make_loader
 from tutelage.data.own import OwnLoader
 from tutelage.data.sources import load_data
+from tutelage.data.task import task_named
 from tutelage.errors import UserError
+
+CLASSIFICATION = task_named("classification")
 
 AUGMENTATION = Augmentation.parse("crop:2,flip")
 
@@ -47,9 +50,11 @@ def same(first, second):
 
 
 def test_the_loader_that_fits(resident, streamed):
-    loaders = [make_loader(dataset, batch_size=4, workers=0) for dataset in (resident, streamed, Noisy())]
+    loaders = [
+        make_loader(dataset, CLASSIFICATION, batch_size=4, workers=0) for dataset in (resident, streamed, Noisy())
+    ]
     assert [type(loader) for loader in loaders] == [ResidentLoader, StreamedLoader, StreamedLoader]
-    assert isinstance(make_loader(torch.utils.data.DataLoader(Noisy()), batch_size=4), OwnLoader)
+    assert isinstance(make_loader(torch.utils.data.DataLoader(Noisy()), CLASSIFICATION, batch_size=4), OwnLoader)
     assert all(isinstance(loader, Loader) for loader in loaders)
     assert [len(loader) for loader in loaders] == [13, 13, 5]
     assert [loader.sizes() for loader in loaders] == [(4,)] * 3
@@ -57,7 +62,9 @@ def test_the_loader_that_fits(resident, streamed):
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_batches_hold_what_was_planned(resident, channels_last):
-    loader = make_loader(resident, batch_size=16, shuffle=True, augmentation=AUGMENTATION, channels_last=channels_last)
+    loader = make_loader(
+        resident, CLASSIFICATION, batch_size=16, shuffle=True, augmentation=AUGMENTATION, channels_last=channels_last
+    )
     seen = []
     for batch in loader.epoch(2):
         assert batch.inputs.dtype == torch.float32
@@ -70,7 +77,7 @@ def test_batches_hold_what_was_planned(resident, channels_last):
 
 
 def test_evaluation_is_in_order_and_plain(resident):
-    batches = list(make_loader(resident, batch_size=16).epoch(0))
+    batches = list(make_loader(resident, CLASSIFICATION, batch_size=16).epoch(0))
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), resident.images.float() / 255)
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(50))
     assert all(not batch.extras for batch in batches)
@@ -81,7 +88,9 @@ def test_a_resumed_epoch_is_the_rest_of_the_whole_one(kind, resident, streamed):
     dataset = {"resident": resident, "streamed": streamed, "foreign": Noisy()}[kind]
 
     def loader():
-        return make_loader(dataset, batch_size=4, seed=5, shuffle=True, augmentation=AUGMENTATION, workers=0)
+        return make_loader(
+            dataset, CLASSIFICATION, batch_size=4, seed=5, shuffle=True, augmentation=AUGMENTATION, workers=0
+        )
 
     first = loader()
     whole = [list(first.epoch(number)) for number in range(2)]
@@ -95,7 +104,7 @@ def test_a_resumed_epoch_is_the_rest_of_the_whole_one(kind, resident, streamed):
 def test_workers_change_nothing(kind, streamed):
     dataset = {"streamed": streamed, "foreign": Noisy()}[kind]
     loaders = [
-        make_loader(dataset, batch_size=8, shuffle=True, augmentation=AUGMENTATION, workers=workers)
+        make_loader(dataset, CLASSIFICATION, batch_size=8, shuffle=True, augmentation=AUGMENTATION, workers=workers)
         for workers in (0, 2)
     ]
     for number, start in ((0, 0), (1, 1)):
@@ -130,21 +139,26 @@ def test_an_image_that_stands_several_times_in_a_batch_is_decoded_once(workers, 
     resident = streamed.resident()
     monkeypatch.setattr(images_module, "read_image", counting)
     options = {"batch_size": 8, "augmentation": AUGMENTATION, "batch_sampler": Repeated()}
-    batches = list(make_loader(streamed, workers=workers, **options).epoch(0))
+    batches = list(make_loader(streamed, CLASSIFICATION, workers=workers, **options).epoch(0))
     assert len(decoded.read_text().splitlines()) == 3 + 3
     assert batches[0].indices.tolist() == [9, 3, 9, 40, 3, 9]
     assert not torch.equal(batches[0].inputs[0], batches[0].inputs[2]), "each time it is another view"
-    assert all(same(a, b) for a, b in zip(batches, make_loader(resident, **options).epoch(0), strict=True))
+    assert all(
+        same(a, b) for a, b in zip(batches, make_loader(resident, CLASSIFICATION, **options).epoch(0), strict=True)
+    )
 
 
 def test_a_users_dataset_may_show_an_image_differently_each_time():
-    batch = next(make_loader(Noisy(50), batch_size=8, batch_sampler=Repeated()).epoch(0, 0))
+    batch = next(make_loader(Noisy(50), CLASSIFICATION, batch_size=8, batch_sampler=Repeated()).epoch(0, 0))
     assert not torch.equal(batch.inputs[0], batch.inputs[2])
 
 
 def test_streamed_and_resident_agree(streamed):
     options = {"batch_size": 8, "shuffle": True, "augmentation": AUGMENTATION}
-    loaders = make_loader(streamed, workers=0, **options), make_loader(streamed.resident(), **options)
+    loaders = (
+        make_loader(streamed, CLASSIFICATION, workers=0, **options),
+        make_loader(streamed.resident(), CLASSIFICATION, **options),
+    )
     assert all(same(a, b) for a, b in zip(loaders[0].epoch(0), loaders[1].epoch(0), strict=True))
 
 
@@ -152,8 +166,8 @@ def test_streamed_and_resident_agree(streamed):
 def test_processes_share_each_batch(kind, resident):
     dataset = {"resident": resident, "foreign": Noisy()}[kind]
     options = {"batch_size": 8, "shuffle": True, "augmentation": AUGMENTATION}
-    whole = make_loader(dataset, **options)
-    parts = [make_loader(dataset, rank=rank, world_size=2, **options) for rank in range(2)]
+    whole = make_loader(dataset, CLASSIFICATION, **options)
+    parts = [make_loader(dataset, CLASSIFICATION, rank=rank, world_size=2, **options) for rank in range(2)]
     for batch, *shares in zip(whole.epoch(0), *(part.epoch(0) for part in parts), strict=True):
         for rank, share in enumerate(shares):
             assert torch.equal(share.indices, batch.indices[rank::2])
@@ -163,7 +177,7 @@ def test_processes_share_each_batch(kind, resident):
 
 
 def test_a_share_can_be_empty(resident):
-    last = list(make_loader(resident, batch_size=49, rank=1, world_size=2).epoch(0))[-1]
+    last = list(make_loader(resident, CLASSIFICATION, batch_size=49, rank=1, world_size=2).epoch(0))[-1]
     assert last.inputs.shape == (0, 3, 8, 8)
 
 
@@ -177,7 +191,7 @@ def test_a_method_can_bring_its_batches(resident):
                 first = torch.randint(0, 43, (4,), generator=generator)
                 yield torch.stack([first, first + 7], 1).flatten()
 
-    loader = make_loader(resident, batch_size=99, batch_sampler=Pairs())
+    loader = make_loader(resident, CLASSIFICATION, batch_size=99, batch_sampler=Pairs())
     batches = list(loader.epoch(1))
     assert len(loader) == len(batches) == 3
     assert all(torch.equal(batch.targets[::2], batch.targets[1::2]) for batch in batches)
@@ -188,8 +202,10 @@ def test_loading_leaves_the_global_chance_alone(streamed):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    list(make_loader(streamed, batch_size=8, shuffle=True, augmentation=AUGMENTATION, workers=0).epoch(0))
-    list(make_loader(Noisy(), batch_size=8, shuffle=True).epoch(0))
+    list(
+        make_loader(streamed, CLASSIFICATION, batch_size=8, shuffle=True, augmentation=AUGMENTATION, workers=0).epoch(0)
+    )
+    list(make_loader(Noisy(), CLASSIFICATION, batch_size=8, shuffle=True).epoch(0))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -207,7 +223,10 @@ def test_an_unreadable_image_is_named_without_a_traceback(make_photos, workers):
 def test_the_accelerator_sees_the_same_pixels(resident, streamed):
     for dataset in (resident, streamed):
         options = {"batch_size": 8, "shuffle": True, "augmentation": AUGMENTATION, "workers": 0}
-        here, there = make_loader(dataset, **options), make_loader(dataset, device="cuda", **options)
+        here, there = (
+            make_loader(dataset, CLASSIFICATION, **options),
+            make_loader(dataset, CLASSIFICATION, device="cuda", **options),
+        )
         for a, b in zip(here.epoch(0), there.epoch(0), strict=True):
             assert b.inputs.is_cuda
             assert b.extras["view"].is_cuda

@@ -5,7 +5,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from tutelage.data.own import OwnLoader, OwnSamples, as_image, find_targets
+from tutelage.data.task import task_named
 from tutelage.errors import UserError
+
+CLASSIFICATION = task_named("classification")
 
 
 class Pairs(Dataset):
@@ -55,17 +58,17 @@ def test_targets_are_found_where_they_are():
     attribute = Pairs(images, labels.tolist())
     attribute.targets = labels.tolist()
     for dataset in (TensorDataset(images, labels), attribute, Pairs(images, labels.tolist())):
-        assert find_targets(dataset).tolist() == [2, 0, 1, 1]
-        assert find_targets(Subset(dataset, [3, 0])).tolist() == [1, 2]
+        assert find_targets(dataset, CLASSIFICATION).tolist() == [2, 0, 1, 1]
+        assert find_targets(Subset(dataset, [3, 0]), CLASSIFICATION).tolist() == [1, 2]
 
 
 def test_too_many_samples_are_not_read_for_their_labels():
     with pytest.raises(UserError, match="attribute `targets`"):
-        find_targets(Pairs([None] * 20_001, [0] * 20_001))
+        find_targets(Pairs([None] * 20_001, [0] * 20_001), CLASSIFICATION)
 
 
 def test_select_keeps_images_and_labels_together():
-    foreign = OwnSamples(Noisy()).select([5, 2])
+    foreign = OwnSamples(Noisy(), CLASSIFICATION).select([5, 2])
     images, targets = foreign.read_batch([1, 0])
     assert targets.tolist() == [2, 5]
     assert images.int().flatten(1)[:, 0].tolist() == [2, 5]
@@ -76,17 +79,19 @@ def test_select_keeps_images_and_labels_together():
     [
         (object(), "cannot be indexed"),
         (Pairs([], []), "is empty"),
-        ([torch.rand(1, 2, 2)], "pair"),
-        ([{"image": 1, "label": 2}], "pair"),
+        ([(torch.rand(1, 2, 2), 1, "a.png")], "tuple of 3: let each be a pair"),
+        ([{"image": 1, "label": 2}], "image of the dataset is a int"),
+        ([{"image": torch.rand(1, 2, 2), "label": 2, "target": 2}], "fields label, target"),
+        ([{"label": 2}], "only the field label"),
     ],
 )
 def test_what_is_no_dataset_is_refused(dataset, message):
     with pytest.raises(UserError, match=message):
-        OwnSamples(dataset)
+        OwnSamples(dataset, CLASSIFICATION)
 
 
 def test_images_of_several_sizes_are_refused():
-    foreign = OwnSamples(Pairs([torch.rand(1, 2, 2), torch.rand(1, 3, 3)], [0, 1]))
+    foreign = OwnSamples(Pairs([torch.rand(1, 2, 2), torch.rand(1, 3, 3)], [0, 1]), CLASSIFICATION)
     with pytest.raises(UserError, match="bring them to one"):
         foreign.read_batch([0, 1])
 
@@ -101,7 +106,7 @@ def test_a_users_loader_resumes(own_generator, workers):
     def loader():
         generator = torch.Generator() if own_generator else None
         users = DataLoader(Noisy(), batch_size=4, shuffle=True, generator=generator, num_workers=workers)
-        return OwnLoader(users, seed=1)
+        return OwnLoader(users, CLASSIFICATION, seed=1)
 
     first = loader()
     inputs(first, 0)
@@ -119,13 +124,13 @@ def test_a_users_loader_leaves_the_global_chance_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    inputs(OwnLoader(DataLoader(Noisy(), batch_size=4, shuffle=True)), 0)
+    inputs(OwnLoader(DataLoader(Noisy(), batch_size=4, shuffle=True), CLASSIFICATION), 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_users_loader_is_shared_by_processes():
     users = DataLoader(Noisy(), batch_size=4, shuffle=True)
-    whole, part = (OwnLoader(users, rank=rank, world_size=size) for rank, size in ((0, 1), (1, 2)))
+    whole, part = (OwnLoader(users, CLASSIFICATION, rank=rank, world_size=size) for rank, size in ((0, 1), (1, 2)))
     for batch, share in zip(whole.epoch(0), part.epoch(0), strict=True):
         assert torch.equal(share.inputs, batch.inputs[1::2])
         assert torch.equal(share.targets, batch.targets[1::2])
@@ -133,13 +138,13 @@ def test_a_users_loader_is_shared_by_processes():
 
 def test_the_size_of_a_users_batches_where_it_is_known():
     images = TensorDataset(torch.zeros(20, 1, 4, 4), torch.zeros(20).long())
-    assert OwnLoader(DataLoader(images, batch_size=6)).sizes() == (6,)
-    assert OwnLoader(DataLoader(images, batch_size=5), rank=1, world_size=2).sizes() == (2,)
-    assert OwnLoader(DataLoader(images, batch_sampler=[[0, 1], [2]])).sizes() == ()
+    assert OwnLoader(DataLoader(images, batch_size=6), CLASSIFICATION).sizes() == (6,)
+    assert OwnLoader(DataLoader(images, batch_size=5), CLASSIFICATION, rank=1, world_size=2).sizes() == (2,)
+    assert OwnLoader(DataLoader(images, batch_sampler=[[0, 1], [2]]), CLASSIFICATION).sizes() == ()
 
 
 def test_a_users_loader_of_bytes_becomes_floats():
     users = DataLoader(TensorDataset(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8), torch.arange(4)), batch_size=4)
-    batch = next(OwnLoader(users).epoch(0))
+    batch = next(OwnLoader(users, CLASSIFICATION).epoch(0))
     assert torch.equal(batch.inputs, torch.full((4, 1, 2, 2), 51).float() / 255)
     assert batch.indices is None

@@ -7,6 +7,9 @@ from tutelage.data.images import ResidentImages
 from tutelage.data.own import OwnSamples
 from tutelage.data.sources import load_data
 from tutelage.data.statistics import mean_and_std
+from tutelage.data.task import task_named
+
+CLASSIFICATION = task_named("classification")
 
 TARGETS = torch.zeros(40, dtype=torch.int64)
 
@@ -27,13 +30,13 @@ def test_a_constant_channel_has_a_std_to_divide_by():
 
 
 def test_a_users_floats_are_normalised_already():
-    foreign = OwnSamples(TensorDataset(torch.rand(40, 3, 4, 4), TARGETS))
+    foreign = OwnSamples(TensorDataset(torch.rand(40, 3, 4, 4), TARGETS), CLASSIFICATION)
     assert mean_and_std(foreign) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_a_users_bytes_are_measured():
     images = torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8)
-    foreign = mean_and_std(OwnSamples(TensorDataset(images, TARGETS)))
+    foreign = mean_and_std(OwnSamples(TensorDataset(images, TARGETS), CLASSIFICATION))
     resident = mean_and_std(ResidentImages(images, TARGETS))
     np.testing.assert_allclose(foreign, resident, atol=1e-9)
 

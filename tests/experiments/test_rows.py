@@ -4,8 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from tutelage.data.task import task_named
 from tutelage.experiments.rows import UNSIZED, record, summarise
 from tutelage.training.run import Fitted
+
+CLASSIFICATION = task_named("classification")
 
 EXIT = {"spec": "resnet8", "parameters": 10, "multiply_adds": 20}
 
@@ -22,29 +25,33 @@ def row(label, *accuracies, seconds=(1.0, 1.0, 1.0)):
 
 
 def test_differences_are_paired_by_seed():
-    found = summarise(row("kd", 0.5, 0.6, 0.7), row("supervised", 0.4, 0.5, 0.6))
+    found = summarise(row("kd", 0.5, 0.6, 0.7), row("supervised", 0.4, 0.5, 0.6), CLASSIFICATION)
     assert found["paired"]["best"]["mean"] == pytest.approx(0.1)
     assert found["best"]["test_accuracy"]["mean"] == pytest.approx(0.6)
-    fewer = summarise(row("kd", 0.5, 0.6, 0.7), row("supervised", 0.4, 0.5))
+    fewer = summarise(row("kd", 0.5, 0.6, 0.7), row("supervised", 0.4, 0.5), CLASSIFICATION)
     assert fewer["paired"]["best"]["mean"] == pytest.approx(0.1), "only seeds that both have are compared"
 
 
 def test_cost_is_the_typical_one_for_the_first_training_also_pays_for_the_start():
-    found = summarise(row("kd", 0.5, 0.6, 0.7, seconds=(2, 2, 2)), row("supervised", 0.4, 0.5, 0.6, seconds=(90, 1, 1)))
+    found = summarise(
+        row("kd", 0.5, 0.6, 0.7, seconds=(2, 2, 2)),
+        row("supervised", 0.4, 0.5, 0.6, seconds=(90, 1, 1)),
+        CLASSIFICATION,
+    )
     assert found["relative_cost"] == 2
 
 
 def test_a_baseline_is_not_compared_with_itself_and_a_row_without_one_with_nothing():
     same = row("supervised", 0.4, 0.5)
-    assert summarise(same, same)["paired"] is None
-    assert summarise(same, same)["relative_cost"] == 1
-    assert "relative_cost" not in summarise(same, None)
-    assert "relative_cost" not in summarise(same, {"label": "kd", "runs": []})
+    assert summarise(same, same, CLASSIFICATION)["paired"] is None
+    assert summarise(same, same, CLASSIFICATION)["relative_cost"] == 1
+    assert "relative_cost" not in summarise(same, None, CLASSIFICATION)
+    assert "relative_cost" not in summarise(same, {"label": "kd", "runs": []}, CLASSIFICATION)
 
 
 def test_without_test_data_there_is_nothing_to_pair():
     bare = {**run_of(0, 0.5), "best": {}, "last": {}}
-    found = summarise({"label": "kd", "runs": [bare]}, {"label": "supervised", "runs": [bare]})
+    found = summarise({"label": "kd", "runs": [bare]}, {"label": "supervised", "runs": [bare]}, CLASSIFICATION)
     assert found["paired"] == {"best": None, "last": None}
     assert found["best"] == {}
 
@@ -55,10 +62,10 @@ def test_a_record_holds_the_last_stage_the_time_of_all_and_other_predictions(tmp
         kinds = {"best": scores, "last": scores}
         return Fitted(
             name=name, epochs=2, best_epoch=1, seconds=seconds, images_per_second=5.0, history={"lr": [1.0, 0.5]},
-            scores=kinds, reliability={}, members={"exit-1": EXIT},
+            scores=kinds, members={"exit-1": EXIT},
         )  # fmt: skip
 
-    notes = {"members": {"ensemble": {"accuracy": 0.8}}, "teacher_accuracy": 0.9}
+    notes = {"members": {"ensemble": {"accuracy": 0.8}}, "teacher_scores": {"accuracy": 0.9}}
     run = SimpleNamespace(
         folder=tmp_path / "runs" / "kd", fitted=[stage("first", 2.0), stage("last", 3.0)], notes=notes
     )
@@ -66,7 +73,7 @@ def test_a_record_holds_the_last_stage_the_time_of_all_and_other_predictions(tmp
     assert found["folder"] == "runs/kd"
     assert found["seconds"] == 5.0
     assert found["history"]["epoch"] == [1, 2]
-    assert found["teacher_accuracy"] == 0.9
+    assert found["teacher_scores"] == {"accuracy": 0.9}
     exits, ensemble = found["members"]
     assert exits == {"name": "exit-1", **EXIT, "best": exits["best"], "last": exits["best"]}
     assert exits["best"] == {"test_accuracy": 0.6, "test_nll": 2.0}
@@ -75,14 +82,14 @@ def test_a_record_holds_the_last_stage_the_time_of_all_and_other_predictions(tmp
 
 def test_members_are_summarised_each_over_the_seeds():
     def with_member(run, accuracy):
-        scores = {"test_accuracy": accuracy, "validation_loss": 3.0}
+        scores = {"test_accuracy": accuracy, "validation-mismatched_accuracy": 3.0}
         return {**run, "members": [{"name": "exit-1", **EXIT, "best": scores, "last": {"test_nll": 1.0}}]}
 
     one = row("byot", 0.5, 0.6)
     one["runs"] = [with_member(run, accuracy) for run, accuracy in zip(one["runs"], (0.2, 0.4), strict=True)]
-    (exits,) = summarise(one, None)["members"]
+    (exits,) = summarise(one, None, CLASSIFICATION)["members"]
     assert {key: exits[key] for key in EXIT} == EXIT
     assert exits["best"]["test_accuracy"]["mean"] == pytest.approx(0.3)
     assert exits["best"]["test_accuracy"]["n"] == 2
-    assert list(exits["best"]) == ["test_accuracy"]
+    assert list(exits["best"]) == ["test_accuracy", "validation-mismatched_accuracy"]
     assert exits["last"]["test_nll"]["mean"] == 1.0

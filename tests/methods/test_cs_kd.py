@@ -13,6 +13,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.own import OwnSamples
 from tutelage.data.plan import Plan
 from tutelage.data.samplers import PairBatches
+from tutelage.data.task import task_named
 from tutelage.errors import UserError
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.cs_kd import CSKD, halves
@@ -20,6 +21,8 @@ from tutelage.methods.supervised import Supervised
 from tutelage.testing.toys import BATCH, CLASSES, TRAINING, ToyNetwork, toy_batch, toy_data
 from tutelage.testing.trials import gradients_of
 from tutelage.training.driver import Driver
+
+CLASSIFICATION = task_named("classification")
 
 ANCHORS = [[2.0, 0.0], [0.0, 1.0]]
 PARTNERS = [[1.0, 0.0], [0.0, 3.0]]
@@ -216,7 +219,7 @@ def test_labels_come_from_any_kind_of_dataset(kind):
         "resident": toy_data().train,
         "tensors": plain,
         "subset": Subset(plain, [8, 0, 7, 1, 6]),
-        "foreign": OwnSamples(plain),
+        "foreign": OwnSamples(plain, CLASSIFICATION),
         "list": [(image, int(label)) for image, label in plain],
     }[kind]
     transfer = CSKD(nn.Identity(), batch_size=5).transfer_set(dataset)

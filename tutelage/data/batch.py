@@ -99,13 +99,13 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
-        moved = {f.name: moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
-        moved["asked_version"] = self._version_elsewhere
+        values = {f.name: moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
+        values["asked_version"] = self._version_elsewhere
         # Moved twice, they would no longer be the same.
         for name in ("inputs", "teacher_inputs"):
             if getattr(self, name) is self.asked:
-                moved[name] = moved["asked"]
-        return Batch(**moved)
+                values[name] = values["asked"]
+        return Batch(**values)
 
     @property
     def _version_elsewhere(self) -> int | None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch, moved
 from tutelage.data.images import as_inputs
-from tutelage.data.own import OwnLoader
+from tutelage.data.own import OwnLoader, as_samples
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
 from tutelage.data.samplers import BatchSampler, ShuffledBatches
 from tutelage.data.samples import Samples
@@ -206,7 +206,7 @@ class _Reader(Dataset[Any]):
 
 
 def make_loader(
-    samples: Samples | DataLoader[Any],
+    samples: Dataset[Any] | DataLoader[Any],
     task: Task,
     *,
     batch_size: int,
@@ -226,7 +226,7 @@ def make_loader(
     """Return the loader that fits samples.
 
     Args:
-        samples: The samples, or a user's own DataLoader, which is used as it is.
+        samples: Samples, any other map-style dataset, or a user's own DataLoader, which is used as it is.
         task: How the batches' answers are judged, and how targets move with images that are augmented.
         batch_size: Samples per batch, over all processes.
         seed: Decides all chance.
@@ -254,6 +254,8 @@ def make_loader(
         return OwnLoader(
             samples, task, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
         )
+    samples = as_samples(samples, task)
+    assert isinstance(samples, Samples)
     plan = Plan(
         sampler=batch_sampler
         or ShuffledBatches(len(samples), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
