@@ -119,7 +119,7 @@ def test_best_and_last_weights_are_both_scored_and_the_wanted_ones_kept(data, tm
         result = run.fitted[0]
         assert result.epochs == 3
         assert set(result.scores) == {"best", "last"}
-        accuracy = run.evaluate("check", network, data, split="test").accuracy
+        accuracy = run.evaluate("check", network, data, split="test")["accuracy"]
         assert accuracy == pytest.approx(result.scores[keep]["test_accuracy"])
         assert result.scores["best"]["validation_accuracy"] == pytest.approx(
             max(result.history["validation_accuracy"]), abs=1e-6
@@ -172,7 +172,7 @@ def test_result_is_plain_json(data, tmp_path):
     Run(tmp_path, TRAINING).fit("distill", supervised(), data)
     content = json.loads((tmp_path / "distill" / "result.json").read_text())
     assert content["history"].keys() >= {"train/ce", "lr", "validation_accuracy", "validation_nll"}
-    assert sum(content["reliability"]["count"]) == len(data.test)
+    assert sum(content["pictures"]["reliability"]["count"]) == len(data.test)
 
 
 class Pair(Method):
