@@ -74,6 +74,7 @@ def kd_loss(
     *,
     t_squared: bool = True,
     reduction: Reduction = "batchmean",
+    counted: Tensor | None = None,
 ) -> Tensor:
     r"""Return the distillation loss $T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T)$, the mean over batch and places.
 
@@ -84,6 +85,8 @@ def kd_loss(
         t_squared: Whether to multiply by $T^2$, so that gradients keep their size when $T$ changes.
         reduction: `"batchmean"` is the KL divergence. `"mean"` divides it by the number of classes as well: an error
             of much released code, here to reproduce it.
+        counted: Which samples, or places, count, `[batch, ...]` of true or false; all by default. The mean over none
+            is 0.
 
     Raises:
         ValueError: If the two shapes differ.
@@ -91,7 +94,9 @@ def kd_loss(
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
     check_shapes(student_logits, teacher_logits)
-    divergence = divergences(student_logits, teacher_logits, temperature).sum() / _rows(student_logits, reduction)
+    each = divergences(student_logits, teacher_logits, temperature)
+    each = each if counted is None else each.where(counted, 0.0)
+    divergence = each.sum() / _rows(student_logits, reduction, counted)
     return divergence * temperature**2 if t_squared else divergence
 
 
@@ -324,9 +329,10 @@ def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
         )
 
 
-def _rows(logits: Tensor, reduction: Reduction) -> int:
+def _rows(logits: Tensor, reduction: Reduction, counted: Tensor | None = None) -> Tensor | int:
+    """Return what a sum over batch, classes and places is divided by."""
     classes = logits.shape[1]
-    rows = logits.numel() // classes
+    rows = logits.numel() // classes if counted is None else counted.sum().clamp(min=1)
     return rows if reduction == "batchmean" else rows * classes
 
 

@@ -8,6 +8,7 @@ import pytest
 from tutelage.core import registry
 from tutelage.core.method import Method
 from tutelage.core.registry import Family, Paper, register
+from tutelage.data.task import Offer
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 
@@ -184,3 +185,37 @@ def test_methods_are_listed_family_by_family():
     families = [entry.family for entry in listed]
     assert list(dict.fromkeys(families)) == list(get_args(Family))
     assert families == sorted(families, key=list(dict.fromkeys(families)).index)
+
+
+def build_with_options(student, *, standardize: bool = False, variant: str = "paper", alpha: float = 0.0):
+    """Build."""
+
+
+def test_options_may_need_more_of_the_data(entries):
+    beside = {"standardize": {"classes"}, "variant=code": {"labels"}, "alpha": {"answers", "images"}}
+    register("mine", papers=[PAPER], reads={"targets"}, uses={"images"}, reads_if=beside)(build_with_options)
+    entry = catalogue.get("mine")
+    assert entry.reads_with() == entry.reads == {"targets"}
+    assert entry.uses == {"images"}
+    assert entry.reads_with({"standardize": True}) == {"targets", "classes"}
+    assert entry.reads_with({"variant": "code", "alpha": 0.5}) == {"targets", "labels", "answers", "images"}
+    assert entry.reads_with({"variant": "paper", "alpha": 0.0}) == {"targets"}
+
+
+def test_a_method_of_another_package_takes_labelled_images_unless_it_says_less(entries):
+    register("mine", papers=[PAPER])(Mine)
+    assert catalogue.get("mine").reads == set(get_args(Offer))
+
+
+def test_what_methods_read_and_use_is_known_and_apart(each):
+    for entry in each:
+        assert entry.reads | entry.uses <= set(get_args(Offer)), entry.name
+        assert not entry.reads & entry.uses, entry.name
+        for setting in entry.reads_if:
+            name, _, value = setting.partition("=")
+            assert name in entry.hyper_parameters, entry.name
+            assert (
+                not value
+                or value in str(inspect.signature(entry.build))
+                or value in str(vars(inspect.getmodule(entry.build)))
+            ), setting

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 
-from tutelage.data.batch import Batch, Output
+from tutelage.data.batch import SUPERVISED, Batch, Output
 from tutelage.errors import UserError
 
 
@@ -135,3 +135,11 @@ def test_inputs_that_count_no_changes_are_known_by_themselves():
         assert replace(batch, targets=torch.zeros(2)).asks_what_was_asked
         assert pickle.loads(pickle.dumps(batch)).asks_what_was_asked
         assert not replace(batch, inputs=torch.zeros(2, 3)).asks_what_was_asked
+
+
+def test_the_supervised_loss_is_named_and_absent_without_targets():
+    answers = torch.randn(4, 3)
+    labelled = Batch(inputs=torch.zeros(4, 1), targets=torch.tensor([0, 1, 2, -1]))
+    assert list(labelled.supervised(answers)) == [SUPERVISED] == ["ce"]
+    assert torch.equal(labelled.supervised(answers)["ce"], labelled.loss(answers))
+    assert Batch(inputs=torch.zeros(4, 1)).supervised(answers) == {}

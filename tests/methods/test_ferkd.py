@@ -370,3 +370,10 @@ def test_the_loss_of_fkd_is_that_of_a_batch_of_kept_crops(echo):
     found = FerKD(echo, RecordedTeacher(), **options).losses(batch)["soft"]
     expected = F.cross_entropy(logits[keep], answers[keep].softmax(1))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_crop_without_a_label_is_not_kept():
+    soft = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+    labels, kept = adapted_labels(soft, torch.tensor([-1, 1]), (0.1, 0.2, 1.0), smoothing=0.1)
+    assert kept.tolist() == [False, True]
+    assert torch.equal(labels, soft)

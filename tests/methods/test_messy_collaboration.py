@@ -252,3 +252,14 @@ def test_it_may_need_a_teacher():
     assert (entry.needs_teacher, entry.teacher) == (True, "as its method")
     assert "teacher" in Choice(entry, {}).fixtures
     assert "teacher" not in Choice(entry, {"method": "supervised"}).fixtures
+
+
+@pytest.mark.parametrize("samples", [None, 48])
+def test_samples_without_a_label_get_none(samples):
+    labels = torch.full((48,), -1)
+    labels[::2] = 2
+    noise = LabelNoise(1.0, 6, flips="other", seed=3, samples=samples)
+    found = noise(Batch(inputs=torch.zeros(48, 1), targets=labels, indices=torch.arange(48)), Progress())
+    assert (found.labels[1::2] == -1).all()
+    assert (found.labels[::2] != 2).all()
+    assert (found.labels[::2] >= 0).all()

@@ -11,7 +11,15 @@ from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
-from tutelage.methods.unix import UNIX, compute_ratio, kept_samples, mix, mixing_shares, uncertainty
+from tutelage.methods.unix import (
+    UNIX,
+    compute_ratio,
+    kept_samples,
+    mix,
+    mixed_cross_entropy,
+    mixing_shares,
+    uncertainty,
+)
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.toys import TRAINING, ToyNetwork, toy_batch, toy_data
 from tutelage.training.driver import Driver
@@ -464,3 +472,26 @@ def test_options_are_read_from_text(echo):
     method = UNIX(echo, BlackBoxTeacher(echo), **choice.hyper_parameters)
     assert (method.strategy, method.pivot, method.kept, method.steepness) == ("random", 1.0, 1.0, 1000.0)
     assert method.scoring_statistics == "updated"
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "confidence", "margin"])
+def test_the_uncertainty_of_a_map_is_the_mean_over_its_places(strategy):
+    logits = torch.randn(3, 5, 2, 4, dtype=torch.float64)
+    places = [uncertainty(logits[:, :, y, x], strategy) for y in range(2) for x in range(4)]
+    assert torch.allclose(uncertainty(logits, strategy), torch.stack(places).mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("places", [(), (2, 3)])
+def test_mixtures_count_where_both_labels_are_known(places, slow):
+    logits, share = torch.randn(4, 5, *places, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+    first, second = (torch.randint(0, 5, (4, *places)) for _ in range(2))
+    first[0], second[2] = -1, -1
+    terms = []
+    for b in (1, 3):
+        rows = logits[b].reshape(5, -1).T.tolist()
+        for row, one, other in zip(rows, first[b].flatten().tolist(), second[b].flatten().tolist(), strict=True):
+            p = slow.softmax(row)
+            terms.append(-(1 - float(share[b])) * math.log(p[one]) - float(share[b]) * math.log(p[other]))
+    found = mixed_cross_entropy(logits, first, second, share)
+    assert found.item() == pytest.approx(slow.mean(terms), rel=1e-12)
+    assert mixed_cross_entropy(logits, torch.full_like(first, -1), second, share) == 0

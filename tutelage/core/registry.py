@@ -90,7 +90,10 @@ class Entry:
         family: What it learns from, beside the labels; a control takes away what another method learns from.
         trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
         plain: Whether it is plain training on the targets, which methods that train the same network are compared with.
-        reads: What it reads of the data, beside inputs; see `Offer`. Data that do not offer all of it are refused.
+        reads: What it needs of the data, beside inputs; see `Offer`. Data that do not offer all of it are refused.
+        uses: What it takes where the data offer it, and does without where they do not.
+        reads_if: What it needs beside that if a hyper-parameter is set (`standardize`: neither false, none nor zero) or
+            has a value (`variant=code`).
         exceptions: Checks of the conformance suite that it truly cannot meet, and why.
     """
 
@@ -98,6 +101,8 @@ class Entry:
     build: Callable[..., Any]
     papers: Sequence[Paper]
     reads: frozenset[Offer] = EVERYTHING
+    uses: frozenset[Offer] = frozenset()
+    reads_if: Mapping[str, frozenset[Offer]] = field(default_factory=dict)
     family: Family = "other"
     trains: Trains = "student"
     plain: bool = False
@@ -121,6 +126,12 @@ class Entry:
     def hyper_parameters(self) -> dict[str, Any]:
         """The hyper-parameters with their defaults."""
         return {name: p.default for name, p in self._parameters.items() if name not in FIXTURES}
+
+    def reads_with(self, options: Mapping[str, Any] | None = None) -> frozenset[Offer]:
+        """Return what it needs of the data with some hyper-parameters, or with the defaults."""
+        values = self.hyper_parameters | dict(options or {})
+        beside = (offers for setting, offers in self.reads_if.items() if _is_set(setting, values))
+        return self.reads.union(*beside)
 
     @property
     def needs_teacher(self) -> bool:
@@ -164,6 +175,8 @@ def register(
     trains: Trains = "student",
     plain: bool = False,
     reads: Collection[Offer] = EVERYTHING,
+    uses: Collection[Offer] = (),
+    reads_if: Mapping[str, Collection[Offer]] | None = None,
     exceptions: Mapping[str, str] | None = None,
 ) -> Callable[[T], T]:
     """Register a method or a recipe under its command-line name.
@@ -174,7 +187,9 @@ def register(
         family: What it learns from, beside the labels.
         trains: Which network it trains and returns.
         plain: Whether it is plain training on the targets.
-        reads: What it reads of the data, beside inputs. By default all that labelled images offer.
+        reads: What it needs of the data, beside inputs. By default all that labelled images offer.
+        uses: What it takes where the data offer it, such as the targets of a term that it can do without.
+        reads_if: What it needs beside that with some hyper-parameters, as in `Entry`.
         exceptions: Checks of the conformance suite that it cannot meet, and why.
 
     Raises:
@@ -193,8 +208,15 @@ def register(
             trains=trains,
             plain=plain,
             reads=frozenset(reads),
+            uses=frozenset(uses),
+            reads_if={setting: frozenset(offers) for setting, offers in (reads_if or {}).items()},
             exceptions=dict(exceptions or {}),
         )
         return build
 
     return decorate
+
+
+def _is_set(setting: str, values: Mapping[str, Any]) -> bool:
+    name, equals, value = setting.partition("=")
+    return str(values[name]) == value if equals else bool(values[name])

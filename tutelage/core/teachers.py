@@ -14,7 +14,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import LOG_ZERO, log_mean_probability, wide
+from tutelage.losses import LOG_ZERO, UNLABELLED, wide
 
 
 class Teacher(nn.Module):
@@ -155,9 +155,9 @@ class FrozenTeacher(Teacher):
 
 
 class EnsembleTeacher(Teacher):
-    r"""Several teachers as one: `logits` are the log of the mean probability, `members` the single logits.
+    r"""Several teachers as one: `logits` are what the task makes of all answers, `members` the single logits.
 
-    $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$, in log-space.
+    Of scores of classes that is the log of the mean probability, $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$.
 
     Args:
         teachers: The members, at least one.
@@ -170,13 +170,13 @@ class EnsembleTeacher(Teacher):
         self.teachers = nn.ModuleList(teachers)
 
     def forward(self, batch: Batch) -> Output:
-        """Return the log of the mean probability `[batch, class]` and the members `[member, batch, class]`."""
+        """Return the answer of all, `[batch, class, ...]`, and those of the members, `[member, batch, class, ...]`."""
         answers = [wide(teacher(batch).logits) for teacher in self.teachers]
         shapes = [tuple(answer.shape) for answer in answers]
         if len(set(shapes)) > 1:
             raise UserError(f"The teachers of an ensemble must agree on the classes; they answer {shapes}.")
         members = torch.stack(answers)
-        return Output(logits=log_mean_probability(members), members=members)
+        return Output(logits=batch.criterion.mean(members), members=members)
 
 
 class NoisyTeacher(Teacher):
@@ -230,8 +230,11 @@ class UniformTeacher(Teacher):
         self.num_classes = num_classes
 
     def forward(self, batch: Batch) -> Output:
-        """Return zeros, `[batch, class]`."""
-        return Output(logits=torch.zeros(len(batch), self.num_classes, device=batch.labels.device))
+        """Return zeros, `[batch, class, ...]`, with the places that the labels have."""
+        labels = batch.labels
+        # Labels that are probabilities have an axis of classes themselves.
+        places = labels.shape[2:] if labels.is_floating_point() else labels.shape[1:]
+        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, device=labels.device))
 
 
 class VirtualTeacher(Teacher):
@@ -269,14 +272,15 @@ class VirtualTeacher(Teacher):
         self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
 
     def forward(self, batch: Batch) -> Output:
-        """Return the virtual logits, `[batch, class]`."""
-        label = batch.labels
+        """Return the virtual logits, `[batch, class, ...]`; equal ones where there is no label."""
+        labels = batch.labels
         other = (1 - self.confidence) / (self.num_classes - 1)
         high, low = self.confidence, other
         if self.softening == "log-probability":
             high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
-        logits = torch.full((len(label), self.num_classes), low, device=label.device)
-        return Output(logits=logits.scatter(1, label[:, None], high))
+        logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, device=labels.device)
+        right = torch.full(labels.shape, high, device=labels.device).masked_fill(labels == UNLABELLED, low)
+        return Output(logits=logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1)))
 
 
 class BlackBoxTeacher(Teacher):

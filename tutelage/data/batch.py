@@ -12,6 +12,9 @@ from torch import Tensor
 from tutelage.data.criterion import CROSS_ENTROPY, Criterion
 from tutelage.errors import UserError
 
+SUPERVISED = "ce"
+"""What the task's supervised loss is called among a method's losses."""
+
 # The version of inputs that were changed before they were moved or stored: no tensor has it.
 _CHANGED = -1
 
@@ -91,6 +94,16 @@ class Batch:
             UserError: If the batch has no targets.
         """
         return self.criterion.loss(answer, self.labels)
+
+    def supervised(self, answer: Tensor) -> dict[str, Tensor]:
+        """Return the supervised loss by its name, or nothing where the batch has no targets.
+
+        For methods that learn from a teacher also what nobody labelled: their other losses are all that is left then.
+
+        Args:
+            answer: As in `loss`.
+        """
+        return {} if self.targets is None else {SUPERVISED: self.loss(answer)}
 
     @property
     def asks_what_was_asked(self) -> bool:

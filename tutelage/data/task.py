@@ -18,11 +18,12 @@ from tutelage.errors import UserError, unknown
 
 ENTRY_POINTS = "tutelage.tasks"
 
-Offer = Literal["targets", "answers", "classes", "labels", "sample-labels", "images"]
+Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sample-labels", "images"]
 """What a method may read of the data.
 
 - `targets`: the task's own supervised loss.
 - `answers`: the task's own divergence of two networks' answers.
+- `sample-answers`: one answer for each whole sample, `[batch, number]`, not a map of answers.
 - `classes`: scores of classes on axis 1, of which a softmax makes probabilities, at every place of a sample.
 - `labels`: the index of the right class, at every place that has scores.
 - `sample-labels`: one class index a sample.

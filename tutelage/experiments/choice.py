@@ -12,6 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from tutelage.core.registry import FIXTURES, Entry
+from tutelage.data.task import Offer
 from tutelage.errors import UserError, unknown
 from tutelage.experiments.catalogue import get, names
 from tutelage.experiments.misfit import misfit
@@ -48,9 +49,27 @@ class Choice:
     @property
     def fixtures(self) -> frozenset[str]:
         """The arguments that the builder passes; a wrapper also asks for those of the method that it runs."""
+        inner = self.inner
+        return self.entry.fixtures if inner is None else self.entry.fixtures | inner.fixtures
+
+    @property
+    def inner(self) -> Choice | None:
+        """The method that a wrapper runs; None if this is no wrapper."""
         if "distill" not in self.entry.fixtures or "method" not in self.hyper_parameters:
-            return self.entry.fixtures
-        return self.entry.fixtures | parse_choice(self.hyper_parameters["method"]).fixtures
+            return None
+        return parse_choice(self.hyper_parameters["method"])
+
+    @property
+    def reads(self) -> frozenset[Offer]:
+        """What it needs of the data with these hyper-parameters; a wrapper also what the method that it runs needs."""
+        own, inner = self.entry.reads_with(self.options), self.inner
+        return own if inner is None else own | inner.reads
+
+    @property
+    def uses(self) -> frozenset[Offer]:
+        """What it takes where the data offer it; a wrapper likewise."""
+        inner = self.inner
+        return self.entry.uses if inner is None else self.entry.uses | inner.uses
 
 
 def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:

@@ -17,7 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import resize
-from tutelage.losses import cross_entropy, kd_loss, wide
+from tutelage.losses import kd_loss, wide
 from tutelage.methods.parts.peers import Peers, gather, trained
 from tutelage.models.blueprint import part_of
 from tutelage.models.modes import keeping_statistics
@@ -32,7 +32,7 @@ CHUNG = Paper(
 )
 
 
-@register("afd", papers=[CHUNG], family="peers")
+@register("afd", papers=[CHUNG], reads={"targets", "classes"}, family="peers")
 class AFD(Method):
     r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps that pass for its.
 
@@ -132,7 +132,7 @@ class AFD(Method):
         for number, name in enumerate(self.peers):
             own, peer = logits[number], logits[number - 1]
             soft = kd_loss(own, peer, self.temperature, t_squared=self.t_squared)
-            yield Update({"ce": cross_entropy(own, batch.labels), "peers": soft}, name)
+            yield Update({"ce": batch.loss(own), "peers": soft}, name)
         if self.discriminators:
             yield from self._contest(batch)
 

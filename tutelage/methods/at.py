@@ -15,7 +15,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
-from tutelage.losses import cross_entropy, mean_square, unit_rows, wide
+from tutelage.losses import mean_square, unit_rows, wide
 
 ATTENTION_TRANSFER = Paper(
     key="zagoruyko2017paying",
@@ -30,7 +30,7 @@ ATTENTION_TRANSFER = Paper(
 Variant = Literal["code", "paper"]
 
 
-@register("at", papers=[ATTENTION_TRANSFER], family="features")
+@register("at", papers=[ATTENTION_TRANSFER], reads=(), uses={"targets"}, family="features")
 class AT(Method):
     r"""Attention transfer: the student's attention maps match the teacher's, stage by stage.
 
@@ -91,7 +91,7 @@ class AT(Method):
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `attention`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         terms = [attention_loss(*pair.maps(student, teacher), variant=self.variant) for pair in self.pairs]
-        return {"ce": cross_entropy(student.logits, batch.labels), "attention": torch.stack(terms).sum()}
+        return {**batch.supervised(student.logits), "attention": torch.stack(terms).sum()}
 
 
 def attention_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:

@@ -16,7 +16,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, soft_cross_entropy, wide
+from tutelage.losses import UNLABELLED, soft_cross_entropy, wide
 from tutelage.methods.supervised import Supervised
 from tutelage.models.ensemble import Ensemble
 from tutelage.training.run import Run
@@ -58,17 +58,32 @@ class BornAgain(Method):
         if self.variant == "dkpp":
             teacher = permute_dark_knowledge(teacher)
         soft = {"teacher": soft_cross_entropy(student, teacher)}
-        return soft | ({"ce": cross_entropy(student, batch.labels)} if self.variant == "ban+l" else {})
+        return soft | ({"ce": batch.loss(student)} if self.variant == "ban+l" else {})
 
 
 def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the label loss weighted by the teacher's confidence; the weights of a batch sum to one."""
-    confidence = wide(teacher_logits).softmax(1).amax(1)
-    return (confidence / confidence.sum() * F.cross_entropy(wide(student_logits), targets, reduction="none")).sum()
+    """Return the label loss weighted by the teacher's confidence; the weights of all labelled places sum to one.
+
+    Args:
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        teacher_logits: The same.
+        targets: Class indices `[batch]` (or `[batch, ...]`), -1 where there is no label.
+    """
+    confidence = wide(teacher_logits).softmax(1).amax(1) * (targets != UNLABELLED)
+    shares = confidence / confidence.sum().clamp(min=torch.finfo(confidence.dtype).tiny)
+    losses = F.cross_entropy(wide(student_logits), targets, reduction="none", ignore_index=UNLABELLED)
+    return (shares * losses).sum()
 
 
 def permute_dark_knowledge(logits: Tensor) -> Tensor:
-    """Return the logits with all but the largest of each row in a random order, drawn per sample."""
+    """Return the logits with all but the largest of each sample, or place, in a random order drawn for each.
+
+    Args:
+        logits: `[batch, class]` (or `[batch, class, ...]`).
+    """
+    if logits.ndim > 2:
+        rows = logits.movedim(1, -1)
+        return permute_dark_knowledge(rows.flatten(0, -2)).view(rows.shape).movedim(-1, 1)
     top = logits.argmax(1, keepdim=True)
     # In float32: half precision draws equal numbers, which would favour some orders.
     rank = torch.rand(logits.shape, device=logits.device).scatter(1, top, -1.0).argsort(1)
@@ -78,7 +93,13 @@ def permute_dark_knowledge(logits: Tensor) -> Tensor:
     return torch.empty_like(logits).scatter(1, torch.cat([top, rest], 1), logits.gather(1, rank))
 
 
-@register("born-again", papers=[BORN_AGAIN], family="generations")
+@register(
+    "born-again",
+    papers=[BORN_AGAIN],
+    reads={"targets", "classes"},
+    reads_if={"variant=cwtm": {"labels"}},
+    family="generations",
+)
 def born_again(
     run: Run,
     make_student: Callable[[str], nn.Module],

@@ -13,7 +13,7 @@ from tutelage.core.pairing import AUTO
 from tutelage.core.registry import Paper, register
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, kd_loss, soft_cross_entropy, wide
+from tutelage.losses import kd_loss, soft_cross_entropy, wide
 from tutelage.methods.kd import check_soft_term
 from tutelage.methods.parts.branches import Answer
 from tutelage.methods.parts.exits import attach
@@ -42,7 +42,7 @@ _CONSTANTS: Mapping[Variant, _Constants] = {
 }
 
 
-@register("byot", papers=[BYOT_PAPER], family="self")
+@register("byot", papers=[BYOT_PAPER], reads={"targets", "classes", "sample-answers"}, family="self")
 class BYOT(Method):
     r"""Be Your Own Teacher: a network's deepest exit teaches the exits behind its earlier stages.
 
@@ -126,8 +126,8 @@ class BYOT(Method):
         """
         *shallow, deepest = self.exits(self.student(batch.inputs))
         return {
-            "ce": cross_entropy(deepest.logits, batch.labels),
-            "exits": torch.stack([cross_entropy(answer.logits, batch.labels) for answer in shallow]).sum(),
+            "ce": batch.loss(deepest.logits),
+            "exits": torch.stack([batch.loss(answer.logits) for answer in shallow]).sum(),
             "soft": torch.stack([self._soft(answer.logits, deepest.logits) for answer in shallow]).sum(),
             "feature": feature_term(shallow, deepest, self.variant),
         }

@@ -11,7 +11,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, wide
+from tutelage.losses import wide
 
 CONFIDENCE_PENALTY = Paper(
     key="pereyra2017regularizing",
@@ -23,7 +23,7 @@ CONFIDENCE_PENALTY = Paper(
 )
 
 
-@register("confidence-penalty", papers=[CONFIDENCE_PENALTY], family="labels")
+@register("confidence-penalty", papers=[CONFIDENCE_PENALTY], reads={"targets", "classes"}, family="labels")
 class ConfidencePenalty(Method):
     r"""Confidence penalty: cross-entropy, and a reward for the entropy of the prediction.
 
@@ -56,4 +56,4 @@ class ConfidencePenalty(Method):
         logits = self.student(batch.inputs).logits
         log_probabilities = wide(logits).log_softmax(1)
         negative_entropy = (log_probabilities.exp() * log_probabilities).sum(1).mean()
-        return {"ce": cross_entropy(logits, batch.labels), "negative_entropy": negative_entropy}
+        return {"ce": batch.loss(logits), "negative_entropy": negative_entropy}

@@ -19,7 +19,8 @@ from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, kd_loss, wide
+from tutelage.losses import wide
+from tutelage.methods.parts.labels import all_labelled
 from tutelage.methods.parts.memory_bank import (
     ContrastRows,
     MemoryBank,
@@ -46,6 +47,8 @@ EPS = 1e-7
 @register(
     "crd",
     papers=[TIAN],
+    reads={"targets", "sample-labels"},
+    reads_if={"alpha": {"answers"}},
     family="relations",
     exceptions={
         "parts-of-a-batch-add-up": "the negatives of a part are drawn anew",
@@ -143,9 +146,9 @@ class CRD(Method):
         rows = self.rows(batch)
         contrast = contrastive_loss(self.teacher_bank(ours, rows), self.rows.samples)
         contrast = contrast + contrastive_loss(self.student_bank(theirs, rows), self.rows.samples)
-        losses = {"ce": cross_entropy(student.logits, batch.labels), "crd": contrast}
+        losses = {"ce": batch.loss(student.logits), "crd": contrast}
         if "kd" in self.weights:
-            losses["kd"] = kd_loss(student.logits, teacher.logits, self.kd_temperature)
+            losses["kd"] = batch.criterion.divergence(student.logits, teacher.logits, self.kd_temperature)
         yield Update(losses)
         # Only now: the backward pass needs the banks as they were.
         self.student_bank.remember(rows[:, 0], ours)
@@ -188,7 +191,7 @@ class Embedding(nn.Module):
 def _targets(data: Data) -> Tensor:
     if isinstance(data.train, DataLoader):
         raise without_positions()
-    return training_labels(data)
+    return all_labelled(training_labels(data), "crd")
 
 
 def _check(**above_zero: float) -> None:

@@ -19,6 +19,7 @@ from tutelage.data.samples import Samples
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import cross_entropy, kd_loss
+from tutelage.methods.parts.labels import all_labelled
 from tutelage.models.modes import keeping_statistics
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ YUN = Paper(
 )
 
 
-@register("cs-kd", papers=[YUN], family="self")
+@register("cs-kd", papers=[YUN], reads={"classes", "sample-labels"}, family="self")
 class CSKD(Method):
     r"""Class-wise self-distillation: a network's answer to a sample matches its answer to another of the same class.
 
@@ -93,7 +94,8 @@ class CSKD(Method):
         assert isinstance(dataset, Samples)
         if dataset.targets is None:
             raise UserError("Partners are samples of one class, and these samples have no labels.")
-        batches = PairBatches(dataset.targets, batch_size=self.batch_size, drop_last=several)
+        targets = all_labelled(dataset.targets, "cs-kd")
+        batches = PairBatches(targets, batch_size=self.batch_size, drop_last=several)
         return TransferSet(dataset, batches, sections=2)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:

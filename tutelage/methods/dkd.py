@@ -15,7 +15,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import check_shapes, cross_entropy, kd_loss, standardize, wide
+from tutelage.losses import UNLABELLED, check_shapes, kd_loss, standardize, wide
 from tutelage.methods.parts.papers import LSKD
 
 PUBLISHED_RAMP, PUBLISHED_EPOCHS = 20, 240
@@ -30,7 +30,7 @@ DECOUPLED = Paper(
 )
 
 
-@register("dkd", papers=[DECOUPLED, LSKD], family="logits")
+@register("dkd", papers=[DECOUPLED, LSKD], reads={"targets", "classes", "labels"}, family="logits")
 class DKD(Method):
     r"""Decoupled KD: how sure the teacher is of the label, and what it says of the other classes, each by its weight.
 
@@ -108,7 +108,7 @@ class DKD(Method):
         """Return the cross-entropy as `ce`, and the parts of KD as `tckd` and `nckd`, times the squared temperature."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
         _check(student, teacher, batch.labels)
-        hard = cross_entropy(student, batch.labels)
+        hard, labelled = batch.loss(student), batch.labels != UNLABELLED
         if self.standardize:
             student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))
         (sure, others), (teacher_sure, teacher_others) = (
@@ -117,8 +117,8 @@ class DKD(Method):
         square = self.temperature**2
         return {
             "ce": hard,
-            "tckd": square * kd_loss(sure, teacher_sure, 1.0),
-            "nckd": square * kd_loss(others, teacher_others, 1.0),
+            "tckd": square * kd_loss(sure, teacher_sure, 1.0, counted=labelled),
+            "nckd": square * kd_loss(others, teacher_others, 1.0, counted=labelled),
         }
 
 
@@ -126,11 +126,11 @@ def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits of the label against all the rest, `[batch, 2]`, and of the rest alone, `[batch, class - 1]`.
 
     Args:
-        logits: `[batch, class]`.
-        labels: Class indices, `[batch]`.
+        logits: `[batch, class]`, or `[batch, class, ...]`, which gives as many places.
+        labels: Class indices, `[batch]`, or `[batch, ...]`. Where there is none, -1, what is returned means nothing.
     """
-    label = labels.unsqueeze(1)
-    others = torch.arange(logits.shape[1] - 1, device=logits.device)
+    label = labels.clamp(min=0).unsqueeze(1)
+    others = torch.arange(logits.shape[1] - 1, device=logits.device).view(-1, *[1] * (labels.ndim - 1))
     rest = torch.where(others < label, logits[:, :-1], logits[:, 1:])
     return torch.cat([logits.gather(1, label), rest.logsumexp(1, keepdim=True)], 1), rest
 
@@ -151,8 +151,9 @@ def rising(weight: float, epochs: int | None) -> Schedule:
 
 def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     check_shapes(student, teacher)
-    if labels.is_floating_point() or labels.shape != student.shape[:1]:
+    wanted = (len(student), *student.shape[2:])
+    if labels.is_floating_point() or labels.shape != wanted:
         raise UserError(
-            f"dkd sets the label's class apart, so labels must be class indices of shape {tuple(student.shape[:1])}; "
+            f"dkd sets the label's class apart, so labels must be class indices of shape {wanted}; "
             f"these are {labels.dtype} of shape {tuple(labels.shape)}. Leave out mixup and soft labels."
         )

@@ -12,7 +12,7 @@ from tutelage.core.method import Method, OptimizerSpec, Progress, Update
 from tutelage.core.registry import Paper, register
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, kd_loss, log_mean_probability, wide
+from tutelage.losses import kd_loss, log_mean_probability, wide
 from tutelage.methods.parts.peers import Peers, gather
 from tutelage.models.modes import keeping_statistics
 
@@ -29,7 +29,7 @@ Turn = Literal["simultaneous", "sequential"]
 Peer = Literal["mean", "sum", "mean-probability"]
 
 
-@register("dml", papers=[ZHANG], family="peers")
+@register("dml", papers=[ZHANG], reads={"targets", "classes"}, family="peers")
 class DML(Method):
     r"""Deep mutual learning: networks without a teacher, each of which matches what the others answer.
 
@@ -95,7 +95,7 @@ class DML(Method):
         for number, (name, network) in enumerate(self.peers.items()):
             others = [other.detach() for position, other in enumerate(logits) if position != number]
             own = logits[number]
-            yield Update({"ce": cross_entropy(own, batch.labels), "peers": self._divergence(own, others)}, name)
+            yield Update({"ce": batch.loss(own), "peers": self._divergence(own, others)}, name)
             if self.update == "sequential" and number < last:
                 # Only now: the optimizer has stepped.
                 with torch.no_grad(), keeping_statistics(network):
@@ -118,7 +118,7 @@ class DML(Method):
         return self.peers.others()
 
     def _divergence(self, own: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """Return what a network is to lower towards the answers of the others, each `[batch, class]`."""
+        """Return what a network is to lower towards the answers of the others, each `[batch, class, ...]`."""
         if self.peer == "mean-probability":
             # Logits whose softmax at T is the mean of the softened answers.
             mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature

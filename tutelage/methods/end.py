@@ -23,7 +23,7 @@ from tutelage.system.console import Reporter
 MEMBERS_ALONE = {"accepts-other-teachers": "a recording has one answer, the mean of the members, not what each says"}
 
 
-@register("end", papers=[HINTON, ENDD], family="ensembles", exceptions=MEMBERS_ALONE)
+@register("end", papers=[HINTON, ENDD], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE)
 class EnD(Method):
     r"""Ensemble distillation: the student matches the mean of the members' probabilities, without labels.
 
@@ -83,9 +83,11 @@ class EnD(Method):
 def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tensor:
     r"""Return $T^2 \, \mathrm{KL}(\bar\pi_T \,\|\, p_T)$ with the mean $\bar\pi_T$ of the members' softened answers.
 
+    It is the mean over the batch and its places.
+
     Args:
-        logits: `[batch, class]`.
-        members: The members' logits `[member, batch, class]`; no gradient flows into them.
+        logits: `[batch, class]` (or `[batch, class, ...]`).
+        members: The members' logits `[member, batch, class, ...]`; no gradient flows into them.
         temperature: $T$, which divides both.
 
     Raises:
@@ -94,7 +96,8 @@ def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tenso
     check_shapes(logits, members[0])
     student = F.log_softmax(wide(logits) / temperature, dim=1)
     target = log_mean_probability(wide(members.detach()) / temperature)
-    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
+    rows = student.numel() // student.shape[1]
+    return F.kl_div(student, target, reduction="sum", log_target=True) / rows * temperature**2
 
 
 def members_of(answer: Output) -> Tensor:

@@ -28,7 +28,7 @@ Heat = Literal["both", "ensemble", "dirichlet"]
 _STRAIGHT_FROM = 10.0
 
 
-@register("endd", papers=[ENDD], family="ensembles", exceptions=MEMBERS_ALONE)
+@register("endd", papers=[ENDD], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE)
 class EnDD(Method):
     r"""Ensemble distribution distillation: a Dirichlet distribution over the members' answers, without labels.
 
@@ -122,13 +122,13 @@ class EnDD(Method):
 
 
 def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -> Tensor:
-    r"""Return $-\frac{1}{M} \sum_m \log \mathrm{Dir}(\tilde\pi_m; \exp z)$, the mean over the batch.
+    r"""Return $-\frac{1}{M} \sum_m \log \mathrm{Dir}(\tilde\pi_m; \exp z)$, the mean over the batch and its places.
 
     Of the members only the mean of their log-probabilities matters. It is computed in float64 where the device has it.
 
     Args:
-        logits: The logarithms $z$ of the concentrations, `[batch, class]`.
-        members: The members' logits `[member, batch, class]`; no gradient flows into them.
+        logits: The logarithms $z$ of the concentrations, `[batch, class]` (or `[batch, class, ...]`).
+        members: The members' logits `[member, batch, class, ...]`; no gradient flows into them.
         smoothing: $\epsilon$, the share of the uniform distribution in what the members say.
 
     Raises:

@@ -14,7 +14,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import wide
+from tutelage.losses import UNLABELLED, wide
 from tutelage.methods.parts.crops import (
     Mixture,
     check_crops,
@@ -41,7 +41,7 @@ FERKD = Paper(
 Confidence = Literal["label", "max"]
 
 
-@register("ferkd", papers=[FERKD, FAST_KD], family="logits")
+@register("ferkd", papers=[FERKD, FAST_KD], reads={"images", "classes", "sample-labels"}, family="logits")
 class FerKD(Method):
     r"""FerKD: FKD that discards the hardest and easiest crops, and teaches hard ones by a softened label.
 
@@ -154,16 +154,17 @@ def adapted_labels(
 
     Args:
         soft: The teacher's probabilities, `[batch, class]`.
-        labels: Class indices, `[batch]`.
+        labels: Class indices, `[batch]`, -1 for a crop without a label, which is not kept.
         thresholds: $T_L$, $T_M$ and $T_T$.
         smoothing: $\epsilon$.
         confidence: As of `ferkd`.
     """
     low, middle, high = thresholds
-    sure = soft.amax(1) if confidence == "max" else soft.gather(1, labels[:, None])[:, 0]
+    label = labels.clamp(min=0)[:, None]
+    sure = soft.amax(1) if confidence == "max" else soft.gather(1, label)[:, 0]
     others = smoothing / max(1, soft.shape[1] - 1)
-    hard = torch.full_like(soft, others).scatter(1, labels[:, None], 1 - smoothing)
-    return torch.where((sure < middle)[:, None], hard, soft), (sure >= low) & (sure <= high)
+    hard = torch.full_like(soft, others).scatter(1, label, 1 - smoothing)
+    return torch.where((sure < middle)[:, None], hard, soft), (sure >= low) & (sure <= high) & (labels != UNLABELLED)
 
 
 def self_partners(indices: Tensor, kept: Tensor, crops: int) -> Tensor:

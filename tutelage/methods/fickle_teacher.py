@@ -24,6 +24,7 @@ _RATE = 0.4
 @register(
     "fickle-teacher",
     papers=[ARANI],
+    reads=(),
     exceptions={
         "parts-of-a-batch-add-up": "the masks of a part are drawn anew",
         "accepts-other-teachers": "a recorded answer is always the same, and only a network drops anew",

@@ -17,7 +17,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, kd_loss, wide
+from tutelage.losses import wide
 from tutelage.methods.parts.regressor import Regressor
 from tutelage.methods.parts.trunk import Trunk, thaw
 from tutelage.training.run import Run
@@ -110,7 +110,7 @@ class FitNet(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the mean squared error of the regressed maps as `hint`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
-        return {"ce": cross_entropy(student.logits, batch.labels), "hint": self.hint(student, teacher)}
+        return {**batch.supervised(student.logits), "hint": self.hint(student, teacher)}
 
 
 class FitNetHints(Method):
@@ -178,11 +178,13 @@ class FitNetDistillation(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `kd`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
-        soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared)
-        return {"ce": cross_entropy(student, batch.labels), "kd": soft}
+        soft = batch.criterion.divergence(student, teacher, self.temperature, t_squared=self.t_squared)
+        return {**batch.supervised(student), "kd": soft}
 
 
-@register("fitnet", papers=[FITNETS], family="features")
+@register(
+    "fitnet", papers=[FITNETS], reads=(), uses={"targets"}, reads_if={"variant=paper": {"answers"}}, family="features"
+)
 def fitnet(
     run: Run,
     student: nn.Module,

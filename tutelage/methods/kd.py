@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +13,18 @@ from tutelage.core.teachers import ShuffledTeacher, Teacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import Reduction, cross_entropy, kd_loss, standardize
+from tutelage.losses import Reduction, standardize
 from tutelage.methods.parts.papers import HINTON, LSKD, TF_KD
 
 
-@register("kd", papers=[HINTON, LSKD], family="logits")
+@register(
+    "kd",
+    papers=[HINTON, LSKD],
+    reads={"answers"},
+    uses={"targets"},
+    reads_if={"standardize": {"classes"}},
+    family="logits",
+)
 class KD(Method):
     r"""Knowledge distillation: the student matches the teacher's softened probabilities.
 
@@ -75,14 +82,14 @@ class KD(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `kd`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
-        hard = cross_entropy(student, batch.labels)
+        hard = batch.supervised(student)
         if self.standardize:
             student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))
-        soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, reduction=self.reduction)
-        return {"ce": hard, "kd": soft}
+        options: Any = {"t_squared": self.t_squared, "reduction": self.reduction}
+        return {**hard, "kd": batch.criterion.divergence(student, teacher, self.temperature, **options)}
 
 
-@register("kd-uniform-teacher", papers=[HINTON, TF_KD], family="control")
+@register("kd-uniform-teacher", papers=[HINTON, TF_KD], reads={"targets", "classes", "labels"}, family="control")
 def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
     r"""KD from a uniform teacher: all its logits are zero, a control for what softening alone does.
 
@@ -106,6 +113,8 @@ def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: flo
 @register(
     "kd-shuffled-teacher",
     papers=[HINTON, TF_KD],
+    reads={"answers"},
+    uses={"targets"},
     family="control",
     exceptions={"parts-of-a-batch-add-up": "each process shuffles its own part of the batch"},
 )

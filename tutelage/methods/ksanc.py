@@ -133,7 +133,7 @@ class KSANC(Method):
         }
 
 
-@register("ksanc", papers=[HKSANC], family="features")
+@register("ksanc", papers=[HKSANC], reads={"classes", "sample-labels"}, family="features")
 def ksanc(
     run: Run,
     student: nn.Module,

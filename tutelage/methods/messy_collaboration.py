@@ -16,6 +16,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.label_noise import Flips, label_offsets, training_labels, with_wrong_labels
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.losses import UNLABELLED
 from tutelage.methods.parts.altered import Altered
 from tutelage.methods.parts.papers import ARANI
 from tutelage.methods.supervised import Supervised
@@ -25,7 +26,7 @@ from tutelage.training.run import Run
 Redraw = Literal["once", "epoch", "batch"]
 
 
-@register("messy-collaboration", papers=[ARANI])
+@register("messy-collaboration", papers=[ARANI], reads={"sample-labels"})
 def messy_collaboration(
     run: Run,
     distill: Callable[..., nn.Module],
@@ -124,7 +125,8 @@ class LabelNoise(nn.Module):
         else:
             assert batch.indices is not None, "only a DataLoader's batches lack positions"
             offsets = self._of_epoch(self.samples, progress.epoch, labels.device)[batch.indices]
-        return replace(batch, targets=(labels + offsets) % self.num_classes)
+        wrong = (labels + offsets) % self.num_classes
+        return replace(batch, targets=labels.where(labels == UNLABELLED, wrong))
 
     def _of_epoch(self, samples: int, epoch: int, device: torch.device) -> Tensor:
         if self._drawn is None or self._drawn[0] != epoch or self._drawn[1].device != device:

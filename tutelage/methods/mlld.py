@@ -15,7 +15,7 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import check_shapes, cross_entropy, divergences, refuse_second_derivative, standardize, wide
+from tutelage.losses import check_shapes, divergences, refuse_second_derivative, standardize, wide
 from tutelage.methods.parts.papers import LSKD
 from tutelage.recording.teacher import RecordedTeacher
 
@@ -36,6 +36,8 @@ _STRONG_IN_CODE = 3
 @register(
     "mlld",
     papers=[MLLD_PAPER, LSKD],
+    reads={"images", "classes", "sample-answers"},
+    uses={"targets"},
     family="logits",
     exceptions={
         "parts-of-a-batch-add-up": "a batch is compared with itself, cut at its median, and its view is drawn",
@@ -128,8 +130,9 @@ class MLLD(Method):
         check_shapes(*weak_pair)
         # Autocast would multiply matrices in half precision.
         with torch.autocast(device_type=strong.device.type, enabled=False):
-            ce = cross_entropy(weak_pair[0], batch.labels) + cross_entropy(strong_pair[0], batch.labels)
-            return {"ce": ce, **self._terms(weak_pair, strong_pair)}
+            weak, strongs = (batch.supervised(student) for student, _ in (weak_pair, strong_pair))
+            hard = {name: loss + strongs[name] for name, loss in weak.items()}
+            return hard | self._terms(weak_pair, strong_pair)
 
     def strong_view(self, inputs: Any, generator: Generator) -> Tensor:
         """Return the strong view of images.

@@ -17,7 +17,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.schedules import Schedule, cosine
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, wide
+from tutelage.losses import wide
 from tutelage.methods.kd import check_soft_term
 from tutelage.methods.parts.branches import Answer
 from tutelage.methods.parts.exits import attach
@@ -34,7 +34,7 @@ MSD_PAPER = Paper(
 Annealing = Literal["meant", "printed"]
 
 
-@register("msd", papers=[MSD_PAPER], family="self")
+@register("msd", papers=[MSD_PAPER], reads={"targets", "classes", "sample-answers"}, family="self")
 class MSD(Method):
     r"""Multi-self-distillation: every exit of a network learns from every other.
 
@@ -111,7 +111,7 @@ class MSD(Method):
         logits = [answer.logits for answer in answers]
         soft = mutual_kl(logits, self.temperature, detach=self.detach)
         return {
-            "ce": torch.stack([cross_entropy(one, batch.labels) for one in logits]).sum(),
+            "ce": torch.stack([batch.loss(one) for one in logits]).sum(),
             "soft": soft * self.temperature**2 if self.t_squared else soft,
             "feature": feature_term(answers, detach=self.detach),
         }
@@ -128,22 +128,24 @@ class MSD(Method):
 
 
 def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = False) -> Tensor:
-    r"""Return $\frac{1}{N-1} \sum_i \sum_{j \ne i} \mathrm{KL}(p^i_\tau \,\|\, p^j_\tau)$, the mean over the batch.
+    r"""Return $\frac{1}{N-1} \sum_i \sum_{j \ne i} \mathrm{KL}(p^i_\tau \,\|\, p^j_\tau)$.
+
+    It is the mean over the batch and its places.
 
     Args:
-        logits: Of each exit, `[batch, class]`, two or more.
+        logits: Of each exit, `[batch, class]` (or `[batch, class, ...]`), two or more.
         temperature: $\tau$.
         detach: Whether $p^i$ is a target, into which no gradient flows.
     """
     logs = [F.log_softmax(wide(one) / temperature, dim=1) for one in logits]
-    total = logs[0].new_zeros(())
+    total, rows = logs[0].new_zeros(()), logs[0].numel() // logs[0].shape[1]
     for one, other in combinations(logs, 2):
         if detach:
             for target, log in ((one.detach(), other), (other.detach(), one)):
-                total = total + F.kl_div(log, target, reduction="batchmean", log_target=True)
+                total = total + F.kl_div(log, target, reduction="sum", log_target=True) / rows
         else:
             # The two directions in one: no difference of large numbers where they agree.
-            total = total + ((one.exp() - other.exp()) * (one - other)).sum() / len(one)
+            total = total + ((one.exp() - other.exp()) * (one - other)).sum() / rows
     return total / (len(logs) - 1)
 
 

@@ -19,7 +19,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
-from tutelage.losses import cross_entropy, divergences, unit_rows, wide
+from tutelage.losses import divergences, unit_rows, wide
 from tutelage.methods.parts.codebook import Clustering, compared_size, first_vectors, learn_words
 from tutelage.system import digests
 from tutelage.training.run import Run
@@ -38,7 +38,7 @@ PlaceReduction = Literal["code", "paper"]
 _FAINT = torch.finfo(torch.float16).tiny
 
 
-@register("quest", papers=[QUEST], family="features")
+@register("quest", papers=[QUEST], reads=(), uses={"targets"}, family="features")
 def quest(
     run: Run,
     student: nn.Module,
@@ -150,7 +150,7 @@ class Quest(Method):
             assert isinstance(predictor, WordPredictor)
             target = word_logits(theirs, predictor.codebook, self.temperature)
             terms.append(quest_loss(predictor(ours), target, reduction=self.reduction))
-        return {"ce": cross_entropy(student.logits, batch.labels), "quest": torch.stack(terms).sum()}
+        return {**batch.supervised(student.logits), "quest": torch.stack(terms).sum()}
 
 
 class WordPredictor(nn.Module):

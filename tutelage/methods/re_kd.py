@@ -16,7 +16,14 @@ from tutelage.methods.supervised import Supervised
 from tutelage.training.run import Run
 
 
-@register("re-kd", papers=[TF_KD], family="logits", trains="teacher")
+@register(
+    "re-kd",
+    papers=[TF_KD],
+    reads={"targets", "answers"},
+    reads_if={"standardize": {"classes"}},
+    family="logits",
+    trains="teacher",
+)
 def re_kd(
     run: Run,
     make_student: Callable[[str], nn.Module],

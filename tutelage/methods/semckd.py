@@ -17,7 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import pool_to_smaller
-from tutelage.losses import cross_entropy, gram, kd_loss, unit_rows, wide
+from tutelage.losses import gram, unit_rows, wide
 
 SEMCKD = Paper(
     key="chen2021cross",
@@ -35,6 +35,9 @@ _SMALLEST_BATCH = 8
 @register(
     "semckd",
     papers=[SEMCKD],
+    reads=(),
+    uses={"targets"},
+    reads_if={"alpha": {"answers"}},
     family="features",
     exceptions={"parts-of-a-batch-add-up": "a sample's attention depends on the others"},
 )
@@ -59,7 +62,7 @@ class SemCKD(Method):
         layers: `auto` is every stage of the student with every stage of the teacher. By name, as
             `student_layer:teacher_layer+...`, every named layer of the one is compared with every one of the other.
         beta: $\beta$, weight of the matching.
-        alpha: $\alpha$, weight of the soft term.
+        alpha: $\alpha$, weight of the soft term. At 0 nothing but layers is read of the teacher.
         temperature: $T$ of the soft term.
         reduction: `code` takes the mean over the student's $S$ layers, as the authors' code does, to which their
             $\beta$ belongs; `paper` takes the sum.
@@ -94,7 +97,7 @@ class SemCKD(Method):
         super().__init__({"kd": alpha, "semckd": beta})
         ours, theirs = compared(student, teacher, layers, example)
         pairs = [LayerPair(one, other) for one in ours for other in theirs]
-        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example)
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=alpha != 0)
         self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
         self.ours, self.theirs, self.temperature = tuple(ours), tuple(theirs), temperature
 
@@ -102,11 +105,10 @@ class SemCKD(Method):
         """Return the cross-entropy as `ce`, the soft term as `kd` and the matching as `semckd`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         ours, theirs = [tap.map(student) for tap in self.ours], [tap.map(teacher) for tap in self.theirs]
-        return {
-            "ce": cross_entropy(student.logits, batch.labels),
-            "kd": kd_loss(student.logits, teacher.logits, self.temperature),
-            "semckd": self.calibration(ours, theirs),
-        }
+        losses = batch.supervised(student.logits)
+        if self.weights["kd"]:
+            losses["kd"] = batch.criterion.divergence(student.logits, teacher.logits, self.temperature)
+        return losses | {"semckd": self.calibration(ours, theirs)}
 
 
 class SemanticCalibration(nn.Module):

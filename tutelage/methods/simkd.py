@@ -39,7 +39,7 @@ SIMKD_PAPER = Paper(
 FinalReLU = Literal["auto", "yes", "no"]
 
 
-@register("simkd", papers=[SIMKD_PAPER], family="features")
+@register("simkd", papers=[SIMKD_PAPER], reads={"sample-answers"}, family="features")
 class SimKD(Method):
     r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.
 

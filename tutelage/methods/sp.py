@@ -14,7 +14,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import cross_entropy, gram, unit_rows
+from tutelage.losses import gram, unit_rows
 
 SIMILARITY_PRESERVING = Paper(
     key="tung2019similarity",
@@ -29,6 +29,8 @@ SIMILARITY_PRESERVING = Paper(
 @register(
     "sp",
     papers=[SIMILARITY_PRESERVING],
+    reads=(),
+    uses={"targets"},
     family="relations",
     exceptions={"parts-of-a-batch-add-up": "the samples of a batch are compared with each other"},
 )
@@ -74,7 +76,7 @@ class SP(Method):
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `similarity`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         terms = [similarity_loss(*pair.maps(student, teacher)) for pair in self.pairs]
-        return {"ce": cross_entropy(student.logits, batch.labels), "similarity": torch.stack(terms).sum()}
+        return {**batch.supervised(student.logits), "similarity": torch.stack(terms).sum()}
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:

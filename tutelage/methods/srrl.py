@@ -15,7 +15,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
-from tutelage.losses import cross_entropy, wide
+from tutelage.losses import wide
 
 SRRL_PAPER = Paper(
     key="yang2021knowledge",
@@ -28,7 +28,7 @@ SRRL_PAPER = Paper(
 Variant = Literal["map", "vector"]
 
 
-@register("srrl", papers=[SRRL_PAPER], family="features")
+@register("srrl", papers=[SRRL_PAPER], reads={"sample-answers"}, uses={"targets"}, family="features")
 class SRRL(Method):
     r"""SRRL: the student's last map, through a connector, means to the teacher's classifier what the teacher's means.
 
@@ -90,7 +90,7 @@ class SRRL(Method):
             ours = ours.mean((2, 3), keepdim=True)
         embedding, target = self.connector(ours).mean((2, 3)), theirs.flatten(1)
         return {
-            "ce": cross_entropy(student.logits, batch.labels),
+            **batch.supervised(student.logits),
             "feature_matching": F.mse_loss(wide(embedding), wide(target)),
             "softmax_regression": softmax_regression(embedding, target, self.classifier),
         }

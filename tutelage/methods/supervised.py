@@ -13,12 +13,11 @@ from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy
 from tutelage.methods.parts.papers import TF_KD
 from tutelage.training.run import Run
 
 
-@register("supervised", papers=[TF_KD], family="labels", plain=True)
+@register("supervised", papers=[TF_KD], reads={"targets"}, family="labels", plain=True)
 class Supervised(Method):
     r"""The plain student: trained on the labels, with an optional control for the scale of the loss.
 
@@ -54,7 +53,7 @@ class Supervised(Method):
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`."""
-        return {"ce": cross_entropy(self.student(batch.inputs).logits, batch.labels)}
+        return {"ce": batch.loss(self.student(batch.inputs).logits)}
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return the one optimizer, scaled where the twin is asked for."""
@@ -63,7 +62,7 @@ class Supervised(Method):
         return {"student": OptimizerSpec(params=params, lr_scale=scale, weight_decay_scale=1 / scale)}
 
 
-@register("supervised-teacher", papers=[TF_KD], family="control", trains="teacher", plain=True)
+@register("supervised-teacher", papers=[TF_KD], reads={"targets"}, family="control", trains="teacher", plain=True)
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
 

@@ -14,14 +14,14 @@ from tutelage.core.teachers import VirtualTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, kd_loss
+from tutelage.losses import UNLABELLED, kd_loss
 from tutelage.methods.kd import check_soft_term
 from tutelage.methods.parts.papers import TF_KD
 
 Variant = Literal["paper", "code"]
 
 
-@register("tf-kd-reg", papers=[TF_KD], family="labels")
+@register("tf-kd-reg", papers=[TF_KD], reads={"targets", "classes", "labels"}, family="labels")
 class TfKDReg(Method):
     r"""Tf-KD by a virtual teacher: one that is always right and knows nothing else (eq. 9).
 
@@ -79,12 +79,13 @@ class TfKDReg(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `virtual`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        labelled = batch.labels != UNLABELLED
         if self.variant == "paper":
-            soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared)
+            soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, counted=labelled)
         else:
             # Divided here, the teacher alone is softened.
-            soft = kd_loss(student, teacher / self.temperature, 1.0, reduction="mean")
-        return {"ce": cross_entropy(student, batch.labels), "virtual": soft}
+            soft = kd_loss(student, teacher / self.temperature, 1.0, reduction="mean", counted=labelled)
+        return {"ce": batch.loss(student), "virtual": soft}
 
 
 def virtual_distribution(

@@ -16,7 +16,13 @@ from tutelage.methods.supervised import Supervised
 from tutelage.training.run import Run
 
 
-@register("tf-kd-self", papers=[TF_KD], family="generations")
+@register(
+    "tf-kd-self",
+    papers=[TF_KD],
+    reads={"targets", "answers"},
+    reads_if={"standardize": {"classes"}},
+    family="generations",
+)
 def tf_kd_self(
     run: Run,
     make_student: Callable[[str], nn.Module],
@@ -61,7 +67,7 @@ def tf_kd_self(
     return run.fit("distill", method, data)
 
 
-@register("double-training", papers=[TF_KD], family="control")
+@register("double-training", papers=[TF_KD], reads={"targets"}, family="control")
 def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""Double training: on the labels, then once more from those weights; what a second training alone does.
 

@@ -13,7 +13,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import cross_entropy, wide
+from tutelage.losses import wide
 from tutelage.methods.kd import KD
 from tutelage.training.run import Run
 
@@ -28,10 +28,10 @@ TOLERANT = Paper(
 
 
 def top_score_difference(logits: Tensor, top: int) -> Tensor:
-    r"""Return $f_{a_1} - \frac{1}{K-1} \sum_{k=2}^{K} f_{a_k}$ of the sorted softmax, the mean over the batch.
+    r"""Return $f_{a_1} - \frac{1}{K-1} \sum_{k=2}^{K} f_{a_k}$ of the sorted softmax, the mean over batch and places.
 
     Args:
-        logits: `[batch, class]`.
+        logits: `[batch, class]` (or `[batch, class, ...]`).
         top: $K$, the top class counted, from 2 to the number of classes.
     """
     largest = wide(logits).softmax(1).topk(top, dim=1).values
@@ -64,10 +64,10 @@ class TolerantTeacher(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the top score difference as `tolerance`."""
         logits = self.student(batch.inputs).logits
-        return {"ce": cross_entropy(logits, batch.labels), "tolerance": top_score_difference(logits, self.top)}
+        return {"ce": batch.loss(logits), "tolerance": top_score_difference(logits, self.top)}
 
 
-@register("tolerant-teacher", papers=[TOLERANT], family="generations")
+@register("tolerant-teacher", papers=[TOLERANT], reads={"targets", "classes"}, family="generations")
 def tolerant_teacher(
     run: Run,
     make_student: Callable[[str], nn.Module],

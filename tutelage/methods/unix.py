@@ -16,7 +16,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import kd_loss, wide
+from tutelage.losses import UNLABELLED, kd_loss, wide
 from tutelage.models.modes import keeping_statistics
 from tutelage.recording.teacher import RecordedTeacher
 
@@ -35,6 +35,8 @@ Strategy = Literal["entropy", "confidence", "margin", "random"]
 @register(
     "unix",
     papers=[XU],
+    reads={"images", "classes"},
+    reads_if={"ce_weight": {"labels"}},
     family="logits",
     exceptions={
         "accepts-other-teachers": "a recorded answer belongs to one image, and the teacher is asked about two in one",
@@ -134,20 +136,23 @@ class UNIX(Method):
 
 
 def uncertainty(logits: Tensor, strategy: Literal["entropy", "confidence", "margin"]) -> Tensor:
-    r"""Return how unsure answers are, `[batch]`, in float32: the entropy, $-\log \max_c p_c$, or less by the margin.
+    r"""Return how unsure answers are, `[batch]`: the entropy, $-\log \max_c p_c$, or less by the margin.
 
     Args:
-        logits: `[batch, class]`.
+        logits: `[batch, class]` (or `[batch, class, ...]`, of which the mean over the places is returned).
         strategy: As in `unix`.
     """
     log_p = F.log_softmax(wide(logits), dim=1)
-    if strategy == "entropy":
-        return -(log_p.exp() * log_p).sum(1)
-    if strategy == "confidence":
-        # The order is that of 1 - max p.
-        return -log_p.amax(1)
-    largest = log_p.exp().topk(2, dim=1).values
-    return largest[:, 1] - largest[:, 0]
+    match strategy:
+        case "entropy":
+            found = -(log_p.exp() * log_p).sum(1)
+        case "confidence":
+            # The order is that of 1 - max p.
+            found = -log_p.amax(1)
+        case "margin":
+            largest = log_p.exp().topk(2, dim=1).values
+            found = largest[:, 1] - largest[:, 0]
+    return found if found.ndim == 1 else found.flatten(1).mean(1)
 
 
 def mixing_shares(
@@ -184,16 +189,19 @@ def mix(images: Any, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 
 
 def mixed_cross_entropy(logits: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    r"""Return $(1 - s) H(y, p) + s H(y', p)$, the mean over the batch, in float32.
+    r"""Return $(1 - s) H(y, p) + s H(y', p)$, the mean over batch and places where both labels are known.
 
     Args:
-        logits: `[batch, class]`.
-        first: Class indices $y$, `[batch]`.
-        second: Class indices $y'$, `[batch]`.
+        logits: `[batch, class]` (or `[batch, class, ...]`).
+        first: Class indices $y$, `[batch]` (or `[batch, ...]`), -1 where there is none.
+        second: Class indices $y'$, likewise.
         share: $s$, `[batch]`.
     """
-    one, other = (F.cross_entropy(wide(logits), labels, reduction="none") for labels in (first, second))
-    return ((1 - share) * one + share * other).mean()
+    one, other = (
+        F.cross_entropy(wide(logits), labels, reduction="none", ignore_index=UNLABELLED) for labels in (first, second)
+    )
+    known, share = (first != UNLABELLED) & (second != UNLABELLED), share.view(-1, *[1] * (one.ndim - 1))
+    return ((1 - share) * one + share * other).where(known, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def kept_samples(kept: float, batch_size: int) -> int:

@@ -17,7 +17,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
-from tutelage.losses import cross_entropy, mean_square, wide
+from tutelage.losses import mean_square, wide
 
 VARIATIONAL_INFORMATION = Paper(
     key="ahn2019variational",
@@ -29,7 +29,7 @@ VARIATIONAL_INFORMATION = Paper(
 )
 
 
-@register("vid", papers=[VARIATIONAL_INFORMATION], family="features")
+@register("vid", papers=[VARIATIONAL_INFORMATION], reads=(), uses={"targets"}, family="features")
 class VID(Method):
     r"""Variational information distillation: the teacher's features are likely, given the student's.
 
@@ -85,7 +85,7 @@ class VID(Method):
         """Return the cross-entropy as `ce` and the sum of the pairs' negative log-likelihoods as `information`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         terms = [guess(*pair.maps(student, teacher)) for guess, pair in zip(self.guesses, self.pairs)]
-        return {"ce": cross_entropy(student.logits, batch.labels), "information": torch.stack(terms).sum()}
+        return {**batch.supervised(student.logits), "information": torch.stack(terms).sum()}
 
 
 class GaussianGuess(nn.Module):

@@ -211,3 +211,17 @@ def test_drawing_waits_for_nothing(waits):
     labels = torch.rand(2, 4)
     pair = mixture([1, 0], torch.rand(10, 14))
     assert waits(lambda: (pair.of_images(IMAGES), pair.of_labels(labels))) == []
+
+
+def test_labels_of_places_are_mixed_where_the_images_are():
+    shares = torch.zeros(4, 6)
+    shares[:2, :3] = 1
+    mixture = Mixture(partners=torch.tensor([1, 0]), shares=shares)
+    labels = torch.rand(2, 3, 4, 6)
+    found = mixture.of_labels(labels)
+    assert torch.equal(found[0, :, :2, :3], labels[1, :, :2, :3])
+    assert torch.equal(found[0, :, 2:], labels[0, :, 2:])
+    # At half the size of the images a place has the share of its pixels.
+    shares[0, 3] = 1
+    halved = mixture.of_labels(labels[:, :, :2, :3])
+    assert torch.allclose(halved[0, :, 0, 1], labels[0, :, 0, 1] * 0.25 + labels[1, :, 0, 1] * 0.75)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tutelage.core.method import TransferSet
 from tutelage.data.samplers import RepeatedBatches
 from tutelage.errors import UserError
+from tutelage.features.maps import resize
 from tutelage.losses import check_shapes, wide
 from tutelage.system import processes
 
@@ -79,11 +80,11 @@ def check_crops(crops: int, temperature: float, mixup: float, cutmix: float) -> 
 
 
 def soft_label_losses(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    r"""Return $-\sum_k q_k \log \mathrm{softmax}(z / T)_k$ of each sample, `[batch]`, in float32.
+    r"""Return $-\sum_k q_k \log \mathrm{softmax}(z / T)_k$ of each sample or place: logits without axis 1.
 
     Args:
-        logits: $z$, `[batch, class]`.
-        targets: $q$, `[batch, class]`, which sum to one.
+        logits: $z$, `[batch, class]` (or `[batch, class, ...]`).
+        targets: $q$, the same, which sum to one over the classes.
         temperature: $T$.
 
     Raises:
@@ -111,8 +112,16 @@ class Mixture:
         return torch.lerp(one, other, self.shares.to(one.dtype)).to(images.dtype)
 
     def of_labels(self, labels: Tensor) -> Tensor:
-        """Return the soft labels `[batch, class]` of the mixed images: linear in the partner's share of the pixels."""
-        return torch.lerp(labels, labels[self.partners], self.shares.mean().to(labels.dtype))
+        """Return the soft labels of the mixed images, linear in the partner's share of the pixels.
+
+        Args:
+            labels: `[batch, class]`; or `[batch, class, height, width]`, which are mixed by the share at each place.
+        """
+        if labels.ndim == 4:
+            shares = resize(self.shares[None, None], (labels.shape[2], labels.shape[3]))[0, 0]
+        else:
+            shares = self.shares.mean()
+        return torch.lerp(labels, labels[self.partners], shares.to(labels.dtype))
 
 
 def draw_shares(images: Any, *, mixup: float, cutmix: float) -> Tensor:
