@@ -19,7 +19,7 @@ from tutelage.data.task import Detail, Meter, Metric
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.modes import evaluating
 
@@ -168,10 +168,10 @@ def predictor(method: Method, data: Data) -> Predict:
 def _asker(network: nn.Module, data: Data) -> Callable[[Any], tuple[Tensor, Tensor | None]]:
     """Return what asks a network: for what the task measures, and for the members' answers of an ensemble."""
     if isinstance(network, Ensemble):
-        return lambda inputs: _agreed([logits_of(member(inputs)).float() for member in network.networks], data)
+        return lambda inputs: _agreed([answer(member, inputs).float() for member in network.networks], data)
     if data.task.measures == "embedding" and (reader := _embedding_reader(network, data)) is not None:
         return lambda inputs: (reader(inputs).features[EMBEDDING].flatten(1), None)
-    return lambda inputs: (logits_of(network(inputs)), None)
+    return lambda inputs: (answer(network, inputs), None)
 
 
 def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:

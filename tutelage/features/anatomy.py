@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.maps import MapLayout
-from tutelage.models.answers import logits_of, uncompiled
+from tutelage.models.answers import answer, uncompiled
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import bare
 
@@ -192,7 +192,7 @@ def _probe(model: nn.Module, example: Any) -> tuple[Sequence[_Call], Tensor]:
     ]
     try:
         with evaluating(model), torch.no_grad():
-            logits = logits_of(model(**example) if isinstance(example, Mapping) else model(example))
+            logits = answer(model, example)
     finally:
         for handle in handles:
             handle.remove()

@@ -14,7 +14,7 @@ from tutelage.errors import UserError, unknown
 from tutelage.features.anatomy import EMBEDDING, classifier
 from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
-from tutelage.models.answers import logits_of, uncompiled
+from tutelage.models.answers import call, logits_of, uncompiled
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import bare
 
@@ -115,12 +115,9 @@ class FeatureExtractor(nn.Module):
 
     def _answer(self, inputs: Any) -> Any:
         if self.gives_logits or torch.compiler.is_compiling():
-            return self._call(inputs)
+            return call(self.model, inputs)
         with self._ending.early():
-            return self._call(inputs)
-
-    def _call(self, inputs: Any) -> Any:
-        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+            return call(self.model, inputs)
 
     def _look(self, example: Any) -> None:
         """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""

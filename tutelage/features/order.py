@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tutelage.models.answers import uncompiled
+from tutelage.models.answers import call, uncompiled
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import bare
 
@@ -45,7 +45,7 @@ class Order:
             handles.append(module.register_forward_hook(partial(_note_exit, events, name)))
         try:
             with evaluating(model), torch.no_grad():
-                model(**example) if isinstance(example, Mapping) else model(example)
+                call(model, example)
         finally:
             for handle in handles:
                 handle.remove()

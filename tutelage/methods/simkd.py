@@ -20,7 +20,7 @@ from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
 from tutelage.features.maps import pool_to_smaller
 from tutelage.losses import wide
-from tutelage.models.answers import logits_of, uncompiled
+from tutelage.models.answers import answer, uncompiled
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized, bare
@@ -236,7 +236,7 @@ def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: in
     """Refuse a student whose own layers behind the map cannot carry another width or size."""
     try:
         with evaluating(student), torch.no_grad():
-            shape = tuple(logits_of(student(**example) if isinstance(example, Mapping) else student(example)).shape)
+            shape = tuple(answer(student, example).shape)
         fits = shape[1:] == (num_classes,)
     except (RuntimeError, ValueError, AttributeError) as error:
         raise _misfit(student, layer, str(error)) from error

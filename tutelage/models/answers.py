@@ -1,7 +1,8 @@
-"""What networks answer: the logits in whatever they return."""
+"""How a network is asked, and where in its answer the logits are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,16 +16,43 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return inner if isinstance(inner, nn.Module) else model
 
 
-def logits_of(raw: Any) -> Tensor:
-    """Return the logits of a network's raw answer: the tensor itself, or its `.logits`.
+def call(network: nn.Module, inputs: Any) -> Any:
+    """Return whatever a network returns.
+
+    Args:
+        network: The network.
+        inputs: What it takes: a mapping, such as tokens and their mask, by keyword; anything else as it is.
+    """
+    return network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
+
+
+def answer(network: nn.Module, inputs: Any) -> Tensor:
+    """Return a network's logits `[batch, ...]`.
+
+    Args:
+        network: The network.
+        inputs: As for `call`.
 
     Raises:
-        UserError: If it is neither.
+        UserError: If there are no logits in what it returns.
+    """
+    return logits_of(call(network, inputs))
+
+
+def logits_of(raw: Any) -> Tensor:
+    """Return the logits in what a network returned: the tensor itself, its `.logits`, or its entry `"out"`.
+
+    The last is how torchvision's networks for segmentation answer.
+
+    Raises:
+        UserError: If there are none.
     """
     logits = raw if isinstance(raw, Tensor) else getattr(raw, "logits", None)
+    if logits is None and isinstance(raw, Mapping):
+        logits = raw.get("out")
     if not isinstance(logits, Tensor):
         raise UserError(
-            f"A network answers with a {type(raw).__name__}: it must return the logits, or an object with .logits. "
-            "Wrap it in a module that does."
+            f"A network answers with a {type(raw).__name__}: it must return the logits, an object with .logits, or a "
+            'mapping with "out". Wrap it in a module that does.'
         )
     return logits

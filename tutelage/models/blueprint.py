@@ -11,7 +11,7 @@ from torch import nn
 
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.fresh import fresh
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
@@ -97,7 +97,7 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
     example = data.example(2)
     try:
         with evaluating(network), torch.no_grad():
-            return logits_of(network(example)).shape
+            return answer(network, example).shape
     except (RuntimeError, TypeError, IndexError) as error:
         what = f"of shape {list(example.shape)}" if isinstance(example, torch.Tensor) else f"({type(example).__name__})"
         raise UserError(f"The {who} cannot take inputs {what} of {data.name}: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.losses import log_mean_probability
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 
 
 class Ensemble(nn.Module):
@@ -25,10 +25,15 @@ class Ensemble(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def forward(self, inputs: Any) -> Tensor:
-        """Return `[batch, class]`."""
-        return log_mean_probability(self.member_logits(inputs))
+    def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
+        """Return `[batch, class]`.
+
+        Args:
+            inputs: What each member takes.
+            **named: The same by keyword, for members that are asked so.
+        """
+        return log_mean_probability(self.member_logits(named if inputs is None else inputs))
 
     def member_logits(self, inputs: Any) -> Tensor:
-        """Return the logits of each member, `[member, batch, class]`."""
-        return torch.stack([logits_of(network(inputs)) for network in self.networks])
+        """Return the logits of each member, `[member, batch, class]`; a mapping goes to the members by keyword."""
+        return torch.stack([answer(network, inputs) for network in self.networks])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.models.answers import answer
+from tutelage.models.modes import evaluating
 
 _PROBE_SIDES = (32, 64, 224)
 
@@ -110,21 +114,14 @@ def check_classes(network: nn.Module, num_classes: int, *, in_channels: int, sou
 
 
 def _answered_classes(network: nn.Module, in_channels: int) -> int | None:
-    modes = {module: module.training for module in network.modules()}
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    network.eval()
-    try:
+    with evaluating(network), torch.no_grad():
         for side in _PROBE_SIDES:
-            try:
-                with torch.no_grad():
-                    answer = network(torch.zeros(1, in_channels, side, side, device=device))
-            except Exception:  # A foreign network may refuse a size with any error; then the next one is tried.
-                continue
-            return answer.shape[1] if isinstance(answer, Tensor) and answer.ndim >= 2 else None
-        return None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+            # A foreign network may refuse a size with any error; then the next one is tried.
+            with suppress(Exception):
+                shape = answer(network, torch.zeros(1, in_channels, side, side, device=device)).shape
+                return shape[1] if len(shape) >= 2 else None
+    return None
 
 
 def _put(network: nn.Module, name: str, module: nn.Module) -> None:

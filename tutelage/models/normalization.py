@@ -6,11 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import UserError, unknown
+
+# What images are called where inputs have names.
+_IMAGES = "pixel_values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +115,33 @@ class Normalized(nn.Module):
         for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor | None = None, /, **named: Any) -> Any:
         """Return the network's answer.
 
         Args:
             inputs: Images `[B, C, H, W]` in [0, 1].
+            **named: Instead of them, inputs by keyword: `pixel_values` are images, and normalised; all else, such as
+                tokens and their mask, is handed on as it is.
 
         Raises:
-            UserError: The images have another number of channels than the statistics, or are integers.
+            UserError: If the images have another number of channels than the statistics, or are integers; or if
+                something else than `pixel_values` may be images.
         """
+        if inputs is not None:
+            return self.model(self._normalized(inputs), **named)
+        return self.model(**{name: self._named(name, value) for name, value in named.items()})
+
+    def _named(self, name: str, value: Any) -> Any:
+        if name == _IMAGES:
+            return self._normalized(value)
+        if isinstance(value, Tensor) and value.ndim == 4 and self.normalization != Normalization.named("none"):
+            raise UserError(
+                f"The network normalises images, and whether {name!r} of shape {tuple(value.shape)} holds some cannot "
+                f"be told: name images {_IMAGES!r}, or choose normalize=none."
+            )
+        return value
+
+    def _normalized(self, inputs: Tensor) -> Tensor:
         channels = self.mean.shape[1]
         if inputs.ndim != 4 or channels not in (1, inputs.shape[1]):
             raise UserError(
@@ -130,9 +152,7 @@ class Normalized(nn.Module):
             raise UserError(f"The network expects images in [0, 1], not {inputs.dtype}: divide by 255 first.")
         # The subtraction cancels leading digits, so it is done in float32 whatever the network computes in.
         precise = torch.promote_types(self.mean.dtype, torch.float32)
-        inputs = (inputs.to(precise) - self.mean.to(precise)) / self.std.to(precise)
-        outputs: Tensor = self.model(inputs.to(self.mean.dtype))
-        return outputs
+        return ((inputs.to(precise) - self.mean.to(precise)) / self.std.to(precise)).to(self.mean.dtype)
 
 
 def bare(module: nn.Module) -> nn.Module:

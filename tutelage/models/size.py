@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
+from tutelage.models.answers import call
 from tutelage.models.modes import evaluating
 
 
@@ -31,33 +34,55 @@ class NetworkSize:
 
 
 def describe(network: nn.Module, *, input_shape: tuple[int, ...] = (3, 32, 32)) -> NetworkSize:
-    """Measure a network on one example.
+    """Measure a network on one image.
 
     Args:
         network: The network; its state is left as it was.
-        input_shape: Shape of one example, `(channels, height, width)`.
+        input_shape: Shape of one image, `(channels, height, width)`.
     """
-    parameters = list(network.parameters())
-    like = parameters[0] if parameters else torch.empty(0)
-    example = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
-    _, flops = forward_flops(network, example)
-    return NetworkSize(parameters=sum(parameter.numel() for parameter in parameters), multiply_adds=flops // 2)
+    like = _like(network)
+    return measure(network, torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype))
 
 
-def forward_flops(network: nn.Module, inputs: Any) -> tuple[Any, int]:
-    """Return what a network answers in eval mode, and the floating-point operations that it took.
+def measure(network: nn.Module, example: Any) -> NetworkSize:
+    """Measure a network on the first sample of an example.
 
     Args:
         network: The network; its state is left as it was.
-        inputs: What it takes.
+        example: Inputs of one sample or more: a tensor or a mapping.
+    """
+    asked = Batch(inputs=_first(example)).to(_like(network).device).inputs
+    flops = forward_flops(network, lambda: call(network, asked))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return NetworkSize(parameters=parameters, multiply_adds=flops // 2)
+
+
+def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
+    """Return the floating-point operations of a forward pass in eval mode, without gradients.
+
+    Args:
+        network: The network; its state is left as it was.
+        run: The forward pass.
     """
     # It warns of every operation that it has no formula for.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        answer = network(inputs)
-    return answer, counter.get_total_flops()
+        run()
+    return counter.get_total_flops()
 
 
 def size_for(network: nn.Module, data: Data) -> NetworkSize:
-    """Return how large a network is on images of the data's size."""
-    return describe(network, input_shape=(data.in_channels, *data.image_size))
+    """Return how large a network is on one sample of the data."""
+    shape = (data.in_channels, *data.image_size)
+    return describe(network, input_shape=shape) if all(shape) else measure(network, data.example(1))
+
+
+def _first(example: Any) -> Any:
+    if isinstance(example, Mapping):
+        return {name: _first(value) for name, value in example.items()}
+    return example[:1] if isinstance(example, Tensor) else example
+
+
+def _like(network: nn.Module) -> Tensor:
+    """Return a tensor of the device and precision of a network."""
+    return next(network.parameters(), torch.empty(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -193,6 +193,7 @@ class _Answering(nn.Module):
         super().__init__()
         self.teacher = teacher
 
-    def forward(self, inputs: Any) -> Tensor:
-        targets = torch.zeros(len(inputs), dtype=torch.int64)
-        return self.teacher(Batch(inputs=inputs, targets=targets, indices=targets)).logits
+    def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
+        batch = Batch(inputs=named if inputs is None else inputs)
+        targets = torch.zeros(len(batch), dtype=torch.int64)
+        return self.teacher(replace(batch, targets=targets, indices=targets)).logits

@@ -266,4 +266,4 @@ def _last(network: FeatureExtractor) -> str:
 
 def _flops(network: FeatureExtractor, example: Any) -> float:
     """Return floating-point operations of one sample's forward pass."""
-    return float(forward_flops(network, example)[1]) / max(1, len(Batch(inputs=example)))
+    return float(forward_flops(network, lambda: network(example))) / max(1, len(Batch(inputs=example)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,9 +14,9 @@ from tutelage.evaluation.scores import EVALUATION_BATCH
 from tutelage.experiments.doctor.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.experiments.doctor.losses import Term, measure_terms
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.modes import evaluating
-from tutelage.models.size import NetworkSize, describe
+from tutelage.models.size import NetworkSize, measure
 from tutelage.system import chance
 from tutelage.training.decisions import Decision, decide
 from tutelage.training.dry_run import DryRun
@@ -122,18 +123,18 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     )
 
 
-def _networks(method: Method, example: torch.Tensor) -> list[Network]:
+def _networks(method: Method, example: Any) -> list[Network]:
     found = []
     for name, module in method.named_modules():
         if not isinstance(module, FeatureExtractor):
             continue
         with evaluating(module), torch.no_grad():
-            shape = tuple(logits_of(module.model(example)).shape[1:])
+            shape = tuple(answer(module.model, example).shape[1:])
         found.append(
             Network(
                 # A wrapper's networks are those of the method that it wraps.
                 name=name.removesuffix(".extractor").rpartition("method.")[2],
-                size=describe(module.model, input_shape=tuple(example.shape[1:])),
+                size=measure(module.model, example),
                 shape=shape,
                 trained=any(parameter.requires_grad for parameter in module.parameters()),
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import ShuffledBatches
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.recording.replay import name_of, sampled_answers
@@ -119,19 +120,20 @@ def _wanted(data: Data) -> int:
     return max(SAMPLES, min(8 * data.num_classes, 2 * SAMPLES))
 
 
-def _sample(data: Data, split: str) -> tuple[Tensor, Tensor]:
+def _sample(data: Data, split: str) -> tuple[Sequence[Any], Tensor]:
+    """Return the inputs of a few batches, and all their labels."""
     # Shuffled, because files are often sorted by class; a user's own loader has its own order.
     foreign = isinstance(getattr(data, split), DataLoader)
     sampler = None if foreign else ShuffledBatches(data.count(split), batch_size=BATCH)
     loader = data.loader(split, train=False, batch_size=BATCH, workers=0, batch_sampler=sampler)
     batches = list(islice(loader.epoch(0), math.ceil(_wanted(data) / BATCH)))
-    return torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches])
+    return [batch.inputs for batch in batches], torch.cat([batch.labels for batch in batches])
 
 
 @torch.no_grad()
-def _answers(network: nn.Module, inputs: Tensor) -> Tensor:
+def _answers(network: nn.Module, inputs: Sequence[Any]) -> Tensor:
     with evaluating(network):
-        return torch.cat([logits_of(network(part)).argmax(1) for part in torch.split(inputs, BATCH)])
+        return torch.cat([answer(network, batch).argmax(1) for batch in inputs])
 
 
 def _candidates(data: Data) -> dict[str, Normalization]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from tutelage.features.maps import MapLayout
 from tutelage.features.order import Order
 from tutelage.losses import log_mean_probability
 from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
-from tutelage.models.answers import uncompiled
+from tutelage.models.answers import answer, uncompiled
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized, bare
@@ -292,7 +292,7 @@ def _checked(head: Exits, student: nn.Module, output: Output, example: Any) -> E
 
 def _answers(network: nn.Module, example: Any, expected: Tensor) -> bool:
     try:
-        found: Tensor = network(**example) if isinstance(example, Mapping) else network(example)
+        found = answer(network, example)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
         return False
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-5)

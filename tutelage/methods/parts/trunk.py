@@ -10,6 +10,7 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.answers import call
 from tutelage.models.modes import evaluating
 
 
@@ -69,7 +70,7 @@ class Trunk(FeatureExtractor):
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: entered.add(name)))
         try:
             with evaluating(self.model), torch.no_grad():
-                self._call(example)
+                call(self.model, example)
         finally:
             for handle in handles:
                 handle.remove()
