@@ -1,5 +1,8 @@
 """Blueprints: the same network from the same seed, and fresh ones from others."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from tutelage.errors import UserError
 from tutelage.models.blueprint import blueprint, check_classes, check_takes
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
+from tutelage.system.digests import seed_of
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,20 @@ def test_weights_follow_from_seed_and_part(source, data):
     assert same(plan.build(0, "student"), plan.build(0, "student"))
     assert not same(plan.build(0, "student"), plan.build(1, "student"))
     assert not same(plan.build(0, "student"), plan.build(0, "generation-1"))
+
+
+def test_weights_are_those_of_the_seed_of_the_part_whatever_generator_a_factory_draws_from(data):
+    torch.manual_seed(seed_of(3, "network/student"))
+    expected = factory()
+    assert same(blueprint(factory, data).build(3, "student"), expected)
+
+    def foreign():
+        network = factory()
+        nn.init.constant_(network[1].bias, random.random() + np.random.rand())
+        return network
+
+    plan = blueprint(foreign, data)
+    assert same(plan.build(3, "student"), plan.build(3, "student"))
 
 
 def test_a_network_that_its_user_has_elsewhere_comes_to_the_cpu(data):

@@ -1,9 +1,10 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from tutelage.system.chance import derive, generator, seeded
+from tutelage.system.chance import derive, generator, seed_everything, seeded, starting_at
 
 
 def draw():
@@ -32,3 +33,28 @@ def test_foreign_chance_is_seeded_and_the_outer_chance_untouched():
         assert draw() == first
     with seeded(2):
         assert draw() != first
+
+
+@pytest.mark.parametrize("accelerators", [False, True])
+def test_a_block_that_starts_at_a_seed_draws_what_a_seeded_process_draws(accelerators):
+    seed = 2**40 + 3
+    seed_everything(seed)
+    expected = draw()
+    seed_everything(7)
+    following = draw()
+    seed_everything(7)
+    with starting_at(seed, accelerators=accelerators):
+        assert draw() == expected
+    assert draw() == following
+    with pytest.raises(RuntimeError, match="stop"), starting_at(seed):
+        raise RuntimeError("stop")
+    seed_everything(seed)
+    assert torch.rand(1).item() == expected[0]
+    assert torch.rand(1, generator=torch.Generator().manual_seed(seed)).item() == expected[0]
+
+
+def test_a_seeded_block_starts_at_the_seed_of_its_numbers():
+    with seeded(3, 4):
+        found = draw()
+    with starting_at(derive(3, 4)):
+        assert draw() == found

@@ -96,3 +96,16 @@ def test_identity_leaves_out_what_changes_no_result():
     assert Training(threads=1, fused="off").identity() == plain
     assert Training(lr=0.2).identity() != plain
     assert Training(keep="last").identity() != plain
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("schedule", ["cosine", "steps", "constant"])
+def test_learning_rates_are_those_of_earlier_versions_to_the_last_bit(schedule, warmup):
+    training = Training(warmup_epochs=warmup, schedule=schedule, milestones=(0.3, 0.6), gamma=0.2)
+    for step, found in enumerate(factors(training)):
+        expected = {
+            "cosine": (1 + math.cos(math.pi * (step / 100))) / 2,
+            "steps": 0.2 ** sum(step / 100 >= milestone for milestone in (0.3, 0.6)),
+            "constant": 1.0,
+        }[schedule]
+        assert found == ((step + 1) / 20 if step < 10 * warmup else expected)

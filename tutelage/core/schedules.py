@@ -53,8 +53,7 @@ def steps(value: float, *, milestones: Sequence[float], gamma: float) -> Schedul
         UserError: If the milestones do not rise, or one is no share of the run.
     """
     shares = tuple(milestones)
-    if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
-        raise UserError(f"milestones={list(shares)} must be rising shares of the run, between 0 and 1.")
+    check_milestones(shares)
     return lambda progress: value * gamma ** sum(progress.fraction >= share for share in shares)
 
 
@@ -63,6 +62,16 @@ def ramp(value: float, *, epochs: int) -> Schedule:
     if epochs < 1:
         raise UserError(f"A warm-up takes at least one epoch, not {epochs}.")
     return lambda progress: value * min(1.0, (progress.epoch + 1) / epochs)
+
+
+def check_milestones(shares: Sequence[float]) -> None:
+    """Refuse milestones that do not rise, or lie outside the run.
+
+    Raises:
+        UserError: If they do.
+    """
+    if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
+        raise UserError(f"milestones={list(shares)} must be rising shares of the run, between 0 and 1.")
 
 
 def _check_share(until: float) -> None:

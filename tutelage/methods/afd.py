@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tutelage.core.method import Method, OptimizerSpec, Progress, Update
 from tutelage.core.pairing import AUTO, LayerPair, taps
 from tutelage.core.registry import Paper, register
-from tutelage.core.schedules import steps
+from tutelage.core.schedules import check_milestones, steps
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
@@ -109,8 +109,7 @@ class AFD(Method):
         self.temperature, self.t_squared = temperature, t_squared
         self.feature_lr, self.feature_weight_decay = feature_lr, feature_weight_decay
         self.feature_milestones, self.feature_gamma = tuple(feature_milestones), feature_gamma
-        # Refused here already, where they do not rise.
-        steps(1.0, milestones=feature_milestones, gamma=feature_gamma)
+        check_milestones(self.feature_milestones)
         found = gather(students, make_student, networks)
         read = _read(found, layers, example) if adversarial else []
         self.peers = Peers(

@@ -18,6 +18,7 @@ from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import architecture_of
 from tutelage.models.spec import NetworkSpec
+from tutelage.system.chance import starting_at
 from tutelage.system.digests import seed_of
 
 Source = str | nn.Module | Callable[[], nn.Module]
@@ -137,8 +138,7 @@ def _from_spec(spec: NetworkSpec, data: Data) -> Blueprint:
 
 
 def _seeded(make: Callable[[], nn.Module], seed: int, part: str) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(seed, f"network/{part}"))
+    with starting_at(seed_of(seed, f"network/{part}"), accelerators=True):
         # Where its user has it may not be where the examples are; the driver moves both.
         return make().cpu()
 

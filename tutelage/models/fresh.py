@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.system.chance import starting_at
 
 _SHOWN = 5
 
@@ -34,8 +35,7 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(math.nan)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
+    with starting_at(seed), torch.no_grad():
         _reset(network)
     forgotten = [name for name, part in network.named_modules() if _marked(part, recurse=False)]
     if forgotten:

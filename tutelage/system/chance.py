@@ -1,4 +1,8 @@
-"""Random numbers that depend on what they are for, and on nothing that ran before."""
+"""Random numbers that depend on what they are for, and on nothing that ran before.
+
+`generator` is a generator of one's own; `seeded` and `starting_at` serve code that draws from the global ones, and put
+these back; `seed_everything` starts a piece of work, which goes on drawing.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +28,37 @@ def generator(*parts: int) -> Generator:
     return Generator().manual_seed(derive(*parts))
 
 
+def seed_everything(seed: int) -> None:
+    """Start every random generator that training may draw from at a seed, on all devices, and leave it there."""
+    torch.manual_seed(seed)
+    _seed_others(seed)
+
+
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
-    """Seed torch, numpy and `random` for a block of foreign code, and put back their states afterwards."""
-    seed = derive(*parts)
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - foreign transforms use it
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would seed the accelerators too, whose states are not put back.
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+def starting_at(seed: int, *, accelerators: bool = False) -> Iterator[None]:
+    """Start torch, numpy and `random` at a seed for a block, and put back their states afterwards.
+
+    Args:
+        seed: Any whole number from zero on.
+        accelerators: Whether the generators of other devices than the CPU are started and put back as well.
+    """
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - foreign code draws from it
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if accelerators else 0)):
+        # torch.manual_seed starts the other devices as well, whose states would not be put back.
+        (torch if accelerators else torch.default_generator).manual_seed(seed)
+        _seed_others(seed)
         try:
             yield
         finally:
             random.setstate(state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Run a block of foreign code, such as a dataset's own transforms, from the seed that belongs to these numbers."""
+    with starting_at(derive(*parts)):
+        yield
 
 
 def random_state() -> dict[str, Any]:
@@ -67,8 +87,6 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every random generator that training may draw from."""
+def _seed_others(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from tutelage.core.method import OptimizerSpec
+from tutelage.core.method import OptimizerSpec, Progress
+from tutelage.core.schedules import Schedule, check_milestones, constant, cosine, steps
 from tutelage.errors import UserError
 
 Switch = Literal["auto", "on", "off"]
@@ -87,8 +87,7 @@ class Training:
                 raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads={self.threads}: compute with one thread or more, or leave it out.")
-        if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
-            raise UserError(f"milestones={self.milestones} must be rising shares of the run, between 0 and 1.")
+        check_milestones(self.milestones)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that a result depends on; the others, mere conveniences, are at their defaults."""
@@ -99,12 +98,18 @@ class Training:
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if warmup and total_steps > warmup and step < warmup:
             return (step + 1) / warmup
-        fraction = step / total_steps
-        if self.schedule == "cosine":
-            return (1 + math.cos(math.pi * fraction)) / 2
-        if self.schedule == "steps":
-            return self.gamma ** sum(fraction >= milestone for milestone in self.milestones)
-        return 1.0
+        return self._course(Progress(step=step, total_steps=total_steps))
+
+    @property
+    def _course(self) -> Schedule:
+        """The factor on the peak learning rate after the warm-up."""
+        match self.schedule:
+            case "cosine":
+                return cosine(1.0, 0.0)
+            case "steps":
+                return steps(1.0, milestones=self.milestones, gamma=self.gamma)
+            case "constant":
+                return constant(1.0)
 
     def build_optimizer(self, spec: OptimizerSpec, *, fused: bool | None = None) -> Optimizer:
         """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`.
