@@ -72,12 +72,12 @@ def measure(
     """
     meters: dict[str, Meter] = {}
     for batch, answers in _answered(predict, loader, autocast):
-        for name, answer in answers.items():
-            meters.setdefault(name, make_meter()).update(answer, batch.targets)
+        for name, said in answers.items():
+            meters.setdefault(name, make_meter()).update(said, batch.targets)
     if foreign is not None:
         for _, answers in _answered(predict, foreign, autocast):
-            for name, answer in answers.items():
-                meters[name].update_foreign(answer)
+            for name, said in answers.items():
+                meters[name].update_foreign(said)
     return meters
 
 

@@ -14,6 +14,7 @@ from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.experiments.choice import Choice, parse_choice
+from tutelage.experiments.serving import check_serves, left_out
 from tutelage.methods.supervised import Supervised
 from tutelage.models.blueprint import Blueprint, check_classes, check_takes, part_of
 from tutelage.models.ensemble import Ensemble
@@ -54,13 +55,17 @@ class Experiment:
             **replaced: Fixtures that take the place of the experiment's own.
 
         Raises:
-            UserError: If it needs a teacher and there is none, or a teacher is to be replaced that it does not ask for.
+            UserError: If it reads what the data do not offer, it needs a teacher and there is none, or a teacher is to be replaced that it does not ask for.
         """
         if "teacher" in replaced and "teacher" not in choice.fixtures:
             raise UserError(
                 f"{choice.label} learns from no trained teacher, so another one changes nothing. Choose a method such "
                 "as kd."
             )
+        data: Data = replaced.get("data", self.data)
+        check_serves(choice, data.offers, data=f"{data.name} ({data.task.title})")
+        if (told := left_out(choice, data.offers)) is not None:
+            run.reporter.note(told, once=True)
         fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
         fixtures["data"] = lambda: self._data(choice, replaced)
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}

@@ -68,7 +68,7 @@ def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def size_for(network: nn.Module, data: Data) -> NetworkSize:
