@@ -31,7 +31,7 @@ from tutelage.models.saving import density_of, save_network
 from tutelage.report.html import write_report
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import device_type
-from tutelage.training.run import MEMBERS
+from tutelage.training.run import MEMBERS, Run
 
 
 def distill(
@@ -277,9 +277,10 @@ def _trained(network: Source, data: Data) -> nn.Module:
 
 def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Module]:
     """Run a comparison of one row, leave its networks in its folder, and return them, the deployed one first."""
-    content = comparison.run(reporter)
+    finished: list[tuple[nn.Module, Run]] = []
+    content = comparison.run(reporter, take=lambda network, run: finished.append((network, run)))
     write_report(content, comparison.folder / "report.html")
-    network, run = comparison.finished(comparison.choices[0], comparison.seeds[0])
+    [(network, run)] = finished
     data = comparison.experiment.data
     save_network(
         comparison.folder,

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tutelage.cli.commands import distill
 from tutelage.cli.flags import DataOptions, DistillOptions, NetworkOptions
@@ -17,6 +19,7 @@ from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
 from tutelage.experiments.experiment import Experiment
 from tutelage.models.blueprint import blueprint
+from tutelage.models.normalization import bare
 from tutelage.system.console import Silent
 from tutelage.training.settings import Training
 
@@ -166,11 +169,34 @@ def test_a_teacher_object_needs_no_network(comparison, experiment):
     assert len(content["rows"][0]["runs"]) == 1
 
 
-def test_the_network_of_a_finished_cell_is_that_of_its_folder(comparison, tmp_path):
-    small = comparison("kd")
-    content = small.run()
-    assert small.finished(small.choices[0], 0)[0].training is False
-    assert (tmp_path / Path(content["rows"][0]["runs"][0]["folder"]) / "distill" / "student.safetensors").exists()
+def test_the_network_of_a_finished_cell_is_handed_over_and_its_recipe_runs_once(comparison, tmp_path, monkeypatch):
+    executed, taken = [], []
+    execute = Experiment.execute
+
+    def counting(self, choice, run, **replaced):
+        executed.append(type(run).__name__)
+        return execute(self, choice, run, **replaced)
+
+    monkeypatch.setattr(Experiment, "execute", counting)
+    content = comparison("label-smoothing").run(take=lambda network, run: taken.append((network, run)))
+    assert executed == ["Run"]
+    [(network, run)] = taken
+    folder = tmp_path / Path(content["rows"][0]["runs"][0]["folder"]) / "distill"
+    saved = load_file(folder / "student.safetensors")
+    assert network.training is False
+    assert all(torch.equal(value, saved[name]) for name, value in bare(network).state_dict().items())
+    assert run.fitted[-1].name == "distill"
+
+
+def test_what_would_be_lost_is_tried_before_anything_is_trained(comparison, monkeypatch):
+    tried = []
+    monkeypatch.setattr(Comparison, "check", lambda self: tried.append(len(self.choices)))
+    comparison("label-smoothing").run()
+    assert tried == []
+    comparison("label-smoothing", "supervised").run()
+    comparison("tf-kd-self").run()
+    comparison("kd").run()
+    assert tried == [2, 1, 1]
 
 
 def test_a_row_names_the_commands_that_repeat_it(comparison):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -89,6 +90,7 @@ def measure_network(
     device: str,
     density: Density = "categorical",
     detail: Detail = "scores",
+    batches: int | None = None,
 ) -> Meter:
     """Return what a network or an `Ensemble` measures on a split of the data; it ends on the CPU.
 
@@ -99,6 +101,7 @@ def measure_network(
         device: Where to compute.
         density: What the logits of one network are.
         detail: How much to measure.
+        batches: How many batches to measure on; all by default.
 
     Raises:
         UserError: If the members of an ensemble differ in their classes.
@@ -106,7 +109,7 @@ def measure_network(
     meter = data.task.meter(density=density, detail=detail)
     with _placed(network, device), evaluating(network), torch.no_grad():
         ask = _asker(network, data)
-        for batch in _loader(data, split, device).epoch(0):
+        for batch in islice(_loader(data, split, device).epoch(0), batches):
             answer, members = ask(batch.inputs)
             meter.update(answer, batch.targets, members)
         if data.foreign is not None:

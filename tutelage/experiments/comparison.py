@@ -43,6 +43,8 @@ from tutelage.training.run import Run
 from tutelage.training.settings import Training
 from tutelage.version import VERSION
 
+Take = Callable[[nn.Module, Run], None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -74,8 +76,12 @@ class Comparison:
     title: str = "A comparison of distillation methods"
     strict: bool = False
 
-    def run(self, reporter: Reporter | None = None) -> dict[str, Any]:
+    def run(self, reporter: Reporter | None = None, *, take: Take | None = None) -> dict[str, Any]:
         """Run what has not been run, write `comparison.json` after every row, and return its content.
+
+        Args:
+            reporter: Told how it goes.
+            take: Given the trained network of every finished cell, and its run.
 
         Raises:
             UserError: If a row cannot be built, or its method needs a teacher and there is none.
@@ -84,8 +90,20 @@ class Comparison:
         reporter = reporter or Silent()
         for note in self.experiment.notes:
             reporter.note(escape(note))
-        self.check()
-        return self.with_teacher(reporter)._run(reporter)
+        if self._is_long:
+            self.check()
+        return self.with_teacher(reporter)._run(reporter, take)
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether anything is trained before the last training is built, and would be lost if that did not fit."""
+        several = len(self.choices) * len(self.seeds) > 1
+        return several or self._lacks_teacher or any(choice.entry.is_recipe for choice in self.choices)
+
+    @property
+    def _lacks_teacher(self) -> bool:
+        """Whether a row asks for a trained teacher that is not there yet."""
+        return self.experiment.answers is None and any("teacher" in choice.fixtures for choice in self.choices)
 
     def check(self) -> None:
         """Build every row's methods once, the teacher untrained, so that what does not fit shows before any training.
@@ -114,27 +132,20 @@ class Comparison:
 
     def _with_answers(self, make_run: Callable[[], Run]) -> Comparison:
         experiment = self.experiment
-        asked = any("teacher" in choice.fixtures for choice in self.choices)
-        if asked and experiment.answers is None:
+        if self._lacks_teacher:
             return replace(self, experiment=replace(experiment, answers=experiment.train_teacher(make_run())))
         return self
 
-    def _run(self, reporter: Reporter) -> dict[str, Any]:
+    def _run(self, reporter: Reporter, take: Take | None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
         content = self._head() | {"rows": rows}
         for seed in self.seeds:
             for choice, row in zip(self.choices, rows, strict=True):
-                self._cell(choice, seed, row, reporter)
+                self._cell(choice, seed, row, reporter, take)
                 reporter.finish_one()
                 self._summarise(rows)
                 write_json(self.folder / "comparison.json", content)
         return content
-
-    def finished(self, choice: Choice, seed: int) -> tuple[nn.Module, Run]:
-        """Return the network of a finished cell, and its run."""
-        ready = self.with_teacher(Silent())
-        run = Run(ready._folder(choice, seed), self.training, seed=seed)
-        return ready.experiment.execute(choice, run), run
 
     def _teacher_folder(self) -> str:
         names = [teacher.name for teacher in self.experiment.teachers]
@@ -143,7 +154,7 @@ class Comparison:
         identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, *names]
         return f"teacher-{_digest(identity)}"
 
-    def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter) -> None:
+    def _cell(self, choice: Choice, seed: int, row: dict[str, Any], reporter: Reporter, take: Take | None) -> None:
         title = f"{choice.label}, seed {seed}:"
         run = Run(self._folder(choice, seed), self.training, seed=seed, reporter=reporter, title=title)
         try:
@@ -158,6 +169,8 @@ class Comparison:
         row |= {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
         row |= {"deployed": DEPLOYED, "network": network.spec if isinstance(network, Normalized) else None}
         row["runs"].append(record(run, seed, self.folder))
+        if take is not None:
+            take(network, run)
 
     def _folder(self, choice: Choice, seed: int) -> Path:
         """Return the folder of a cell; whatever changes its result changes its name."""

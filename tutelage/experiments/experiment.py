@@ -55,7 +55,8 @@ class Experiment:
             **replaced: Fixtures that take the place of the experiment's own.
 
         Raises:
-            UserError: If it reads what the data do not offer, it needs a teacher and there is none, or a teacher is to be replaced that it does not ask for.
+            UserError: If it reads what the data do not offer, needs a teacher and there is none, or does not ask for a
+                teacher that is to be replaced.
         """
         if "teacher" in replaced and "teacher" not in choice.fixtures:
             raise UserError(

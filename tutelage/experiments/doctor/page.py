@@ -76,7 +76,9 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
 def _heading(choice: Choice, data: Data) -> Text:
     counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "validation", "test"))
     text = f"{choice.label} on {data.name}"
-    return Text.assemble((text, "bold"), f"  {counts}, {data.num_classes} classes")
+    # Classes go without saying.
+    what = "classes" if "classes" in data.task.offers else "outputs"
+    return Text.assemble((text, "bold"), f"  {data.task.title}, {counts}, {data.num_classes} {what}")
 
 
 def _teacher_text(report: TeacherReport) -> Text:

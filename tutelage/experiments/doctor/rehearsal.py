@@ -106,9 +106,8 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     step = seconds_per_step(method, data, training)
     planned = min(epochs, stop.after or epochs)
     validation = seconds_to_score(method, data, "validation", training.batch_size, device)
-    # At the end, the best and the last weights are scored on both splits.
-    splits = ("validation", "test")
-    scoring = 2 * sum(seconds_to_score(method, data, split, EVALUATION_BATCH, device) for split in splits)
+    # At the end, the best and the last weights are scored on every split that has targets.
+    scoring = 2 * sum(seconds_to_score(method, data, split, EVALUATION_BATCH, device) for split in data.measured)
     return Stage(
         name=name,
         epochs=planned,

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import ShuffledBatches
+from tutelage.evaluation.scores import EVALUATION_BATCH, measure_network
 from tutelage.models.answers import answer
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
@@ -64,14 +65,19 @@ class TeacherReport:
     recording: str = ""
 
 
-def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
-    """Ask a network about a few batches of held-out data.
+def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
+    """Ask a network about a few batches of held-out data; where these are not classes, its score is all that is said.
 
     Args:
         network: The teacher's network, from images in [0, 1] to logits.
         data: The data; the validation split is asked about, or what there is of the test and training splits.
     """
-    split = next(name for name in ("validation", "test", "train") if data.count(name))
+    known = [name for name in ("validation", "test", "train") if data.count(name) and name not in data.unlabelled]
+    if not known:
+        return "Teacher  nothing has targets to measure it by."
+    split = known[0]
+    if "sample-labels" not in data.task.offers:
+        return _scored(network, data, split)
     inputs, targets = _sample(data, split)
     answers = _answers(network, inputs)
     right = answers == targets
@@ -85,6 +91,17 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport:
     )
 
 
+def _scored(network: nn.Module, data: Data, split: str) -> str:
+    """Return in a sentence what a network scores on a few batches, by the metrics that every epoch shows."""
+    few = replace(data, foreign=None)
+    batches = math.ceil(SAMPLES / EVALUATION_BATCH)
+    scores = measure_network(network, few, split, device="cpu", detail="watched", batches=batches).compute()
+    told = ", ".join(
+        f"{data.task.metrics[name].title} {data.task.metrics[name].text(value)}" for name, value in scores.items()
+    )
+    return f"Teacher  {told or 'nothing could be measured'} on up to {batches * EVALUATION_BATCH} {split} samples."
+
+
 def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | None:
     """Look at recorded answers to a few training samples; None where they are too large to be read for that.
 
@@ -93,7 +110,10 @@ def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | N
         data: The data that it is of.
     """
     sampled = sampled_answers(recording, data, most=_wanted(data))
-    return None if sampled is None else replace(_judged(*sampled, "train", data), recording=name_of(recording))
+    if sampled is None or "sample-labels" not in data.task.offers:
+        return None
+    answers, labels = sampled
+    return replace(_judged(answers.argmax(1), labels, "train", data), recording=name_of(recording))
 
 
 def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> TeacherReport:
@@ -123,8 +143,8 @@ def _wanted(data: Data) -> int:
 def _sample(data: Data, split: str) -> tuple[Sequence[Any], Tensor]:
     """Return the inputs of a few batches, and all their labels."""
     # Shuffled, because files are often sorted by class; a user's own loader has its own order.
-    foreign = isinstance(getattr(data, split), DataLoader)
-    sampler = None if foreign else ShuffledBatches(data.count(split), batch_size=BATCH)
+    own = isinstance(data.split(split), DataLoader)
+    sampler = None if own else ShuffledBatches(data.count(split), batch_size=BATCH)
     loader = data.loader(split, train=False, batch_size=BATCH, workers=0, batch_sampler=sampler)
     batches = list(islice(loader.epoch(0), math.ceil(_wanted(data) / BATCH)))
     return [batch.inputs for batch in batches], torch.cat([batch.labels for batch in batches])
