@@ -20,7 +20,8 @@ from tutelage.cli import requests as flags
 from tutelage.core import registry
 from tutelage.experiments import catalogue
 from tutelage.methods.unix import compute_ratio
-from tutelage.report.aspects import answer_costs, uncertainties
+from tutelage.report.aspects import answer_costs
+from tutelage.report.charts.classification import uncertainties
 from tutelage.report.markdown import render_markdown
 from tutelage.report.reading import load as load_comparison
 
@@ -140,7 +141,9 @@ def test_tables_of_the_results_are_those_of_the_json(file, page):
     assert "\n".join(table) in (RESULTS / page).read_text()
 
 
-@pytest.mark.parametrize(("made", "part"), [(answer_costs, "self"), (uncertainties, "ensembles")])
+@pytest.mark.parametrize(
+    ("made", "part"), [(partial(answer_costs, others=["nll"]), "self"), (uncertainties, "ensembles")]
+)
 def test_single_aspects_of_the_results_are_those_of_the_json(made, part):
     assert made(load_comparison(RESULTS / f"{part}-cifar10.json")) in (RESULTS / "self-online.md").read_text()
 

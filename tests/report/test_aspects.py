@@ -1,6 +1,7 @@
 """Single aspects of a comparison as tables."""
 
-from tutelage.report.aspects import answer_costs, uncertainties
+from tutelage.report.aspects import answer_costs
+from tutelage.report.charts.classification import uncertainties
 
 
 def summary(**metrics):
@@ -20,8 +21,8 @@ def comparison():
 
 
 def test_every_network_has_its_cost():
-    lines = answer_costs(comparison()).splitlines()
-    assert lines[0] == "| Network | Multiply-adds | Accuracy % | NLL |"
+    lines = answer_costs(comparison(), others=["nll"]).splitlines()
+    assert lines[0] == "| Network | Multiply-adds | Accuracy % | NLL (nats) |"
     assert "| `byot` deployed | 20 M | 60.00 ± 1.00 | 1.000 |" in lines
     assert "| `byot` exit-1 | 5 M | 40.00 ± 1.00 | 2.000 |" in lines
     assert "| `endd` | 20 M | 70.00 ± 1.00 | – |" in lines

@@ -14,7 +14,7 @@ from tutelage.report.charts.forest import forest_chart, seed_differences
 from tutelage.report.charts.learning import OVERLAID, curve, learning_charts
 from tutelage.report.charts.reliability import reliability
 from tutelage.report.charts.similarity import matrix_of, similar_pairs
-from tutelage.report.reading import rows
+from tutelage.report.rows import rows
 from tutelage.report.wording import condensed
 
 
@@ -63,7 +63,7 @@ def test_many_rows_become_small_multiples(synthetic):
     few = rows(synthetic.comparison(take=OVERLAID))
     assert [caption for caption, _ in learning_charts(few)] == [""]
     captions = [caption for caption, _ in learning_charts(many)]
-    assert captions == [row.label for row in many if row.accuracy and not row.is_baseline]
+    assert captions == [row.label for row in many if row.is_finished and not row.is_baseline]
 
 
 def test_long_labels_are_condensed_rather_than_cut_off(synthetic):

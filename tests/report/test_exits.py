@@ -4,7 +4,7 @@ import pytest
 
 from tutelage.report.charts.exits import exits_chart, families_of, placed
 from tutelage.report.html import render_html
-from tutelage.report.reading import rows
+from tutelage.report.rows import rows
 
 
 @pytest.fixture

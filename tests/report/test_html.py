@@ -201,7 +201,7 @@ def test_a_recorded_teacher_is_named_with_what_it_knew(synthetic):
     }
     text = Page(render_html(comparison)).text
     assert "recording: resnet56 (top5, 8 views)" in text
-    assert "93.12 % right on 20,000 recorded training views" in text.replace("\u00a0", " ")
+    assert "accuracy 93.12 % on 20,000 recorded training views" in text.replace("\u00a0", " ")
 
 
 def test_failure_keeps_the_old_report(full, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from tutelage.report.charts.learning import learning_charts
 from tutelage.report.console import render_table
 from tutelage.report.html import render_html
 from tutelage.report.markdown import render_markdown
-from tutelage.report.reading import Estimate, rows
+from tutelage.report.rows import Estimate, rows
 
 
 class Text(HTMLParser):

@@ -1,6 +1,6 @@
 import pytest
 
-from tutelage.report.reading import Standing, rows
+from tutelage.report.rows import Standing, rows
 from tutelage.report.verdict import qualifications, verdict
 
 

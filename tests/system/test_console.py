@@ -20,7 +20,7 @@ def terminal(output, *, live=False, **options):
 def train(reporter):
     reporter.begin("kd, seed 0: distill", total=10, done=0)
     reporter.advance(5)
-    reporter.epoch(1, 2, {"train/ce": 1.25, "validation_accuracy": 0.5, "lr": 0.1})
+    reporter.epoch(1, 2, {"train/ce": 1.25, "validation_accuracy": 0.5, "lr": 0.1}, headline="validation 50.00 %")
     reporter.end(finished=True)
 
 
@@ -48,9 +48,17 @@ def test_a_line_that_is_said_once_is_said_once(output):
     assert output.getvalue().split() == ["Float32.", "again", "again", "again"]
 
 
-def test_shown_takes_the_accuracy_and_the_losses():
+def test_of_what_was_measured_the_losses_are_shown():
     metrics = {"train/kd": 0.5, "lr": 0.1, "validation_nll": 1.0, "validation_accuracy": 0.123}
-    assert shown(metrics) == {"validation": "12.30 %", "kd": "0.5000"}
+    assert shown(metrics) == {"kd": "0.5000"}
+
+
+def test_without_a_headline_the_losses_follow_the_epoch(output):
+    reporter = terminal(output)
+    reporter.begin("features, seed 0", total=10, done=0)
+    reporter.epoch(3, 3, {"train/map": 0.25})
+    reporter.end(finished=True)
+    assert "features, seed 0  epoch 3/3  map 0.2500  " in output.getvalue()
 
 
 def test_ending_what_never_began_is_harmless(output):
@@ -74,7 +82,7 @@ def test_a_stopped_run_is_not_called_done():
 
 def test_the_line_holds_the_losses_of_the_first_network_alone():
     metrics = {"validation_accuracy": 0.5, "train/ce": 1.0, "train/student-2/ce": 2.0, "lr": 0.1}
-    assert shown(metrics) == {"validation": "50.00 %", "ce": "1.0000"}
+    assert shown(metrics) == {"ce": "1.0000"}
 
 
 def test_words_beside_the_bar_end_on_the_line():

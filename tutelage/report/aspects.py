@@ -1,61 +1,36 @@
-"""Single aspects of a comparison as Markdown tables: what an answer costs, what is uncertain."""
+"""A single aspect of a comparison as a Markdown table: what an answer costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.report.reading import Comparison, Estimate, block, number, rows
-from tutelage.report.wording import ABSENT, count, decimal, estimate
-
-UNCERTAINTY = {
-    "test_total_uncertainty": "total",
-    "test_data_uncertainty": "data",
-    "test_knowledge_uncertainty": "knowledge",
-    "test_prr": "PRR",
-    "foreign_auroc_total": "AUROC total",
-    "foreign_auroc_knowledge": "AUROC knowledge",
-}
+from tutelage.report.measured import measured_of
+from tutelage.report.reading import Comparison
+from tutelage.report.rows import rows
+from tutelage.report.wording import count, estimate, heading, mean_of, sentence, short
 
 
-def answer_costs(comparison: Comparison) -> str:
-    """Return the accuracy of every network of every row, and the multiply-adds of one answer.
+def answer_costs(comparison: Comparison, others: Sequence[str] = ()) -> str:
+    """Return what every network of every row scores, and the multiply-adds of one answer.
 
     Args:
         comparison: A comparison of version 1.
+        others: Names of further metrics to show.
     """
+    measured = measured_of(comparison)
+    shown = [(f"{measured.split}_{name}", measured.metrics[name]) for name in others]
     lines = []
     for row in rows(comparison):
-        own = [(row.deployed or "deployed" if row.members else "", row.multiply_adds, row.accuracy, row.best)]
-        others = [(one.name, one.multiply_adds, one.best.get(row.metric), one.best) for one in row.members]
-        for name, cost, accuracy, best in [*own, *others]:
+        own = [(row.deployed or "deployed" if row.members else "", row.multiply_adds, row.best)]
+        for name, cost, best in [*own, *((one.name, one.multiply_adds, one.best) for one in row.members)]:
             label = f"`{row.label}`" + (f" {name}" if name else "")
-            nll = best.get("test_nll")
-            lines.append([label, count(cost), estimate(accuracy), decimal(nll.mean if nll else None)])
-    return _table(("Network", "Multiply-adds", "Accuracy %", "NLL"), lines)
+            further = [mean_of(best.get(score), metric) for score, metric in shown]
+            lines.append([label, count(cost), estimate(best.get(measured.score), measured.metric), *further])
+    first = heading(sentence(measured.metric.title), measured.metric)
+    return table(("Network", "Multiply-adds", first, *(heading(short(metric), metric) for _, metric in shown)), lines)
 
 
-def uncertainties(comparison: Comparison) -> str:
-    """Return how uncertain the rows are on test images, and how well that tells foreign ones, the teacher first.
-
-    Args:
-        comparison: A comparison of version 1.
-    """
-    teacher = block(comparison.get("teacher"))
-    scored = [("the teachers' ensemble", {key: number(teacher.get(key)) for key in ("test_accuracy", *UNCERTAINTY)})]
-    for row in rows(comparison):
-        scored.append((f"`{row.label}`", {key: _mean(row.best.get(key)) for key in ("test_accuracy", *UNCERTAINTY)}))
-    lines = [
-        [name, ABSENT if (right := found["test_accuracy"]) is None else f"{100 * (1 - right):.2f}"]
-        + [decimal(found[key]) for key in UNCERTAINTY]
-        for name, found in scored
-    ]
-    return _table(("", "Error %", *UNCERTAINTY.values()), lines)
-
-
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, the first column to the left and the others to the right."""
     rule = "|:--|" + "--:|" * (len(columns) - 1)
     return "\n".join([f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
-
-
-def _mean(value: Estimate | None) -> float | None:
-    return value.mean if value else None

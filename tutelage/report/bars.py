@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tutelage.report.reading import Difference, Row
+from tutelage.data.task import Metric
+from tutelage.report.rows import Difference, Row
 
 WIDTH = 150.0
 EDGE = 8.0
@@ -24,14 +25,21 @@ class Bar:
 
 @dataclass(frozen=True)
 class Scale:
-    """The shared scale: where zero lies and which marks the table's head shows."""
+    """The shared scale: where zero lies and which marks the table's head shows.
+
+    Attributes:
+        low: The difference at its left end.
+        high: The difference at its right end.
+        metric: What differs.
+    """
 
     low: float
     high: float
+    metric: Metric
 
-    def place(self, fraction: float) -> float:
+    def place(self, difference: float) -> float:
         """Return the horizontal place of a difference, held inside the bar."""
-        share = (min(max(fraction, self.low), self.high) - self.low) / (self.high - self.low)
+        share = (min(max(difference, self.low), self.high) - self.low) / (self.high - self.low)
         return round(EDGE + (WIDTH - 2 * EDGE) * share, 2)
 
     @property
@@ -42,11 +50,12 @@ class Scale:
     @property
     def marks(self) -> list[tuple[float, str]]:
         """Return the places and texts of the marks: a round step to either side of zero."""
-        reach = 100 * max(-self.low, self.high)
+        scale = self.metric.scale
+        reach = scale * max(-self.low, self.high)
         power = 10.0 ** math.floor(math.log10(reach))
         step = next((power * lead for lead in (5, 2, 1) if power * lead <= reach), power)
-        values = [value for value in (-step, 0.0, step) if self.low <= value / 100 <= self.high]
-        return [(self.place(value / 100), f"{value:+g}".replace("-", "\u2212") if value else "0") for value in values]
+        values = [value for value in (-step, 0.0, step) if self.low <= value / scale <= self.high]
+        return [(self.place(value / scale), f"{value:+g}".replace("-", "\u2212") if value else "0") for value in values]
 
     def bar(self, row: Row) -> Bar | None:
         """Return the bar of a row, or nothing where it has no difference."""
@@ -64,8 +73,10 @@ def scale_of(entries: Sequence[Row]) -> Scale | None:
         return None
     ends = [0.0, *(end for gap in gaps for end in _ends(gap))]
     low, high = min(ends), max(ends)
-    room = max(0.05 * (high - low), 0.001)
-    return Scale(low - room, high + room)
+    metric = entries[0].measured.metric
+    # Ten of the smallest steps that the table shows.
+    room = max(0.05 * (high - low), 10 * 10.0**-metric.digits / metric.scale)
+    return Scale(low - room, high + room, metric)
 
 
 def _ends(gap: Difference) -> tuple[float, ...]:

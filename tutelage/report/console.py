@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.report.reading import Comparison, Difference, Estimate, Member, Row, Standing, rows
+from tutelage.data.task import Metric
+from tutelage.report.measured import Measured, measured_of
+from tutelage.report.reading import Comparison
+from tutelage.report.rows import Difference, Estimate, Member, Row, Standing, rows
 from tutelage.report.verdict import verdict
-from tutelage.report.wording import ABSENT, cost, count, decimal, duration, estimate, percent, points
+from tutelage.report.wording import (
+    ABSENT,
+    cost,
+    count,
+    direction,
+    duration,
+    estimate,
+    losses,
+    mean_of,
+    sentence,
+    short,
+    signed,
+)
 
 __all__ = ["render_table", "verdict"]
 
@@ -23,49 +40,61 @@ def render_table(comparison: Comparison) -> Table:
     Args:
         comparison: A comparison of version 1.
     """
-    entries = rows(comparison)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(entries), caption_justify="left")
+    entries, measured = rows(comparison), measured_of(comparison)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(entries, measured), caption_justify="left")
     table.add_column("Row", overflow="fold", min_width=16)
-    accuracy = "Val. acc. %" if entries and entries[0].metric == "validation_accuracy" else "Test acc. %"
-    for heading in (accuracy, "Difference", "NLL", "ECE %", "Time", "Cost"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    if not measured.split:
+        table.add_column("Training losses", overflow="fold")
+    for title in (*_headings(measured), "Time", "Cost"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in entries:
         table.add_row(*_cells(row))
-        for member in row.members if row.accuracy else ():
-            table.add_row(*_member_cells(member, row.metric))
+        for member in row.members if row.is_finished else ():
+            table.add_row(*_member_cells(member, measured))
     return table
+
+
+def _headings(measured: Measured) -> list[str]:
+    """Return the heads of the columns of what was measured."""
+    if not measured.split:
+        return []
+    split = "Test" if measured.is_tested else "Val."
+    first = _heading(f"{split} {short(measured.metric)}", measured.metric)
+    return [first, "Difference", *(_heading(short(metric), metric) for _, metric in measured.others)]
+
+
+def _heading(name: str, metric: Metric) -> str:
+    """Return the head of a column; a unit that is a word stands below the name, where it takes no width."""
+    return f"{name}{' ' if metric.shown_unit == '%' else chr(10)}{metric.shown_unit}".rstrip()
 
 
 def _cells(row: Row) -> list[RenderableType]:
     name: RenderableType = Text(
         row.label + (" (baseline)" if row.is_baseline else ""), style="bold" if row.is_baseline else ""
     )
-    if row.accuracy is None:
-        return [name, Text("failed", style="red"), *(Text(ABSENT, style="dim") for _ in range(5))]
+    if not row.is_finished:
+        width = len(_headings(row.measured)) or 1
+        return [name, Text("failed", style="red"), *(Text(ABSENT, style="dim") for _ in range(width + 1))]
     if row.members:
         name = Group(name, _network(row.deployed or "deployed", row.network, row.parameters))
-    return [
-        name,
-        Text(estimate(row.accuracy)),
-        Text(_gain(row.paired_best), style=STYLES.get(row.standing, "")),
-        Text(decimal(_mean(row.best.get("test_nll")))),
-        Text(percent(_mean(row.best.get("test_ece")))),
-        Text(duration(row.seconds)),
-        Text(cost(row.relative_cost)),
-    ]
+    metric = row.measured.metric
+    reached = [Text(estimate(row.score, metric)), Text(_gap(row), style=STYLES.get(row.standing, ""))]
+    reached += [Text(text) for text in _others(row.best, row.measured)]
+    if not row.measured.split:
+        reached = [Text(losses(row))]
+    return [name, *reached, Text(duration(row.seconds)), Text(cost(row.relative_cost))]
 
 
-def _member_cells(member: Member, metric: str) -> list[RenderableType]:
+def _member_cells(member: Member, measured: Measured) -> list[RenderableType]:
     """Return a line without a difference: the pairing is for the deployed network."""
-    return [
-        _network(member.name, member.network, member.parameters),
-        Text(estimate(member.best.get(metric)), style="dim"),
-        Text(f"last {estimate(member.last.get(metric))}", style="dim"),
-        Text(decimal(_mean(member.best.get("test_nll"))), style="dim"),
-        Text(percent(_mean(member.best.get("test_ece"))), style="dim"),
-        Text(),
-        Text(),
-    ]
+    best, last = (estimate(scores.get(measured.score), measured.metric) for scores in (member.best, member.last))
+    texts = [best, f"last {last}", *_others(member.best, measured)] if measured.split else [""]
+    name = _network(member.name, member.network, member.parameters)
+    return [name, *(Text(text, style="dim") for text in texts), Text(), Text()]
+
+
+def _others(scores: Mapping[str, Estimate], measured: Measured) -> list[str]:
+    return [mean_of(scores.get(name), metric) for name, metric in measured.others]
 
 
 def _network(name: str, network: str | None, parameters: float | None) -> Padding:
@@ -73,29 +102,34 @@ def _network(name: str, network: str | None, parameters: float | None) -> Paddin
     return Padding(Text(", ".join(filter(None, (name, size, network))), style="dim"), (0, 0, 0, 2))
 
 
-def _mean(value: Estimate | None) -> float | None:
-    return value.mean if value else None
+def _gap(row: Row) -> str:
+    gap, metric = row.paired_best, row.measured.metric
+    return ABSENT if gap is None else f"{signed(gap.mean, metric)}{_bracketed(gap, row)}"
 
 
-def _gain(difference: Difference | None) -> str:
-    if difference is None:
-        return ABSENT
-    if difference.low is None or difference.high is None:
-        return points(difference.mean)
-    return f"{points(difference.mean)} [{points(difference.low)}, {points(difference.high)}]"
+def _bracketed(gap: Difference, row: Row) -> str:
+    if gap.low is None or gap.high is None:
+        return ""
+    return f" [{signed(gap.low, row.measured.metric)}, {signed(gap.high, row.measured.metric)}]"
 
 
-def _caption(entries: list[Row]) -> Text:
-    amounts = {row.accuracy.n for row in entries if row.accuracy}
-    families = any(row.members for row in entries if row.accuracy)
-    below = (
-        " Indented: the networks of a row and their parameters; the row's numbers are the first one's."
-        if families
-        else ""
-    )
-    if amounts == {1}:
-        return Text(f"One seed: no spread and no interval. Accuracy at the best validation epoch.{below}")
+def _caption(entries: Sequence[Row], measured: Measured) -> Text:
+    """Return what the numbers of the table are."""
+    finished = [row for row in entries if row.is_finished]
+    amounts = {row.seeds for row in finished}
+    said = _numbers(amounts, measured)
+    if measured.split and direction(measured.metric):
+        said += f" {sentence(measured.metric.title)}: {direction(measured.metric)}."
+    if any(row.members for row in finished):
+        said += " Indented: the networks of a row and their parameters; the row's numbers are the first one's."
+    return Text(said)
+
+
+def _numbers(amounts: set[int], measured: Measured) -> str:
     seeds = "n = " + " to ".join(str(n) for n in sorted({min(amounts), max(amounts)})) if amounts else "no result"
-    return Text(
-        f"Mean ± std over seeds ({seeds}) at the best validation epoch; difference with 95 % paired interval.{below}"
-    )
+    if not measured.split:
+        return f"Nothing was measured. Losses are means over seeds ({seeds}) of the last epoch."
+    when = "at the best validation epoch" if measured.chosen_on else "after the last epoch"
+    if amounts == {1}:
+        return f"One seed: no spread and no interval. {sentence(measured.metric.title)} {when}."
+    return f"Mean ± std over seeds ({seeds}) {when}; difference with 95 % paired interval."

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tutelage.report.reading import Comparison, Row, block, number
-from tutelage.report.wording import count, decimal, duration, percent, several
+from tutelage.report.measured import TEST, VALIDATION, Measured, measured_of
+from tutelage.report.reading import Comparison, block, number
+from tutelage.report.rows import Row
+from tutelage.report.wording import count, duration, reached, several, value, with_unit
 
-SHOWN_ELSEWHERE = {"class_names", "class_similarity", "image_size"}
+SHOWN_ELSEWHERE = {"class_names", "image_size", "pictures"}
+# A list that is longer is drawn, or is too long to be read in a table.
+READABLE = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ def key_facts(comparison: Comparison, entries: Sequence[Row]) -> list[Fact]:
     """Return the facts that a reader needs before the first number."""
     found = [_data(block(comparison.get("data"))), _student(block(comparison.get("student")))]
     if comparison.get("teacher"):
-        found.append(_teacher(block(comparison["teacher"])))
+        found.append(_teacher(block(comparison["teacher"]), measured_of(comparison)))
     found.append(_seeds(entries))
     return [fact for fact in found if fact]
 
@@ -42,9 +46,8 @@ def tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
         ("teacher", "Teacher"),
         ("environment", "Environment"),
     ):
-        lines = [
-            (name, text(value)) for name, value in _flat(block(comparison.get(key))) if name not in SHOWN_ELSEWHERE
-        ]
+        entries = {name: value for name, value in block(comparison.get(key)).items() if name not in SHOWN_ELSEWHERE}
+        lines = [(name, text(value)) for name, value in _flat(entries) if not _is_long(value)]
         if lines:
             found.append((title, lines))
     return found
@@ -84,36 +87,53 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and (len(value) > READABLE or any(isinstance(part, list) for part in value))
+
+
 def _data(data: Mapping[str, Any]) -> Fact | None:
     if not data:
         return None
-    sizes = [f"{size:,.0f} {part}" for part in ("train", "validation", "test") if (size := number(data.get(part)))]
+    sizes = [f"{size:,.0f} {part}" for part in data if _is_split(str(part)) and (size := number(data[part]))]
     shape = []
     if classes := number(data.get("num_classes")):
-        shape.append(several(int(classes), "class").replace("classs", "classes"))
+        shape.append(several(int(classes), "class", "classes"))
     if size := data.get("image_size"):
         shape.append(" × ".join(str(side) for side in size) + " pixels")
     return Fact("Data", str(data.get("name") or "unnamed"), tuple(filter(None, (_chunks(sizes), _chunks(shape)))))
+
+
+def _is_split(name: str) -> bool:
+    """Tell whether a name is a split's; several may be for validation, such as `validation-mismatched`."""
+    return name.partition("-")[0] in {"train", VALIDATION, TEST}
 
 
 def _student(student: Mapping[str, Any]) -> Fact | None:
     return Fact("Student", str(student.get("spec") or "unnamed"), _size(student)) if student else None
 
 
-def _teacher(teacher: Mapping[str, Any]) -> Fact | None:
-    reached = number(teacher.get("test_accuracy"))
-    accuracy = (f"{percent(reached)} % test accuracy",) if reached is not None else ()
-    asked, right = number(teacher.get("recorded_views")), number(teacher.get("recorded_accuracy"))
-    if asked and right is not None:
-        accuracy = (f"{percent(right)} % right on {asked:,.0f} recorded training views",)
-    calibration = []
-    if (nll := number(teacher.get("test_nll"))) is not None:
-        calibration.append(f"NLL {decimal(nll)}")
-    if (ece := number(teacher.get("test_ece"))) is not None:
-        calibration.append(f"ECE {percent(ece)} %")
-    origin = _origin(teacher)
-    details = (*accuracy, _chunks(calibration), *_size(teacher), origin)
+def _teacher(teacher: Mapping[str, Any], measured: Measured) -> Fact | None:
+    details = (_level(teacher, measured), _chunks(_others(teacher, measured)), *_size(teacher), _origin(teacher))
     return Fact("Teacher", str(teacher.get("spec") or "unnamed"), tuple(filter(None, details)))
+
+
+def _level(teacher: Mapping[str, Any], measured: Measured) -> str:
+    """Return how good a teacher is: on the split that rows are shown on, or in the answers that were recorded of it."""
+    metric = measured.metric
+    asked, recorded = number(teacher.get("recorded_views")), number(teacher.get(f"recorded_{measured.primary}"))
+    if asked and recorded is not None:
+        level = with_unit(value(recorded, metric), metric)
+        return f"{metric.title} {level} on {asked:,.0f} recorded training views"
+    found = number(teacher.get(measured.score))
+    return "" if found is None else reached(value(found, metric), measured)
+
+
+def _others(teacher: Mapping[str, Any], measured: Measured) -> list[str]:
+    return [
+        f"{metric.short} {with_unit(value(found, metric), metric)}"
+        for name, metric in measured.others
+        if (found := number(teacher.get(name))) is not None
+    ]
 
 
 def _origin(teacher: Mapping[str, Any]) -> str:
@@ -132,8 +152,8 @@ def _size(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _seeds(entries: Sequence[Row]) -> Fact:
-    finished = [row for row in entries if row.accuracy]
-    amounts = sorted({row.accuracy.n for row in finished if row.accuracy})
+    finished = [row for row in entries if row.is_finished]
+    amounts = sorted({row.seeds for row in finished})
     per_row = f"{amounts[0]} to {amounts[-1]}" if len(amounts) > 1 else str(amounts[0] if amounts else 0)
     details = [f"{len(finished)} of {several(len(entries), 'row')} finished"]
     if amounts == [1]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tutelage.data.task import Metric
 from tutelage.report import wording
 from tutelage.report.bars import WIDTH, scale_of
 from tutelage.report.charts.cost import cost_chart
@@ -18,15 +20,27 @@ from tutelage.report.charts.families import family_charts
 from tutelage.report.charts.forest import forest_chart
 from tutelage.report.charts.learning import learning_charts
 from tutelage.report.charts.poor_teachers import teacher_charts
-from tutelage.report.charts.reliability import reliability_charts
-from tutelage.report.charts.similarity import matrix_of, similar_pairs, similarity_chart
-from tutelage.report.charts.uncertainty import uncertainty_charts
 from tutelage.report.facts import key_facts, moment, tables
-from tutelage.report.reading import Comparison, Row, baseline_of, block, load, number, rows
+from tutelage.report.measured import TEST, Measured, measured_of
+from tutelage.report.reading import Comparison, block, load, number
+from tutelage.report.rows import Row, baseline_of, rows
+from tutelage.report.sections import sections_of, terms_of
 from tutelage.report.verdict import qualifications, verdict
 from tutelage.system.files import atomic
 
-PAIRS = 10
+
+@dataclass(frozen=True)
+class _Column:
+    """A score of single runs: the head of its column, where it is found, and what it is."""
+
+    head: str
+    score: str
+    which: str
+    metric: Metric
+
+    def of(self, run: Mapping[str, Any]) -> str:
+        """Return the score as shown."""
+        return wording.value(number(block(run.get(self.which)).get(self.score)), self.metric)
 
 
 def write_report(comparison: Comparison | str | Path, target: str | Path) -> Path:
@@ -62,15 +76,18 @@ def render_html(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"listed": wording.listed, "unit_words": unit_words}
     environment.filters |= {
-        "percent": wording.percent,
-        "points": wording.points,
+        "signed": wording.signed,
         "estimate": wording.estimate,
+        "mean": wording.mean_of,
         "interval": wording.interval,
-        "decimal": wording.decimal,
+        "losses": wording.losses,
         "duration": wording.duration,
         "cost": wording.cost,
         "count": wording.count,
+        "short": wording.short,
+        "sentence": wording.sentence,
         "breakable": breakable,
         "unbroken": unbroken,
     }
@@ -91,8 +108,14 @@ def unbroken(text: str) -> str:
     return re.sub(r" (?=%|±|points|seed)|(?<=±) |(?<=[a-z]) (?=[0-9])", "\u00a0", text)
 
 
+def unit_words(metric: Metric) -> str:
+    """Return what a metric is in, to be read in a sentence: ` in per cent`, or nothing for a bare number."""
+    unit = "per cent" if metric.shown_unit == "%" else metric.shown_unit
+    return f" in {unit}" if unit else ""
+
+
 def _context(comparison: Comparison) -> Mapping[str, Any]:
-    entries = rows(comparison)
+    entries, measured = rows(comparison), measured_of(comparison)
     baseline = baseline_of(entries)
     return {
         "title": str(comparison.get("title") or "Comparison"),
@@ -104,15 +127,18 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
         "facts": key_facts(comparison, entries),
         "rows": entries,
         "baseline": baseline,
-        "measured": entries[0].metric.replace("_", " ") if entries else "test accuracy",
+        "measured": measured,
+        "metric": measured.metric,
+        "terms": terms_of(measured),
         "compared": sum(row.paired_best is not None for row in entries),
         "has_interval": any(row.paired_best and row.paired_best.low is not None for row in entries),
-        "only_one_seed": all(row.accuracy.n == 1 for row in entries if row.accuracy),
+        "only_one_seed": all(row.seeds == 1 for row in entries if row.is_finished),
         "scale": scale_of(entries),
         "bar_width": WIDTH,
-        "has_members": any(row.members for row in entries if row.accuracy),
+        "has_members": any(row.members for row in entries if row.is_finished),
         "has_teacher": bool(comparison.get("teacher")),
-        "runs": _runs(entries),
+        "run_heads": [column.head for column in _columns(measured)],
+        "runs": _runs(entries, measured),
         "commands": [row for row in entries if row.command],
         "tables": tables(comparison),
         "citations": _citations(block(comparison.get("citations"))),
@@ -128,43 +154,38 @@ def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None
         "exits": exits_chart(entries),
         "cost": cost_chart(entries),
         "teachers": teacher_charts(comparison, entries, baseline),
-        "reliability": reliability_charts(entries),
-        "uncertainty": uncertainty_charts(comparison, entries),
-        "foreign": str(block(block(comparison.get("data")).get("foreign")).get("name") or ""),
-        **_similarity(comparison),
+        "sections": sections_of(comparison, entries, measured_of(comparison)),
     }
 
 
-def _similarity(comparison: Comparison) -> dict[str, Any]:
-    matrix = matrix_of(block(comparison.get("teacher")).get("class_similarity"))
-    if matrix is None:
-        return {"similarity": None, "pairs": []}
-    names = [str(name) for name in block(comparison.get("data")).get("class_names") or []]
-    if len(names) != len(matrix):
-        names = [f"class {index}" for index in range(len(matrix))]
-    return {"similarity": similarity_chart(matrix, names), "pairs": similar_pairs(matrix, names, most=PAIRS)}
+def _columns(measured: Measured) -> list[_Column]:
+    """Return the columns of what single runs reached."""
+    name, metric = wording.short(measured.metric), measured.metric
+    found = [(f"{measured.chosen_on} {name}", measured.choosing_score, "best", metric)] if measured.chosen_on else []
+    if measured.is_tested:
+        found += [(f"{TEST} {name}", measured.score, "best", metric)]
+        found += [(f"{TEST} {name}, last", measured.score, "last", metric)]
+    found += [(wording.short(other), score, "best", other) for score, other in measured.others]
+    return [
+        _Column(wording.heading(wording.sentence(head), other), score, which, other)
+        for head, score, which, other in found
+    ]
 
 
-def _runs(entries: Sequence[Row]) -> list[dict[str, Any]]:
-    found = []
-    for row in entries:
-        for run in row.runs:
-            best, last = block(run.get("best")), block(run.get("last"))
-            found.append(
-                {
-                    "label": row.label,
-                    "seed": run.get("seed", wording.ABSENT),
-                    "epoch": f"{run.get('best_epoch', wording.ABSENT)} of {run.get('epochs', wording.ABSENT)}",
-                    "validation": number(best.get("validation_accuracy")),
-                    "test": number(best.get("test_accuracy")),
-                    "last": number(last.get("test_accuracy")),
-                    "nll": number(best.get("test_nll")),
-                    "ece": number(best.get("test_ece")),
-                    "seconds": number(run.get("seconds")),
-                    "also": _also(run),
-                }
-            )
-    return found
+def _runs(entries: Sequence[Row], measured: Measured) -> list[dict[str, Any]]:
+    columns = _columns(measured)
+    return [
+        {
+            "label": row.label,
+            "seed": run.get("seed", wording.ABSENT),
+            "epoch": f"{run.get('best_epoch', wording.ABSENT)} of {run.get('epochs', wording.ABSENT)}",
+            "scores": [column.of(run) for column in columns],
+            "seconds": number(run.get("seconds")),
+            "also": _also(run, measured),
+        }
+        for row in entries
+        for run in row.runs
+    ]
 
 
 def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
@@ -175,11 +196,11 @@ def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
     return {", ".join(shared): entry for entry, shared in names.items()}
 
 
-def _also(run: Mapping[str, Any]) -> str:
-    notes = []
-    if (teacher := number(run.get("teacher_accuracy"))) is not None:
-        notes.append(f"teacher {wording.percent(teacher)} %")
-    for member in run.get("members") or []:
-        reached = number(block(block(member).get("best")).get("test_accuracy"))
-        notes.append(f"{block(member).get('name')} {wording.percent(reached)} %")
+def _also(run: Mapping[str, Any], measured: Measured) -> str:
+    """Return what else a run left: how good its own teacher was, and its other networks."""
+    found = [("teacher", number(run.get(f"teacher_{measured.primary}")))]
+    for member in map(block, run.get("members") or []):
+        found.append((str(member.get("name")), number(block(member.get("best")).get(measured.score))))
+    metric = measured.metric
+    notes = [f"{name} {wording.with_unit(wording.value(level, metric), metric)}" for name, level in found if level is not None]
     return ", ".join(notes)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from tutelage.report.reading import Comparison, Estimate, Member, Row, Standing, rows
-from tutelage.report.verdict import verdict
-from tutelage.report.wording import ABSENT, cost, count, decimal, duration, estimate, interval, percent, points
+from collections.abc import Mapping
 
-COLUMNS = ("Row", "Accuracy %", "Last epoch %", "Difference (95 % interval)", "NLL", "ECE %", "Time", "Cost", "n")
+from tutelage.report.measured import Measured, measured_of
+from tutelage.report.reading import Comparison
+from tutelage.report.rows import Estimate, Member, Row, Standing, rows
+from tutelage.report.verdict import verdict
+from tutelage.report.wording import (
+    ABSENT,
+    cost,
+    count,
+    direction,
+    duration,
+    estimate,
+    heading,
+    interval,
+    losses,
+    mean_of,
+    sentence,
+    short,
+    signed,
+)
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -15,50 +31,80 @@ def render_markdown(comparison: Comparison) -> str:
     Args:
         comparison: A comparison of version 1.
     """
-    head = f"| {' | '.join(COLUMNS)} |"
-    rule = "|:--|" + "--:|" * (len(COLUMNS) - 1)
-    body = [f"| {' | '.join(cells)} |" for row in rows(comparison) for cells in _lines(row)]
+    columns = _columns(measured_of(comparison))
+    head = f"| {' | '.join(map(_plain, columns))} |"
+    rule = "|:--|" + "--:|" * (len(columns) - 1)
+    body = [f"| {' | '.join(cells)} |" for row in rows(comparison) for cells in _lines(row, len(columns))]
     return "\n".join([f"**{_plain(verdict(comparison))}.**", "", head, rule, *body, ""])
 
 
-def _lines(row: Row) -> list[list[str]]:
-    members = row.members if row.accuracy else ()
-    return [_cells(row), *(_member_cells(member, row.metric) for member in members)]
+def _columns(measured: Measured) -> list[str]:
+    """Return the heads of the columns."""
+    metric = measured.metric
+    if not measured.split:
+        return ["Row", "Training losses", "Time", "Cost", "n"]
+    return [
+        "Row",
+        heading(sentence(metric.title), metric),
+        heading("Last epoch", metric),
+        "; ".join(filter(None, ("Difference (95 % interval", direction(metric)))) + ")",
+        *(heading(short(other), other) for _, other in measured.others),
+        "Time",
+        "Cost",
+        "n",
+    ]
+
+
+def _lines(row: Row, width: int) -> list[list[str]]:
+    if not row.is_finished:
+        return [[_name(row), _plain(f"failed: {row.error}"), *[ABSENT] * (width - 2)]]
+    return [_cells(row), *(_member_cells(member, row.measured) for member in row.members)]
 
 
 def _cells(row: Row) -> list[str]:
-    name = _code(row.label) + (" (baseline)" if row.is_baseline else "")
-    if row.accuracy is None:
-        return [name, _plain(f"failed: {row.error}"), *[ABSENT] * (len(COLUMNS) - 2)]
+    name = _name(row)
     if row.members:
         name = f"{name}: {_network(row.deployed or 'deployed', row.network, row.parameters)}"
+    return [name, *_reached(row), duration(row.seconds), cost(row.relative_cost), str(row.seeds)]
+
+
+def _reached(row: Row) -> list[str]:
+    """Return what a row reached, or its losses where nothing was measured."""
+    measured = row.measured
+    if not measured.split:
+        return [_plain(losses(row))]
+    return [
+        estimate(row.score, measured.metric),
+        estimate(row.last.get(measured.score), measured.metric),
+        _gap(row),
+        *_others(row.best, measured),
+    ]
+
+
+def _member_cells(member: Member, measured: Measured) -> list[str]:
+    """Return a line without a difference: the pairing is for the deployed network."""
+    name = f"↳ {_network(member.name, member.network, member.parameters)}"
+    if not measured.split:
+        return [name, "", "", "", ""]
+    best, last = member.best.get(measured.score), member.last.get(measured.score)
     return [
         name,
-        estimate(row.accuracy),
-        estimate(row.last.get(row.metric)),
-        _gain(row),
-        decimal(_mean(row.best.get("test_nll"))),
-        percent(_mean(row.best.get("test_ece"))),
-        duration(row.seconds),
-        cost(row.relative_cost),
-        str(row.accuracy.n),
+        estimate(best, measured.metric),
+        estimate(last, measured.metric),
+        "",
+        *_others(member.best, measured),
+        "",
+        "",
+        str(best.n) if best else ABSENT,
     ]
 
 
-def _member_cells(member: Member, metric: str) -> list[str]:
-    """Return a line without a difference: the pairing is for the deployed network."""
-    accuracy = member.best.get(metric)
-    return [
-        f"↳ {_network(member.name, member.network, member.parameters)}",
-        estimate(accuracy),
-        estimate(member.last.get(metric)),
-        "",
-        decimal(_mean(member.best.get("test_nll"))),
-        percent(_mean(member.best.get("test_ece"))),
-        "",
-        "",
-        str(accuracy.n) if accuracy else ABSENT,
-    ]
+def _others(scores: Mapping[str, Estimate], measured: Measured) -> list[str]:
+    return [mean_of(scores.get(name), metric) for name, metric in measured.others]
+
+
+def _name(row: Row) -> str:
+    return _code(row.label) + (" (baseline)" if row.is_baseline else "")
 
 
 def _network(name: str, network: str | None, parameters: float | None) -> str:
@@ -66,14 +112,10 @@ def _network(name: str, network: str | None, parameters: float | None) -> str:
     return ", ".join(filter(None, (_code(name), _code(network) if network else "", size)))
 
 
-def _mean(value: Estimate | None) -> float | None:
-    return value.mean if value else None
-
-
-def _gain(row: Row) -> str:
+def _gap(row: Row) -> str:
     if row.paired_best is None:
         return ABSENT
-    mean, span = points(row.paired_best.mean), interval(row.paired_best)
+    mean, span = signed(row.paired_best.mean, row.measured.metric), interval(row.paired_best, row.measured.metric)
     if row.standing in {Standing.BETTER, Standing.WORSE}:
         mean = f"**{mean}**"
     return f"{mean} ({span})" if span else mean

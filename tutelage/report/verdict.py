@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.report.reading import Comparison, Difference, Row, Standing, baseline_of, rows
-from tutelage.report.wording import estimate, interval, magnitude, percent, points, several
+from tutelage.data.task import Metric
+from tutelage.report.reading import Comparison
+from tutelage.report.rows import Difference, Row, Standing, baseline_of, rows
+from tutelage.report.wording import (
+    direction,
+    estimate,
+    interval,
+    listed,
+    magnitude,
+    of_difference,
+    reached,
+    several,
+    signed,
+    value,
+)
 
 
 def verdict(comparison: Comparison) -> str:
@@ -18,25 +31,23 @@ def verdict(comparison: Comparison) -> str:
         One sentence without its full stop.
     """
     entries = rows(comparison)
-    finished = [row for row in entries if row.accuracy]
+    finished = [row for row in entries if row.is_finished]
     if not finished:
         return "No run has finished, so there is nothing to compare"
+    if not finished[0].measured.split:
+        return f"{several(len(finished), 'row')} finished, but nothing was measured that could be compared"
     baseline = baseline_of(entries)
     compared = [row for row in finished if row.paired_best and baseline and row.reference == baseline.label]
     if baseline is None or not compared:
         return _alone(finished)
-    judged = _judged(entries)
+    base, judged = _base(baseline, entries), _judged(entries)
     winners = _winners(judged)
     if not judged:
-        top = max(compared, key=_gain)
-        side = "above" if _gain(top) >= 0 else "below"
-        ended = f"{called(top, entries)} ended {magnitude(_gain(top))} points {side} {_base(baseline, entries)}"
-        return f"{ended}, but one seed cannot tell that from noise"
-    if winners:
-        top = winners[0]
-        beat = f"{called(top, entries)} beat {_base(baseline, entries)} by {magnitude(_gain(top))} points"
-        return f"{beat} ({_range(top.paired_best)})"
-    return _drawn(judged, entries, _base(baseline, entries))
+        return _unclear(max(compared, key=_gain), entries, base)
+    if not winners:
+        return _drawn(judged, entries, base)
+    top = winners[0]
+    return f"{called(top, entries)} beat {base} by {_size(top)}{_of_what(top)} ({_basis(top)})"
 
 
 def qualifications(comparison: Comparison) -> list[str]:
@@ -50,14 +61,14 @@ def qualifications(comparison: Comparison) -> list[str]:
     winners = _winners(judged)
     said = []
     if winners and winners[0].paired_last and winners[0].paired_last.low is not None:
-        last = winners[0].paired_last
-        said.append(f"At the last epoch the difference is {points(last.mean)} points ({interval(last)}).")
+        last, metric = winners[0].paired_last, winners[0].measured.metric
+        said.append(f"At the last epoch the difference is {_with_interval(last, metric)}.")
     if len(judged) > 1:
         baseline = next(row for row in entries if row.is_primary)
         said.append(_others(judged, winners, _base(baseline, entries)))
     for row in entries:
         if row.paired_best and not row.is_baseline and row not in judged and row.standing is not Standing.UNKNOWN:
-            found = f"{points(_gain(row))} points ({interval(row.paired_best)})"
+            found = _with_interval(row.paired_best, row.measured.metric)
             said.append(f"{called(row, entries)} is compared with {row.reference}: {found}.")
     if len(judged) > 1:
         said.append(f"The intervals are not corrected for {len(judged)} comparisons.")
@@ -84,11 +95,11 @@ def _winners(judged: Sequence[Row]) -> list[Row]:
 
 
 def _gain(row: Row) -> float:
-    return row.paired_best.mean if row.paired_best else 0.0
+    return row.gain
 
 
 def _base(baseline: Row, entries: Sequence[Row]) -> str:
-    return "the plain student" if baseline.method in {"supervised", "plain"} else called(baseline, entries)
+    return "the plain student" if baseline.is_plain else called(baseline, entries)
 
 
 def _seeds(judged: Sequence[Row]) -> str:
@@ -97,55 +108,91 @@ def _seeds(judged: Sequence[Row]) -> str:
 
 
 def _alone(finished: Sequence[Row]) -> str:
-    best = max(finished, key=lambda row: row.accuracy.mean if row.accuracy else 0.0)
-    reached = best.accuracy
-    assert reached is not None
+    """Return what is said where nothing is compared: the best mean, or the only one."""
+    best = max(finished, key=_level)
+    measured, score = best.measured, best.score
+    assert score is not None
     if len(finished) > 1:
-        return (
-            f"{called(best, finished)} has the highest mean, {percent(reached.mean)} % {_kind(best)}, with no baseline"
-        )
-    over = "one seed" if reached.n == 1 else several(reached.n, "seed")
-    return f"{called(best, finished)} reached {estimate(reached)} % {_kind(best)} ({over})"
+        found = reached(value(score.mean, measured.metric), measured)
+        which = "highest" if measured.metric.higher_is_better else "lowest"
+        return f"{called(best, finished)} has the {which} mean, {found}, with no baseline"
+    seeds = "one seed" if score.n == 1 else several(score.n, "seed")
+    found = reached(estimate(score, measured.metric), measured)
+    return f"{called(best, finished)} reached {found} ({listed(direction(measured.metric), seeds)})"
 
 
-def _kind(row: Row) -> str:
-    return row.metric.replace("_", " ")
+def _level(row: Row) -> float:
+    """Return how good a row's mean is: higher is better, whatever the metric's direction."""
+    mean = row.score.mean if row.score else 0.0
+    return mean if row.measured.metric.higher_is_better else -mean
+
+
+def _unclear(row: Row, entries: Sequence[Row], base: str) -> str:
+    gap = row.paired_best.mean if row.paired_best else 0.0
+    side = f"{'above' if gap >= 0 else 'below'} {base}{_of_what(row)}"
+    reminder = direction(row.measured.metric)
+    side += f" ({reminder})" if reminder else ""
+    return f"{called(row, entries)} ended {_size(row)} {side}, but one seed cannot tell that from noise"
 
 
 def _drawn(judged: Sequence[Row], entries: Sequence[Row], base: str) -> str:
+    """Return what is said where no row is better than the baseline."""
     if len(judged) > 1:
         return f"No method beat {base} beyond noise ({len(judged)} compared, {_seeds(judged)})"
     row = judged[0]
+    metric, gap = row.measured.metric, row.paired_best
+    assert gap is not None
     if row.standing is Standing.WORSE:
-        return f"{called(row, entries)} fell {magnitude(_gain(row))} points below {base} ({_range(row.paired_best)})"
-    found = f"{points(_gain(row))} points, {_range(row.paired_best)}"
-    return f"{called(row, entries)} did not beat {base} beyond noise ({found})"
+        verb, side = ("fell", "below") if metric.higher_is_better else ("ended", "above")
+        return f"{called(row, entries)} {verb} {_size(row)} {side} {base}{_of_what(row)} ({_basis(row)})"
+    found = f"{of_difference(signed(gap.mean, metric), metric)}{_of_what(row)}"
+    return f"{called(row, entries)} did not beat {base} beyond noise ({found}, {_basis(row)})"
 
 
 def _others(judged: Sequence[Row], winners: Sequence[Row], base: str) -> str:
-    below = sum(row.standing is Standing.WORSE for row in judged)
-    level = len(judged) - below - len(winners)
+    worse = sum(row.standing is Standing.WORSE for row in judged)
+    level = len(judged) - worse - len(winners)
     parts = []
     if len(winners) > 1:
         parts.append(f"{len(winners) - 1} also beat {base}")
     if level:
         parts.append(f"{level} showed no difference beyond noise")
-    if below:
-        parts.append(f"{below} fell below {'it' if len(winners) > 1 else base}")
+    if worse:
+        # To fall below sounds like a success where lower is better.
+        verb = "fell below" if judged[0].measured.metric.higher_is_better else "did worse than"
+        parts.append(f"{worse} {verb} {'it' if len(winners) > 1 else base}")
     if winners and len(judged) == 2:
         return f"The other method {parts[0].removeprefix('1 ')}."
     lead = f"Of the {len(judged) - 1} other methods, " if winners else f"Of the {len(judged)} methods, "
     return f"{lead}{', '.join(parts)}."
 
 
-def _range(difference: Difference | None) -> str:
-    assert difference is not None
-    assert difference.low is not None
-    assert difference.high is not None
-    if difference.low > 0:
-        ends = f"{magnitude(difference.low)} to {magnitude(difference.high)}"
-    elif difference.high < 0:
-        ends = f"{magnitude(difference.high)} to {magnitude(difference.low)}"
+def _size(row: Row) -> str:
+    """Return how far a row is from the baseline, without a sign, such as `2.10 points`."""
+    metric = row.measured.metric
+    return of_difference(magnitude(row.gain, metric), metric)
+
+
+def _of_what(row: Row) -> str:
+    """Return what a difference is in, where its unit does not tell."""
+    metric = row.measured.metric
+    return "" if metric.unit == "share" and metric.higher_is_better else f" in {row.measured.title}"
+
+
+def _basis(row: Row) -> str:
+    """Return what a claim rests on: the metric's direction where it is not the usual one, the interval, the seeds."""
+    gap, metric = row.paired_best, row.measured.metric
+    assert gap is not None
+    assert gap.low is not None
+    assert gap.high is not None
+    if gap.low > 0:
+        ends = f"{magnitude(gap.low, metric)} to {magnitude(gap.high, metric)}"
+    elif gap.high < 0:
+        ends = f"{magnitude(gap.high, metric)} to {magnitude(gap.low, metric)}"
     else:
-        ends = interval(difference)
-    return f"95 % interval {ends}, {several(difference.n, 'seed')}"
+        ends = interval(gap, metric)
+    return listed(direction(metric), f"95 % interval {ends}", several(gap.n, "seed"))
+
+
+def _with_interval(gap: Difference, metric: Metric) -> str:
+    return f"{of_difference(signed(gap.mean, metric), metric)} ({interval(gap, metric)})"

@@ -1,46 +1,99 @@
-"""How the renderings write numbers: per cent, points, times and counts."""
+"""How the renderings write numbers: values of a metric, their differences, times and counts."""
 
 from __future__ import annotations
 
-from tutelage.report.reading import Difference, Estimate
+from tutelage.data.task import Metric
+from tutelage.report.measured import Measured
+from tutelage.report.rows import Difference, Estimate, Row
 
 MINUS = "\u2212"
 ABSENT = "\u2013"
 
 
-def percent(fraction: float | None, *, digits: int = 2) -> str:
-    """Return a fraction as per cent without the sign, such as `61.20`."""
-    return ABSENT if fraction is None else f"{100 * fraction:.{digits}f}".replace("-", MINUS)
+def value(number: float | None, metric: Metric) -> str:
+    """Return a value of a metric as shown, without its unit, such as `61.20` for a share."""
+    if number is None:
+        return ABSENT
+    text = f"{metric.scale * number:.{metric.digits}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", MINUS)
 
 
-def points(fraction: float, *, digits: int = 2) -> str:
-    """Return a signed difference in percentage points, such as `+2.10`."""
-    text = f"{100 * fraction:+.{digits}f}"
+def signed(number: float, metric: Metric) -> str:
+    """Return a difference as shown with its sign, such as `+2.10`."""
+    text = f"{metric.scale * number:+.{metric.digits}f}"
     return (text[1:] if float(text) == 0 else text).replace("-", MINUS)
 
 
-def magnitude(fraction: float, *, digits: int = 2) -> str:
-    """Return the size of a difference in percentage points without its sign."""
-    return f"{abs(100 * fraction):.{digits}f}"
+def magnitude(number: float, metric: Metric) -> str:
+    """Return the size of a difference as shown, without its sign."""
+    return f"{abs(metric.scale * number):.{metric.digits}f}"
 
 
-def estimate(value: Estimate | None) -> str:
-    """Return a mean in per cent with its standard deviation over seeds, if there is one."""
-    if value is None:
+def estimate(found: Estimate | None, metric: Metric) -> str:
+    """Return a mean as shown with its standard deviation over seeds, if there is one."""
+    if found is None:
         return ABSENT
-    return percent(value.mean) if value.std is None else f"{percent(value.mean)} \u00b1 {percent(value.std)}"
+    mean = value(found.mean, metric)
+    return mean if found.std is None else f"{mean} \u00b1 {value(found.std, metric)}"
 
 
-def interval(value: Difference) -> str:
-    """Return the interval of a difference in points, or nothing when one seed gives none."""
-    if value.low is None or value.high is None:
+def mean_of(found: Estimate | None, metric: Metric) -> str:
+    """Return a mean as shown, without its standard deviation."""
+    return value(found.mean if found else None, metric)
+
+
+def interval(found: Difference, metric: Metric) -> str:
+    """Return the interval of a difference as shown, or nothing when one seed gives none."""
+    if found.low is None or found.high is None:
         return ""
-    return f"{points(value.low)} to {points(value.high)}"
+    return f"{signed(found.low, metric)} to {signed(found.high, metric)}"
 
 
-def decimal(value: float | None, *, digits: int = 3) -> str:
-    """Return a plain number with fixed decimals."""
-    return ABSENT if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+def with_unit(text: str, metric: Metric) -> str:
+    """Return a value that is written already with its unit, such as `61.20 %`."""
+    return f"{text} {metric.shown_unit}".rstrip()
+
+
+def of_difference(text: str, metric: Metric) -> str:
+    """Return a difference that is written already with its unit, such as `+2.10 points`."""
+    return f"{text} {metric.difference_unit}".rstrip()
+
+
+def heading(name: str, metric: Metric) -> str:
+    """Return the head of a column in plain text, such as `ECE %` or `RMSE (metres)`."""
+    unit = metric.shown_unit
+    return " ".join(filter(None, (name, unit if unit in {"", "%"} else f"({unit})")))
+
+
+def short(metric: Metric) -> str:
+    """Return what a metric is called where there is little room."""
+    return metric.short or sentence(metric.title)
+
+
+def listed(*parts: str) -> str:
+    """Return the parts that say anything with commas between, such as a name and its unit."""
+    return ", ".join(filter(None, parts))
+
+
+def direction(metric: Metric) -> str:
+    """Return a reminder where a metric is not read as most are: higher is better unless it says otherwise."""
+    return "" if metric.higher_is_better else "lower is better"
+
+
+def reached(text: str, measured: Measured) -> str:
+    """Return a score in a sentence, such as `61.20 % test accuracy` or `a test RMSE of 0.31 metres`."""
+    said = with_unit(text, measured.metric)
+    return f"{said} {measured.title}" if measured.metric.unit == "share" else f"a {measured.title} of {said}"
+
+
+def losses(row: Row) -> str:
+    """Return the training losses of a row's last epoch, such as `ce 1.2500, kd 0.5000`."""
+    return ", ".join(f"{name} {number:.4f}" for name, number in row.losses.items()) or ABSENT
+
+
+def sentence(text: str) -> str:
+    """Return a text that begins with a capital; other capitals in it stay."""
+    return text[:1].upper() + text[1:]
 
 
 def duration(seconds: float | None) -> str:
@@ -57,14 +110,14 @@ def cost(relative: float | None) -> str:
     return ABSENT if relative is None else f"{relative:.2f}\u00d7"
 
 
-def count(value: float | None) -> str:
+def count(amount: float | None) -> str:
     """Return a large count with a unit prefix, such as `11.2 M`."""
-    if value is None:
+    if amount is None:
         return ABSENT
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.0f}"
+        if amount >= limit:
+            return f"{amount / limit:.3g} {unit}"
+    return f"{amount:.0f}"
 
 
 def shortened(text: str, most: int) -> str:
@@ -80,6 +133,6 @@ def condensed(text: str, most: int) -> str:
     return f"{text[: most - 1 - end]}\u2026{text[len(text) - end :]}"
 
 
-def several(amount: int, noun: str) -> str:
-    """Return an amount with its noun in the right number, such as `3 seeds`."""
-    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+def several(amount: int, noun: str, plural: str | None = None) -> str:
+    """Return an amount with its noun in the right number, such as `3 seeds`; the plural adds an s unless it is given."""
+    return f"{amount:,} {noun if amount == 1 else plural or f'{noun}s'}"

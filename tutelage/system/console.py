@@ -35,7 +35,14 @@ class Reporter(Protocol):
         """Show some words beside the bar, in place of those before."""
 
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
-        """Show the metrics of a finished epoch (counted from one), the headline first: the main one with its unit."""
+        """Show how a finished epoch went.
+
+        Args:
+            number: The epoch, counted from one.
+            epochs: How many there are.
+            metrics: What was measured in it; its losses are shown.
+            headline: What to show before them, such as `validation 95.12 %`.
+        """
 
     def end(self, *, finished: bool) -> None:
         """Finish the bar, of a training run that has finished or that stopped on its way."""
@@ -70,7 +77,7 @@ class Silent:
 
 
 class Terminal:
-    """A reporter for people: one line a training run, and a live bar with the latest accuracy while it runs.
+    """A reporter for people: one line a training run, and a live bar with the latest epoch while it runs.
 
     Args:
         console: Where to write; standard output by default.
@@ -122,9 +129,9 @@ class Terminal:
             self._bars.update(self._task, status=text)
 
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
-        """Show the metrics beside the bar."""
-        found = "".join(f"  {name} {value}" for name, value in shown(metrics).items())
-        self.status("  ".join(filter(None, (f"epoch {number}/{epochs}", headline))) + found)
+        """Show the headline and the losses beside the bar."""
+        losses = (f"{name} {value}" for name, value in shown(metrics).items())
+        self.status("  ".join(filter(None, (f"epoch {number}/{epochs}", headline, *losses))))
 
     def end(self, *, finished: bool) -> None:
         """Turn the bar into a line."""

@@ -1,4 +1,4 @@
-"""Accuracy against the cost of an answer: what an image costs each exit or peer of a row, and how often it is right."""
+"""What each exit or peer of a row reaches against what one answer of it costs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from tutelage.data.task import Metric
 from tutelage.report.charts.canvas import (
     BLUE,
     GREEN,
@@ -27,8 +28,8 @@ from tutelage.report.charts.canvas import (
     single,
 )
 from tutelage.report.charts.labels import label_points
-from tutelage.report.reading import Estimate, Row, baseline_of
-from tutelage.report.wording import count, estimate, shortened
+from tutelage.report.rows import Estimate, Row, baseline_of
+from tutelage.report.wording import count, estimate, listed, sentence, shortened, with_unit
 
 LOOKS = ((BLUE, "o"), (VERMILLION, "^"), (GREEN, "D"), (PURPLE, "v"), (ORANGE, "P"), (SKY, "X"))
 LETTERS = 18
@@ -38,11 +39,11 @@ SAME, APART = 1.02, 0.013
 
 @dataclass(frozen=True)
 class Answer:
-    """What one network needs for an image, in multiply-adds, and how often it is right."""
+    """What one network needs for an answer, in multiply-adds, and what it reaches."""
 
     name: str
     cost: float
-    accuracy: Estimate
+    score: Estimate
     is_exit: bool
 
 
@@ -57,14 +58,16 @@ class Family:
 
 
 def exits_chart(entries: Sequence[Row]) -> Chart | None:
-    """Return accuracy over multiply-adds an image, or nothing where no row has a member whose cost is known."""
+    """Return scores over multiply-adds an answer, or nothing where no row has a member whose cost is known."""
     families = families_of(entries)
     if not families:
         return None
     plain = baseline_of(entries)
-    if plain and plain.accuracy and plain.multiply_adds and not any(family.row == plain for family in families):
-        alone = Answer(plain.label, plain.multiply_adds, plain.accuracy, is_exit=False)
+    if plain and plain.score and plain.multiply_adds and not any(family.row == plain for family in families):
+        alone = Answer(plain.label, plain.multiply_adds, plain.score, is_exit=False)
         families.append(Family(plain, (alone,), INK, "s"))
+    measured = families[0].row.measured
+    metric = measured.metric
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
@@ -72,12 +75,12 @@ def exits_chart(entries: Sequence[Row]) -> Chart | None:
         for family in moved:
             _draw(axes, family)
         _frame(axes, ends, 30 if is_narrow else 1000)
-        axes.set_ylabel(f"{families[0].row.metric.replace('_', ' ')}, %")
+        axes.set_ylabel(listed(measured.title, metric.shown_unit))
         figure.legend(handles=_key(families), loc="outside upper left", ncols=1 if is_narrow else 4, labelcolor=MUTED)
         _labels(figure, axes, moved, is_narrow)
 
-    alt = "Accuracy against multiply-adds an image. " + "; ".join(
-        f"{family.row.label}: " + ", ".join(_said(answer) for answer in family.answers) for family in families
+    alt = f"{sentence(metric.title)} against multiply-adds for an answer. " + "; ".join(
+        f"{family.row.label}: " + ", ".join(_said(answer, metric) for answer in family.answers) for family in families
     )
     return draw("exits", alt, paint, wide=(900, 440), narrow=(360, 440 + 18 * len(families)))
 
@@ -88,16 +91,16 @@ def families_of(entries: Sequence[Row]) -> list[Family]:
     found = []
     for row in entries:
         members = [
-            Answer(member.name, member.multiply_adds, accuracy, member.name.startswith("exit"))
+            Answer(member.name, member.multiply_adds, score, member.name.startswith("exit"))
             for member in row.members
-            if member.multiply_adds and (accuracy := member.best.get(row.metric))
+            if member.multiply_adds and (score := member.best.get(row.measured.score))
         ]
-        if not members or not row.accuracy:
+        if not members or not row.score:
             continue
         if row.multiply_adds:
             # The deployed network is the end of the trunk that the exits leave.
             has_exits = any(answer.is_exit for answer in members)
-            members.insert(0, Answer(row.label, row.multiply_adds, row.accuracy, has_exits))
+            members.insert(0, Answer(row.label, row.multiply_adds, row.score, has_exits))
         found.append(Family(row, tuple(sorted(members, key=lambda answer: answer.cost)), *next(looks)))
     return found
 
@@ -131,15 +134,16 @@ def placed(families: Sequence[Family], apart: float) -> tuple[list[Family], tupl
 
 
 def _draw(axes: Axes, family: Family) -> None:
+    scale = family.row.measured.metric.scale
     chain = [answer for answer in family.answers if answer.is_exit]
-    line = ([answer.cost for answer in chain], [100 * answer.accuracy.mean for answer in chain])
+    line = ([answer.cost for answer in chain], [scale * answer.score.mean for answer in chain])
     axes.plot(*line, color=family.colour, linewidth=1.5)
     for answer in family.answers:
-        std = answer.accuracy.std
+        std = answer.score.std
         axes.errorbar(
             [answer.cost],
-            [100 * answer.accuracy.mean],
-            yerr=None if std is None else [100 * std],
+            [scale * answer.score.mean],
+            yerr=None if std is None else [scale * std],
             fmt=family.shape,
             color=family.colour,
             markeredgecolor=PAPER,
@@ -160,18 +164,19 @@ def _frame(axes: Axes, ends: tuple[float, float], most: float) -> None:
     ticks = [tick for power in decades for step in steps if low <= (tick := step * 10.0**power) <= high]
     axes.set_xticks(ticks, [count(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("multiply-adds for an image")
+    axes.set_xlabel("multiply-adds for an answer")
 
 
 def _labels(figure: Figure, axes: Axes, families: Sequence[Family], is_narrow: bool) -> None:
+    scale = families[0].row.measured.metric.scale
     answers = [answer for family in families for answer in family.answers]
     label_points(
         figure,
         axes,
-        [(answer.cost, 100 * answer.accuracy.mean) for answer in answers],
+        [(answer.cost, scale * answer.score.mean) for answer in answers],
         [shortened(answer.name, LETTERS) for answer in answers],
         [INK] * len(answers),
-        reach=[100 * (answer.accuracy.std or 0.0) for answer in answers],
+        reach=[scale * (answer.score.std or 0.0) for answer in answers],
         size=10 if is_narrow else 11.5,
         avoid=[place for family in families for place in _along(family)],
     )
@@ -179,11 +184,12 @@ def _labels(figure: Figure, axes: Axes, families: Sequence[Family], is_narrow: b
 
 def _along(family: Family, steps: int = 40) -> list[tuple[float, float]]:
     """Return places along the line that joins the exits, which is straight on the logarithmic scale."""
+    scale = family.row.measured.metric.scale
     chain = [answer for answer in family.answers if answer.is_exit]
     return [
-        (start.cost * (end.cost / start.cost) ** share, 100 * (start.accuracy.mean + share * rise))
+        (start.cost * (end.cost / start.cost) ** share, scale * (start.score.mean + share * rise))
         for start, end in pairwise(chain)
-        for rise in [end.accuracy.mean - start.accuracy.mean]
+        for rise in [end.score.mean - start.score.mean]
         for share in (step / steps for step in range(1, steps))
     ]
 
@@ -202,5 +208,5 @@ def _key(families: Sequence[Family]) -> list[Line2D]:
     ]
 
 
-def _said(answer: Answer) -> str:
-    return f"{answer.name} {estimate(answer.accuracy)} % for {count(answer.cost)}"
+def _said(answer: Answer, metric: Metric) -> str:
+    return f"{answer.name} {with_unit(estimate(answer.score, metric), metric)} for {count(answer.cost)}"

@@ -1,4 +1,4 @@
-"""The accuracy curves inside a row: the deployed network's beside those of its peers, its exits and their ensemble."""
+"""The curves inside a row: the deployed network's beside those of its peers, its exits and their ensemble."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from tutelage.report.charts.canvas import BLUE, INK, MUTED, Chart, draw, single
 from tutelage.report.charts.learning import LINES, Curve, curve, end_labels, limits, stroke, summary
-from tutelage.report.reading import Row, reference_of
-from tutelage.report.wording import shortened
+from tutelage.report.rows import Row, reference_of
+from tutelage.report.wording import sentence, shortened
 
 LETTERS = 18
 # The height in pixels that a label takes, and that the epochs below the axes take.
@@ -48,7 +48,7 @@ def _panel(index: int, row: Row, members: Sequence[Curve], reference: Row | None
         end_labels(axes, shown, [colour for _, colour, *_ in lines], share=LABEL / (height - EPOCHS))
 
     said = "; ".join(summary(line) for line in reversed(curves))
-    alt = f"Validation accuracy over epochs, the networks of {row.label}. {said}"
+    alt = f"{sentence(row.measured.choosing_title)} over epochs, the networks of {row.label}. {said}"
     return draw(f"family{index}", alt, paint, wide=(480, height), narrow=(360, height))
 
 

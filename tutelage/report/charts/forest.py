@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 
 from tutelage.report.charts.canvas import GRID, INK, MUTED, Chart, draw, single
 from tutelage.report.charts.standing import MARKS
-from tutelage.report.reading import Difference, Row, block, number, reference_of
-from tutelage.report.wording import condensed, interval, points
+from tutelage.report.measured import Measured
+from tutelage.report.reading import block, number
+from tutelage.report.rows import Difference, Row, reference_of
+from tutelage.report.wording import condensed, direction, interval, listed, signed
 
 LETTERS = 40
 
@@ -18,46 +20,49 @@ LETTERS = 40
 def forest_chart(entries: Sequence[Row]) -> Chart | None:
     """Return the forest plot, best row on top, or nothing when there is no difference to show."""
     pairs = [(row, row.paired_best) for row in entries if row.paired_best]
-    shown = sorted(((row, gap) for row, gap in pairs if gap), key=lambda pair: pair[1].mean)
+    shown = sorted(((row, gap) for row, gap in pairs if gap), key=lambda pair: pair[0].gain)
     if not shown:
         return None
 
     primary = next((row.label for row in entries if row.is_primary), None)
+    measured = shown[0][0].measured
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
         for height, (row, gap) in enumerate(shown):
             _line(axes, height, row, gap, reference_of(row, entries))
-        _frame(axes, shown, primary, is_narrow)
+        _frame(axes, shown, primary, measured, is_narrow)
 
-    alt = "Differences in test accuracy to the baseline, in points. " + "; ".join(
-        f"{row.label} {points(gap.mean)}" + (f" ({interval(gap)})" if interval(gap) else "") for row, gap in shown[::-1]
-    )
+    unit = measured.metric.difference_unit
+    head = listed(f"Differences in {measured.title} to the baseline", f"in {unit}" if unit else "")
+    said = "; ".join(f"{row.label} {_written(gap, measured, ' ')}" for row, gap in shown[::-1])
+    alt = f"{listed(head, direction(measured.metric))}. {said}"
     wide, narrow = (900, 56 + 34 * len(shown)), (360, 56 + 46 * len(shown))
     return draw("forest", alt, paint, wide=wide, narrow=narrow)
 
 
 def seed_differences(row: Row, baseline: Row) -> list[float]:
-    """Return the difference in test accuracy of every seed that both rows ran."""
-    base = {run.get("seed"): number(block(run.get("best")).get("test_accuracy")) for run in baseline.runs}
+    """Return the difference to the baseline of every seed that both rows ran."""
+    score = row.measured.score
+    base = {run.get("seed"): number(block(run.get("best")).get(score)) for run in baseline.runs}
     found = []
     for run in row.runs:
-        here, there = number(block(run.get("best")).get("test_accuracy")), base.get(run.get("seed"))
+        here, there = number(block(run.get("best")).get(score)), base.get(run.get("seed"))
         if here is not None and there is not None:
             found.append(here - there)
     return found
 
 
 def _line(axes: Axes, height: int, row: Row, gap: Difference, baseline: Row | None) -> None:
-    mark = MARKS[row.standing]
+    mark, scale = MARKS[row.standing], row.measured.metric.scale
     if gap.low is not None and gap.high is not None:
-        axes.plot([100 * gap.low, 100 * gap.high], [height, height], color=mark.colour, linewidth=2.2, zorder=3)
-    singles = [100 * value for value in seed_differences(row, baseline)] if baseline else []
+        axes.plot([scale * gap.low, scale * gap.high], [height, height], color=mark.colour, linewidth=2.2, zorder=3)
+    singles = [scale * value for value in seed_differences(row, baseline)] if baseline else []
     if len(singles) > 1:
         below = [height - 0.24] * len(singles)
         axes.plot(singles, below, "|", color=MUTED, markersize=6, markeredgewidth=1.1, zorder=2)
     axes.plot(
-        [100 * gap.mean],
+        [scale * gap.mean],
         [height],
         mark.shape,
         color=mark.colour,
@@ -68,29 +73,43 @@ def _line(axes: Axes, height: int, row: Row, gap: Difference, baseline: Row | No
     )
 
 
-def _frame(axes: Axes, shown: Sequence[tuple[Row, Difference]], primary: str | None, is_narrow: bool) -> None:
+def _frame(
+    axes: Axes, shown: Sequence[tuple[Row, Difference]], primary: str | None, measured: Measured, is_narrow: bool
+) -> None:
     axes.axvline(0, color=INK, linewidth=1.1, zorder=1)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.6, len(shown) - (0.2 if is_narrow else 0.4))
-    axes.set_xlabel("difference in test accuracy, points")
+    axes.set_xlabel(_axis(measured, is_narrow))
     names = [_name(row, primary) for row, _ in shown]
     for height, (row, gap) in enumerate(shown):
-        text = points(gap.mean) + (f"  ({interval(gap)})" if interval(gap) else "")
         ink = MUTED if MARKS[row.standing].colour == MUTED else INK
         if is_narrow:
             place = axes.get_yaxis_transform()
             axes.text(0, height + 0.34, names[height], transform=place, color=ink, fontsize=12, in_layout=False)
-            axes.text(1, height + 0.34, points(gap.mean), transform=place, color=ink, ha="right", in_layout=False)
+            axes.text(1, height + 0.34, signed(gap.mean, measured.metric), transform=place, color=ink, ha="right", in_layout=False)
         else:
             place = axes.get_yaxis_transform()
-            axes.text(1.02, height, text, transform=place, va="center", color=ink)
+            axes.text(1.02, height, _written(gap, measured, '  '), transform=place, va="center", color=ink)
     if is_narrow:
         axes.set_yticks([])
     else:
         axes.set_yticks(range(len(shown)), names)
         axes.tick_params(axis="y", labelcolor=INK)
     axes.tick_params(axis="x", color=GRID)
+
+
+def _axis(measured: Measured, is_narrow: bool) -> str:
+    metric = measured.metric
+    said = listed(f"difference in {measured.title}", metric.difference_unit)
+    if metric.higher_is_better:
+        return said
+    return f"{said}{chr(10) if is_narrow else ' '}({direction(metric)}, to the left)"
+
+
+def _written(gap: Difference, measured: Measured, apart: str) -> str:
+    span = interval(gap, measured.metric)
+    return signed(gap.mean, measured.metric) + (f"{apart}({span})" if span else "")
 
 
 def _name(row: Row, primary: str | None) -> str:

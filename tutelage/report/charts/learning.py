@@ -1,4 +1,4 @@
-"""The accuracy curves: validation accuracy over epochs, the mean of the seeds with their range as a band."""
+"""The learning curves: the validation score over epochs, the mean of the seeds with their range as a band."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from tutelage.report.charts.canvas import (
     single,
     spread,
 )
-from tutelage.report.reading import Row, block, numbers, reference_of
-from tutelage.report.wording import condensed, percent
+from tutelage.report.reading import block, numbers
+from tutelage.report.rows import Row, reference_of
+from tutelage.report.wording import condensed, listed, sentence, value, with_unit
 
+Values = NDArray[np.float64]
 OVERLAID = 5
 LETTERS = 32
 LINES = (
@@ -43,14 +45,14 @@ LINES = (
 
 @dataclass(frozen=True)
 class Curve:
-    """The validation accuracy of a row, or of one of its members, in per cent over epochs."""
+    """The validation score of a row, or of one of its members, over epochs, in the unit that is shown."""
 
     label: str
     row: Row
-    epoch: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    epoch: Values
+    mean: Values
+    low: Values
+    high: Values
 
     @property
     def end(self) -> float:
@@ -59,9 +61,10 @@ class Curve:
 
 
 def curve(row: Row, member: str | None = None) -> Curve | None:
-    """Return the accuracy curve of a row or of its named member, or nothing when no run kept it."""
+    """Return the curve of a row or of its named member, or nothing when no run kept it."""
+    score, scale = row.measured.choosing_score, row.measured.metric.scale
     histories = [block(run.get("history")) for run in row.runs]
-    key = "validation_accuracy" if member is None else f"validation_accuracy/{member}"
+    key = score if member is None else f"{score}/{member}"
     lines = [(numbers(h.get("epoch")), numbers(h.get(key))) for h in histories]
     lines = [(epochs, values) for epochs, values in lines if any(map(math.isfinite, values))]
     if not lines:
@@ -74,7 +77,7 @@ def curve(row: Row, member: str | None = None) -> Curve | None:
     epoch = np.array(longest if len(longest) == length else range(1, length + 1), dtype=float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(All-NaN|empty slice)")
-        mean, low, high = (100 * reduce(values, axis=0) for reduce in (np.nanmean, np.nanmin, np.nanmax))
+        mean, low, high = (scale * reduce(values, axis=0) for reduce in (np.nanmean, np.nanmin, np.nanmax))
     return Curve(row.label if member is None else member, row, epoch, mean, low, high)
 
 
@@ -99,12 +102,24 @@ def learning_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
 
 
 def limits(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Return the vertical limits that hold the curves and leave out the climb of the first epochs."""
-    # The climb of the first epochs is alike in all rows; with it in view the differences at the end are not.
-    low = float(min(np.nanmin(line.low[len(line.low) // 4 :]) for line in curves))
-    high = float(max(np.nanmax(line.high) for line in curves))
-    room = max(0.04 * (high - low), 0.5)
+    """Return the vertical limits that hold the curves and leave out the climb, or the fall, of the first epochs."""
+    # The first epochs are alike in all rows; with them in view the differences at the end are not.
+    metric = curves[0].row.measured.metric
+    lows, highs = _finite([line.low for line in curves]), _finite([line.high for line in curves])
+    if metric.higher_is_better:
+        lows = _finite([line.low[len(line.low) // 4 :] for line in curves], otherwise=lows)
+    else:
+        highs = _finite([line.high[len(line.high) // 4 :] for line in curves], otherwise=highs)
+    low, high = float(lows.min()), float(highs.max())
+    # At least fifty of the smallest steps that the tables show, so that noise does not look large.
+    room = max(0.04 * (high - low), 50 * 10.0**-metric.digits)
     return low - room, high + room
+
+
+def _finite(parts: Sequence[Values], *, otherwise: Values | None = None) -> Values:
+    values = np.concatenate(parts)
+    found = values[np.isfinite(values)]
+    return found if len(found) or otherwise is None else otherwise
 
 
 def stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1.9) -> None:
@@ -117,12 +132,14 @@ def stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1
 
 def summary(line: Curve) -> str:
     """Return where a curve ends, in words."""
-    return f"{line.label} ends at {percent(line.end / 100)} %"
+    metric = line.row.measured.metric
+    return f"{line.label} ends at {with_unit(value(line.end / metric.scale, metric), metric)}"
 
 
 def _overlaid(curves: Sequence[Curve]) -> Chart:
     others = iter(LINES)
     looks = [(INK, "-") if line.row.is_primary else next(others) for line in curves]
+    measured = curves[0].row.measured
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
@@ -130,7 +147,7 @@ def _overlaid(curves: Sequence[Curve]) -> Chart:
             stroke(axes, line, colour, style)
         axes.set_ylim(*limits(curves))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation accuracy, %")
+        axes.set_ylabel(listed(measured.choosing_title, measured.metric.shown_unit))
         if is_narrow:
             axes.legend(
                 axes.lines[: len(curves)], [condensed(line.label, LETTERS) for line in curves], loc="lower right"
@@ -138,7 +155,7 @@ def _overlaid(curves: Sequence[Curve]) -> Chart:
         else:
             end_labels(axes, curves, [colour for colour, _ in looks])
 
-    alt = "Validation accuracy over epochs. " + "; ".join(summary(line) for line in curves)
+    alt = f"{sentence(measured.choosing_title)} over epochs. " + "; ".join(summary(line) for line in curves)
     return draw("learning", alt, paint, wide=(900, 380), narrow=(360, 320))
 
 
@@ -176,6 +193,5 @@ def _panel(index: int, line: Curve, baseline: Curve | None, span: tuple[float, f
         axes.set_xlabel("epoch")
 
     against = f"; {summary(baseline)}" if baseline else ""
-    return draw(
-        f"learning{index}", f"Validation accuracy over epochs. {summary(line)}{against}", paint, wide=(330, 190)
-    )
+    alt = f"{sentence(line.row.measured.choosing_title)} over epochs. {summary(line)}{against}"
+    return draw(f"learning{index}", alt, paint, wide=(330, 190))

@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tutelage.report.charts.canvas import BLUE, INK, MUTED, Chart, draw, single
-from tutelage.report.reading import Comparison, Row, block, number, numbers
-from tutelage.report.wording import percent
+from tutelage.report.measured import Measured, measured_of
+from tutelage.report.reading import Comparison, block, number, numbers
+from tutelage.report.rows import Row
+from tutelage.report.wording import listed, sentence, value, with_unit
 
 Point = tuple[float, list[float]]
 
@@ -22,57 +24,66 @@ def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row
     A comparison that keeps no curves has them all the same where several rows of a method noted their teachers.
     """
     found = []
+    measured = measured_of(comparison)
     for index, (method, points) in enumerate((block(comparison.get("curves")) or _noted(entries)).items()):
-        curve = _points(points or [])
+        curve = _points(points or [], measured)
         if curve:
-            found.append((str(method), _chart(index, str(method), curve, baseline)))
+            found.append((str(method), _chart(index, str(method), curve, baseline, measured)))
     return found
 
 
 def _noted(entries: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in entries:
-        teachers = [value for run in row.runs if (value := number(run.get("teacher_accuracy"))) is not None]
-        students = [block(run.get("best")).get(row.metric) for run in row.runs]
-        if teachers and row.accuracy:
-            point = {"teacher_accuracy": sum(teachers) / len(teachers), "student_accuracy": students}
+        primary = row.measured.primary
+        teachers = [level for run in row.runs if (level := number(run.get(f"teacher_{primary}"))) is not None]
+        students = [block(run.get("best")).get(row.measured.score) for run in row.runs]
+        if teachers and row.score:
+            point = {f"teacher_{primary}": sum(teachers) / len(teachers), f"student_{primary}": students}
             found.setdefault(row.method, []).append(point)
     return {method: points for method, points in found.items() if len(points) > 1}
 
 
-def _points(entries: Sequence[Mapping[str, Any]]) -> list[Point]:
-    found = []
+def _points(entries: Sequence[Mapping[str, Any]], measured: Measured) -> list[Point]:
+    found, scale = [], measured.metric.scale
     for entry in entries:
-        teacher = number(block(entry).get("teacher_accuracy"))
-        students = [value for value in numbers(block(entry).get("student_accuracy")) if math.isfinite(value)]
+        teacher = number(block(entry).get(f"teacher_{measured.primary}"))
+        students = [level for level in numbers(block(entry).get(f"student_{measured.primary}")) if math.isfinite(level)]
         if teacher is not None and students:
-            found.append((100 * teacher, [100 * value for value in students]))
+            found.append((scale * teacher, [scale * level for level in students]))
     return sorted(found)
 
 
-def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None) -> Chart:
+def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None, measured: Measured) -> Chart:
+    metric = measured.metric
+
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
-        if baseline is not None and baseline.accuracy is not None:
+        if baseline is not None and baseline.score is not None:
             _baseline(axes, baseline, is_narrow)
         teachers = [teacher for teacher, _ in curve]
         means = [sum(students) / len(students) for _, students in curve]
         for teacher, students in curve:
             axes.plot([teacher] * len(students), students, "o", color=BLUE, alpha=0.4, markersize=4)
         axes.plot(teachers, means, "-o", color=BLUE, linewidth=1.9, markersize=7)
-        axes.set_xlabel("the teacher's own accuracy, %")
-        axes.set_ylabel("student's accuracy, %")
+        axes.set_xlabel(listed(f"the teacher's own {metric.title}", metric.shown_unit))
+        axes.set_ylabel(listed(f"student's {metric.title}", metric.shown_unit))
         axes.margins(y=0.12)
 
-    said = "; ".join(f"teacher {t:.2f} %, student {sum(s) / len(s):.2f} %" for t, s in curve)
-    reference = f" Baseline {percent(baseline.accuracy.mean)} %." if baseline and baseline.accuracy else ""
-    alt = f"Student accuracy over teacher accuracy for {method}: {said}.{reference}"
+    def shown(level: float) -> str:
+        return with_unit(value(level / metric.scale, metric), metric)
+
+    said = "; ".join(f"teacher {shown(t)}, student {shown(sum(s) / len(s))}" for t, s in curve)
+    level = baseline.score.mean if baseline and baseline.score else None
+    reference = "" if level is None else f" Baseline {with_unit(value(level, metric), metric)}."
+    alt = f"{sentence(metric.title)} of the student over that of the teacher for {method}: {said}.{reference}"
     return draw(f"teachers{index}", alt, paint, wide=(900, 350), narrow=(360, 300))
 
 
 def _baseline(axes: Axes, baseline: Row, is_narrow: bool) -> None:
-    assert baseline.accuracy is not None
-    level, spread = 100 * baseline.accuracy.mean, 100 * (baseline.accuracy.std or 0.0)
+    assert baseline.score is not None
+    scale = baseline.measured.metric.scale
+    level, spread = scale * baseline.score.mean, scale * (baseline.score.std or 0.0)
     axes.axhspan(level - spread, level + spread, color=MUTED, alpha=0.14, linewidth=0)
     axes.axhline(level, color=INK, linewidth=1.3, linestyle="--")
     text = "baseline" if is_narrow else f"{baseline.label} (baseline)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tutelage.report.charts.canvas import BLUE, GRID, MUTED, Chart, draw, single
-from tutelage.report.reading import Row, block, numbers
-from tutelage.report.wording import percent
+from tutelage.report.reading import block, numbers, picture
+from tutelage.report.rows import Row
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def reliability(row: Row) -> Reliability | None:
     """Return the pooled bins of a row, or nothing when no run kept them."""
     kept = []
     for run in row.runs:
-        bins = [numbers(block(run.get("reliability")).get(key)) for key in ("confidence", "accuracy", "count")]
+        bins = [numbers(block(picture(run, "reliability")).get(key)) for key in ("confidence", "accuracy", "count")]
         if bins[0] and len({len(values) for values in bins}) == 1:
             kept.append(np.nan_to_num(np.array(bins)))
     kept = [bins for bins in kept if bins.shape == kept[0].shape]
@@ -45,22 +45,23 @@ def reliability(row: Row) -> Reliability | None:
     return Reliability(row, confidence, accuracy, count[filled] / count.sum())
 
 
-def reliability_charts(entries: Sequence[Row]) -> list[tuple[str, str, Chart]]:
-    """Return one diagram per row, each against the baseline, with the row's label and its error in words."""
+def reliability_charts(entries: Sequence[Row], words: Mapping[str, str]) -> list[tuple[str, Chart]]:
+    """Return one diagram per row, each against the baseline, with the row's label.
+
+    Args:
+        entries: The rows.
+        words: What each row's diagram comes to in words, by the row's label.
+    """
     found = [bins for row in entries if (bins := reliability(row))]
     by_label = {bins.row.label: bins for bins in found}
     return [
-        (bins.row.label, _error(bins.row), _panel(index, bins, by_label.get(bins.row.reference or "")))
+        (label, _panel(index, bins, by_label.get(bins.row.reference or ""), words.get(label, "")))
         for index, bins in enumerate(found)
+        for label in [bins.row.label]
     ]
 
 
-def _error(row: Row) -> str:
-    ece = row.best.get("test_ece")
-    return f"ECE {percent(ece.mean)} %" if ece else ""
-
-
-def _panel(index: int, bins: Reliability, baseline: Reliability | None) -> Chart:
+def _panel(index: int, bins: Reliability, baseline: Reliability | None, words: str) -> Chart:
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
         axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.4)
@@ -75,7 +76,7 @@ def _panel(index: int, bins: Reliability, baseline: Reliability | None) -> Chart
         axes.set_xlabel("confidence, %")
         axes.set_ylabel("accuracy, %")
 
-    alt = f"Reliability diagram of {bins.row.label}. {_error(bins.row)}"
+    alt = f"Reliability diagram of {bins.row.label}. {words}"
     return draw(f"reliability{index}", alt, paint, wide=(240, 230))
 
 

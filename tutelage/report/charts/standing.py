@@ -1,11 +1,11 @@
-"""How the charts mark a row's standing: by colour, by shape and by filling, so that no one of them carries it alone."""
+"""How the charts mark a row's standing: by colour, shape and filling at once, for readers who cannot see one of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from tutelage.report.charts.canvas import BLUE, INK, MUTED, PAPER, VERMILLION
-from tutelage.report.reading import Standing
+from tutelage.report.rows import Standing
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Mark:
 
 MARKS = {
     Standing.BASELINE: Mark(INK, "s", INK, "baseline"),
-    Standing.BETTER: Mark(BLUE, "^", BLUE, "above the baseline"),
-    Standing.WORSE: Mark(VERMILLION, "v", VERMILLION, "below the baseline"),
+    Standing.BETTER: Mark(BLUE, "^", BLUE, "better than the baseline"),
+    Standing.WORSE: Mark(VERMILLION, "v", VERMILLION, "worse than the baseline"),
     Standing.SAME: Mark(MUTED, "o", PAPER, "no difference beyond noise"),
     Standing.UNKNOWN: Mark(MUTED, "D", PAPER, "one seed, no interval"),
 }

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tutelage.report.charts.canvas import BLUE, VERMILLION, Chart, draw, single
-from tutelage.report.reading import Comparison, Row, block, number, numbers
-from tutelage.report.wording import percent
+from tutelage.report.reading import Comparison, block, number, numbers, picture
+from tutelage.report.rows import Row
 
 KINDS = ("total", "knowledge")
 
@@ -35,14 +35,14 @@ def _found(comparison: Comparison, entries: Sequence[Row]) -> Iterator[tuple[str
     for kind, bins in _kinds(teacher):
         yield "teacher", kind, _words(number(teacher.get(f"foreign_auroc_{kind}"))), bins
     for row in entries:
-        run = next((run for run in row.runs if block(run.get("uncertainty"))), {})
+        run = next((run for run in row.runs if block(picture(run, "uncertainty"))), {})
         for kind, bins in _kinds(run):
             area = row.best.get(f"foreign_auroc_{kind}")
             yield row.label, kind, _words(area.mean if area else None), bins
 
 
 def _kinds(holder: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    kept = block(holder.get("uncertainty"))
+    kept = block(picture(holder, "uncertainty"))
     for kind in KINDS:
         bins = block(kept.get(kind))
         edges, counts = numbers(bins.get("edges")), numbers(bins.get("test"))
@@ -51,7 +51,7 @@ def _kinds(holder: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _words(area: float | None) -> str:
-    return "" if area is None else f"AUROC {percent(area)} %"
+    return "" if area is None else f"AUROC {100 * area:.2f} %"
 
 
 def _panel(index: int, alt: str, bins: Mapping[str, Any]) -> Chart:

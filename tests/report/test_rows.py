@@ -1,8 +1,8 @@
-"""What the report reads of a comparison."""
+"""The rows that the report reads of a comparison."""
 
 import pytest
 
-from tutelage.report.reading import rows
+from tutelage.report.rows import rows
 
 
 @pytest.mark.parametrize(
