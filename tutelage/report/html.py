@@ -202,5 +202,9 @@ def _also(run: Mapping[str, Any], measured: Measured) -> str:
     for member in map(block, run.get("members") or []):
         found.append((str(member.get("name")), number(block(member.get("best")).get(measured.score))))
     metric = measured.metric
-    notes = [f"{name} {wording.with_unit(wording.value(level, metric), metric)}" for name, level in found if level is not None]
+    notes = [
+        f"{name} {wording.with_unit(wording.value(level, metric), metric)}"
+        for name, level in found
+        if level is not None
+    ]
     return ", ".join(notes)

@@ -87,10 +87,18 @@ def _frame(
         if is_narrow:
             place = axes.get_yaxis_transform()
             axes.text(0, height + 0.34, names[height], transform=place, color=ink, fontsize=12, in_layout=False)
-            axes.text(1, height + 0.34, signed(gap.mean, measured.metric), transform=place, color=ink, ha="right", in_layout=False)
+            axes.text(
+                1,
+                height + 0.34,
+                signed(gap.mean, measured.metric),
+                transform=place,
+                color=ink,
+                ha="right",
+                in_layout=False,
+            )
         else:
             place = axes.get_yaxis_transform()
-            axes.text(1.02, height, _written(gap, measured, '  '), transform=place, va="center", color=ink)
+            axes.text(1.02, height, _written(gap, measured, "  "), transform=place, va="center", color=ink)
     if is_narrow:
         axes.set_yticks([])
     else:
