@@ -1,9 +1,14 @@
-"""Errors that a user can mend, and the nearest-name hint that most of them carry."""
+"""Errors that a user can mend, the nearest-name hint that most of them carry, and what is told and stops nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
+
+_KEPT: ContextVar[list[str] | None] = ContextVar("_KEPT", default=None)
 
 
 class UserError(ValueError):
@@ -13,8 +18,35 @@ class UserError(ValueError):
     """
 
 
+class Notice(UserWarning):
+    """What a user should know of what they brought. Nothing stops; the command line prints it as a line."""
+
+
 class NoLayersError(UserError):
     """A method that reads layers met a teacher of which only logits leave."""
+
+
+def notice(text: str) -> None:
+    """Tell the user something of what they brought.
+
+    Args:
+        text: What was found, what was made of it, and what to do if that is not meant.
+    """
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.append(text)
+    warnings.warn(text, Notice, stacklevel=3)
+
+
+@contextmanager
+def kept_notices() -> Iterator[list[str]]:
+    """Keep the texts of all notices of a block, which are told nonetheless: what is made in it may outlast it."""
+    kept: list[str] = []
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

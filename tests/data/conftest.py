@@ -26,6 +26,7 @@ def make_photos(tmp_path):
                 for number in range(count):
                     shape = size if mode == "L" else (*size, 3)
                     pixels = np.full(shape, 40 * shade + number, dtype=np.uint8)
+                    pixels[:, size[1] // 2 :] += 20
                     Image.fromarray(pixels).save(folder / f"{number}.png")
         return root
 

@@ -18,7 +18,9 @@ import torch
 from tutelage.data.images import ResidentImages
 
 # Changes when the same source would be decoded to other pixels.
-_FORMAT = 1
+_FORMAT = 2
+# Keys of images that are not kept stand in runs and recordings, as their data's fingerprint.
+STREAMED_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Decoded:
         splits: The images by split name.
         class_names: One name per class.
         digest: SHA-256 over images and targets of all splits.
+        notices: What the user is told of them, each time that they are used.
     """
 
     splits: Mapping[str, ResidentImages]
     class_names: tuple[str, ...]
     digest: str
+    notices: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -64,7 +68,7 @@ def recall(key: str) -> Decoded | None:
     try:
         about = json.loads((folder / "about.json").read_text())
         splits = {name: _load(folder, name) for name in about["splits"]}
-        return Decoded(splits, tuple(about["class_names"]), about["digest"])
+        return Decoded(splits, tuple(about["class_names"]), about["digest"], tuple(about["notices"]))
     except (OSError, ValueError, KeyError, EOFError):
         return None
 
@@ -82,7 +86,8 @@ def store(key: str, decoded: Decoded) -> None:
             np.save(scratch / f"{name}-images.npy", samples.images.numpy())
             if samples.targets is not None:
                 np.save(scratch / f"{name}-targets.npy", samples.targets.numpy())
-        about = {"splits": list(decoded.splits), "class_names": decoded.class_names, "digest": decoded.digest}
+        about = {name: getattr(decoded, name) for name in ("class_names", "digest", "notices")}
+        about["splits"] = list(decoded.splits)
         (scratch / "about.json").write_text(json.dumps(about))
         if recall(key) is None:
             shutil.rmtree(folder, ignore_errors=True)

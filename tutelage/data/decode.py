@@ -26,6 +26,7 @@ _CHUNK = 256
 _PATIENCE_SECONDS = 2.0
 _USUAL_FORMATS = ("JPEG", "PNG", "WEBP")
 _GREY = ("1", "L", "LA")
+BACKGROUND = (255, 255, 255)
 
 
 def read_image(cell: Any, where: str) -> Image.Image:
@@ -62,19 +63,34 @@ def read_image(cell: Any, where: str) -> Image.Image:
 def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return an image as uint8 `[channels, height, width]`: shorter side resized to fit, then the centre cut out.
 
+    What is transparent is laid on white.
+
     Args:
         image: The opened image.
         channels: 1 for grey, 3 for colour.
         size: Height and width in pixels.
     """
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = on_background(image).convert("L" if channels == 1 else "RGB")
     height, width = size
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def on_background(image: Image.Image) -> Image.Image:
+    """Return an image without transparency, laid on white where it had some.
+
+    Args:
+        image: In any mode, with an alpha channel, a transparent colour, or neither.
+    """
+    if image.mode in ("P", "PA") or image.has_transparency_data:
+        image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        return image
+    behind = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    behind.alpha_composite(image)
+    return behind.convert("RGB")
 
 
 def probe(read: Callable[[int], Image.Image], length: int, image_size: int | None) -> tuple[int, tuple[int, int]]:

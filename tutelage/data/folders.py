@@ -2,76 +2,259 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
-from tutelage.data.tables import SPLIT_NAMES, Tables
-from tutelage.errors import UserError
+from tutelage.data.split_names import TRAIN, misspelt, read_name, read_names
+from tutelage.data.tables import Tables
+from tutelage.data.walk import Folder, suffix_of
+from tutelage.errors import UserError, notice
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Images too, for cameras and designers; which of them can be read depends on the machine.
+_UNREAD = frozenset({".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".cr2", ".psd", ".raw", ".svg", ".tga"})
+_SHOWN = 6
 
 
-def scan_folder(root: Path, *, label: str | None = None, image: str | None = None) -> Tables:
-    """Return the images of a folder; the class folders are the labels, in alphabetical order.
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images of a folder.
+
+    Attributes:
+        splits: By split name, the paths by class name; classes and paths are sorted, and no list is empty.
+    """
+
+    splits: Mapping[str, Mapping[str, Sequence[str]]]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the training split."""
+        return tuple(self.splits[TRAIN])
+
+    def files(self) -> Iterator[str]:
+        """Yield the paths of all images, split by split and class by class."""
+        for classes in self.splits.values():
+            for paths in classes.values():
+                yield from paths
+
+    def tables(self) -> Tables:
+        """Return the images as tables, whose labels are the classes in alphabetical order."""
+        from datasets import ClassLabel, Dataset, Features, Image
+
+        features = Features({"image": Image(decode=False), "label": ClassLabel(names=list(self.class_names))})
+        position = {name: index for index, name in enumerate(self.class_names)}
+        tables = {}
+        for split, classes in self.splits.items():
+            # The image column is a struct: Arrow would not take plain paths for it.
+            images = [{"bytes": None, "path": path} for paths in classes.values() for path in paths]
+            labels = [position[name] for name, paths in classes.items() for _ in paths]
+            tables[split] = Dataset.from_dict({"image": images, "label": labels}, features=features)
+        return Tables(tables, "image", "label")
+
+
+def scan_folder(
+    tree: Folder, *, label: str | None = None, image: str | None = None, has_classes: bool = True
+) -> ImageFolder:
+    """Return the images of a folder; the names of the class folders are the classes.
+
+    Hidden files and folders are not read, links are followed. What is not clear is refused, never guessed.
 
     Args:
-        root: Holds class folders, or split folders (`train`, and perhaps `val` and `test`) that hold class folders.
+        tree: Holds class folders, or split folders (`train`, and perhaps `val` and `test`) that hold class folders.
         label: A label column, which such a folder does not have.
         image: An image column, which such a folder does not have.
+        has_classes: Whether the classes count, or are put away, so that there may be a single one.
 
     Raises:
-        UserError: If a column is named, there are no images, a class folder is empty, or a split has other classes
-            than `train`.
+        UserError: If a column is named, there are no images, the folders are nested in another way, a class of
+            training has no images, or another split has a class that training does not have.
     """
-    from datasets import ClassLabel, Dataset, Features, Image
-
     if label or image:
-        raise UserError(f"{root} is a folder of images, which has no columns: leave out label= and image=.")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file: give a folder of images by class, or a folder of Parquet.")
-    split_folders = {
-        SPLIT_NAMES[path.name.lower()]: path for path in _folders(root) if path.name.lower() in SPLIT_NAMES
-    }
-    if "train" not in split_folders:
-        split_folders = {"train": root}
-    found = {split: _by_class(folder) for split, folder in split_folders.items()}
-    names = sorted(found["train"])
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=names)})
-    tables = {}
-    for split, classes in found.items():
-        _check_same(split_folders["train"], split_folders[split], names, classes)
-        paths = [str(path) for name in names for path in classes[name]]
-        labels = [label for label, name in enumerate(names) for _ in classes[name]]
-        # The image column is a struct: Arrow would not take plain paths for it.
-        rows = Dataset.from_dict(
-            {"image": [{"bytes": None, "path": path} for path in paths], "label": labels}, features=features
-        )
-        tables[split] = rows
-    return Tables(tables, "image", "label")
-
-
-def _by_class(folder: Path) -> dict[str, list[Path]]:
-    classes = {path.name: sorted(_images(path)) for path in _folders(folder)}
-    if not any(classes.values()):
+        raise UserError(f"{tree.path} is a folder of images, which has no columns: leave out label= and image=.")
+    _check_links(tree)
+    _tell_unread(tree)
+    folders = _split_folders(tree)
+    found = {split: _by_class(folder, split) for split, folder in folders.items()}
+    if has_classes and len(found[TRAIN]) == 1:
         raise UserError(
-            f"No images found in class folders of {folder}: lay them out as {folder.name}/CLASS/IMAGE.jpg "
+            f"{folders[TRAIN].path} has one class only, {next(iter(found[TRAIN]))}: there is nothing to tell apart. "
+            "Give the folder that holds the folders of all classes, or add a class."
+        )
+    for split, classes in found.items():
+        if more := sorted(set(classes) - set(found[TRAIN])):
+            raise UserError(
+                f"{folders[split].path} has the class folder {more[0]!r}, which {folders[TRAIN].path} has not: add it "
+                "there, or remove it."
+            )
+    return ImageFolder(found)
+
+
+def _split_folders(root: Folder) -> dict[str, Folder]:
+    """Return the folder of each split; the root itself is that of training where it holds the class folders."""
+    filled = {folder.name: folder for folder in root.folders if _holds_images(folder)}
+    nested = {name: folder for name, folder in filled.items() if _has_class_folders(folder)}
+    if not nested:
+        _check_class_names(root, filled)
+        return {TRAIN: root}
+    # Empty ones too: who made a folder `test` wants no other images to be taken for it.
+    names = [folder.name for folder in root.folders if folder.name in nested or folder.name not in filled]
+    splits = read_names(names, root.path)
+    if TRAIN not in splits:
+        _check_no_splits(root, filled, nested, list(splits.values()))
+        return {TRAIN: root}
+    if others := [name for name in filled if name not in splits.values()]:
+        _check_beside(root, others, [filled[name] for name in splits.values() if name in filled])
+    return {split: next(folder for folder in root.folders if folder.name == name) for split, name in splits.items()}
+
+
+def _check_class_names(root: Folder, classes: Mapping[str, Folder]) -> None:
+    """Look at class folders that are called as splits are: a class may be called train, and nothing else is likely."""
+    splits = [name for name in classes if _is_split_name(name)]
+    if not splits:
+        return
+    if len(splits) < len(classes) and [name.lower() for name in splits] == [TRAIN]:
+        notice(f"{root.path}: {splits[0]} is read as a class and not as a split, because it holds images itself.")
+        return
+    raise UserError(
+        f"{root.path} has {_listed(splits)}, named as splits are, but with images in them instead of class folders. "
+        f"Lay a split out as {root.name}/{splits[0]}/CLASS/IMAGE.jpg; give a class another name."
+    )
+
+
+def _check_no_splits(
+    root: Folder, filled: Mapping[str, Folder], nested: Mapping[str, Folder], splits: Sequence[str]
+) -> None:
+    """Look at folders of folders of which none is that of training: the names may nearly be those of splits."""
+    strange = misspelt(nested)
+    # A class may be called brain, and lie as brain/images.
+    if strange and (splits or len(strange) == len(filled) or not _wrapper(filled, nested)):
+        raise UserError(
+            f"{root.path} has the folders {_listed(filled)}, of which {_listed(strange)} is not quite the name of a "
+            "split: call them train, val and test."
+        )
+    if splits:
+        raise UserError(
+            f"{root.path} has {_listed(splits)}, named as splits are, and beside that {_listed(filled, splits)}: call "
+            f"the folder to learn from train. To measure on {splits[0]} alone, give {root.path}/{splits[0]}."
+        )
+
+
+def _check_nested(folder: Folder, filled: Mapping[str, Folder], nested: Mapping[str, Folder]) -> None:
+    """Refuse class folders that hold only folders, unless each holds the same one."""
+    if wrapper := _wrapper(filled, nested):
+        notice(f"{folder.path}: the images of each class are read from the folder {wrapper} in it.")
+        return
+    if len(filled) == 1:
+        only = next(iter(filled.values()))
+        raise UserError(
+            f"{folder.path} holds a single folder, {only.name}, and that holds folders again: "
+            f"{_listed(inner.name for inner in only.folders)}. That is one level too many: give {only.path}, or move "
+            "its folders up."
+        )
+    raise UserError(
+        f"{folder.path} has the class folders {_listed(nested)}, which hold only folders, such as "
+        f"{next(iter(nested.values())).folders[0].path}, and no images. Give the folder whose folders are the classes, "
+        f"as {folder.name}/CLASS/IMAGE.jpg, or split folders named train, val and test."
+    )
+
+
+def _check_beside(root: Folder, others: Sequence[str], splits: Sequence[Folder]) -> None:
+    """Look at what lies beside split folders: classes, a split that is not understood, or something else."""
+    if strange := misspelt(others):
+        raise UserError(
+            f"{root.path} has {_listed(strange)} beside {_listed(folder.name for folder in splits)}: if that is a "
+            "split, call it train, val or test; else move it away."
+        )
+    if flat := [name for name in others if _is_split_name(name)]:
+        raise UserError(
+            f"{root.path}/{flat[0]} is named as a split is, but has images in it instead of class folders: lay it out "
+            f"as {flat[0]}/CLASS/IMAGE.jpg, or move it away."
+        )
+    shared = set.intersection(*({folder.name for folder in split.folders} for split in splits))
+    if len(splits) > 1 and shared:
+        notice(f"{root.path}: beside the splits, {_listed(others)} is not read.")
+        return
+    raise UserError(
+        f"{root.path} has {splits[0].name}, named as a split is, and beside it {_listed(others)} with images. If "
+        f"{splits[0].name} is a class, put its images into it and not into folders; if it is the split, move the "
+        "others away."
+    )
+
+
+def _by_class(folder: Folder, split: str) -> dict[str, list[str]]:
+    filled = {inner.name: inner for inner in folder.folders if _holds_images(inner)}
+    if not filled:
+        raise UserError(
+            f"No images found in class folders of {folder.path}: lay them out as {folder.name}/CLASS/IMAGE.jpg "
             f"(known endings: {' '.join(sorted(SUFFIXES))})."
         )
-    for name, paths in classes.items():
-        if not paths:
-            raise UserError(f"The class folder {folder / name} has no images: fill it or remove it.")
-    return classes
+    if nested := {name: inner for name, inner in filled.items() if not _images(inner)}:
+        _check_nested(folder, filled, nested)
+    if split == TRAIN:  # Elsewhere a class may have no images, nor need its folder be there.
+        if empty := [inner.path for inner in folder.folders if inner.name not in filled]:
+            raise UserError(f"The class folder {empty[0]} has no images: fill it or remove it.")
+    if beside := _images(folder):
+        notice(f"{len(beside)} images beside the class folders of {folder.path} are not read, such as {beside[0]}.")
+    return {name: [path for path in inner.below() if _is_read(path)] for name, inner in filled.items()}
 
 
-def _check_same(train: Path, other: Path, names: list[str], classes: dict[str, list[Path]]) -> None:
-    if missing := sorted(set(names) - set(classes)):
-        raise UserError(f"{other} has no class folder {missing[0]!r}, which {train} has: add it, or remove the other.")
-    if more := sorted(set(classes) - set(names)):
-        raise UserError(f"{other} has the class folder {more[0]!r}, which {train} has not: add it there, or remove it.")
+def _check_links(tree: Folder) -> None:
+    """Refuse links to images, or to what may be folders, that lead nowhere."""
+    for link in tree.dangling:
+        if suffix_of(link) in ("", *SUFFIXES):
+            raise UserError(f"{link} is a link to something that does not exist: mend the link or remove it.")
+    for folder in tree.folders:
+        _check_links(folder)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _tell_unread(tree: Folder) -> None:
+    unread = [path for path in tree.below() if suffix_of(path) in _UNREAD]
+    if unread:
+        notice(
+            f"{len(unread)} images of {tree.path} have endings that are not read, such as {unread[0]}: convert them to "
+            "JPEG or PNG."
+        )
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+def _is_read(path: str) -> bool:
+    return suffix_of(path) in SUFFIXES
+
+
+def _images(folder: Folder) -> list[str]:
+    return [path for path in folder.files if _is_read(path)]
+
+
+def _holds_images(folder: Folder) -> bool:
+    return any(_is_read(path) for path in folder.files) or any(map(_holds_images, folder.folders))
+
+
+def _has_class_folders(folder: Folder) -> bool:
+    """Return whether a folder holds folders of images: only such, or, where it is named as a split, also such."""
+    if not _images(folder):
+        return True
+    return _is_split_name(folder.name) and any(map(_holds_images, folder.folders))
+
+
+def _is_split_name(name: str) -> bool:
+    found = read_name(name)
+    return found is not None and not found.rest
+
+
+def _wrapper(filled: Mapping[str, Folder], nested: Mapping[str, Folder]) -> str | None:
+    """Return the name of the one folder that each of several class folders holds, with all images in it."""
+    inner = [[child for child in folder.folders if _holds_images(child)] for folder in filled.values()]
+    if (
+        len(nested) < len(filled)
+        or len(filled) < 2
+        or not all(len(found) == 1 and _images(found[0]) for found in inner)
+    ):
+        return None
+    names = {found[0].name for found in inner}
+    return names.pop() if len(names) == 1 else None
+
+
+def _listed(names: Iterator[str] | Sequence[str] | Mapping[str, object], without: Sequence[str] = ()) -> str:
+    kept = [name for name in names if name not in without]
+    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+    return ", ".join(islice(kept, _SHOWN)) + more

@@ -6,55 +6,60 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutelage.data.folders import SUFFIXES
+from tutelage.data.parquet import open_folder
 from tutelage.data.tables import quiet
+from tutelage.data.walk import Folder, suffix_of
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
 
-_TABLE_SUFFIXES = frozenset({".parquet", ".arrow", ".tar"})
+_ARCHIVE = ".tar"
+_TABLES = frozenset({".parquet", ".arrow"})
 
 
-def holds_tables(path: Path) -> bool:
-    """Return whether a path is a table file, or a folder that has one at the top or one level below."""
-    if path.is_file():
-        return path.suffix in _TABLE_SUFFIXES
-    return any(
-        file.suffix in _TABLE_SUFFIXES for pattern in ("*.*", "*/*.*") for file in path.glob(pattern) if file.is_file()
-    )
+def holds_tables(tree: Folder) -> bool:
+    """Return whether a folder has table files at the top or one level below.
 
-
-def file_states(path: Path) -> list[tuple[str, int, int]]:
-    """Return relative path, size in bytes and time of change in nanoseconds of all files under a path.
+    Archives count only where no images lie beside them: they may be what the images came in.
 
     Args:
-        path: A file or a folder.
+        tree: The folder.
     """
-    return sorted(_walk(path, path if path.is_dir() else path.parent))
+    suffixes = {suffix_of(file) for folder in (tree, *tree.folders) for file in folder.files}
+    if suffixes & _TABLES:
+        return True
+    return _ARCHIVE in suffixes and not any(suffix_of(file) in SUFFIXES for file in tree.below())
 
 
-def open_path(path: Path) -> Mapping[str, datasets.Dataset]:
+def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
     """Open a local file or folder of tables; nothing is written next to it.
 
     Args:
         path: A Parquet file, a folder of Parquet, or what `Dataset.save_to_disk` wrote.
+        state: Stands for the state of its files. `datasets` knows a file by its time alone, so each state has a cache
+            of its own.
 
     Raises:
         UserError: If it cannot be read.
     """
     import datasets
 
+    cache = str(Path(_cache_dir() or datasets.config.HF_DATASETS_CACHE) / f"tutelage-{state[:16]}")
     try:
         with quiet():
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _as_mapping(datasets.load_from_disk(str(path)))
             if path.is_file():
-                return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=_cache_dir()))
-            return _as_mapping(datasets.load_dataset(str(path), cache_dir=_cache_dir()))
+                return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=cache))
+            return open_folder(path, cache_dir=cache)
+    except UserError:
+        raise
     except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"{path} cannot be read as a dataset ({_line(error)}): give whole Parquet files, with a row "
@@ -112,16 +117,6 @@ def _cache_dir() -> str | None:
     scratch = tempfile.mkdtemp(prefix="tutelage-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     return scratch
-
-
-def _walk(path: Path, root: Path) -> Iterator[tuple[str, int, int]]:
-    if path.is_file():
-        state = path.stat()
-        yield path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
-    elif path.is_dir():
-        for child in path.iterdir():
-            if not child.name.startswith("."):
-                yield from _walk(child, root)
 
 
 def _line(error: BaseException) -> str:

@@ -117,6 +117,10 @@ class StreamedImages(Samples):
         images, targets = self.read_batch([index])
         return images[0], None if targets is None else _plain(targets[0])
 
+    def place(self, index: int) -> str:
+        """Return where an image came from: its file, or else its row."""
+        return str(self._rows[int(index)][self._image].get("path") or f"row {index} of split {self._split!r}")
+
     def pixels(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Yield the images at `indices` as uint8 `[channel, height, width]`."""
         cells = self._rows[indices][self._image] if len(indices) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 
 from tutelage.data.augment import Augmentation
-from tutelage.data.cache import Decoded, content_digest, key_of, recall, store
+from tutelage.data.blank import tell_blank
+from tutelage.data.cache import STREAMED_FORMAT, Decoded, content_digest, key_of, recall, store
 from tutelage.data.dataset import Data, assemble
-from tutelage.data.folders import scan_folder
-from tutelage.data.hub import file_states, holds_tables, hub_states, open_hub, open_path
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.names import DIGITS, Spec, parse_spec
+from tutelage.data.place import HubPlace, LocalPlace
 from tutelage.data.samples import Samples
-from tutelage.data.tables import as_streamed, as_tables
+from tutelage.data.tables import as_streamed
 from tutelage.data.task import Task, task_named
-from tutelage.errors import UserError
+from tutelage.errors import UserError, kept_notices, notice
 
 __all__ = ["Data", "load_data"]
 
@@ -115,25 +115,38 @@ def _load(
     where: Spec, task: Task, image_size: int | None, limit_mib: int
 ) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
     """Return the splits, the class names, and what stands for the content."""
-    loaded = None if where.hub is None else open_hub(where.hub)
-    state: Any = file_states(where.path) if where.path is not None else hub_states(loaded or {})
-    parts = {"state": state, "label": where.label, "image": where.image, "image_size": image_size}
-    key = key_of(**parts, **({"task": task.name} if task.salt else {}))
-    decoded = recall(key)
-    if decoded is not None and _mib(decoded.splits) <= limit_mib:
-        return decoded.splits, decoded.class_names, decoded.digest
-    if where.path is not None and not holds_tables(where.path):
-        tables = scan_folder(where.path, label=where.label, image=where.image)
+    if where.path is not None:
+        place: LocalPlace | HubPlace = LocalPlace(where, where.path, has_classes=not task.hides_targets)
     else:
-        rows = open_path(where.path) if where.path is not None else loaded or {}
-        tables = as_tables(rows, image=where.image, label=where.label, spec=where.text)
-    streamed, class_names = as_streamed(tables, task, image_size=image_size, spec=where.text)
-    if _mib(streamed) > limit_mib:
-        return streamed, class_names, key
+        place = HubPlace(where, where.hub or "")
+    options: dict[str, Any] = {"label": where.label, "image": where.image, "image_size": image_size}
+    options |= {"task": task.name} if task.salt else {}
+    known = place.known_content()
+    decoded = None if known is None else recall(key_of(state=known, **options))
+    told: list[str] = []
+    if decoded is None or _mib(decoded.splits) > limit_mib:
+        with kept_notices() as told:
+            streamed, class_names = as_streamed(place.tables(), task, image_size=image_size, spec=where.text)
+            if _mib(streamed) > limit_mib:
+                tell_blank(streamed)
+                return streamed, class_names, key_of(format=STREAMED_FORMAT, state=place.listing, **options)
+            key = key_of(state=place.content(), **options)
+            decoded = recall(key) or _decode(streamed, class_names, key, told)
+    for text in decoded.notices:
+        if text not in told:
+            notice(text)
+    return decoded.splits, decoded.class_names, decoded.digest
+
+
+def _decode(
+    streamed: Mapping[str, StreamedImages], class_names: tuple[str, ...], key: str, told: Sequence[str]
+) -> Decoded:
+    """Decode all images and keep them, with what the user was told until then."""
     resident = {name: images.resident() for name, images in streamed.items()}
-    decoded = Decoded(resident, class_names, content_digest(resident))
+    tell_blank(streamed, resident)
+    decoded = Decoded(resident, class_names, content_digest(resident), tuple(told))
     store(key, decoded)
-    return resident, class_names, decoded.digest
+    return decoded
 
 
 def _mib(splits: Mapping[str, ResidentImages] | Mapping[str, StreamedImages]) -> float:

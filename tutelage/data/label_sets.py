@@ -1,0 +1,79 @@
+"""Columns of tables that are no single class: sets of classes, and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.data.split_names import TRAIN
+from tutelage.data.task import Task
+from tutelage.errors import UserError
+from tutelage.losses import UNLABELLED
+
+if TYPE_CHECKING:
+    import datasets
+    from torch import Tensor
+
+_LOOKED_AT = 100
+
+
+def read_other_targets(
+    splits: Mapping[str, datasets.Dataset], label: str, task: Task, *, where: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return a name for each number that a network answers with, and the targets of each split.
+
+    Args:
+        splits: The tables by split.
+        label: The column of the targets.
+        task: What they are.
+        where: What messages call each split.
+
+    Raises:
+        UserError: If they are not the task's, or a split has a class that training does not have.
+    """
+    columns = {split: rows.select_columns([label]).with_format("numpy")[:][label] for split, rows in splits.items()}
+    named = {split: _names_of(rows.features[label]) for split, rows in splits.items()}
+    is_text = any(
+        isinstance(item, str) for rows in columns.values() for row in rows[:_LOOKED_AT] for item in _items(row)
+    )
+    if named[TRAIN] is None and not is_text:
+        targets = {split: task.read_targets(list(rows), where=where[split]) for split, rows in columns.items()}
+        count = task.count_outputs(targets[TRAIN])
+        return tuple(label if count == 1 else f"{label} {number}" for number in range(count)), targets
+    names = named[TRAIN] or tuple(sorted({str(item) for row in columns[TRAIN] for item in _items(row)}))
+    sets = {split: _as_rows(rows, names, named[split] or names, where[split]) for split, rows in columns.items()}
+    return names, {split: task.read_targets(rows, where=where[split]) for split, rows in sets.items()}
+
+
+def _as_rows(column: Sequence[Any], names: tuple[str, ...], own: tuple[str, ...], where: str) -> NDArray[np.float32]:
+    """Return lists of classes as rows of 0 and 1; numbers are those of the split's own names."""
+    place = {name: number for number, name in enumerate(names)}
+    rows = np.zeros((len(column), len(names)), dtype=np.float32)
+    for number, row in enumerate(column):
+        for item in _items(row):
+            name = item if isinstance(item, str) else own[item] if 0 <= item < len(own) else item
+            if name not in place:
+                raise UserError(f"Row {number} of {where} has the class {name!r}, which training does not have.")
+            rows[number, place[name]] = 1
+    return rows
+
+
+def _names_of(feature: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes in a column of lists, where the table has them."""
+    from datasets import ClassLabel
+
+    inner = getattr(feature, "feature", None)
+    return tuple(inner.names) if isinstance(inner, ClassLabel) else None
+
+
+def _is_hidden(column: Any) -> bool:
+    """Return whether no sample has a target: benchmarks publish -1 instead of those of their test images."""
+    values = np.asarray(column) if isinstance(column, np.ndarray) else np.empty(0)
+    return values.dtype.kind == "i" and bool((values == UNLABELLED).all())
+
+
+def _items(row: Any) -> list[Any]:
+    return list(row) if isinstance(row, list | tuple | np.ndarray) else []

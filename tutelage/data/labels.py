@@ -1,0 +1,198 @@
+"""From columns of labels to class indices: by name wherever both sides have names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.data.split_names import TRAIN
+from tutelage.errors import UserError, notice
+from tutelage.losses import UNLABELLED
+
+if TYPE_CHECKING:
+    import datasets
+
+# More classes than this, and fewer than two samples for each: numbers of samples, not classes.
+_MANY = 1000
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of a split, as they stand in the table.
+
+    Attributes:
+        values: Whole numbers, truth values or text, `[sample]`.
+        names: The name of each number, where the table says so.
+        where: The split, for messages.
+    """
+
+    values: NDArray[Any]
+    names: tuple[str, ...] | None
+    where: str
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether no sample has a label: benchmarks publish -1 instead of their test labels."""
+        return self.values.dtype.kind == "i" and bool((self.values == UNLABELLED).all())
+
+
+def read_column(rows: datasets.Dataset, label: str, *, where: str) -> LabelColumn:
+    """Return the labels of a table.
+
+    Args:
+        rows: The table.
+        label: The column.
+        where: The split, for messages.
+
+    Raises:
+        UserError: If the labels are no classes, or a row has none.
+    """
+    from datasets import ClassLabel, Value
+
+    feature = rows.features[label]
+    if not isinstance(feature, ClassLabel | Value):
+        raise UserError(
+            f"The labels of {where} are {type(feature).__name__.lower()}s: a class is one number or one word for each "
+            "image. Name a column of classes with ,label=NAME; several classes for an image are the task multi-label "
+            "(--task multi-label)."
+        )
+    values = np.asarray(rows.select_columns([label]).with_format("numpy")[:][label])
+    names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    return LabelColumn(_classes_in(values, where), names, where)
+
+
+def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, ...]:
+    """Return the classes that training has: those that the table names, or those that occur, in order.
+
+    Args:
+        train: The labels of the training split.
+        one_will_do: Whether the classes are put away, so that there may be a single one.
+
+    Raises:
+        UserError: If there is one class only, or nearly every sample has a class of its own.
+    """
+    found = np.unique(train.values)
+    if train.names is None and len(found) > _MANY and 2 * len(found) > len(train.values):
+        raise UserError(
+            f"The {len(train.values)} labels of {train.where} are {len(found)} different ones, which looks like the "
+            "numbers of the samples: name the column of classes with ,label=NAME."
+        )
+    if train.names is not None:
+        names = train.names
+    else:
+        names = tuple(str(int(value) if value.dtype.kind == "b" else value) for value in found)
+        _tell_gaps(train, found)
+    if len(names) == 1 and not one_will_do:
+        raise UserError(f"{train.where} has one class only, {names[0]}: there is nothing to tell apart.")
+    return names
+
+
+def class_indices(columns: Mapping[str, LabelColumn], names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the class indices of each split, int64 `[sample]`.
+
+    Args:
+        columns: The labels by split.
+        names: The classes of training.
+
+    Raises:
+        UserError: If a split has a class that training does not have, or a label is out of range.
+    """
+    return {split: torch.from_numpy(_indices(column, columns[TRAIN], names)) for split, column in columns.items()}
+
+
+def _classes_in(values: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return labels as whole numbers or text; refuse what is neither."""
+    kind = values.dtype.kind
+    if kind == "O" or kind in "US":
+        empty = [row for row, value in enumerate(values) if value is None or not str(value).strip()]
+        _refuse_missing(empty, where)
+        return values.astype(str)
+    if kind == "f":
+        _refuse_missing(np.flatnonzero(np.isnan(values)).tolist(), where)
+        if fractions := np.flatnonzero(values != np.round(values)).tolist():
+            raise UserError(
+                f"Row {fractions[0]} of {where} has the label {values[fractions[0]]:g}: fractions are no classes. "
+                "Numbers to be predicted are the task regression (--task regression, task='regression'); else name a "
+                "column of classes with ,label=NAME."
+            )
+        return values.astype(np.int64)
+    if kind not in "iub":
+        raise UserError(f"The labels of {where} are {values.dtype}: name a column of classes with ,label=NAME.")
+    return values
+
+
+def _refuse_missing(rows: Sequence[int], where: str) -> None:
+    if rows:
+        raise UserError(
+            f"Row {rows[0]} of {where} has no label ({len(rows)} such rows): remove such rows, or give them a class."
+        )
+
+
+def _tell_gaps(train: LabelColumn, found: NDArray[Any]) -> None:
+    if found.dtype.kind not in "iu" or (found[0] == 0 and found[-1] == len(found) - 1) or found[0] == UNLABELLED:
+        return
+    notice(
+        f"The labels of {train.where} are {len(found)} numbers from {found[0]} to {found[-1]}, and not 0 to "
+        f"{len(found) - 1}: each is a class, by that name, in their order."
+    )
+
+
+def _indices(column: LabelColumn, train: LabelColumn, names: tuple[str, ...]) -> NDArray[np.int64]:
+    values, where = column.values, column.where
+    if values.dtype.kind == "i" and (unlabelled := np.flatnonzero(values == UNLABELLED)).size:
+        raise UserError(
+            f"Row {unlabelled[0]} of {where} has the label -1, which means that it has none ({unlabelled.size} such "
+            "rows): remove such rows. If -1 is a class, number the classes from 0."
+        )
+    if train.names is not None and values.dtype.kind in "iub":
+        # Numbers that stand for names: their own, or for want of these those of training.
+        own = column.names or train.names
+        numbers = values.astype(np.int64)
+        if (wrong := np.flatnonzero((numbers < 0) | (numbers >= len(own)))).size:
+            raise UserError(
+                f"Row {wrong[0]} of {where} has the label {values[wrong[0]]}, out of the range 0 to {len(own) - 1}: "
+                "remove such rows, or correct them."
+            )
+        if own == names:
+            return numbers
+        _tell_order(column, names)
+    else:
+        own, numbers = _numbered(column)
+    position = {name: index for index, name in enumerate(names)}
+    table = np.array([position.get(name, UNLABELLED) for name in own], dtype=np.int64)
+    indices: NDArray[np.int64] = table[numbers]
+    if (strange := np.flatnonzero(indices == UNLABELLED)).size:
+        raise UserError(
+            f"Row {strange[0]} of {where} has the class {own[numbers[strange[0]]]!r}, which training does not have: "
+            f"remove such rows, or train on that class too. Training has {_listed(names)}."
+        )
+    return indices
+
+
+def _numbered(column: LabelColumn) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the names that occur in a column, and for each sample which of them."""
+    if column.names is not None:
+        return column.names, column.values.astype(np.int64)
+    found, numbers = np.unique(column.values, return_inverse=True)
+    if found.dtype.kind == "b":
+        found = found.astype(np.int64)
+    return tuple(map(str, found.tolist())), numbers.astype(np.int64)
+
+
+def _tell_order(column: LabelColumn, names: tuple[str, ...]) -> None:
+    notice(
+        f"The classes of {column.where} are numbered in another order than those of training: they are read by name. "
+        f"There {_listed(column.names or ())}; training has {_listed(names)}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,85 @@
+"""A local folder of Parquet: every file with its own numbering of the classes, and none left out without a word."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.data.split_names import misspelt
+from tutelage.data.walk import suffix_of, walk
+from tutelage.errors import UserError, notice
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def open_folder(path: Path, *, cache_dir: str) -> Mapping[str, datasets.Dataset]:
+    """Open a folder of tables.
+
+    `datasets` reads all files with the columns of the first, so that a split which numbers its classes in another
+    order would be read by the wrong names. Where files differ in that, each split is opened on its own.
+
+    Args:
+        path: The folder.
+        cache_dir: As `datasets.load_dataset` takes it.
+
+    Raises:
+        UserError: If a file looks like a split that is misspelt, or the files of one split differ.
+    """
+    import datasets
+
+    builder = datasets.load_dataset_builder(str(path), cache_dir=cache_dir)
+    files = {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
+    _check_all_used(path, [file for found in files.values() for file in found])
+    names = {split: _names_in(split, found) for split, found in files.items()}
+    if len({repr(found) for found in names.values()}) < 2:
+        return datasets.load_dataset(str(path), cache_dir=cache_dir)  # type: ignore[no-any-return]
+    return {
+        split: datasets.load_dataset("parquet", data_files=found, split="train", cache_dir=cache_dir)
+        for split, found in files.items()
+    }
+
+
+def _names_in(split: str, files: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the classes by column, as the files of a split tell them."""
+    first: dict[str, list[str]] | None = None
+    for file in files:
+        names = _names_of(Path(file))
+        if first is not None and names != first:
+            raise UserError(
+                f"{file} numbers its classes in another way than {files[0]}, of the same split {split}: write both "
+                f"from one dataset. There {names}, here {first}."
+            )
+        first = names
+    return first or {}
+
+
+def _names_of(file: Path) -> dict[str, list[str]]:
+    import pyarrow.parquet as pq
+
+    if file.suffix != ".parquet":
+        return {}
+    about: Any = json.loads((pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}"))
+    features = about.get("info", {}).get("features") or {}
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+
+
+def _check_all_used(path: Path, used: Sequence[str]) -> None:
+    known = {Path(file).resolve() for file in used}
+    tables = (Path(file) for file in walk(path).below() if suffix_of(file) == ".parquet")
+    left = [file for file in tables if file.resolve() not in known]
+    for file in left:
+        if strange := misspelt(re.findall(r"[^\W\d_]+", file.stem)):
+            raise UserError(
+                f"{file} belongs to no split: {strange[0]} is not quite the name of one. Call it train, validation or "
+                "test, or move it away."
+            )
+    if left:
+        notice(f"{path}: {len(left)} files belong to no split and are not read, such as {left[0]}.")

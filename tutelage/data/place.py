@@ -1,0 +1,81 @@
+"""The place that data come from: the hub, or a local folder, which is images by class or tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tutelage.data.contents import Contents
+from tutelage.data.folders import scan_folder
+from tutelage.data.hub import holds_tables, hub_states, open_hub, open_path
+from tutelage.data.names import Spec
+from tutelage.data.tables import Tables, as_tables
+from tutelage.data.walk import walk
+from tutelage.errors import UserError
+
+
+class HubPlace:
+    """A dataset of the Hugging Face hub, which is downloaded when it is not there yet.
+
+    Args:
+        where: What the user asked for.
+        name: `owner/name`.
+    """
+
+    def __init__(self, where: Spec, name: str) -> None:
+        self._where, self._rows = where, open_hub(name)
+        self.listing: Any = hub_states(self._rows)
+
+    def known_content(self) -> Any:
+        """Return what stands for the content: the revision, under which nothing changes."""
+        return self.listing
+
+    content = known_content
+
+    def tables(self) -> Tables:
+        """Return its splits and columns."""
+        return as_tables(self._rows, image=self._where.image, label=self._where.label, spec=self._where.text)
+
+
+class LocalPlace:
+    """A file or folder on this machine. How its folders lie is looked at each time; its files are opened when asked.
+
+    Args:
+        where: What the user asked for.
+        path: The file or folder.
+        has_classes: Whether its classes count, or are put away.
+
+    Raises:
+        UserError: If a folder of images is not understood.
+    """
+
+    def __init__(self, where: Spec, path: Path, *, has_classes: bool = True) -> None:
+        self._where, self._path = where, path
+        tree = walk(path)
+        self._contents = Contents.of(tree)
+        if holds_tables(tree):
+            self._images = None
+        elif path.is_file():
+            raise UserError(f"{path} is a file: give a folder of images by class, or a folder of Parquet.")
+        else:
+            self._images = scan_folder(tree, label=where.label, image=where.image, has_classes=has_classes)
+
+    @property
+    def listing(self) -> Any:
+        """Path, size and time of all files."""
+        return self._contents.listing
+
+    def known_content(self) -> str | None:
+        """Return what stands for the content of all files, where it is known without reading them."""
+        return self._contents.known()
+
+    def content(self) -> str:
+        """Return what stands for the content of all files, and remember it."""
+        return self._contents.digest()
+
+    def tables(self) -> Tables:
+        """Return its splits and columns."""
+        if self._images is not None:
+            return self._images.tables()
+        rows = open_path(self._path, state=self._contents.state)
+        return as_tables(rows, image=self._where.image, label=self._where.label, spec=self._where.text)

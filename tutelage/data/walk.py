@@ -1,0 +1,108 @@
+"""The files below a folder that a person would call its content: no hidden ones, links followed, loops cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tutelage.errors import UserError
+
+# What file managers, archives and storage systems leave behind without a leading dot.
+LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+
+@dataclass
+class Folder:
+    """A folder and what is visible in it.
+
+    Attributes:
+        path: As it is reached from the root.
+        files: Its files, as sorted paths.
+        folders: Its folders, sorted by name.
+        dangling: Its links that lead nowhere.
+    """
+
+    path: str
+    files: list[str] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return Path(self.path).name
+
+    def below(self) -> Iterator[str]:
+        """Yield the files in it and in all folders below it, in the order of their paths."""
+        inner = {folder.path: folder for folder in self.folders}
+        # All begin alike, so this is the order of their names.
+        for path in sorted([*self.files, *inner]):
+            if path in inner:
+                yield from inner[path].below()
+            else:
+                yield path
+
+
+def walk(root: Path) -> Folder:
+    """Return a folder's visible content: nothing at or below a name that begins with a dot, links followed.
+
+    Args:
+        root: The folder, whatever its own name; or a file, which is returned alone in its folder.
+
+    Raises:
+        UserError: If two folders are one and the same by a link, or a folder may not be read.
+    """
+    if root.is_file():
+        return Folder(str(root.parent), [str(root)])
+    return _read(str(root), {}, frozenset())
+
+
+def _read(path: str, seen: dict[tuple[int, int], str], above: Set[tuple[int, int]]) -> Folder:
+    found, identity = Folder(path), _identity(path)
+    seen[identity], inside = path, above | {identity}
+    for entry in _visible(path):
+        if _is_folder(entry):
+            identity = _identity(entry.path)
+            if identity in inside:
+                continue  # A link back up, which would never end.
+            if identity in seen:
+                raise UserError(
+                    f"{entry.path} and {seen[identity]} are the same folder, by a link: its files would be read twice. "
+                    "Remove one of them."
+                )
+            found.folders.append(_read(entry.path, seen, inside))
+        elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+            found.dangling.append(entry.path)
+        else:
+            found.files.append(entry.path)
+    return found
+
+
+def suffix_of(name: str) -> str:
+    """Return the ending of a file's name in lower case, with its dot."""
+    # There may be a million files: no Path is made of each.
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
+def _visible(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted((entry for entry in entries if not _hidden(entry.name)), key=lambda entry: entry.name)
+    except PermissionError as error:
+        raise UserError(f"The folder {path} may not be read: change its permissions, or leave it out.") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A link to itself has no kind, and asking its entry would raise.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
+
+
+def _identity(path: str) -> tuple[int, int]:
+    state = os.stat(path)  # noqa: PTH116
+    return state.st_dev, state.st_ino
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in LEFT_BEHIND
