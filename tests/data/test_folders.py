@@ -275,7 +275,9 @@ def test_links_that_lead_back_end(make_photos):
     assert load_data(str(root), validation=0.2).count("train") == 11
 
 
-@pytest.mark.parametrize(("link", "to"), [("train/dog", "train/cat"), ("test", "train"), ("train/ant/more", "train/bee")])
+@pytest.mark.parametrize(
+    ("link", "to"), [("train/dog", "train/cat"), ("test", "train"), ("train/ant/more", "train/bee")]
+)
 def test_two_names_of_one_folder_are_refused(make_photos, link, to):
     root = make_photos()
     (root / link).symlink_to(root / to)

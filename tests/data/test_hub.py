@@ -1,8 +1,9 @@
 import datasets
 import pytest
 
-from tutelage.data import hub
+from tutelage.data.contents import Contents
 from tutelage.data.sources import load_data
+from tutelage.data.walk import walk
 from tutelage.errors import UserError
 
 
@@ -46,9 +47,9 @@ def test_a_file_that_is_no_parquet(tmp_path):
 
 def test_nothing_is_written_next_to_the_data(make_parquet):
     folder, _ = make_parquet({"train": 30, "test": 6})
-    before = hub.file_states(folder)
+    before = Contents.of(walk(folder)).listing
     load_data(str(folder))
-    assert hub.file_states(folder) == before
+    assert Contents.of(walk(folder)).listing == before
 
 
 def test_an_unwritable_hugging_face_cache_is_no_obstacle(make_parquet, tmp_path, monkeypatch):
@@ -67,14 +68,3 @@ def test_progress_bars_stay_as_they_were(make_parquet, capfd):
     load_data(str(folder))
     assert capfd.readouterr() == ("", "")
     assert are_progress_bars_disabled() == before
-
-
-def test_file_states_see_a_change(tmp_path):
-    (tmp_path / "deep").mkdir()
-    file = tmp_path / "deep" / "a.txt"
-    file.write_text("one")
-    first = hub.file_states(tmp_path)
-    assert [state[:2] for state in first] == [("deep/a.txt", 3)]
-    file.write_text("three")
-    assert hub.file_states(tmp_path) != first
-    assert hub.file_states(file)[0][0] == "a.txt"

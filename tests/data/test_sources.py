@@ -1,12 +1,16 @@
 import os
+import shutil
+import time
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tutelage.data import StreamedImages, load_data
 from tutelage.data.cache import cache_folder
-from tutelage.errors import UserError
+from tutelage.errors import Notice, UserError
 
 
 def test_digits():
@@ -36,18 +40,85 @@ def test_usual_augmentations(make_parquet, make_photos):
     assert str(load_data(str(large), validation=0.2, augment="rotate:5").augmentation) == "rotate:5"
 
 
-def test_the_second_time_comes_from_the_cache(make_parquet, monkeypatch, tmp_path):
+@pytest.fixture
+def settled(monkeypatch, tmp_path):
+    """A cache of its own, and a clock that is past the moment at which files could change unseen."""
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
+
+
+def test_the_second_time_comes_from_the_cache(make_parquet, monkeypatch, settled):
     folder, _ = make_parquet({"train": 30, "test": 6})
     first = load_data(str(folder))
     with monkeypatch.context() as patch:
-        patch.setattr("tutelage.data.sources.open_path", lambda path: pytest.fail("the source was opened"))
+        patch.setattr("tutelage.data.place.open_path", lambda *_, **__: pytest.fail("the source was opened"))
         again = load_data(str(folder))
     assert torch.equal(first.train.images, again.train.images)
     assert (first.fingerprint, first.mean, first.class_names) == (again.fingerprint, again.mean, again.class_names)
     os.utime(next(folder.iterdir()), (0, 0))
     assert load_data(str(folder)).fingerprint == first.fingerprint
-    assert len(list(cache_folder().iterdir())) == 2
+    assert len(list(cache_folder().glob("decoded-*"))) == 1
+
+
+def shades(images):
+    """Return how bright each image is at its top left, beside its class."""
+    return sorted(zip(images.targets.tolist(), images.images[:, 0, 0, 0].tolist()))
+
+
+def test_another_folder_of_the_same_shape_is_other_data(make_photos, settled):
+    one, other = make_photos(name="one/photos"), make_photos(name="other/photos")
+    for shade, name in enumerate(("cat", "ant", "bee")):
+        for number, file in enumerate(sorted((other / "train" / name).iterdir())):
+            kept = (one / "train" / name / file.name).stat()
+            pixels = np.full((10, 12, 3), 40 * shade + number, dtype=np.uint8)
+            pixels[:, 6:] += 20
+            Image.fromarray(pixels).save(file)
+            os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    first = load_data(str(one), validation=0)
+    again = load_data(str(other), validation=0)
+    assert first.fingerprint != again.fingerprint
+    assert shades(again.train) != shades(first.train)
+    assert {(label, shade // 40) for label, shade in shades(again.train)} == {(0, 1), (1, 2), (2, 0)}
+
+
+def test_swapped_class_folders_are_other_data(make_photos, settled):
+    root = make_photos()
+    first = load_data(str(root), validation=0)
+    for name, to in (("ant", "swap"), ("bee", "ant"), ("swap", "bee")):
+        (root / "train" / name).rename(root / "train" / to)
+    again = load_data(str(root), validation=0)
+    assert again.fingerprint != first.fingerprint
+    assert {(label, shade // 40) for label, shade in shades(again.train)} == {(0, 1), (1, 0), (2, 2)}
+
+
+def test_an_image_that_changed_and_kept_its_time_is_read_again(make_photos, settled):
+    root = make_photos()
+    file = root / "train" / "ant" / "6.ppm"
+    Image.open(root / "train" / "ant" / "0.png").save(file)
+    first = load_data(str(root), validation=0)
+    content, kept = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (kept.st_size, kept.st_mtime_ns)
+    again = load_data(str(root), validation=0)
+    assert again.fingerprint != first.fingerprint
+
+
+def test_a_copied_folder_comes_from_the_cache(make_photos, settled, tmp_path, monkeypatch):
+    root = make_photos()
+    first = load_data(str(root), validation=0)
+    shutil.copytree(root, tmp_path / "copy")
+    monkeypatch.setattr("tutelage.data.sources._decode", lambda *_: pytest.fail("the images were decoded again"))
+    assert load_data(str(tmp_path / "copy"), validation=0).fingerprint == first.fingerprint
+
+
+def test_what_was_told_is_told_again(make_parquet, settled):
+    folder, _ = make_parquet({"train": 60}, labels={"train": [3, 5] * 30}, features=datasets.Value("int64"))
+    for _ in range(2):
+        with pytest.warns(Notice, match="2 numbers from 3 to 5"):
+            assert load_data(str(folder)).class_names == ("3", "5")
 
 
 def test_large_data_are_streamed_and_agree_with_resident_ones(make_photos):

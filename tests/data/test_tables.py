@@ -4,7 +4,7 @@ import torch
 
 from tutelage.data.sources import load_data
 from tutelage.data.tables import as_tables
-from tutelage.errors import UserError
+from tutelage.errors import Notice, UserError
 
 
 def as_images(pixels):
@@ -47,7 +47,7 @@ def test_hidden_test_labels_are_no_test_split(make_parquet):
     [
         ([0, 1, 2, -1], "int64", "Row 3.*label -1"),
         ([0.5, 1, 2, 0], "float32", "label=NAME"),
-        ([0, 1, 2, 3], "int64", "label 3, out of the range 0 to 2"),
+        ([0, 1, 2, 3], "int64", "Row 3.*the class '3', which training does not have"),
     ],
 )
 def test_labels_that_make_no_sense(make_parquet, labels, feature, message):
@@ -82,7 +82,8 @@ def test_the_only_class_label_is_found(make_parquet):
 
 def test_the_only_split_is_learned_from(make_parquet):
     folder, _ = make_parquet({"test": 60})
-    data = load_data(str(folder))
+    with pytest.warns(Notice, match=r"The only split of .*table, test, is learned from"):
+        data = load_data(str(folder))
     assert [data.count(split) for split in ("train", "validation", "test")] == [43, 5, 12]
 
 
@@ -99,3 +100,14 @@ def test_no_image_column(tmp_path):
     datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).to_parquet(str(tmp_path / "train.parquet"))
     with pytest.raises(UserError, match="no image column"):
         load_data(str(tmp_path))
+
+
+def test_splits_that_are_not_read_are_told(make_parquet):
+    whole = datasets.load_dataset(str(make_parquet({"train": 30})[0]))["train"]
+    with pytest.warns(Notice, match="zoo has also the splits extra, which are not read"):
+        found = as_tables({"train": whole, "test": whole, "extra": whole}, image=None, label=None, spec="zoo")
+    assert list(found.splits) == ["train", "test"]
+    with pytest.raises(UserError, match="zoo has the split 'tset': call it"):
+        as_tables({"train": whole, "tset": whole}, image=None, label=None, spec="zoo")
+    with pytest.raises(UserError, match="name the one to learn from 'train'"):
+        as_tables({"trian": whole, "test": whole}, image=None, label=None, spec="zoo")

@@ -191,9 +191,9 @@ def _by_class(folder: Folder, split: str) -> dict[str, list[str]]:
         )
     if nested := {name: inner for name, inner in filled.items() if not _images(inner)}:
         _check_nested(folder, filled, nested)
-    if split == TRAIN:  # Elsewhere a class may have no images, nor need its folder be there.
-        if empty := [inner.path for inner in folder.folders if inner.name not in filled]:
-            raise UserError(f"The class folder {empty[0]} has no images: fill it or remove it.")
+    # In other splits a class may have no images, nor need its folder be there.
+    if split == TRAIN and (empty := [inner.path for inner in folder.folders if inner.name not in filled]):
+        raise UserError(f"The class folder {empty[0]} has no images: fill it or remove it.")
     if beside := _images(folder):
         notice(f"{len(beside)} images beside the class folders of {folder.path} are not read, such as {beside[0]}.")
     return {name: [path for path in inner.below() if _is_read(path)] for name, inner in filled.items()}

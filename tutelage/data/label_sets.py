@@ -35,10 +35,10 @@ def read_other_targets(
         UserError: If they are not the task's, or a split has a class that training does not have.
     """
     columns = {split: rows.select_columns([label]).with_format("numpy")[:][label] for split, rows in splits.items()}
+    columns = {split: values for split, values in columns.items() if split == TRAIN or not _is_hidden(values)}
     named = {split: _names_of(rows.features[label]) for split, rows in splits.items()}
-    is_text = any(
-        isinstance(item, str) for rows in columns.values() for row in rows[:_LOOKED_AT] for item in _items(row)
-    )
+    looked_at = [item for rows in columns.values() for row in rows[:_LOOKED_AT] for item in _items(row)]
+    is_text = any(isinstance(item, str) for item in looked_at)
     if named[TRAIN] is None and not is_text:
         targets = {split: task.read_targets(list(rows), where=where[split]) for split, rows in columns.items()}
         count = task.count_outputs(targets[TRAIN])

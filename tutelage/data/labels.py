@@ -84,13 +84,11 @@ def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, 
             f"The {len(train.values)} labels of {train.where} are {len(found)} different ones, which looks like the "
             "numbers of the samples: name the column of classes with ,label=NAME."
         )
-    if train.names is not None:
-        names = train.names
-    else:
-        names = tuple(str(int(value) if value.dtype.kind == "b" else value) for value in found)
-        _tell_gaps(train, found)
+    names = train.names or tuple(str(int(value) if value.dtype.kind == "b" else value) for value in found)
     if len(names) == 1 and not one_will_do:
         raise UserError(f"{train.where} has one class only, {names[0]}: there is nothing to tell apart.")
+    if train.names is None:
+        _tell_gaps(train, found)
     return names
 
 
