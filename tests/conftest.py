@@ -15,6 +15,13 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _named_code(tmp_path_factory, monkeypatch):
+    """Factories that tests name are not remembered for the person who runs them."""
+    ledger = tmp_path_factory.getbasetemp() / "named-code"
+    monkeypatch.setattr("tutelage.models.trust._ledger", lambda: ledger)
+
+
 @pytest.fixture
 def shared_data():
     """The folder of development datasets; the test skips where it is absent."""

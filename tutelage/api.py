@@ -49,6 +49,7 @@ def distill(
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    trust_code: bool = False,
     **settings: Any,
 ) -> nn.Module:
     """Train a student by a method and return it, in eval mode, with the weights of its best validation epoch.
@@ -71,6 +72,8 @@ def distill(
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
         seed: Seed of everything.
         progress: Whether to show progress.
+        trust_code: Whether saved networks and recordings may run the code that they name, though you never named that
+            code yourself.
         **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
 
     Raises:
@@ -96,6 +99,7 @@ def distill(
         out=out,
         seed=seed,
         progress=progress,
+        trust_code=trust_code,
         **settings,
     )
     return next(iter(networks.values()))
@@ -116,6 +120,7 @@ def distill_all(
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    trust_code: bool = False,
     **settings: Any,
 ) -> dict[str, nn.Module]:
     """Train as `distill` does, and return every network that can ship: peers that learn together, exits.
@@ -133,6 +138,7 @@ def distill_all(
         out: As for `distill`; the networks beside the first are in `out/members/NAME`.
         seed: As for `distill`.
         progress: As for `distill`.
+        trust_code: As for `distill`.
         **settings: As for `distill`.
 
     Returns:
@@ -157,7 +163,7 @@ def distill_all(
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))
         comparison = Comparison(
             choices=[choice],
-            experiment=experiment_of(student, teacher, splits),
+            experiment=experiment_of(student, teacher, splits, trust_code=trust_code),
             training=training,
             teacher_training=training,
             seeds=[seed],
@@ -187,6 +193,7 @@ def compare(
     baseline: str | None = None,
     out: str | Path = "runs/comparison",
     progress: bool = True,
+    trust_code: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a student by several methods under several seeds, and return the table with paired differences.
@@ -207,6 +214,7 @@ def compare(
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
         out: Where everything goes.
         progress: Whether to show progress.
+        trust_code: As for `distill`.
         **settings: Fields of `Training`.
 
     Raises:
@@ -219,7 +227,7 @@ def compare(
     choices = [parse_choice(text) for text in methods]
     comparison = Comparison(
         choices=choices,
-        experiment=experiment_of(student, teacher, splits),
+        experiment=experiment_of(student, teacher, splits, trust_code=trust_code),
         training=training,
         teacher_training=training,
         seeds=seeds_of(seeds),
@@ -238,6 +246,7 @@ def evaluate(
     task: str = "classification",
     foreign: DataSource | None = None,
     density: Density | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Return what a network scores on a split of the data, in float32, and what its uncertainty is worth.
 
@@ -249,6 +258,8 @@ def evaluate(
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, of all else it is `categorical`.
+        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
+            yourself.
 
     Raises:
         UserError: If the data have no such split, or the classes differ.
@@ -262,14 +273,14 @@ def evaluate(
     sources = several(network)
     if not sources:
         raise UserError("No network is named: pass one, or several as an ensemble.")
-    members = [_trained(source, splits) for source in sources]
+    members = [_trained(source, splits, trust_code=trust_code) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)
     kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")
     return evaluate_network(one, splits, split, device=device_type("auto"), density=kind)
 
 
-def _trained(network: Source, data: Data) -> nn.Module:
-    plan = blueprint(network, data, trained=True)
+def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
+    plan = blueprint(network, data, trained=True, trust_code=trust_code)
     if not plan.trained:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
     return plan.build(0, "network")

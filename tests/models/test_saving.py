@@ -101,3 +101,15 @@ def test_foreign_folders_and_damaged_metadata_are_told(tmp_path):
             load_network(str(tmp_path), num_classes=10)
     with pytest.raises(UserError, match=r"NAME\.safetensors"):
         save(tmp_path, filename="../x.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("weights", "../other/w.safetensors"), ("weights", 3), ("spec", 3), ("num_classes", "ten"), ("mean", 0.5)],
+)
+def test_facts_that_no_network_has_are_refused(tmp_path, key, value):
+    save(tmp_path)
+    content = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps(content | {key: value}))
+    with pytest.raises(UserError, match="does not describe a network"):
+        read_metadata(tmp_path)

@@ -103,3 +103,49 @@ def test_unreadable_files_are_told(tmp_path):
     torch.save(torch.ones(3), tmp_path / "w.pth")
     with pytest.raises(UserError, match="holds a Tensor"):
         read_weights(tmp_path / "w.pth")
+
+
+def prefixed(prefix, network):
+    return {prefix + key: value for key, value in network.state_dict().items()}
+
+
+ONE_NETWORK = {
+    "module.student.": lambda net: {"model": prefixed("module.student.", net)},
+    "criterion": lambda net: {"state_dict": prefixed("model.", net) | {"criterion.weight": torch.ones(3)}},
+    "bare criterion": lambda net: prefixed("", net) | {"criterion.weight": torch.ones(3)},
+    "metrics": lambda net: {"state_dict": prefixed("net.", net) | {"accuracy.tp": torch.ones(3)}},
+    "thop": lambda net: prefixed("", net) | {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
+    "thop in each layer": lambda net: prefixed("module.", net) | {"module.stem.0.total_ops": torch.zeros(1)},
+    "another teacher": lambda net: prefixed("student.", net) | prefixed("teacher.", tiny_cnn(10, width=8)),
+    "a compiled part": lambda net: {k.replace("stem.", "stem._orig_mod."): v for k, v in net.state_dict().items()},
+    "a parallel part": lambda net: {k.replace("stem.", "stem.module."): v for k, v in net.state_dict().items()},
+}
+
+
+@pytest.mark.parametrize("case", ONE_NETWORK)
+def test_one_network_among_other_things_is_found(tmp_path, source, case):
+    torch.save(ONE_NETWORK[case](source), tmp_path / "w.pth")
+    load_weights(target := tiny_cnn(10, width=4), tmp_path / "w.pth")
+    assert same(target, source)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_two_networks_that_fit_are_refused_by_their_prefixes(tmp_path, source, wrapped):
+    both = prefixed("module.student.", source) | prefixed("module.teacher.", tiny_cnn(10, width=4))
+    torch.save({"model": both, "best_acc": 1.0} if wrapped else both, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="under the prefixes 'module.student.' and 'module.teacher.'"):
+        load_weights(tiny_cnn(10, width=4), tmp_path / "w.pth")
+
+
+def test_two_networks_of_which_none_fits_are_named(tmp_path, source):
+    torch.save(prefixed("student.", source) | prefixed("teacher.", source), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"holds several networks, under the prefixes student\., teacher\., none"):
+        load_weights(tiny_cnn(10, width=8), tmp_path / "w.pth")
+
+
+def test_quantised_weights_are_no_weights(tmp_path, source):
+    state = source.state_dict()
+    state["classifier.weight"] = state["classifier.weight"].to(torch.int8)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"of another type: classifier.weight \(torch.int8\). Likely they are quant"):
+        load_weights(tiny_cnn(10, width=4), tmp_path / "w.pth")

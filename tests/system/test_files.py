@@ -2,12 +2,13 @@
 
 import errno
 import stat
+import zipfile
 
 import pytest
 import torch
 
 from tutelage.errors import UserError
-from tutelage.system.files import atomic, read_json, write_json
+from tutelage.system.files import atomic, damaged_entry, read_json, write_json
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -87,3 +88,13 @@ def test_json_round_trip_and_damage(tmp_path):
     (tmp_path / "f.json").write_text("{")
     with pytest.raises(UserError, match=r"f\.json is damaged"):
         read_json(tmp_path / "f.json")
+
+
+def test_an_entry_that_is_not_what_was_written_is_found(tmp_path):
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("one", b"abcdefgh")
+        archive.writestr("two", b"ijklmnop")
+    assert damaged_entry(file) is None
+    file.write_bytes(file.read_bytes().replace(b"ijkl", b"ijkm"))
+    assert damaged_entry(file) == "two"

@@ -71,3 +71,13 @@ def test_a_damaged_file_is_told(content, tmp_path):
     (tmp_path / "c.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"c\.pt is damaged.*Delete it"):
         checkpoint.load(tmp_path / "c.pt")
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    values = torch.arange(1000.0)
+    checkpoint.save(tmp_path / "c.pt", {"values": values})
+    content = bytearray((tmp_path / "c.pt").read_bytes())
+    content[content.find(values[100:110].numpy().tobytes())] ^= 1
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.load(tmp_path / "c.pt")

@@ -175,7 +175,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     if not names and not asks_for_help(words):
         raise UserError("Name a network, or several as an ensemble: tutelage evaluate NETWORK... --data DATA.")
     found = parse(evaluate_command, words[len(names) :], groups.EvaluateOptions, DataOptions, after="NETWORK...")
-    scores = evaluate(names, data=data_of(found), split=found.split)
+    scores = evaluate(names, data=data_of(found), split=found.split, trust_code=found.trust_code)
     text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
     screen().print(text, soft_wrap=True)
 
@@ -192,7 +192,10 @@ def record(words: Sequence[str]) -> None:
         tutelage distill kd --teacher recording:runs/recording --student resnet20 --data cifar100
     """  # noqa: E501
     found = parse(record, words, groups.RecordOptions, groups.TrainingDataOptions)
-    options = {name: getattr(found, name) for name in ("out", "views", "keep", "values", "part", "seed", *SETTINGS)}
+    options = {
+        name: getattr(found, name)
+        for name in ("out", "views", "keep", "values", "part", "seed", "trust_code", *SETTINGS)
+    }
     layers = found.layers.split("+") if found.layers else []
     recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)
     views = "no view is finished, other parts are still to do" if recording is None else in_views(recording.views)

@@ -20,11 +20,14 @@ class NetworkOptions:
             as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first four
             views of it.
         ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
+        trust_code: Run the code that saved networks, recordings and presets name (FILE.py:FACTORY, PACKAGE:FACTORY). It
+            is refused unless you named it yourself before.
     """
 
     student: list[str]
     teacher: list[str] = field(default_factory=list)
     ensemble: int = 1
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,8 @@ class RecordOptions:
         threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.
         device: auto, cpu, cuda, mps.
         workers: Processes that decode images, for data that do not stay in memory.
+        trust_code: Run the code that a saved network names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
     """
 
     teacher: list[str]
@@ -107,6 +112,7 @@ class RecordOptions:
     threads: int | None = None
     device: str = "auto"
     workers: int = 2
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +168,12 @@ class EvaluateOptions:
 
     Attributes:
         split: train, validation or test.
+        trust_code: Run the code that a saved network names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
     """
 
     split: str = "test"
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

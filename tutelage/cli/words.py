@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import yaml
 from tutelage.errors import UserError, unknown
 
 PRESETS = Path(__file__).parent / "presets"
+# The flag that lets code run which only a file names.
+TRUST = "--trust_code"
+_HYPHENED = TRUST.replace("_", "-")
 
 
 def leading(words: Sequence[str]) -> Sequence[str]:
@@ -56,11 +59,14 @@ def with_presets(words: Sequence[str], known: Set[str], several: Set[str]) -> li
     """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
     presets: dict[str, list[str]] = {}
     typed: list[str] = []
+    heeded = {flag for word in words if (flag := word.partition("=")[0]).startswith("--")}
+    if _trusts(words):
+        heeded |= known
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
         if flag == "--preset":
-            presets |= _preset(value if equals else next(rest, ""), known, several)
+            presets |= _preset(value if equals else next(rest, ""), known, several, heeded=heeded)
         else:
             typed.append(word)
     # Of a flag that takes several values, those that are typed would else join the preset's. Of any other the last one
@@ -74,7 +80,18 @@ def preset_names() -> list[str]:
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 
-def _preset(name: str, known: Set[str], several: Set[str]) -> dict[str, list[str]]:
+def _trusts(words: Sequence[str]) -> bool:
+    """Return whether --trust_code is typed, and not switched off."""
+    given = [
+        value if equals else following if not following.startswith("-") else ""
+        for word, following in zip(words, [*words[1:], ""])
+        for flag, equals, value in [word.partition("=")]
+        if flag == TRUST
+    ]
+    return bool(given) and given[-1].lower() not in ("false", "no", "off", "0")
+
+
+def _preset(name: str, known: Set[str], several: Set[str], *, heeded: Set[str]) -> dict[str, list[str]]:
     file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
     if not file.exists():
         raise unknown("preset", name, preset_names())
@@ -87,7 +104,43 @@ def _preset(name: str, known: Set[str], several: Set[str]) -> dict[str, list[str
     for key in values:
         if f"--{key}" not in known:
             raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
+    if TRUST.removeprefix("--") in values:
+        raise UserError(f"The preset {file} asks to trust code, which only you can: type {_HYPHENED} yourself.")
+    if file.parent != PRESETS:
+        _refuse_code(file, {key: value for key, value in values.items() if f"--{key}" not in heeded})
     return {f"--{key}": _flag(f"--{key}", value, several) for key, value in values.items()}
+
+
+def _refuse_code(file: Path, values: Mapping[str, Any]) -> None:
+    """Refuse values of a preset by which code would run that nobody typed.
+
+    Raises:
+        UserError: If they name a factory, a method or a task by an import path or a file.
+    """
+    for key, value in values.items():
+        for text in value if isinstance(value, list) else [value]:
+            code = _code(key, str(text))
+            if code is not None:
+                raise UserError(
+                    f"The preset {file} names code that would run: {code} (as {key}). Nothing was run. If you trust "
+                    f"it, add {_HYPHENED}, or type the flag --{key} yourself."
+                )
+
+
+def _code(key: str, text: str) -> str | None:
+    """Return the code that the value of a flag names; None if it names none."""
+    from tutelage.experiments.choice import imported
+    from tutelage.models.spec import NetworkSpec
+
+    if key in ("student", "teacher"):
+        try:
+            return NetworkSpec.parse(text).code
+        except UserError:
+            # Whatever is wrong with it is told where it is read.
+            return None
+    if key == "task":
+        return text if ":" in text else None
+    return imported(text) if key == "method" else None
 
 
 def _flag(flag: str, value: Any, several: Set[str]) -> list[str]:

@@ -21,15 +21,23 @@ from tutelage.training.settings import Training
 TeacherSource = Source | Sequence[Source] | Teacher | Recording | None
 
 
-def experiment_of(student: Source | Sequence[Source], teacher: TeacherSource, data: Data) -> Experiment:
+def experiment_of(
+    student: Source | Sequence[Source], teacher: TeacherSource, data: Data, *, trust_code: bool = False
+) -> Experiment:
     """Return what the methods share, from whatever a user names networks by.
+
+    Args:
+        student: The networks to train.
+        teacher: Who teaches, if anybody does.
+        data: The data.
+        trust_code: Whether saved networks and recordings may run the code that they name.
 
     Raises:
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
-    replay = _replay(teacher, data)
+    replay = _replay(teacher, data, trust_code=trust_code)
     data = data if replay is None else replay.data
-    students = tuple(blueprint(source, data) for source in several(student))
+    students = tuple(blueprint(source, data, trust_code=trust_code) for source in several(student))
     if not students:
         raise UserError("No student is named: pass a network, or several for methods that train several.")
     if replay is not None:
@@ -39,15 +47,16 @@ def experiment_of(student: Source | Sequence[Source], teacher: TeacherSource, da
         return Experiment(data=data, students=students, answers=answers)
     assert not isinstance(teacher, Recording)
     named = () if teacher is None else several(teacher)
-    return Experiment(data=data, students=students, teachers=tuple(blueprint(one, data, trained=True) for one in named))
+    teachers = tuple(blueprint(one, data, trained=True, trust_code=trust_code) for one in named)
+    return Experiment(data=data, students=students, teachers=teachers)
 
 
-def _replay(teacher: TeacherSource, data: Data) -> Replay | None:
+def _replay(teacher: TeacherSource, data: Data, *, trust_code: bool) -> Replay | None:
     """Return the replay of a recording, where one is named."""
     named = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
     if len(named) > 1 and any(map(is_recording, named)):
         raise several_recordings()
-    return replay_of(named[0], data) if len(named) == 1 else None
+    return replay_of(named[0], data, trust_code=trust_code) if len(named) == 1 else None
 
 
 def _answering(teacher: TeacherSource) -> Teacher | None:

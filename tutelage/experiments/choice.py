@@ -148,11 +148,30 @@ def parse_choice(text: str) -> Choice:
     Raises:
         UserError: If the method or an option is unknown, or a value does not fit.
     """
+    name, options = _read(text)
+    entry = get(name)
+    return Choice(entry, check_options(entry, options))
+
+
+def imported(text: str) -> str | None:
+    """Return the import path by which a method, or a method within it, is named; None if all have names of their own.
+
+    Args:
+        text: As for `parse_choice`. Nothing is imported.
+    """
+    name, options = _read(text)
+    if name not in names() and ":" in name:
+        return name
+    return imported(options["method"]) if "method" in options else None
+
+
+def _read(text: str) -> tuple[str, dict[str, str]]:
+    """Return the name of a method, and its options as they are written."""
     name, _, given = _unbracketed(text).partition(":")
     if given and name not in names() and "=" not in given.partition(":")[0]:
         attribute, _, given = given.partition(":")
         name = f"{name}:{attribute}"
-    options: dict[str, Any] = {}
+    options: dict[str, str] = {}
     for part in filter(None, _options_in(given)):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
@@ -160,8 +179,7 @@ def parse_choice(text: str) -> Choice:
         if key in options:
             raise UserError(f"{key} is given twice in {text!r}.")
         options[key] = value
-    entry = get(name)
-    return Choice(entry, check_options(entry, options))
+    return name, options
 
 
 def _options_in(text: str) -> list[str]:

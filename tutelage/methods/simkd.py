@@ -174,7 +174,7 @@ def graft(network: nn.Module, layer: str, classifier_name: str, projector: Proje
 
 
 def deployed(
-    student: str,
+    student: str | NetworkSpec,
     layer: str,
     classifier: str,
     channels: int,

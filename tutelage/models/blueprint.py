@@ -16,7 +16,7 @@ from tutelage.models.fresh import fresh
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
-from tutelage.models.saving import architecture_of
+from tutelage.models.saving import architecture
 from tutelage.models.spec import NetworkSpec
 from tutelage.system.chance import starting_at
 from tutelage.system.digests import seed_of
@@ -59,7 +59,9 @@ def part_of(role: str, position: int) -> str:
     return role if position == 0 else f"{role}-{position + 1}"
 
 
-def blueprint(source: Source, data: Data, *, trained: bool = False) -> Blueprint:
+def blueprint(
+    source: Source | NetworkSpec, data: Data, *, trained: bool = False, trust_code: bool = False
+) -> Blueprint:
     """Return the blueprint of a network.
 
     Args:
@@ -67,12 +69,13 @@ def blueprint(source: Source, data: Data, *, trained: bool = False) -> Blueprint
             whose copies start from the weights it has.
         data: The data that it is for: classes, channels, and the statistics of its inputs.
         trained: Whether a module or factory comes trained. A spec knows.
+        trust_code: Whether a saved network may run the code that it names, as in `load_network`.
 
     Raises:
         UserError: If the spec names nothing, or its classes are not the data's.
     """
-    if isinstance(source, str):
-        return _from_spec(NetworkSpec.parse(source), data)
+    if isinstance(source, str | NetworkSpec):
+        return _from_spec(NetworkSpec.parse(source) if isinstance(source, str) else source, data, trust_code=trust_code)
     if isinstance(source, nn.Module):
         original = source
         return Blueprint(
@@ -123,17 +126,23 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
         )
 
 
-def _from_spec(spec: NetworkSpec, data: Data) -> Blueprint:
+def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
     statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
 
     def load(what: NetworkSpec) -> Normalized:
-        return load_network(what, num_classes=data.num_classes, in_channels=data.in_channels, normalization=statistics)
+        return load_network(
+            what,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            normalization=statistics,
+            trust_code=trust_code,
+        )
 
     return Blueprint(
         make=lambda: load(spec),
         name=str(spec),
         trained=spec.trained_for(data.num_classes),
-        untrained=lambda: load(replace(NetworkSpec.parse(architecture_of(spec)), normalize=spec.normalize)),
+        untrained=lambda: load(replace(architecture(spec, trust_code=trust_code), normalize=spec.normalize)),
     )
 
 

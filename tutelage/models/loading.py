@@ -9,14 +9,20 @@ from tutelage.models import hub
 from tutelage.models.catalogue import COMPOSED, factory
 from tutelage.models.heads import check_classes
 from tutelage.models.normalization import Normalization, Normalized
-from tutelage.models.saving import NetworkMetadata, metadata_beside, read_metadata, weights_file
+from tutelage.models.saving import NetworkMetadata, architecture, metadata_beside, weights_file
 from tutelage.models.spec import NetworkSpec
-from tutelage.models.user_code import call_factory, import_factory
+from tutelage.models.trust import allow
+from tutelage.models.user_code import build_with, call_factory, import_factory
 from tutelage.models.weights import load_weights
 
 
 def load_network(
-    spec: str | NetworkSpec, *, num_classes: int, in_channels: int = 3, normalization: Normalization | None = None
+    spec: str | NetworkSpec,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    normalization: Normalization | None = None,
+    trust_code: bool = False,
 ) -> Normalized:
     """Build a network, load its weights if it has any, and give it its input statistics.
 
@@ -28,16 +34,25 @@ def load_network(
         num_classes: Classes of the data.
         in_channels: Channels of the data.
         normalization: The dataset's statistics.
+        trust_code: Whether a saved network may run the code that its `network.json` names, though you have never named
+            that code yourself.
 
     Raises:
-        UserError: The spec names nothing, its weights do not fit, or classes or channels differ from the data's.
+        UserError: The spec names nothing, its weights do not fit, classes or channels differ from the data's, or a
+            saved network is built by code that is not trusted.
     """
     spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
     weights = spec.weights or (spec.target if spec.kind == "run" else None)
     metadata = None if weights is None else metadata_beside(weights)
     if metadata is not None:
         _check_metadata(metadata, str(weights), num_classes=num_classes, in_channels=in_channels)
-    network, own = _build(spec, num_classes=num_classes, in_channels=in_channels)
+    if spec.kind == "run" and spec.options:
+        raise UserError(f"{spec}: a saved network has its options already; only `normalize=` can be given.")
+    network, own = _build(
+        architecture(spec, trust_code=trust_code) if spec.kind == "run" else spec,
+        num_classes=num_classes,
+        in_channels=in_channels,
+    )
     if isinstance(network, Normalized):
         own, network = network.normalization, network.model
     if weights is not None:
@@ -50,32 +65,20 @@ def load_network(
 
 def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn.Module, Normalization | None]:
     sizes = {"num_classes": num_classes, "in_channels": in_channels}
-    match spec.kind:
-        case "timm":
-            return hub.build_timm(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
-        case "torchvision":
-            return hub.build_torchvision(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
-        case "run":
-            return _build(_saved_architecture(spec), **sizes)
-        case "catalogue":
-            found = factory(spec.name)
-        case "composed":
-            found = import_factory(COMPOSED[spec.name])
-        case "file" | "import":
-            found = import_factory(spec.target)
-    return call_factory(found, spec.options, source=spec.target, **sizes), None
-
-
-def _saved_architecture(spec: NetworkSpec) -> NetworkSpec:
-    if spec.options:
-        raise UserError(f"{spec}: a saved network has its options already; only `normalize=` can be given.")
-    metadata = read_metadata(spec.target)
-    if metadata.spec is None:
-        raise UserError(
-            f"The network in {spec.target!r} was given as a Python object, so only Python can build it again: pass the "
-            f"module itself, filled by `load_weights(module, {str(weights_file(spec.target))!r})`."
-        )
-    return NetworkSpec.parse(metadata.spec)
+    if spec.kind == "timm":
+        return hub.build_timm(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+    if spec.kind == "torchvision":
+        return hub.build_torchvision(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+    if spec.kind == "catalogue":
+        return call_factory(factory(spec.name), spec.options, source=spec.target, **sizes), None
+    if spec.kind == "composed":
+        # What it is made from must know where it was read, as its factory may be a user's.
+        options = spec.options if (within := spec.within) is None else {**spec.options, "student": within}
+        return call_factory(import_factory(COMPOSED[spec.name]), options, source=spec.target, **sizes), None
+    code = spec.code
+    assert code is not None
+    allow(code, spec.origin)
+    return build_with(spec.target, spec.options, **sizes), None
 
 
 def _check_metadata(metadata: NetworkMetadata, path: str, *, num_classes: int, in_channels: int) -> None:

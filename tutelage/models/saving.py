@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
+from tutelage.models.trust import Origin
 from tutelage.system.files import atomic, write_json
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class NetworkMetadata:
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images in training, in pixels.
         density: What its logits are: a softmax's, or the logarithms of a Dirichlet distribution's concentrations.
+        sha256: Digest of the file of weights; None in what earlier versions saved.
     """
 
     spec: str | None
@@ -48,6 +51,7 @@ class NetworkMetadata:
     class_names: tuple[str, ...] | None = None
     input_size: tuple[int, ...] | None = None
     density: Density = "categorical"
+    sha256: str | None = None
 
     @property
     def normalization(self) -> Normalization:
@@ -94,8 +98,12 @@ def save_network(
     if isinstance(network, Normalized):
         normalization = network.normalization
     statistics = normalization or Normalization.named("none")
+    # Cloned, because the format refuses tensors that share memory, as tied weights do.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
+    content = save(state)
     metadata = NetworkMetadata(
-        spec=None if spec is None else architecture_of(spec),
+        # A relative path would mean another file in another working directory.
+        spec=None if spec is None else str(NetworkSpec.parse(architecture_of(spec)).absolute()),
         num_classes=num_classes,
         in_channels=in_channels,
         mean=statistics.mean,
@@ -104,11 +112,10 @@ def save_network(
         class_names=None if class_names is None else tuple(class_names),
         input_size=input_size,
         density=density,
+        sha256=hashlib.sha256(content).hexdigest(),
     )
-    # Cloned, because the format refuses tensors that share memory, as tied weights do.
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
     with atomic(folder / filename) as file:
-        file.write(save(state))
+        file.write(content)
     write_json(folder / METADATA, asdict(metadata))
     return folder / filename
 
@@ -122,7 +129,7 @@ def read_metadata(path: str | Path) -> NetworkMetadata:
     Raises:
         UserError: There is no `network.json`, or it is not ours.
     """
-    file = (Path(path) if Path(path).is_dir() else Path(path).parent) / METADATA
+    file = metadata_file(path)
     if not file.is_file():
         raise UserError(
             f"{str(path)!r} is no saved network, as there is no {METADATA} beside it. "
@@ -134,9 +141,29 @@ def read_metadata(path: str | Path) -> NetworkMetadata:
         entries: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
         }
-        return NetworkMetadata(**{key: value for key, value in entries.items() if key in known})
+        metadata = NetworkMetadata(**{key: value for key, value in entries.items() if key in known})
+        _check_metadata(metadata)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{file} does not describe a network: {error}.") from error
+    return metadata
+
+
+def _check_metadata(metadata: NetworkMetadata) -> None:
+    """Refuse facts that no network has.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if not (metadata.spec is None or isinstance(metadata.spec, str)):
+        raise ValueError(f"spec={metadata.spec!r} is no text")
+    for name in ("num_classes", "in_channels"):
+        number = getattr(metadata, name)
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{name}={number!r} is no number above zero")
+    if not isinstance(metadata.weights, str) or Path(metadata.weights).name != metadata.weights:
+        raise ValueError(f"weights={metadata.weights!r} is no file beside it")
+    # Made, because whatever is wrong with the statistics shows by that.
+    _ = metadata.normalization
 
 
 def weights_file(path: str | Path) -> Path:
@@ -154,10 +181,45 @@ def metadata_beside(path: str | Path) -> NetworkMetadata | None:
     Args:
         path: A folder, or a file of weights.
     """
+    return read_metadata(path) if metadata_file(path).is_file() else None
+
+
+def metadata_file(path: str | Path) -> Path:
+    """Return the `network.json` of a folder or beside a file of weights, whether it is there or not.
+
+    Args:
+        path: A folder, or a file of weights.
+    """
     path = Path(path)
-    if not ((path if path.is_dir() else path.parent) / METADATA).is_file():
-        return None
-    return read_metadata(path)
+    return (path if path.is_dir() else path.parent) / METADATA
+
+
+def check_digest(path: Path) -> None:
+    """Refuse a file of weights that is not what was saved, as far as a `network.json` beside it tells.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: Its digest is another.
+    """
+    file = metadata_file(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        saved = content.get("sha256") if content.get("weights") == path.name else None
+    except (OSError, ValueError, AttributeError):
+        # None of ours, or damaged, which is told where the metadata are needed.
+        return
+    if saved is None:
+        return
+    with path.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != saved:
+        raise UserError(
+            f"{path} is not what was saved: its SHA-256 is {found[:12]}..., and {file} says {str(saved)[:12]}.... It "
+            "is damaged or was replaced: put it back from a copy, or train again. If you replaced it yourself, delete "
+            f'the entry "sha256" in {file}.'
+        )
 
 
 def holds_network(folder: Path) -> bool:
@@ -186,10 +248,28 @@ def architecture_of(spec: str | NetworkSpec) -> str:
     Raises:
         UserError: A saved network was given as a Python object.
     """
-    spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
+    return str(architecture(NetworkSpec.parse(spec) if isinstance(spec, str) else spec))
+
+
+def architecture(spec: NetworkSpec, *, trust_code: bool = False) -> NetworkSpec:
+    """Return the same network without weights; for a saved network, what its `network.json` says.
+
+    Args:
+        spec: The network.
+        trust_code: Whether code that a `network.json` names may run when the network is built.
+
+    Raises:
+        UserError: A saved network was given as a Python object, or its spec names no architecture.
+    """
     if spec.kind != "run":
-        return str(spec.architecture())
-    metadata = read_metadata(spec.target)
+        return spec.architecture()
+    metadata, file = read_metadata(spec.target), metadata_file(spec.target)
     if metadata.spec is None:
-        raise UserError(f"The network in {spec.target!r} was a Python object: pass `spec=None` for its copy.")
-    return metadata.spec
+        raise UserError(
+            f"The network in {spec.target!r} was given as a Python object, so only Python can build it again: pass the "
+            f"module itself, filled by `load_weights(module, {str(weights_file(spec.target))!r})`."
+        )
+    saved = NetworkSpec.parse(metadata.spec)
+    if saved.kind == "run":
+        raise UserError(f"{file} is damaged: its spec {metadata.spec!r} names a saved network, not an architecture.")
+    return replace(saved.architecture(), origin=Origin(str(file), trusted=trust_code))

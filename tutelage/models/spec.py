@@ -13,6 +13,7 @@ from tutelage.errors import UserError, unknown
 from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
 from tutelage.models.normalization import Normalization
+from tutelage.models.trust import Origin
 
 Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
 
@@ -33,6 +34,7 @@ class NetworkSpec:
         normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None leaves the choice.
         pretrained: Whether timm's or torchvision's weights are fetched; None means yes where no `weights` are given.
         weights: A file of weights, or a saved run's folder.
+        origin: The file in which the spec was read; None if the user wrote it. It is no part of the text.
     """
 
     target: str
@@ -40,6 +42,7 @@ class NetworkSpec:
     normalize: str | None = None
     pretrained: bool | None = None
     weights: str | None = None
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.normalize not in (None, "data"):
@@ -157,17 +160,34 @@ class NetworkSpec:
 
     def absolute(self) -> NetworkSpec:
         """Return the spec with the paths in it made absolute: it means the same wherever it is read."""
-        target, weights = self.target, self.weights
+        target, weights, options = self.target, self.weights, self.options
         if self.kind == "run":
             target = _absolute(target)
         elif self.kind == "file":
             file, _, factory = target.rpartition(":")
             target = f"{_absolute(file)}:{factory}"
-        return replace(self, target=target, weights=None if weights is None else _absolute(weights))
+        elif (within := self.within) is not None:
+            options = {**options, "student": str(within.absolute())}
+        return replace(self, target=target, options=options, weights=None if weights is None else _absolute(weights))
+
+    @property
+    def within(self) -> NetworkSpec | None:
+        """The network that a composed one was made from, read where this spec was read; None for any other network."""
+        student = self.options.get("student") if self.kind == "composed" else None
+        return replace(NetworkSpec.parse(student), origin=self.origin) if isinstance(student, str) else None
+
+    @property
+    def code(self) -> str | None:
+        """The user's factory that building the network calls, with its options; None if only our own code runs."""
+        if self.kind in ("file", "import"):
+            return str(self.architecture().absolute())
+        return None if (within := self.within) is None else within.code
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    """Return a path from the root, one text for one place; links in it stay, unless `..` may lead out of one."""
+    absolute = Path(path).expanduser().absolute()
+    return str(absolute.resolve() if ".." in absolute.parts else absolute)
 
 
 def _exists(path: str) -> bool:

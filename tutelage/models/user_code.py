@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,33 @@ from typing import Any
 from torch import nn
 
 from tutelage.errors import UserError, unknown
+
+# Where files of users were run.
+_FOLDERS: set[Path] = set()
+# What a factory raises when an option does not fit, or when it is wrong itself.
+_FAILURES = (
+    TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError, NameError,
+    ImportError,
+)  # fmt: skip
+
+
+def build_with(target: str, options: Mapping[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    """Return the network of a user's factory. Runs the module's code.
+
+    Args:
+        target: `package.module:factory` or `path/to/file.py:factory`.
+        options: As for `call_factory`.
+        num_classes: As for `call_factory`.
+        in_channels: As for `call_factory`.
+
+    Raises:
+        UserError: There is no such factory, it does not accept the options, or does not return a module.
+    """
+    source = target.rpartition(":")[0]
+    # A function may import what lies beside its file as late as when it is called.
+    with _importable(Path(source).expanduser().resolve().parent if source.endswith(".py") else None):
+        factory = import_factory(target)
+        return call_factory(factory, options, source=target, num_classes=num_classes, in_channels=in_channels)
 
 
 def import_factory(target: str) -> Callable[..., nn.Module]:
@@ -60,7 +89,13 @@ def call_factory(
         signature.bind(**arguments)
     except TypeError as error:
         raise UserError(f"{source} cannot be built: {error}. Its arguments are {signature}.") from error
-    network = factory(**arguments)
+    try:
+        network = factory(**arguments)
+    except UserError:
+        raise
+    except _FAILURES as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UserError(f"{source} cannot be built with {given}: {_told(error)}.") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"{source} returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
@@ -79,14 +114,60 @@ def _import_module(name: str) -> ModuleType:
 def _run_file(path: Path) -> ModuleType:
     """Run a file as a module. No bytecode is written: the file's folder may be read-only or shared."""
     if not path.is_file():
-        raise UserError(f"There is no file {str(path)!r} to take a network from.")
+        raise UserError(
+            f"There is no file {str(path)!r} to take a network from. Of a saved network, say where its file is now: "
+            "`path/to/file.py:factory@RUN`."
+        )
     path = path.resolve()
     module = ModuleType(f"tutelage_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # Dataclasses and pickles look a class's module up by name.
-    sys.path.insert(0, str(path.parent))
     try:
-        exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
-    finally:
-        sys.path.remove(str(path.parent))
+        with _importable(path.parent):
+            # Bytes, so that Python itself heeds a byte order mark and a line that names another encoding.
+            exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    except SyntaxError as error:
+        place = f"{error.filename or path}:{error.lineno or 1}"
+        raise UserError(f"{path} is no Python that can be read: {error.msg} ({place}).") from error
+    except ImportError as error:
+        raise UserError(f"{path} imports what is not there: {_told(error)}.") from error
     return module
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let modules be imported from a folder for a while.
+
+    A module that was imported from beside another user's file, and has the name of one in this folder, makes way: each
+    file gets its own.
+    """
+    if folder is None:
+        yield
+        return
+    namesakes = {name for name in sys.modules if _is_namesake(name, folder)}
+    for name in [name for name in sys.modules if name.partition(".")[0] in namesakes]:
+        del sys.modules[name]
+    _FOLDERS.add(folder)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _is_namesake(name: str, folder: Path) -> bool:
+    """Return whether a module was imported from beside another user's file, and this folder has one of its name."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return False
+    home = Path(file).parent.parent if Path(file).name == "__init__.py" else Path(file).parent
+    own = folder / f"{name}.py", folder / name / "__init__.py"
+    return home in _FOLDERS - {folder} and any(path.is_file() for path in own)
+
+
+def _told(error: Exception) -> str:
+    """Return an error in one line, with the line of code that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {reason} ({last.filename}:{last.lineno})"

@@ -1,143 +1,144 @@
-"""Files of weights: read without running their code, unwrapped, and compared with the network before loading."""
+"""Files of weights are compared with the network before loading; all of it is loaded, or nothing."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tutelage.errors import UserError
 from tutelage.models.heads import last_layer
 from tutelage.models.normalization import bare
+from tutelage.models.reading import read_weights
 
-_WRAPPERS = (
-    "state_dict", "model_state_dict", "model_state", "model", "student", "net", "network", "weights",
-    "ema", "model_ema", "state_dict_ema", "module", "params",
-)  # fmt: skip
-_PREFIXES = ("module.", "_orig_mod.", "model.", "student.", "net.", "network.")
 _SHOWN = 5
-# What training scripts often save beside the weights; none of it can run code.
-_HARMLESS = [
-    argparse.Namespace, np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType,  # type: ignore[attr-defined]
-    np.dtypes.Int64DType,
-]  # fmt: skip
+# What profilers leave in every layer, and the parts of a training that are no part of the network.
+_COUNTERS = ("total_ops", "total_params", "num_batches_tracked")
+_LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_function.")
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a file of weights into a network, all of them or none.
 
+    Prefixes such as `module.` or `model.` may stand before all names, or before those of one network among several.
+
     Args:
         network: The network, wrapped by `Normalized` or not; changed in place.
-        path: A file `.safetensors`, or one of `torch.save`.
+        path: A file of safetensors, or one of `torch.save`.
 
     Raises:
-        UserError: The file cannot be read, or holds other weights than the network has.
+        UserError: The file cannot be read, holds other weights than the network has, or holds several networks that
+            could be meant.
     """
     network, path = bare(network), Path(path)
     expected = network.state_dict()
-    found = _without_prefixes(read_weights(path), expected)
-    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in found if key not in expected and not key.endswith("num_batches_tracked")]
-    different = [key for key in expected if key in found and expected[key].shape != found[key].shape]
-    if missing or unexpected or different:
-        raise _does_not_fit(path, network, found, missing=missing, unexpected=unexpected, different=different)
-    network.load_state_dict(expected | {key: value for key, value in found.items() if key in expected})
+    raw = read_weights(path)
+    for state in (raw, _plain(raw, expected)):
+        fitting = [prefix for prefix in _prefixes(state, expected) if _fits(_under(prefix, state), expected)]
+        if len(fitting) > 1:
+            raise _several(path, fitting)
+        if fitting:
+            found = _under(fitting[0], state)
+            network.load_state_dict(expected | {key: value for key, value in found.items() if key in expected})
+            return
+    raise _does_not_fit(path, network, _under(_common_prefix(raw, expected), raw))
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name, out of the dictionaries that training scripts put around them.
-
-    Args:
-        path: A file `.safetensors`, or one of `torch.save`. Pickled code is never run.
-
-    Raises:
-        UserError: The file is absent, damaged, holds pickled objects, or holds no weights that can be told.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file of weights at {str(path)!r}.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): is it damaged?") from error
-    return _unwrapped(content, path)
-
-
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        if _is_state(content):
-            return dict(content)
-        inside = [key for key in content if _is_state(content[key])]
-        known = [key for key in _WRAPPERS if key in inside]
-        if known or len(inside) == 1:
-            return dict(content[(known or inside)[0]])
-        deeper = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not deeper:
-            names = ", ".join(repr(key) for key in list(content)[:_SHOWN])
-            raise UserError(
-                f"{path} holds no weights that can be told among its entries {names}. Save one dictionary of tensors: "
-                "`torch.save(model.state_dict(), FILE)`."
-            )
-        content = content[deeper[0]]
-    raise UserError(
-        f"{path} holds a {type(content).__name__}, not a dictionary of tensors: "
-        "save it with `torch.save(model.state_dict(), FILE)`."
-    )
-
-
-def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
-    )
-
-
-def _without_prefixes(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    while found.keys() != expected.keys():
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in found)), None)
-        if prefix is None or all(key.startswith(prefix) for key in expected):
-            break
-        found = {key.removeprefix(prefix): value for key, value in found.items()}
+def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the weights without what wrappers inside the network put into their names."""
+    for wrapper in ("_orig_mod", "module"):
+        if not any(wrapper in key.split(".") for key in expected):
+            found = {".".join(part for part in key.split(".") if part != wrapper): found[key] for key in found}
     return found
 
 
-def _does_not_fit(
-    path: Path,
-    network: nn.Module,
-    found: Mapping[str, Tensor],
-    *,
-    missing: list[str],
-    unexpected: list[str],
-    different: list[str],
-) -> UserError:
-    expected = network.state_dict()
-    shapes = [f"{key} (file {list(found[key].shape)}, network {list(expected[key].shape)})" for key in different]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    lines = [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
-    cause = "they belong to another architecture, or to other options of this one"
-    if not missing and not unexpected:
-        cause = _cause(found, expected, different, head=last_layer(network)) or cause
+def _prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return what stands in the file before a name of the network, once for each network that may be in it."""
+    sought = next((key for key in expected if not _is_counter(key)), None)
+    if sought is None:
+        return [""]
+    return [key[: -len(sought)] for key in found if key == sought or key.endswith(f".{sought}")]
+
+
+def _under(prefix: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+
+
+def _fits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    return not any(_differences(found, expected))
+
+
+def _differences(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the names that are missing, unexpected, of another shape, and of another kind of number."""
+    missing = [key for key in expected if key not in found and not _is_counter(key)]
+    unexpected = [key for key in found if key not in expected and not _is_counter(key) and not key.startswith(_LOSSES)]
+    both = [key for key in expected if key in found]
+    different = [key for key in both if expected[key].shape != found[key].shape]
+    # Weights of eight bits, say, mean nothing without their scales.
+    numbers = [key for key in both if expected[key].is_floating_point() != found[key].is_floating_point()]
+    return missing, unexpected, different, [key for key in numbers if not _is_counter(key)]
+
+
+def _is_counter(key: str) -> bool:
+    return key.rpartition(".")[2] in _COUNTERS
+
+
+def _common_prefix(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return what stands before all names of the file and none of the network, for messages about the rest."""
+    prefix = ""
+    while found:
+        first = next(iter(found)).removeprefix(prefix).partition(".")[0]
+        longer = f"{prefix}{first}."
+        is_common = all(key.startswith(longer) for key in found)
+        if not is_common or all(key.startswith(f"{first}.") for key in expected):
+            break
+        prefix = longer
+    return prefix
+
+
+def _several(path: Path, prefixes: list[str]) -> UserError:
+    names = " and ".join(repr(prefix) for prefix in prefixes)
     return UserError(
-        f"The weights in {path} do not fit the network ({type(network).__name__}). {'; '.join(lines)}. Likely {cause}."
+        f"{path} holds several networks that fit, under the prefixes {names}: which one is meant cannot be told. Save "
+        f"one of them: `torch.save({{key.removeprefix({prefixes[0]!r}): value for key, value in state.items() if "
+        f"key.startswith({prefixes[0]!r})}}, FILE)`."
     )
 
 
-def _cause(
+def _does_not_fit(path: Path, network: nn.Module, found: Mapping[str, Tensor]) -> UserError:
+    expected = network.state_dict()
+    missing, unexpected, different, numbers = _differences(found, expected)
+    shapes = [f"{key} (file {list(found[key].shape)}, network {list(expected[key].shape)})" for key in different]
+    types = [f"{key} ({found[key].dtype})" for key in numbers]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
+    lines = [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
+    return UserError(
+        f"The weights in {path} do not fit the network ({type(network).__name__}). {'; '.join(lines)}. Likely "
+        f"{_cause(found, network)}."
+    )
+
+
+def _cause(found: Mapping[str, Tensor], network: nn.Module) -> str:
+    expected = network.state_dict()
+    missing, unexpected, different, numbers = _differences(found, expected)
+    parts = sorted({key.partition(".")[0] for key in found})
+    if missing and len(parts) > 1 and not {key.partition(".")[0] for key in expected} & set(parts):
+        names = ", ".join(f"{part}." for part in parts[:_SHOWN])
+        return f"they are of something that holds several networks, under the prefixes {names}, none of which fits"
+    if not (missing or unexpected or different) and numbers:
+        return "they are quantised: load them with the library that made them, and save them as floating-point numbers"
+    if different and not missing and not unexpected:
+        return _cause_of_shapes(found, expected, different, head=last_layer(network)) or _ANOTHER
+    return _ANOTHER
+
+
+_ANOTHER = "they belong to another architecture, or to other options of this one"
+
+
+def _cause_of_shapes(
     found: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     different: list[str],
@@ -156,14 +157,3 @@ def _cause(
 def _some(keys: list[str]) -> str:
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more
-
-
-def _refused(path: Path, error: Exception) -> UserError:
-    # PyTorch's own message tells the reader to switch the protection off.
-    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-    what = f" (it asks for {asked[1]})" if asked else ""
-    return UserError(
-        f"{path} holds pickled Python objects beside tensors{what}. Loading those can run any code, so it is not done. "
-        "Ask whoever made it for the weights alone, as safetensors or from `torch.save(model.state_dict(), FILE)`, "
-        "or, where you trust the file, convert it once like that in a Python of your own."
-    )

@@ -44,13 +44,16 @@ class Asked:
     stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def asked(source: Source | Teacher | Sequence[Source], data: Data, layers: Sequence[str] = ()) -> Asked:
+def asked(
+    source: Source | Teacher | Sequence[Source], data: Data, layers: Sequence[str] = (), *, trust_code: bool = False
+) -> Asked:
     """Return the teacher that a user names.
 
     Args:
         source: A trained network, as elsewhere, or a `Teacher`; of several networks, their ensemble.
         data: What it is asked about.
         layers: Names of the layers to read.
+        trust_code: Whether saved networks may run the code that they name.
 
     Raises:
         UserError: If there is none, it is a recording or untrained, its classes are not the data's, or it has no such
@@ -64,7 +67,7 @@ def asked(source: Source | Teacher | Sequence[Source], data: Data, layers: Seque
         teacher, identity = source, TeacherIdentity.of(source, name=name, source=name)
         check_classes(_Answering(teacher), data, who="teacher")
     else:
-        teacher, identity = _trained(sources, data)
+        teacher, identity = _trained(sources, data, trust_code=trust_code)
     if not layers:
         return Asked(teacher, identity, {})
     example = data.example(2)
@@ -176,10 +179,10 @@ def _shapes(teacher: Teacher) -> dict[str, tuple[int, ...]]:
     return {layer: tuple(shape[1:]) for layer, shape in teacher.shapes.items()}
 
 
-def _trained(sources: Sequence[Source], data: Data) -> tuple[Teacher, TeacherIdentity]:
+def _trained(sources: Sequence[Source], data: Data, *, trust_code: bool) -> tuple[Teacher, TeacherIdentity]:
     if not sources:
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
-    networks, identity = trained_networks(sources, data)
+    networks, identity = trained_networks(sources, data, trust_code=trust_code)
     for network in networks:
         check_classes(network, data, who="teacher")
     teachers = [FrozenTeacher(network) for network in networks]

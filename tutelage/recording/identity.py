@@ -79,17 +79,20 @@ class TeacherIdentity:
         return found
 
 
-def trained_networks(sources: Sequence[Source], data: Data) -> tuple[list[nn.Module], TeacherIdentity]:
+def trained_networks(
+    sources: Sequence[Source | NetworkSpec], data: Data, *, trust_code: bool = False
+) -> tuple[list[nn.Module], TeacherIdentity]:
     """Return the networks of a teacher, and which it is; several are an ensemble.
 
     Args:
         sources: Its networks, as users name them.
         data: What it is asked about.
+        trust_code: Whether saved networks may run the code that they name.
 
     Raises:
         UserError: If a name cannot be read, or what it names comes untrained.
     """
-    plans = [blueprint(source, data, trained=True) for source in sources]
+    plans = [blueprint(source, data, trained=True, trust_code=trust_code) for source in sources]
     for plan in plans:
         if not plan.trained:
             raise UserError(
@@ -99,14 +102,17 @@ def trained_networks(sources: Sequence[Source], data: Data) -> tuple[list[nn.Mod
             )
     networks = [plan.build(0, part_of("teacher", position)) for position, plan in enumerate(plans)]
     names = [plan.name for plan in plans]
-    texts = [_lasting(source) if isinstance(source, str) else name for source, name in zip(sources, names, strict=True)]
+    texts = [
+        _lasting(source) if isinstance(source, str | NetworkSpec) else name
+        for source, name in zip(sources, names, strict=True)
+    ]
     whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
     return networks, TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
 
 
-def _lasting(source: str) -> str:
+def _lasting(source: str | NetworkSpec) -> str:
     """Return a network's name as it is understood in any folder: a replay looks there whether it has changed."""
-    return str(NetworkSpec.parse(source).absolute())
+    return str((NetworkSpec.parse(source) if isinstance(source, str) else source).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)

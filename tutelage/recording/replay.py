@@ -15,6 +15,7 @@ from tutelage.data.label_noise import training_labels
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError, unknown
 from tutelage.models.spec import RECORDING, NetworkSpec
+from tutelage.models.trust import Origin
 from tutelage.recording.header import NAME, check_data
 from tutelage.recording.identity import trained_networks
 from tutelage.recording.planning import in_views
@@ -47,12 +48,13 @@ def is_recording(source: object) -> bool:
     return isinstance(source, Recording) or (isinstance(source, Teacher) and recording_of(source) is not None)
 
 
-def replay_of(source: object, data: Data) -> Replay | None:
+def replay_of(source: object, data: Data, *, trust_code: bool = False) -> Replay | None:
     """Return the replay of a recording, and None for any other teacher.
 
     Args:
         source: `recording:PATH` or `recording:PATH,views=4`, a `Recording`, or a teacher that has one.
         data: What is trained on.
+        trust_code: Whether code that the recording names may run, to see whether its teacher is still what it was.
 
     Raises:
         UserError: If there is no recording, or it does not belong to the data, the augmentation that was asked for, or
@@ -70,7 +72,7 @@ def replay_of(source: object, data: Data) -> Replay | None:
     if isinstance(recording, Recording):
         chosen = str(usual) if data.augmentation_chosen else None
         check_data(recording.folder, recording.header, data, augmentation=chosen)
-        notes += _check_teacher(recording, data)
+        notes += _check_teacher(recording, data, trust_code=trust_code)
         notes += [f"Of the recording, {recording.note}; these are left out."] if recording.note else []
     if str(usual) != str(recording.augmentation):
         notes.append(f"Training images are augmented by {recording.augmentation}, as recorded, instead of {usual}.")
@@ -100,14 +102,16 @@ def opened(text: str) -> Recording:
     return Recording(path, views=views)
 
 
-def _check_teacher(recording: Recording, data: Data) -> list[str]:
+def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> list[str]:
     """Refuse answers of a teacher that is still where it was, but is another one now; note what cannot be loaded."""
     recorded = recording.header.teacher
     sources = recorded.source.split(" + ")
     if not all(map(_is_local, sources)):
         return []
     try:
-        _, now = trained_networks(sources, data)
+        origin = Origin(str(recording.folder / NAME), trusted=trust_code)
+        specs = [replace(NetworkSpec.parse(source), origin=origin) for source in sources]
+        _, now = trained_networks(specs, data, trust_code=trust_code)
     except (UserError, ImportError, OSError) as error:
         # Parts of it are gone, or of what it is made with: its answers are there none the less.
         return [f"Whether {recorded.source} is still what was recorded was not checked: it cannot be loaded. {error}"]

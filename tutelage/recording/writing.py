@@ -61,6 +61,7 @@ def record(
     part: str | None = None,
     seed: int = 0,
     progress: bool = True,
+    trust_code: bool = False,
     **settings: Any,
 ) -> Recording | None:
     """Write down what a teacher says about views of every training sample, to be replayed instead of the teacher.
@@ -82,6 +83,7 @@ def record(
         part: Such as `2/4`, of several processes or machines that share the folder and the work.
         seed: Seed of the views.
         progress: Whether to show progress.
+        trust_code: Whether a saved network may run the code that it names, though you never named that code yourself.
         **settings: Fields of `Training`: `batch_size`, `precision`, `channels_last`, `compile`, `keep_memory`,
             `threads`, `device`, `workers`.
 
@@ -106,7 +108,8 @@ def record(
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
     images, views = training_images(splits), _wanted(views, splits)
-    found, folder, share = asked(teacher, splits, layers), Path(out), Part.parse(part)
+    found = asked(teacher, splits, layers, trust_code=trust_code)
+    folder, share = Path(out), Part.parse(part)
     begun = headers.begun(folder)
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
     header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)

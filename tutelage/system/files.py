@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,18 @@ def read_json(source: Path) -> dict[str, Any]:
             "stage again."
         ) from error
     return content
+
+
+def damaged_entry(archive: Path) -> str | None:
+    """Return the first entry of a zip archive that is not what was written, as `torch.save` writes; None if all are.
+
+    PyTorch itself does not compare the checksums that it writes.
+
+    Raises:
+        zipfile.BadZipFile: If it is no such archive.
+    """
+    with zipfile.ZipFile(archive) as opened:
+        return opened.testzip()
 
 
 def _name(temporary: Path, target: Path) -> None:

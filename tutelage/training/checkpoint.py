@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core.teachers import Teacher
 from tutelage.errors import UserError
-from tutelage.system.files import atomic
+from tutelage.system.files import atomic, damaged_entry
 
 
 def save(target: Path, content: Mapping[str, Any]) -> None:
@@ -27,6 +27,8 @@ def load(source: Path) -> dict[str, Any]:
         UserError: If the file is damaged or holds anything but tensors and plain values.
     """
     try:
+        if (entry := damaged_entry(source)) is not None:
+            raise ValueError(f"{entry} is not what was written")
         content: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(

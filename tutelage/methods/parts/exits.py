@@ -166,7 +166,7 @@ class ShallowExit(nn.Module):
 
 
 def shallow(
-    student: str,
+    student: str | NetworkSpec,
     layer: str,
     calls: int,
     layout: tuple[Literal["map", "channels-last", "tokens", "vector"], int, float | None],
