@@ -164,15 +164,41 @@ def test_gradients_flow_as_before():
 
 
 def test_an_error_within_the_network_is_not_taken_for_its_end():
-    ending = Ending({"layer": 1})
-    with pytest.raises(ReachedError), Ending({"layer": 1}).early(), ending.early():
-        raise ReachedError(Ending({}))
-    with pytest.raises(ZeroDivisionError), ending.early():
+    ending, value = Ending({"layer": 1}), torch.ones(2)
+
+    def broken():
         raise ZeroDivisionError
-    ending.note("layer")  # Nothing runs: nothing ends.
-    with ending.early():
-        ending.note("layer")
+
+    def another_ends():
+        raise ReachedError(Ending({}), value)
+
+    def goes_on():
+        ending.note("layer", value)
         pytest.fail("It went on.")
+
+    with pytest.raises(ReachedError):
+        ending.run(lambda: Ending({"layer": 1}).run(another_ends))
+    with pytest.raises(ZeroDivisionError):
+        ending.run(broken)
+    ending.note("layer", value)  # Nothing runs: nothing ends.
+    assert ending.run(goes_on) is value
+    assert ending.run(lambda: None) is None
+
+
+def test_an_ending_within_another_ends_its_own_pass():
+    outer, inner, values = Ending({"a": 2}), Ending({"b": 1}), torch.ones(2).unbind()
+
+    def within():
+        inner.note("b", values[1])
+        pytest.fail("It went on.")
+
+    def around():
+        outer.note("a", values[0])
+        assert inner.run(within) is values[1]
+        outer.note("a", values[0])
+        pytest.fail("It went on.")
+
+    assert outer.run(around) is values[0]
 
 
 def test_compiled_it_reads_the_same():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,18 +53,23 @@ def _absent() -> Tensor:
 
 
 class ReachedError(Exception):
-    """The forward pass has come as far as anybody reads."""
+    """The forward pass has come as far as anybody reads.
 
-    def __init__(self, ending: Ending) -> None:
+    Args:
+        ending: Whose it is.
+        value: What was read last.
+    """
+
+    def __init__(self, ending: Ending, value: Tensor) -> None:
         super().__init__()
-        self.ending = ending
+        self.ending, self.value = ending, value
 
 
 class Ending:
     """Where a forward pass ends: once each layer was reached as often as on the example, whatever the order.
 
-    The pass is left by an exception, as the network itself knows nothing of it. Compiled code needs none: of what
-    returns only features, the compiler leaves out whatever they do not depend on.
+    The pass is left by an exception, as the network itself knows nothing of it. What is compiled to read features alone
+    needs none: the compiler leaves out whatever they do not depend on.
 
     Args:
         calls: How often each layer was reached on the example.
@@ -75,21 +79,26 @@ class Ending:
         self.calls = dict(calls)
         self._left: dict[str, int] = {}
 
-    @contextmanager
-    def early(self) -> Iterator[None]:
-        """Leave the forward pass within as soon as it has come far enough."""
+    def run(self, forward: Callable[[], object]) -> Tensor | None:
+        """Run a forward pass as far as it is needed.
+
+        Returns:
+            What was read last; None if the pass came to its own end.
+        """
         self._left = dict(self.calls)
         try:
-            yield
+            forward()
         except ReachedError as reached:
             # A network within may have an ending of its own.
             if reached.ending is not self:
                 raise
+            return reached.value
         finally:
             self._left = {}
+        return None
 
-    def note(self, layer: str) -> None:
-        """Take notice of a layer that was reached.
+    def note(self, layer: str, value: Tensor) -> None:
+        """Take notice of what is read at a layer that was reached.
 
         Raises:
             ReachedError: If it was the last.
@@ -98,4 +107,4 @@ class Ending:
             return
         self._left[layer] -= 1
         if not any(count > 0 for count in self._left.values()):
-            raise ReachedError(self)
+            raise ReachedError(self, value)

@@ -116,8 +116,7 @@ class FeatureExtractor(nn.Module):
     def _answer(self, inputs: Any) -> Any:
         if self.gives_logits or torch.compiler.is_compiling():
             return call(self.model, inputs)
-        with self._ending.early():
-            return call(self.model, inputs)
+        return self._ending.run(lambda: call(self.model, inputs))
 
     def _look(self, example: Any) -> None:
         """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""
@@ -191,7 +190,7 @@ def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied
         tensor = tensor_at(layer, value)
         store[layer] = tensor.clone() if copied else tensor
         if not torch.compiler.is_compiling():
-            ending.note(layer)
+            ending.note(layer, tensor)
 
 
 def _remember_version(versions: list[int], layer: str, value: Any) -> None:

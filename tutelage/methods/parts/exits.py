@@ -16,6 +16,7 @@ from tutelage.core.pairing import AUTO, taps
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, Tap, stages
+from tutelage.features.ending import Ending
 from tutelage.features.extractor import FeatureExtractor, tensor_at
 from tutelage.features.maps import MapLayout
 from tutelage.features.order import Order
@@ -141,7 +142,8 @@ class ShallowExit(nn.Module):
         inner = network.get_submodule(self.layer)
         for name in place.unused:
             network.set_submodule(name, nn.Identity())
-        gate = _Gate(inner, place)
+        self.ending = Ending({place.layer: place.calls})
+        gate = _Gate(inner, place, self.ending)
         # A module of several names may be called by any of them.
         for name in [name for name, one in network.named_modules(remove_duplicate=False) if one is inner]:
             network.set_submodule(name, gate)
@@ -149,20 +151,11 @@ class ShallowExit(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the exit's logits `[batch, class]`."""
-        gate = self.network.get_submodule(self.layer)
-        answer: Answer = self.branch(self.layout.to_map(self._feature(gate, args, kwargs)))
-        return answer.logits
-
-    def _feature(self, gate: nn.Module, args: Any, kwargs: Any) -> Tensor:
-        gate.seen = 0  # type: ignore[assignment]
-        try:
-            self.network(*args, **kwargs)
-        except _ReachedError as reached:
-            # A network within may end at an exit of its own.
-            if reached.gate is gate:
-                return reached.feature
-            raise
-        raise UserError(f"The network ran without reaching the layer {self.layer!r} of this exit.")
+        feature = self.ending.run(lambda: self.network(*args, **kwargs))
+        if feature is None:
+            raise UserError(f"The network ran without reaching the layer {self.layer!r} of this exit.")
+        said: Answer = self.branch(self.layout.to_map(feature))
+        return said.logits
 
 
 def shallow(
@@ -203,33 +196,26 @@ def shallow(
     return ShallowExit(network, place, Branch(plan))
 
 
-class _ReachedError(Exception):
-    """The forward pass has come to a gate, with what is read there."""
-
-    def __init__(self, gate: nn.Module, feature: Tensor) -> None:
-        super().__init__()
-        self.gate, self.feature = gate, feature
-
-
 class _Gate(nn.Module):
     """Stands for a module, and ends the forward pass with its last call, behind it or, for an input, before it."""
 
-    def __init__(self, inner: nn.Module, place: Place) -> None:
+    def __init__(self, inner: nn.Module, place: Place, ending: Ending) -> None:
         super().__init__()
-        self.layer, self.calls, self.seen = place.layer, place.calls, 0
-        self.of_input = place.layer.endswith(":in")
+        self.layer, self.calls, self.of_input = place.layer, place.calls, place.layer.endswith(":in")
+        self.ending = ending
         self.inner = nn.Identity() if self.of_input and place.calls == 1 else inner
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the module's output, or raise what is read."""
-        self.seen += 1
-        is_last = self.seen == self.calls
-        if is_last and self.of_input:
-            raise _ReachedError(self, tensor_at(self.layer, (*args, *kwargs.values())[0]))
+        """Return the module's output, unless the pass ends here."""
+        if self.of_input:
+            self._note((*args, *kwargs.values())[0])
         output = self.inner(*args, **kwargs)
-        if is_last:
-            raise _ReachedError(self, tensor_at(self.layer, output))
+        if not self.of_input:
+            self._note(output)
         return output
+
+    def _note(self, value: Any) -> None:
+        self.ending.note(self.layer, tensor_at(self.layer, value))
 
 
 def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module) -> nn.Module:
