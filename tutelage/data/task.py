@@ -48,7 +48,8 @@ class Metric:
 
     Attributes:
         title: What it is called in a sentence, such as `accuracy`.
-        short: What it is called at the head of a column.
+        short: What it is called at the head of a column. Without it, the metric has no column in the tables of a report
+            unless it is the task's primary one.
         unit: `share` for a fraction, which is shown in per cent; else the unit itself, such as `nats` or `metres`.
         higher_is_better: Its direction.
         digits: Digits after the point, as shown.
@@ -141,6 +142,7 @@ class Task(ABC):
         hides_targets: Whether the targets of training and validation samples are put away, and nothing learns of them.
         salt: What the fingerprint of its data begins with, so that other readings of the same files are other data.
         measures: What of a network is measured: its answer, or the embedding that its classifier reads.
+        outputs: What one of the numbers of an answer is called, and what several are.
     """
 
     name: ClassVar[str]
@@ -153,6 +155,7 @@ class Task(ABC):
     hides_targets: ClassVar[bool] = False
     salt: ClassVar[bytes]
     measures: ClassVar[Literal["answer", "embedding"]] = "answer"
+    outputs: ClassVar[tuple[str, str]] = ("class", "classes")
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -214,7 +217,8 @@ class Task(ABC):
     def describe(self) -> dict[str, Any]:
         """Return what a comparison says of it: plain values, from which the report learns all that it shows."""
         metrics = {name: metric.to_json() for name, metric in self.metrics.items()}
-        return {"name": self.name, "title": self.title, "primary": self.primary, "metrics": metrics}
+        names = {"name": self.name, "title": self.title, "primary": self.primary, "outputs": list(self.outputs)}
+        return names | {"metrics": metrics}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be the same one in every process."""

@@ -29,9 +29,10 @@ class Fact:
 
 def key_facts(comparison: Comparison, entries: Sequence[Row]) -> list[Fact]:
     """Return the facts that a reader needs before the first number."""
-    found = [_data(block(comparison.get("data"))), _student(block(comparison.get("student")))]
+    measured = measured_of(comparison)
+    found = [_data(block(comparison.get("data")), measured), _student(block(comparison.get("student")))]
     if comparison.get("teacher"):
-        found.append(_teacher(block(comparison["teacher"]), measured_of(comparison)))
+        found.append(_teacher(block(comparison["teacher"]), measured))
     found.append(_seeds(entries))
     return [fact for fact in found if fact]
 
@@ -91,13 +92,13 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, list) and (len(value) > READABLE or any(isinstance(part, list) for part in value))
 
 
-def _data(data: Mapping[str, Any]) -> Fact | None:
+def _data(data: Mapping[str, Any], measured: Measured) -> Fact | None:
     if not data:
         return None
     sizes = [f"{size:,.0f} {part}" for part in data if _is_split(str(part)) and (size := number(data[part]))]
     shape = []
-    if classes := number(data.get("num_classes")):
-        shape.append(several(int(classes), "class", "classes"))
+    if outputs := number(data.get("num_classes")):
+        shape.append(several(int(outputs), *measured.outputs))
     if size := data.get("image_size"):
         shape.append(" × ".join(str(side) for side in size) + " pixels")
     return Fact("Data", str(data.get("name") or "unnamed"), tuple(filter(None, (_chunks(sizes), _chunks(shape)))))

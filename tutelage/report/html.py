@@ -19,7 +19,7 @@ from tutelage.report.charts.exits import exits_chart
 from tutelage.report.charts.families import family_charts
 from tutelage.report.charts.forest import forest_chart
 from tutelage.report.charts.learning import learning_charts
-from tutelage.report.charts.poor_teachers import teacher_charts
+from tutelage.report.charts.poor_teachers import teacher_charts, teacher_of
 from tutelage.report.facts import key_facts, moment, tables
 from tutelage.report.measured import TEST, Measured, measured_of
 from tutelage.report.reading import Comparison, block, load, number
@@ -198,7 +198,7 @@ def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
 
 def _also(run: Mapping[str, Any], measured: Measured) -> str:
     """Return what else a run left: how good its own teacher was, and its other networks."""
-    found = [("teacher", number(run.get(f"teacher_{measured.primary}")))]
+    found = [("teacher", teacher_of(run, measured.primary))]
     for member in map(block, run.get("members") or []):
         found.append((str(member.get("name")), number(block(member.get("best")).get(measured.score))))
     metric = measured.metric

@@ -27,6 +27,7 @@ class Measured:
             runs have finished and the primary metric was not measured.
         chosen_on: The validation data whose score chose the epoch; empty where there are none.
         shown: The names of the other metrics that have a column.
+        outputs: What one of the numbers of an answer is called, and what several are.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Measured:
     split: str
     chosen_on: str
     shown: tuple[str, ...]
+    outputs: tuple[str, str]
 
     @property
     def metric(self) -> Metric:
@@ -95,6 +97,7 @@ def measured_of(comparison: Comparison) -> Measured:
         split=split,
         chosen_on=_validation(watched),
         # A metric without a short name has no column.
+        outputs=_outputs(task.get("outputs")),
         shown=tuple(n for n, metric in metrics.items() if n != primary and metric.short and f"{split}_{n}" in summed),
     )
 
@@ -102,6 +105,11 @@ def measured_of(comparison: Comparison) -> Measured:
 def _metric(name: str, values: Mapping[str, Any]) -> Metric:
     known = {key: value for key, value in values.items() if key in FIELDS}
     return Metric(**{"title": name.replace("_", " "), **known})
+
+
+def _outputs(value: object) -> tuple[str, str]:
+    names = [str(name) for name in value] if isinstance(value, list) else []
+    return (names[0], names[1]) if len(names) == 2 else ("output", "outputs")
 
 
 def _split(score: str, primary: str, metrics: Mapping[str, Metric]) -> str:

@@ -31,15 +31,15 @@ class Classification(Task):
     metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
         {
             "accuracy": Metric(title="accuracy", short="acc.", unit="share", digits=2),
-            "nll": Metric(title="NLL", short="NLL", unit="nats", higher_is_better=False),
+            "nll": Metric(title="NLL", short="NLL", unit="nats", higher_is_better=False, digits=3),
             "ece": Metric(title="ECE", short="ECE", unit="share", higher_is_better=False, digits=2),
             **{
                 f"{kind}_uncertainty": Metric(title=f"{kind} uncertainty", unit="nats", higher_is_better=False)
                 for kind in _KINDS
             },
-            "prr": Metric(title="prediction rejection ratio", short="PRR", unit="share", digits=1),
+            "prr": Metric(title="prediction rejection ratio", unit="share", digits=1),
             **{
-                f"auroc_{kind}": Metric(title=f"AUROC by {kind} uncertainty", short="AUROC", unit="share", digits=1)
+                f"auroc_{kind}": Metric(title=f"AUROC by {kind} uncertainty", unit="share", digits=1)
                 for kind in _KINDS
             },
         }

@@ -81,6 +81,7 @@ class MultiLabel(Task):
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
     criterion = BinaryCrossEntropy()
     salt = b"multi-label"
+    outputs = ("label", "labels")
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
         """Return rows of 0 and 1, float32 `[sample, class]`, -1 where it is not known."""

@@ -80,6 +80,7 @@ class Regression(Task):
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
     criterion = SquaredError()
     salt = b"regression"
+    outputs = ("value", "values")
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
         """Return numbers, float32 `[sample, value]`."""

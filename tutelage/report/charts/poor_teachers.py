@@ -32,11 +32,22 @@ def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row
     return found
 
 
+def teacher_of(run: Mapping[str, Any], metric: str) -> float | None:
+    """Return how good the teacher was that a run trained or changed itself, or nothing where it noted none.
+
+    Args:
+        run: The run.
+        metric: The name of the metric.
+    """
+    # Runs of before tasks had names noted one score.
+    return number(block(run.get("teacher_scores")).get(metric, run.get(f"teacher_{metric}")))
+
+
 def _noted(entries: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in entries:
         primary = row.measured.primary
-        teachers = [level for run in row.runs if (level := number(run.get(f"teacher_{primary}"))) is not None]
+        teachers = [level for run in row.runs if (level := teacher_of(run, primary)) is not None]
         students = [block(run.get("best")).get(row.measured.score) for run in row.runs]
         if teachers and row.score:
             point = {f"teacher_{primary}": sum(teachers) / len(teachers), f"student_{primary}": students}
