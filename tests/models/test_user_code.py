@@ -88,7 +88,7 @@ def test_files_are_read_as_python_reads_them(what, file):
 def test_what_is_no_python_is_told_with_its_place(file):
     for content, message in {
         b"def f(:\n": r"no Python that can be read: .*nets\.py:1\)",
-        b"x = \"r\xe9seau\"\n": "no Python that can be read: .*decode byte",
+        b'x = "r\xe9seau"\n': "no Python that can be read: .*decode byte",
         b"import nothing_of_this_name\n": r"imports what is not there: .*nothing_of_this_name.*nets\.py:1\)",
     }.items():
         file.write_bytes(content)

@@ -29,7 +29,7 @@ def tell_blank(streamed: Mapping[str, StreamedImages], resident: Mapping[str, Re
             blank = _blank(images.read_batch(rows)[0])
         else:
             rows = range(len(images))
-            blank = torch.cat([_blank(part) for part in resident[split].images.split(_CHUNK)])
+            blank = torch.cat([_blank(part) for part in torch.split(resident[split].images, _CHUNK)])
         looked_at += len(rows)
         found += [images.place(rows[position]) for position in blank.nonzero().flatten().tolist()]
     if found:

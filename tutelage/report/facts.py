@@ -80,11 +80,11 @@ def text(value: Any) -> str:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found += _flat(value, f"{prefix}{key}.")
+    for key, held in values.items():
+        if isinstance(held, Mapping) and held:
+            found += _flat(held, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value))
+            found.append((f"{prefix}{key}", held))
     return found
 
 

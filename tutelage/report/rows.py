@@ -211,7 +211,7 @@ def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, measur
 
 
 def _losses(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean of each loss in the last epoch; those of other networks bear their network's name, and are left out."""
+    """Return the mean of each loss in the last epoch, but for those of other networks, which bear their names."""
     found: dict[str, list[float]] = {}
     for run in runs:
         for key, values in block(run.get("history")).items():

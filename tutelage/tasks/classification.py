@@ -39,8 +39,7 @@ class Classification(Task):
             },
             "prr": Metric(title="prediction rejection ratio", unit="share", digits=1),
             **{
-                f"auroc_{kind}": Metric(title=f"AUROC by {kind} uncertainty", unit="share", digits=1)
-                for kind in _KINDS
+                f"auroc_{kind}": Metric(title=f"AUROC by {kind} uncertainty", unit="share", digits=1) for kind in _KINDS
             },
         }
     )

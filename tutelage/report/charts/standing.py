@@ -1,4 +1,4 @@
-"""How the charts mark a row's standing: by colour, shape and filling at once, for readers who cannot see one of them."""
+"""How the charts mark a row's standing: by colour, shape and filling at once, since not all readers see each."""
 
 from __future__ import annotations
 
