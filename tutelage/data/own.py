@@ -264,7 +264,8 @@ def find_targets(dataset: Any, task: Task) -> Tensor:
         return task.read_targets(dataset.tensors[1], where=where)
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
-        if values is not None and len(values) == len(dataset):
+        # Something else may bear that name, such as a switch.
+        if hasattr(values, "__len__") and len(values) == len(dataset):
             return task.read_targets(values, where=where)
     if len(dataset) > _MOST_SCANNED:
         raise UserError(
