@@ -92,3 +92,62 @@ def test_parameters_of_another_augmentation_are_refused():
     view = Augmentation.parse("crop:4").sample(chance(), 2, (4, 4))
     with pytest.raises(UserError, match="the augmentation that drew them"):
         Augmentation.parse("crop:4,flip").apply(torch.rand(2, 1, 4, 4), view)
+
+
+# What lies on the images moves with them.
+
+ALL = [
+    "crop:2",
+    "flip",
+    "rotate:40",
+    "resized-crop",
+    "cutout:3",
+    "random-cutout",
+    "randaugment:2",
+    "crop:2,flip,rotate:15",
+]
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_maps_hold_only_values_that_they_had_or_the_one_from_outside(text):
+    augmentation = Augmentation.parse(text)
+    maps = torch.randint(0, 5, (8, 9, 12))
+    view = augmentation.sample(torch.Generator().manual_seed(0), 8, (9, 12))
+    found = augmentation.apply_to_maps(maps, view, outside=-1)
+    assert found.shape == maps.shape
+    assert found.dtype == maps.dtype
+    assert set(found.unique().tolist()) <= {-1, 0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("text", ["crop:2", "flip", "crop:2,flip"])
+def test_where_nothing_is_blended_maps_move_exactly_as_images(text):
+    augmentation = Augmentation.parse(text)
+    images = torch.randint(1, 255, (8, 1, 9, 12), dtype=torch.uint8)
+    view = augmentation.sample(torch.Generator().manual_seed(1), 8, (9, 12))
+    moved = augmentation.apply(images, view)
+    assert torch.equal(augmentation.apply_to_maps(images, view, outside=0), moved)
+    assert torch.equal(augmentation.apply_to_maps(images[:, 0].long(), view, outside=0), moved[:, 0].long())
+
+
+@pytest.mark.parametrize("text", ["rotate:40", "resized-crop:0.3:0.6", "randaugment:1"])
+def test_a_blob_stays_under_its_pixels(text):
+    # Large areas of one value: away from their edges, bilinear and nearest reading agree.
+    augmentation = Augmentation.parse(text)
+    images = torch.zeros(64, 1, 32, 32)
+    images[:, :, 8:24, 4:20] = 1
+    view = augmentation.sample(torch.Generator().manual_seed(2), 64, (32, 32))
+    if text.startswith("rand"):
+        # Only operations that move; those on tones change the image alone.
+        view[:, 0] = view[:, 0].clamp(min=9)
+        still = view[:, 1:] == view[:, 1:2]
+        view = view[~still.all(1)]
+        images = images[: len(view)]
+    moved, maps = augmentation.apply(images, view), augmentation.apply_to_maps(images.long(), view, outside=0)
+    clear = (moved < 0.01) | (moved > 0.99)
+    agree = (moved.round().long() == maps)[clear].float().mean()
+    assert agree > 0.995
+
+
+def test_maps_under_another_augmentation_are_refused():
+    with pytest.raises(UserError, match="use the augmentation that drew them"):
+        Augmentation.parse("flip").apply_to_maps(torch.zeros(2, 4, 4), torch.zeros(2, 2), outside=0)

@@ -30,7 +30,7 @@ def test_what_a_comparison_says_of_it_can_be_read_again(name):
     told = task.describe()
     assert {key: Metric(**values) for key, values in told["metrics"].items()} == dict(task.metrics)
     assert told["primary"] == task.primary
-    assert list(task.score_names())[0] == f"validation_{next(iter(task.metrics))}"
+    assert next(iter(task.score_names())) == f"validation_{next(iter(task.metrics))}"
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,4 +1,8 @@
-"""What was typed, made ready for the parser: presets, flags of several values, dashes."""
+"""What was typed, made ready for the parser: presets, flags of several values, dashes.
+
+Presets are read here and not by jsonargparse's `ActionConfigFile`: they have names, a flag that is typed wins wherever
+it stands, and one that names code is refused.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -65,16 +65,36 @@ class Augmentation:
         Raises:
             UserError: If the parameters were drawn by another augmentation.
         """
-        if parameters.shape != (images.shape[0], self.width):
+        for transform, own in self._shares(len(images), parameters.to(images.device, non_blocking=True)):
+            images = transform.apply(images, own)
+        return images
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, *, outside: float) -> Tensor:
+        """Return what lies on the images, such as masks, as the same parameters move it; its values stay what they are.
+
+        Args:
+            maps: `[batch, height, width]` or `[batch, channel, height, width]`, of any dtype.
+            parameters: Those that the images were changed by, `[batch, width]`.
+            outside: What stands where the images are filled from outside, such as the class that does not count.
+
+        Raises:
+            UserError: If the parameters were drawn by another augmentation.
+        """
+        moved = maps if maps.ndim == 4 else maps[:, None]
+        for transform, own in self._shares(len(maps), parameters.to(maps.device, non_blocking=True)):
+            moved = transform.apply_to_maps(moved, own, outside)
+        return moved.view(maps.shape)
+
+    def _shares(self, samples: int, parameters: Tensor) -> Iterator[tuple[Transform, Tensor]]:
+        """Yield each transform with its own columns of the parameters."""
+        if parameters.shape != (samples, self.width):
             raise UserError(
-                f"The view parameters have shape {list(parameters.shape)}, but {str(self)!r} on {images.shape[0]} "
-                f"images takes {[images.shape[0], self.width]}: use the augmentation that drew them."
+                f"The view parameters have shape {list(parameters.shape)}, but {str(self)!r} on {samples} "
+                f"images takes {[samples, self.width]}: use the augmentation that drew them."
             )
-        parameters = parameters.to(images.device, non_blocking=True)
         ends = list(accumulate(transform.width for transform in self.transforms))
         for transform, end in zip(self.transforms, ends):
-            images = transform.apply(images, parameters[:, end - transform.width : end])
-        return images
+            yield transform, parameters[:, end - transform.width : end]
 
     def __str__(self) -> str:
         return ",".join(map(str, self.transforms)) or _NONE

@@ -15,6 +15,8 @@ from tutelage.errors import UserError
 SUPERVISED = "ce"
 """What the task's supervised loss is called among a method's losses."""
 
+# Dimensions of a batch of images: [batch, channel, height, width].
+_IMAGES = 4
 # The version of inputs that were changed before they were moved or stored: no tensor has it.
 _CHANGED = -1
 
@@ -43,8 +45,10 @@ class Batch:
     """What a network is asked.
 
     Attributes:
-        inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), or a sequence of views.
-        targets: Class indices, `[batch]`.
+        inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), a list of images of different
+            sizes `[channel, height, width]`, or a sequence of views, each a batch.
+        targets: What the task's samples have for targets, such as class indices `[batch]`; a list where samples differ in
+            how many they have. -1 is a class that is not known, and None stands for samples without targets.
         indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
         teacher: A recorded teacher output, where the data carry one.
         asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
@@ -58,7 +62,7 @@ class Batch:
     """
 
     inputs: Any
-    targets: Tensor | None = None
+    targets: Any = None
     indices: Tensor | None = None
     teacher: Output | None = None
     asked: Any = None
@@ -74,7 +78,7 @@ class Batch:
             object.__setattr__(self, "asked_version", _version(self.asked))
 
     def __len__(self) -> int:
-        return _first_tensor(self.inputs if self.targets is None else self.targets).shape[0]
+        return _count(self.inputs if self.targets is None else self.targets)
 
     @property
     def labels(self) -> Tensor:
@@ -85,7 +89,8 @@ class Batch:
         """
         if self.targets is None:
             raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
-        return self.targets
+        targets: Tensor = self.targets
+        return targets
 
     def loss(self, answer: Tensor) -> Tensor:
         """Return the task's supervised loss of an answer `[batch, ...]` to this batch, a scalar.
@@ -138,10 +143,17 @@ def _version(value: Any) -> int | None:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
-def _first_tensor(value: Any) -> Tensor:
-    while not isinstance(value, Tensor):
-        value = next(iter(value.values() if isinstance(value, Mapping) else value))
-    return value
+def _count(value: Any) -> int:
+    """Return the number of samples of inputs or targets."""
+    if isinstance(value, Tensor):
+        return len(value)
+    if isinstance(value, Mapping):
+        return _count(next(iter(value.values())))
+    first = value[0]
+    # Images of different sizes, or boxes of different number, are a list with one entry a sample. Of views, each entry
+    # is a batch.
+    is_batch = isinstance(first, Tensor) and first.ndim == _IMAGES
+    return len(first) if is_batch else len(value)
 
 
 def moved(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:

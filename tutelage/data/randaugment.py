@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from tutelage.data.transforms import centres, resample
+from tutelage.data.transforms import centres, nearest, resample
 from tutelage.errors import UserError
 
 Operation = Callable[[Tensor, Tensor], Tensor]
@@ -39,6 +39,8 @@ MAGNITUDES: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 _NAMES = tuple(MAGNITUDES)
 _PER_OPERATION = 7
+# The affine map that moves nothing.
+_STILL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ class RandAugment:
         for numbers, chosen in zip(torch.split(parameters, _PER_OPERATION, dim=1), drawn, strict=True):
             pixels = _each_its_own(pixels, chosen, numbers[:, 1:])
         return pixels.to(images.dtype).div_(255) if images.is_floating_point() else pixels
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Move each map as its image was moved; operations on tones leave it as it is."""
+        still = maps.new_tensor(_STILL, dtype=torch.float32)
+        for numbers in torch.split(parameters, _PER_OPERATION, dim=1):
+            moves = numbers[:, :1] >= _NAMES.index("rotate")
+            maps = nearest(maps, _affine_grid(maps, numbers[:, 1:].where(moves, still)), outside)
+        return maps
 
     def __str__(self) -> str:
         return f"randaugment:{self.operations}"
@@ -187,13 +197,17 @@ def _sharpness(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, numbers: Tensor) -> Tensor:
+    return resample(images, _affine_grid(images, numbers), padding_mode="zeros")
+
+
+def _affine_grid(images: Tensor, numbers: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     xx, xy, x0, yx, yy, y0 = (value[:, None, None] for value in numbers.unbind(1))
     # In pixels rather than in [-1, 1], or the angles of an image that is not square would change.
     x = centres(width, images.device)[None, None, :] * (width / 2)
     y = centres(height, images.device)[None, :, None] * (height / 2)
     grid = [(xx * x + xy * y) / (width / 2) + 2 * x0, (yx * x + yy * y) / (height / 2) + 2 * y0]
-    return resample(images, torch.stack(grid, dim=-1), padding_mode="zeros")
+    return torch.stack(grid, dim=-1)
 
 
 _OPERATIONS: Mapping[str, Operation] = {

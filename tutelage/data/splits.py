@@ -1,4 +1,8 @@
-"""Holding out and thinning out, class by class."""
+"""Holding out and thinning out, class by class.
+
+Not scikit-learn's stratified split: it refuses a class of one sample, and may leave a class out of the smaller part.
+And runs that were saved are of these very splits.
+"""
 
 from __future__ import annotations
 

@@ -33,6 +33,15 @@ class Transform(Protocol):
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Return the images `[batch, channel, height, width]` under the parameters `[batch, width]`, same dtype."""
 
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Return what lies on the images, such as masks, moved as they are, without any change of tone.
+
+        Args:
+            maps: `[batch, channel, height, width]`; its values are kept, never blended.
+            parameters: Those that the images were changed by, `[batch, width]`.
+            outside: What is put where the images are filled from outside.
+        """
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -51,11 +60,15 @@ class Crop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Crop each image at its corner."""
-        height, width = images.shape[-2:]
+        return self.apply_to_maps(images, parameters, 0)
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Crop each map at the corner of its image."""
+        height, width = maps.shape[-2:]
         corners = parameters.long()
         # Every possible crop as a view: indexing then copies whole rows, in one pass.
-        windows = F.pad(images, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        sample = torch.arange(images.shape[0], device=images.device)
+        windows = F.pad(maps, (self.padding,) * 4, value=outside).unfold(2, height, 1).unfold(3, width, 1)
+        sample = torch.arange(maps.shape[0], device=maps.device)
         return windows[sample, :, corners[:, 0], corners[:, 1]]
 
     def __str__(self) -> str:
@@ -80,6 +93,10 @@ class Flip:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Mirror the chosen images."""
         return torch.where(parameters[:, :, None, None] > 0.5, images.flip(-1), images)
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Mirror the maps of the chosen images."""
+        return self.apply(maps, parameters)
 
     def __str__(self) -> str:
         return "flip" if self.probability == 0.5 else f"flip:{_exact(self.probability)}"
@@ -106,13 +123,19 @@ class Rotate:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Rotate each image by its angle, bilinearly."""
+        return resample(images, self._grid(images, parameters), padding_mode="zeros")
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Rotate each map by the angle of its image."""
+        return nearest(maps, self._grid(maps, parameters), outside)
+
+    def _grid(self, images: Tensor, parameters: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         rows, columns = centres(height, images.device), centres(width, images.device)
         cosine, sine = (value[:, None, None] for value in parameters.unbind(1))
         # In pixels rather than in [-1, 1], or an image that is not square would be sheared.
         x, y = columns[None, None, :] * (width / 2), rows[None, :, None] * (height / 2)
-        grid = torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
-        return resample(images, grid, padding_mode="zeros")
+        return torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
 
     def __str__(self) -> str:
         return f"rotate:{_exact(self.degrees)}"
@@ -151,12 +174,19 @@ class ResizedCrop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Enlarge each image's box, bilinearly."""
+        return resample(images, self._grid(images, parameters), padding_mode="border")
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Enlarge the box of each map that its image shows."""
+        return nearest(maps, self._grid(maps, parameters), outside)
+
+    def _grid(self, images: Tensor, parameters: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         rows, columns = centres(height, images.device), centres(width, images.device)
         centre_x, centre_y, half_x, half_y = (value[:, None, None] for value in parameters.unbind(1))
         x = (half_x * columns[None, None, :] + centre_x).expand(-1, height, -1)
         y = (half_y * rows[None, :, None] + centre_y).expand(-1, -1, width)
-        return resample(images, torch.stack([x, y], dim=-1), padding_mode="border")
+        return torch.stack([x, y], dim=-1)
 
     def __str__(self) -> str:
         default = ResizedCrop()
@@ -184,6 +214,10 @@ class Cutout:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Black out each image's square; the part outside the image is lost."""
         return images.masked_fill(_squares(images, parameters, self.size), 0)
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Return the maps as they are: what is hidden is still there."""
+        return maps
 
     def __str__(self) -> str:
         return f"cutout:{self.size}"
@@ -216,6 +250,10 @@ class RandomCutout:
         hole = _squares(images, parameters[:, :2], parameters[:, 2:].long())
         grey = torch.tensor(_GREY if images.shape[1] == 3 else _GREY[1:2], device=images.device)[:, None, None]
         return torch.where(hole, (grey / 255 if images.is_floating_point() else grey).to(images.dtype), images)
+
+    def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
+        """Return the maps as they are: what is hidden is still there."""
+        return maps
 
     def __str__(self) -> str:
         return "random-cutout" if self.largest == 0.5 else f"random-cutout:{_exact(self.largest)}"
@@ -252,6 +290,21 @@ def resample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
     pixels = images.contiguous().float()
     pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
     return pixels if images.is_floating_point() else pixels.round().clamp(0, 255).to(images.dtype)
+
+
+def nearest(maps: Tensor, grid: Tensor, outside: float) -> Tensor:
+    """Read maps at `grid` (`[batch, height, width, (x, y)]`), each place from the nearest one, keeping their dtype.
+
+    Args:
+        maps: `[batch, channel, height, width]`, numbers that float64 holds exactly, such as class indices.
+        grid: Where to read, from -1 to 1 over the map.
+        outside: What is read beyond the map.
+    """
+    values = maps.double()
+    inside = torch.ones_like(values[:, :1])
+    options = {"mode": "nearest", "padding_mode": "zeros", "align_corners": False}
+    read, known = (F.grid_sample(what, grid.double(), **options) for what in (values, inside))
+    return torch.where(known > 0.5, read, outside).to(maps.dtype)
 
 
 def _exact(number: float) -> str:

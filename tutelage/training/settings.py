@@ -78,6 +78,7 @@ class Training:
     log_every: int = 50
 
     def __post_init__(self) -> None:
+        # Here and not in the types of the flags, so that Python and the command line refuse the same in the same words.
         positive = ("epochs", "batch_size", "lr", "devices", "log_every")
         for name in positive:
             if not getattr(self, name) > 0:
