@@ -15,8 +15,8 @@ from tutelage.errors import UserError
 SUPERVISED = "ce"
 """What the task's supervised loss is called among a method's losses."""
 
-# Dimensions of a batch of images: [batch, channel, height, width].
-_IMAGES = 4
+# Dimensions of one image: [channel, height, width].
+_IMAGE = 3
 # The version of inputs that were changed before they were moved or stored: no tensor has it.
 _CHANGED = -1
 
@@ -47,8 +47,8 @@ class Batch:
     Attributes:
         inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), a list of images of different
             sizes `[channel, height, width]`, or a sequence of views, each a batch.
-        targets: What the task's samples have for targets, such as class indices `[batch]`; a list where samples differ in
-            how many they have. -1 is a class that is not known, and None stands for samples without targets.
+        targets: What the task's samples have for targets, such as class indices `[batch]`; a list where samples differ
+            in how many they have. -1 is a class that is not known; None stands for samples without targets.
         indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
         teacher: A recorded teacher output, where the data carry one.
         asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
@@ -78,7 +78,7 @@ class Batch:
             object.__setattr__(self, "asked_version", _version(self.asked))
 
     def __len__(self) -> int:
-        return _count(self.inputs if self.targets is None else self.targets)
+        return _count(self.inputs) if self.targets is None else len(self.targets)
 
     @property
     def labels(self) -> Tensor:
@@ -144,16 +144,13 @@ def _version(value: Any) -> int | None:
 
 
 def _count(value: Any) -> int:
-    """Return the number of samples of inputs or targets."""
+    """Return the number of samples of inputs."""
     if isinstance(value, Tensor):
         return len(value)
-    if isinstance(value, Mapping):
-        return _count(next(iter(value.values())))
-    first = value[0]
-    # Images of different sizes, or boxes of different number, are a list with one entry a sample. Of views, each entry
-    # is a batch.
-    is_batch = isinstance(first, Tensor) and first.ndim == _IMAGES
-    return len(first) if is_batch else len(value)
+    first = next(iter(value.values() if isinstance(value, Mapping) else value))
+    # Images of different sizes are a list with one entry a sample; of views, each entry is a batch.
+    is_image = isinstance(first, Tensor) and first.ndim == _IMAGE and not isinstance(value, Mapping)
+    return len(value) if is_image else _count(first)
 
 
 def moved(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:
