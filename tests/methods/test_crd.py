@@ -20,11 +20,19 @@ SAMPLES, CLASSES, WIDTH = 12, 3, 5
 TEMPERATURE, MOMENTUM, NEGATIVES, DIM = 0.3, 0.25, 4, 3
 
 
+class Vectors(TensorDataset):
+    """Inputs of any shape, and their classes."""
+
+    @property
+    def targets(self):
+        return self.tensors[1]
+
+
 @pytest.fixture
 def data():
     torch.manual_seed(0)
     return SimpleNamespace(
-        train=TensorDataset(torch.randn(SAMPLES, WIDTH), torch.arange(SAMPLES) % CLASSES), num_classes=CLASSES
+        train=Vectors(torch.randn(SAMPLES, WIDTH), torch.arange(SAMPLES) % CLASSES), num_classes=CLASSES
     )
 
 
@@ -262,7 +270,7 @@ def test_a_network_of_tokens():
         "vit_tiny_patch16_224", pretrained=False, img_size=32, patch_size=8, depth=2, embed_dim=24, num_classes=CLASSES
     )
     images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % CLASSES
-    data = SimpleNamespace(train=TensorDataset(images, labels), num_classes=CLASSES)
+    data = SimpleNamespace(train=Vectors(images, labels), num_classes=CLASSES)
     teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
     for one, other in ((vit, teacher), (teacher, vit)):
         method = CRD(one, FrozenTeacher(other), data, images[:2], negatives=5)

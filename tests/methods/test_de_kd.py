@@ -23,7 +23,7 @@ def test_a_teacher_that_is_stopped_early_teaches(run, make, with_test):
 def test_the_teachers_scores_are_noted(run, make, with_test):
     de_kd(run, nn.Linear(4, 3), make, with_test)
     assert run.evaluated == [("poor-teacher-scores", make.networks[0])]
-    assert run.notes == {"teacher_accuracy": 0.25, "teacher_scores": {"accuracy": 0.25, "nll": 1.0, "ece": 0.5}}
+    assert run.notes == {"teacher_scores": {"accuracy": 0.25, "nll": 1.0, "ece": 0.5}}
 
 
 def test_nothing_is_noted_without_test_data(run, make, without_test):
@@ -34,7 +34,7 @@ def test_nothing_is_noted_without_test_data(run, make, without_test):
 def test_stop_by_accuracy(run, make, without_test):
     without_test.validation = ["samples"]
     de_kd(run, nn.Linear(4, 3), make, without_test, teacher_accuracy=0.15)
-    assert run.fits[0].options["stop"] == Stop(after=None, at_accuracy=0.15)
+    assert run.fits[0].options["stop"] == Stop(after=None, at_score=0.15)
 
 
 def test_a_teacher_of_no_epochs_is_refused(run, make, without_test):
