@@ -3,7 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from tutelage.features.order import Order
+from tutelage.features.order import entered_before, is_stem, unused
+from tutelage.features.trace import Trace
 from tutelage.models import CATALOGUE
 
 EXAMPLE = torch.zeros(2, 3, 32, 32)
@@ -29,61 +30,42 @@ class Twice(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def order():
-    return Order.of(Twice(), torch.zeros(2, 3, 4, 4))
+def trace():
+    return Trace.of(Twice(), torch.zeros(2, 3, 4, 4))
 
 
-def test_layers_come_in_the_order_of_their_last_call(order):
-    layers = ["stem", "shared", "attention", "blocks.0:in", "blocks.0", "blocks.1", "head:in", "head"]
-    assert sorted(sorted(layers), key=order.when) == layers
-
-
-def test_calls_are_counted(order):
-    assert [order.calls(layer) for layer in ("stem", "shared", "shared:in", "spare")] == [1, 2, 2, 0]
-
-
-def test_what_is_not_called_before_a_layer_is_unused(order):
-    assert order.unused("blocks.1") == ("blocks.2", "spare", "head")
-    assert order.unused("blocks.1:in") == ("blocks.1.0", "blocks.1.1", "blocks.2", "spare", "head")
+def test_what_is_not_called_before_a_layer_is_unused(trace):
+    assert unused(trace, "blocks.1") == ("blocks.2", "spare", "head")
+    assert unused(trace, "blocks.1:in") == ("blocks.1.0", "blocks.1.1", "blocks.2", "spare", "head")
     # A container that nothing in was called of goes as a whole.
-    assert order.unused("shared") == ("blocks", "attention", "spare", "head")
+    assert unused(trace, "shared") == ("blocks", "attention", "spare", "head")
 
 
-def test_a_module_that_ran_keeps_the_parts_that_it_uses_without_calling_them(order):
-    assert not any(name.startswith("attention") for name in order.unused("attention"))
-    assert "attention.out_proj" not in order.unused("head")
+def test_a_module_that_ran_keeps_the_parts_that_it_uses_without_calling_them(trace):
+    assert not any(name.startswith("attention") for name in unused(trace, "attention"))
+    assert "attention.out_proj" not in unused(trace, "head")
 
 
-def test_no_hook_stays_and_no_mode_changes():
-    network = Twice().train()
-    network.stem.eval()
-    Order.of(network, torch.zeros(2, 3, 4, 4))
-    assert network.training
-    assert not network.stem.training
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (["stem"], ["", "stem"]),
+        (["blocks.0:in"], ["", "stem", "shared", "shared", "attention"]),
+        (["shared", "stem"], ["", "stem", "shared", "shared"]),
+        (["shared:in"], ["", "stem", "shared"]),
+    ],
+)
+def test_what_has_begun_when_the_last_of_some_places_is_read(trace, places, names):
+    assert list(entered_before(trace, places)) == [trace.network.get_submodule(name) for name in names]
 
 
 def test_a_stem_is_one_convolution_and_what_activates_it():
-    residual = torchvision.models.resnet18(num_classes=5)
-    order = Order.of(residual, EXAMPLE)
-    assert [order.is_stem(layer) for layer in ("relu", "maxpool", "layer1", "layer1.0.conv2")] == [
+    residual = Trace.of(torchvision.models.resnet18(num_classes=5), EXAMPLE)
+    assert [is_stem(residual, layer) for layer in ("relu", "maxpool", "layer1", "layer1.0.conv2")] == [
         True,
         True,
         False,
         False,
     ]
-    plain = Order.of(CATALOGUE["vgg8"](5), EXAMPLE)
-    assert not plain.is_stem("layer1")
-
-
-def test_a_network_that_is_asked_by_name():
-    class Text(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
-
-        def forward(self, ids):
-            return self.head(self.words(ids).mean(1))
-
-    order = Order.of(Text(), {"ids": torch.ones(2, 5, dtype=torch.long)})
-    assert order.when("words") < order.when("head")
+    plain = Trace.of(CATALOGUE["vgg8"](5), EXAMPLE)
+    assert not is_stem(plain, "layer1")

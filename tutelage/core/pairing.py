@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
-from tutelage.features.anatomy import Tap, stages
+from tutelage.features.anatomy import Tap, reads, stages
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.models.modes import evaluating
+from tutelage.features.trace import Trace, inputs_of, tensor_at
 
 AUTO = "auto"
 Take = Literal["stages", "middle", "last"]
@@ -38,6 +37,38 @@ class LayerPair:
 
     def __str__(self) -> str:
         return f"{self.student} : {self.teacher}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a student and a teacher do with an example, each seen in one forward pass. It stands for the example.
+
+    Attributes:
+        example: The inputs.
+        student: The student's trace.
+        teacher: The teacher's, as `Teacher.look` returns it.
+    """
+
+    example: Any
+    student: Trace
+    teacher: Any
+
+    @classmethod
+    def of(cls, student: nn.Module, teacher: Teacher, example: Any) -> Seen:
+        """Return what both do with an example; or the example itself, where it is that already.
+
+        Raises:
+            UserError: If the teacher has no layers to read.
+        """
+        if isinstance(example, Seen):
+            return example
+        # First the teacher, which may have no layers.
+        answers = teacher.look(example)
+        return cls(example, Trace.of(student, example), answers)
+
+    def with_student(self, student: nn.Module) -> Seen:
+        """Return the same with another student, or with this one as it is now."""
+        return replace(self, student=Trace.of(student, self.example))
 
 
 class Paired(NamedTuple):
@@ -65,30 +96,32 @@ def pair(
         layers: `auto` pairs the ends of the stages by resolution and depth, the last with the last. Otherwise pairs
             by name, `student_layer:teacher_layer`, joined by `+`, such as `layer2:blocks.5+layer3:blocks.11`; one name
             stands for the same in both. `name:in` is a layer's input.
-        example: Inputs for one forward pass (batch of two or more).
+        example: Inputs for one forward pass (batch of two or more), or what both do with it, `Seen`.
         take: Which of the automatic pairs: all, the one in the middle, or the last.
         logits: Whether anybody reads the teacher's logits.
 
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
     """
+    names = [] if layers == AUTO else _parse(layers)
+    seen = Seen.of(student, teacher, example)
     if layers == AUTO:
-        pairs = _taken(_aligned(stages(student, example), teacher.stages(example)), take)
+        pairs = _taken(_aligned(stages(student, seen.student), teacher.stages(seen.teacher)), take)
     else:
-        names = _parse(layers)
-        students = taps(student, [name for name, _ in names], example, who="student")
-        teachers = teacher.taps([name for _, name in names], example)
+        students = taps(student, [name for name, _ in names], seen.student, who="student")
+        teachers = teacher.taps([name for _, name in names], seen.teacher)
         pairs = tuple(LayerPair(students[one], teachers[other]) for one, other in names)
-    return reading(student, teacher, pairs, example, logits=logits)
+    return reading(student, teacher, pairs, seen, logits=logits)
 
 
 def reading(
     student: nn.Module, teacher: Teacher, pairs: Sequence[LayerPair], example: Any, *, logits: bool = True
 ) -> Paired:
-    """Return a student and a teacher that read the layers of some pairs."""
+    """Return a student and a teacher that read the layers of some pairs; arguments as for `pair`."""
+    seen = Seen.of(student, teacher, example)
     read = [list(dict.fromkeys(names)) for names in zip(*((p.student.layer, p.teacher.layer) for p in pairs))]
-    extractor = FeatureExtractor(student, read[0], example=example)
-    return Paired(extractor, teacher.reading(read[1], example=example, logits=logits), tuple(pairs))
+    extractor = FeatureExtractor(student, read[0], example=seen.student)
+    return Paired(extractor, teacher.reading(read[1], example=seen.teacher, logits=logits), tuple(pairs))
 
 
 def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> Mapping[str, Tap]:
@@ -97,18 +130,15 @@ def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> 
     Args:
         model: The network.
         layers: Names, as in `FeatureExtractor`.
-        example: Inputs for one forward pass.
+        example: Inputs for one forward pass, or a `Trace` of it.
         who: What to call the network in messages.
 
     Raises:
         UserError: If a layer does not exist, with the nearest names, or cannot be a map.
     """
     try:
-        extractor = FeatureExtractor(model, layers, example=example)
-        with evaluating(extractor), torch.no_grad():
-            features = extractor(example).features
-        extractor.release()
-        return {name: Tap.of(name, feature, example) for name, feature in features.items()}
+        found = reads(model, layers, Trace.of(model, example))
+        return {name: Tap.of(name, tensor_at(name, event.value), inputs_of(example)) for name, event in found.items()}
     except UserError as error:
         raise UserError(f"In the {who}: {error}") from error
 

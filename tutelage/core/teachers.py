@@ -14,6 +14,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.trace import Trace, inputs_of
 from tutelage.losses import LOG_ZERO, UNLABELLED, wide
 
 
@@ -80,6 +81,14 @@ class Teacher(nn.Module):
     def release(self) -> None:
         """Free the network of hooks; the next answer attaches them again."""
 
+    def look(self, example: Any) -> Any:
+        """Return what `stages`, `taps` and `reading` take as their example: its trace, so that they share one pass.
+
+        Raises:
+            UserError: If there is no network to read.
+        """
+        return Trace.of(self.inner_network(), example)
+
     def stages(self, example: Any) -> Sequence[Tap]:
         """Return the ends of the stages that can be read, from the first to the last.
 
@@ -99,7 +108,7 @@ class Teacher(nn.Module):
             reader.release()
             # What is read there does not matter, only its shape.
             features = {name: torch.empty(shape, device="meta") for name, shape in reader.shapes.items()}
-            return {name: Tap.of(name, feature, example) for name, feature in features.items()}
+            return {name: Tap.of(name, feature, inputs_of(example)) for name, feature in features.items()}
         except NoLayersError:
             raise
         except UserError as error:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.maps import MapLayout
-from tutelage.models.answers import answer, uncompiled
-from tutelage.models.modes import evaluating
+from tutelage.features.trace import Event, Trace, checked_place, tensor_at
+from tutelage.models.answers import uncompiled
 from tutelage.models.normalization import bare
 
 EMBEDDING = "embedding"
@@ -75,18 +74,21 @@ def classifier(model: nn.Module, example: Any) -> str:
 
     Args:
         model: The network.
-        example: Inputs for one forward pass.
+        example: Inputs for one forward pass, or a `Trace` of it.
 
     Raises:
         UserError: If no example is given, or no such layer exists.
     """
-    calls, logits = _probe(model, example)
-    for call in reversed(calls):
-        is_linear = isinstance(call.module, nn.Linear | nn.Conv2d)
-        if is_linear and call.output.numel() == logits.numel() and torch.equal(call.output.view_as(logits), logits):
-            return call.name
+    trace = Trace.of(model, example)
+    logits = trace.logits
+    for event in reversed(trace.events):
+        # What was changed in place afterwards is not what the layer gave.
+        if event.side == "out" and isinstance(event.module, nn.Linear | nn.Conv2d) and event.is_intact:
+            output = event.value
+            if output.numel() == logits.numel() and torch.equal(output.view_as(logits), logits):
+                return event.name
     raise UserError(
-        f"{type(bare(uncompiled(model))).__name__} has no linear or 1x1-convolution layer whose output is its logits, "
+        f"{type(trace.network).__name__} has no linear or 1x1-convolution layer whose output is its logits, "
         "so its classifier cannot be found. Name the layer to read instead of 'embedding', or choose a method that "
         "needs no classifier."
     )
@@ -97,7 +99,7 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
 
     Args:
         model: The network.
-        example: Inputs for one forward pass.
+        example: Inputs for one forward pass, or a `Trace` of it.
 
     Raises:
         UserError: If the classifier cannot be found, or is a convolution over more than one place.
@@ -121,22 +123,23 @@ def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
 
     Args:
         model: The network.
-        example: Inputs for one forward pass.
+        example: Inputs for one forward pass, or a `Trace` of it.
         once: Whether to pass over layers that a forward pass calls again and again, such as one ReLU for all places:
             nothing can be put behind one of their calls alone.
 
     Raises:
         UserError: If the classifier cannot be found.
     """
-    name = classifier(model, example)
-    calls, _ = _probe(model, example)
-    embedding = next(call.input for call in reversed(calls) if call.name == name)
-    counts = Counter(call.name for call in calls)
-    for call in reversed(calls):
-        tap = _tap(call, example) if call.name and not (once and counts[call.name] > 1) else None
-        if tap is not None and _equal(tap.layout.to_map(call.output).mean((2, 3)), embedding):
+    trace = Trace.of(model, example)
+    read = reads(model, [EMBEDDING], trace)[EMBEDDING]
+    embedding = tensor_at(EMBEDDING, read.value)
+    outputs = [event for event in trace.events if event.side == "out"]
+    counts = Counter(event.name for event in outputs)
+    for event in reversed(outputs if read.is_intact else []):
+        tap = _tap(event, trace) if event.name and event.is_intact and not (once and counts[event.name] > 1) else None
+        if tap is not None and _equal(tap.layout.to_map(_output(event)).mean((2, 3)), embedding):
             return tap
-    return Tap.of(EMBEDDING, embedding, example)
+    return Tap.of(EMBEDDING, embedding, trace.example)
 
 
 def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
@@ -148,59 +151,70 @@ def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
 
     Args:
         model: The network.
-        example: Inputs for one forward pass.
+        example: Inputs for one forward pass, or a `Trace` of it.
 
     Raises:
         UserError: If nothing in it is a map or a sequence of tokens.
     """
-    calls, _ = _probe(model, example)
-    found = {call.name: call for call in calls if call.name}
-    taps = {name: tap for name, call in found.items() if (tap := _tap(call, example)) is not None}
+    trace = Trace.of(model, example)
+    found = {event.name: event for event in trace.events if event.side == "out" and event.name}
+    taps = {name: tap for name, event in found.items() if (tap := _tap(event, trace)) is not None}
     # On small images the last of them may be maps of one place.
-    declared = [name for name in getattr(bare(uncompiled(model)), "stage_names", ()) if name in taps and name != "stem"]
+    declared = [name for name in getattr(trace.network, "stage_names", ()) if name in taps and name != "stem"]
     if not taps:
-        raise UserError(f"{type(bare(uncompiled(model))).__name__} has no layer whose output is a map or tokens.")
+        raise UserError(f"{type(trace.network).__name__} has no layer whose output is a map or tokens.")
     by_resolution = _last_of_each_resolution(taps)
     by_depth = _depths(taps, found) if len(by_resolution) == 1 else []
     return [taps[name] for name in declared or by_depth or by_resolution]
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call of a submodule."""
+def place(model: nn.Module, layer: str, example: Any = None) -> str:
+    """Return the place of a layer in a `Trace`: its own name, or that of the classifier's input for `"embedding"`.
 
-    name: str
-    module: nn.Module
-    input: Any
-    output: Any
+    Args:
+        model: The network.
+        layer: As in `FeatureExtractor`.
+        example: Inputs for one forward pass, or a `Trace` of it: needed to find the classifier.
 
-
-def _probe(model: nn.Module, example: Any) -> tuple[Sequence[_Call], Tensor]:
-    """Return the calls of all submodules in the order in which they ended, and the logits."""
-    if example is None:
-        raise UserError("Finding the parts of a network takes an example: pass example= (a batch of inputs).")
-    calls: list[_Call] = []
-    model = uncompiled(model)
-
-    def remember(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        first = next(iter((*args, *kwargs.values())), None)
-        calls.append(_Call(name, module, first, output if isinstance(output, Tensor) else _first(output)))
-
-    handles = [
-        module.register_forward_hook(partial(remember, name), with_kwargs=True)
-        for name, module in bare(model).named_modules()
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            logits = answer(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, logits
+    Raises:
+        UserError: If there is no such layer, or the classifier cannot be found.
+    """
+    if layer == EMBEDDING:
+        return f"{classifier(model, example)}:in"
+    return checked_place(bare(uncompiled(model)), layer)
 
 
-def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, tuple | list) and output else None
+def reads(model: nn.Module, layers: Sequence[str], example: Any) -> dict[str, Event]:
+    """Return what is read at some layers.
+
+    Args:
+        model: The network.
+        layers: As in `FeatureExtractor`.
+        example: Inputs for one forward pass, or a `Trace` of it.
+
+    Raises:
+        UserError: If a layer does not exist, or is not reached.
+    """
+    trace = Trace.of(model, example)
+    found = {layer: trace.last(place(model, layer, trace)) for layer in layers}
+    reached = {layer: event for layer, event in found.items() if event is not None}
+    if len(reached) < len(found):
+        raise not_reached([layer for layer in found if layer not in reached], model)
+    return reached
+
+
+def not_reached(layers: Sequence[str], model: nn.Module) -> UserError:
+    """Return the error for layers that took no part in a forward pass."""
+    return UserError(
+        f"The network ran without reaching the layers {list(layers)} of {type(bare(uncompiled(model))).__name__}, "
+        "so there is nothing to distill from them. Choose layers that take part in every forward pass."
+    )
+
+
+def _output(event: Event) -> Any:
+    """Return what a module gave, or the first of several. Which entry of a mapping is the map is not known."""
+    several = isinstance(event.value, tuple | list)
+    return next(iter(event.value), None) if several else event.value
 
 
 def _equal(mean: Tensor, embedding: Tensor) -> bool:
@@ -208,17 +222,16 @@ def _equal(mean: Tensor, embedding: Tensor) -> bool:
     return fits and torch.allclose(mean, embedding.reshape(mean.shape), rtol=1e-4, atol=1e-5)
 
 
-def _tap(call: _Call, example: Any) -> Tap | None:
-    """Return the tap of a call whose output has places, and None for any other."""
-    output = call.output
-    samples = len(next(iter(example.values()))) if isinstance(example, Mapping) else len(example)
+def _tap(event: Event, trace: Trace) -> Tap | None:
+    """Return the tap of a module whose output has places, and None for any other."""
+    output = _output(event)
     has_places = isinstance(output, Tensor) and output.ndim in (3, 4) and output.is_floating_point()
-    if not has_places or len(output) != samples or isinstance(call.module, nn.Identity):
+    if not has_places or len(output) != trace.samples or isinstance(event.module, nn.Identity):
         return None
     if output.ndim == 3 and output.shape[2] == 1:
         # A vector that a pooling over tokens left.
         return None
-    tap = Tap.of(call.name, output, example)
+    tap = Tap.of(event.name, output, trace.example)
     return tap if math.prod(tap.size) > 1 else None
 
 
@@ -247,7 +260,7 @@ def _blocks_around(name: str, sizes: Mapping[str, tuple[int, int]]) -> int:
     return sum(len({size for inner, size in sizes.items() if inner.startswith(f"{outer}.")}) <= 2 for outer in others)
 
 
-def _depths(taps: Mapping[str, Tap], found: Mapping[str, _Call]) -> Sequence[str]:
+def _depths(taps: Mapping[str, Tap], found: Mapping[str, Event]) -> Sequence[str]:
     """Return blocks at equal depths: of the longest row of blocks of one kind in one container."""
     rows: dict[tuple[str, type[nn.Module]], list[str]] = {}
     for name in taps:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data.batch import Output
-from tutelage.errors import UserError, unknown
-from tutelage.features.anatomy import EMBEDDING, classifier
+from tutelage.errors import UserError
+from tutelage.features.anatomy import not_reached, place, reads
 from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
+from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.models.answers import call, logits_of, uncompiled
-from tutelage.models.modes import evaluating
+from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
 
 
@@ -29,8 +30,8 @@ class FeatureExtractor(nn.Module):
     Args:
         model: Any module that maps inputs to logits, or to an object with `.logits`.
         layers: Names of the layers to read.
-        example: Inputs for one forward pass (batch of two or more), from which `shapes` are known at construction,
-            so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
+        example: Inputs for one forward pass (batch of two or more), or a `Trace` of it, from which `shapes` are known
+            at construction, so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
         logits: Whether the logits are read as well. Without them the network ends behind the last layer that is read,
             given an example, and to read `Output.logits` is an error.
 
@@ -56,15 +57,16 @@ class FeatureExtractor(nn.Module):
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._compiled: Compiled | None = None
         self._logits, self._ending = logits, Ending({})
-        self._paths = {layer: self._path(layer, example) for layer in self.layers}
         self._changed: frozenset[str] = frozenset()
-        if example is not None and self.layers:
-            with evaluating(self.model), torch.no_grad():
-                self._look(example)
+        trace = None if example is None or not self.layers else Trace.of(self.model, example)
+        self._places = {layer: place(self.model, layer, trace) for layer in self.layers}
+        self._encoders = encoders_of(self.model) if self.layers else []
+        if trace is not None:
+            self._learn(trace)
 
     def forward(self, inputs: Any) -> Output:
         """Run the network and return its logits with the features that were asked for."""
-        if len(self._handles) != len(self._paths):
+        if len(self._handles) != len(self._places):
             self._attach()
         compiled = self._compiled
         logits, features = (compiled if compiled is not None and compiled.suits(inputs) else self._run)(inputs)
@@ -90,7 +92,7 @@ class FeatureExtractor(nn.Module):
             whole: Sizes of whole batches, as in `Compiled`; others run as they are.
             **kwargs: As in `torch.compile`.
         """
-        if len(self._handles) != len(self._paths):
+        if len(self._handles) != len(self._places):
             self._attach()
         kept = self._compiled
         if args or kwargs or kept is None or not kept.serves(whole):
@@ -101,61 +103,45 @@ class FeatureExtractor(nn.Module):
         self._compiled = None
 
     def _run(self, inputs: Any) -> tuple[Tensor | None, dict[str, Tensor]]:
-        self._captured.update(dict.fromkeys(self._paths))
+        self._captured.update(dict.fromkeys(self._places))
         raw = self._answer(inputs)
         features = {layer: feature for layer, feature in self._captured.items() if feature is not None}
         self._captured.clear()
-        missing = [layer for layer in self._paths if layer not in features]
+        missing = [layer for layer in self._places if layer not in features]
         if missing:
-            raise UserError(
-                f"The network ran without reaching the layers {missing} of {type(bare(self.model)).__name__}, "
-                "so there is nothing to distill from them. Choose layers that take part in every forward pass."
-            )
+            raise not_reached(missing, self.model)
         return logits_of(raw) if self.gives_logits else None, features
 
     def _answer(self, inputs: Any) -> Any:
-        if self.gives_logits or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return call(self.model, inputs)
-        return self._ending.run(lambda: call(self.model, inputs))
+        with keeping_padding(self._encoders):
+            if self.gives_logits:
+                return call(self.model, inputs)
+            return self._ending.run(lambda: call(self.model, inputs))
 
-    def _look(self, example: Any) -> None:
+    def _learn(self, trace: Trace) -> None:
         """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""
-        versions: dict[str, list[int]] = {layer: [] for layer in self._paths}
-        handles = [self._listen(layer, partial(_remember_version, versions[layer], layer)) for layer in self._paths]
-        try:
-            features = self(example).features
-        finally:
-            self.release()
-            for handle in handles:
-                handle.remove()
-        self.shapes = {layer: feature.shape for layer, feature in features.items()}
-        self._changed = frozenset(layer for layer in features if features[layer]._version != versions[layer][-1])
-        self._ending = Ending({layer: len(calls) for layer, calls in versions.items()})
+        found = reads(self.model, self.layers, trace)
+        if self.gives_logits:
+            logits_of(trace.raw)
+        self.shapes = {layer: tensor_at(layer, event.value).shape for layer, event in found.items()}
+        self._changed = frozenset(layer for layer, event in found.items() if not event.is_intact)
+        self._ending = Ending({layer: trace.calls(self._places[layer]) for layer in found})
 
     def _attach(self) -> None:
         self.release()
-        for layer in self._paths:
+        for layer in self._places:
             hear = partial(_capture, self._captured, self._ending, layer, layer in self._changed)
             self._handles.append(self._listen(layer, hear))
 
     def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
         """Call a function with what is read at a layer, as soon as it is there."""
-        path, of_input = self._paths[layer]
-        module = bare(self.model).get_submodule(path)
-        if of_input:
+        there = self._places[layer]
+        module = bare(self.model).get_submodule(there.removesuffix(":in"))
+        if there.endswith(":in"):
             return module.register_forward_pre_hook(partial(_hear_input, hear), with_kwargs=True)
         return module.register_forward_hook(partial(_hear_output, hear))
-
-    def _path(self, layer: str, example: Any) -> tuple[str, bool]:
-        if layer == EMBEDDING:
-            return classifier(self.model, example), True
-        path, colon, suffix = layer.partition(":")
-        if colon and suffix != "in":
-            raise UserError(f"{layer!r} is no place to read: write {path!r} for the output, '{path}:in' for the input.")
-        known = [name for name, _ in bare(self.model).named_modules() if name]
-        if path not in known:
-            raise unknown("layer", path, known)
-        return path, suffix == "in"
 
     def __getstate__(self) -> dict[str, Any]:
         # Hooks and compiled code belong to this object: a copy starts without them and attaches its own.
@@ -166,22 +152,11 @@ class FeatureExtractor(nn.Module):
 
 
 def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:
-    hear((*args, *kwargs.values())[0])
+    hear(first_input(args, kwargs))
 
 
 def _hear_output(hear: Callable[[Any], None], _: nn.Module, args: Any, output: Any) -> None:
     hear(output)
-
-
-def tensor_at(layer: str, value: Any) -> Tensor:
-    """Return what is read at a layer: a tensor, or the first of several."""
-    several = value.values() if isinstance(value, Mapping) else value
-    first = next(iter(several), None) if isinstance(value, Mapping | tuple | list) else value
-    if not isinstance(first, Tensor):
-        raise UserError(
-            f"At the layer {layer!r} there is a {type(value).__name__} and no tensor: choose another layer."
-        )
-    return first
 
 
 def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied: bool, value: Any) -> None:
@@ -193,8 +168,22 @@ def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied
             ending.note(layer, tensor)
 
 
-def _remember_version(versions: list[int], layer: str, value: Any) -> None:
-    versions.append(tensor_at(layer, value)._version)
+def value_at(trace: Trace, layer: str) -> Tensor:
+    """Return what is read at a layer of a traced network on the example, as it was when it was read.
+
+    Args:
+        trace: The forward pass. Only where the value was changed in place afterwards, there is another one.
+        layer: As in `FeatureExtractor`.
+    """
+    event = reads(trace.model, [layer], trace)[layer]
+    if event.is_intact:
+        return tensor_at(layer, event.value)
+    reader = FeatureExtractor(trace.model, [layer], example=trace)
+    try:
+        with evaluating(reader), torch.no_grad():
+            return reader(trace.example).features[layer]
+    finally:
+        reader.release()
 
 
 def is_trained(network: FeatureExtractor) -> bool:

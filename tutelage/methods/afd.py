@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import resize
+from tutelage.features.trace import Trace
 from tutelage.losses import kd_loss, wide
 from tutelage.methods.parts.peers import Peers, gather, trained
 from tutelage.models.blueprint import part_of
@@ -111,13 +112,14 @@ class AFD(Method):
         self.feature_milestones, self.feature_gamma = tuple(feature_milestones), feature_gamma
         check_milestones(self.feature_milestones)
         found = gather(students, make_student, networks)
-        read = _read(found, layers, example) if adversarial else []
+        traces = [Trace.of(network, example) for network in found] if adversarial else []
+        read = _read(traces, layers) if adversarial else []
         self.peers = Peers(
             found,
             lr_scales=lr_scales,
             weight_decay_scales=weight_decay_scales,
             layers=[[tap.layer] for tap in read] or None,
-            example=example,
+            examples=traces or None,
         )
         self.pairs = tuple(LayerPair(tap, read[number - 1]) for number, tap in enumerate(read))
         width = min((tap.channels for tap in read), default=0)
@@ -230,18 +232,16 @@ def transfer(channels: int, width: int) -> nn.Module:
     return nn.Identity() if channels == width else nn.Conv2d(channels, width, 1, bias=False)
 
 
-def _read(networks: Sequence[nn.Module], layers: str, example: Any) -> list[Tap]:
+def _read(traces: Sequence[Trace], layers: str) -> list[Tap]:
     """Return where each network is read."""
     if layers == AUTO:
-        return [stages(network, example)[-1] for network in networks]
+        return [stages(trace.model, trace)[-1] for trace in traces]
     names = layers.split("+")
-    if len(names) not in (1, len(networks)):
-        raise UserError(f"layers={layers!r} must name one layer for all {len(networks)} networks, or one for each.")
-    read = names * len(networks) if len(names) == 1 else names
-    named = zip(networks, read, strict=True)
-    return [
-        taps(one, [name], example, who=part_of("student", number))[name] for number, (one, name) in enumerate(named)
-    ]
+    if len(names) not in (1, len(traces)):
+        raise UserError(f"layers={layers!r} must name one layer for all {len(traces)} networks, or one for each.")
+    read = names * len(traces) if len(names) == 1 else names
+    named = enumerate(zip(traces, read, strict=True))
+    return [taps(one.model, [name], one, who=part_of("student", number))[name] for number, (one, name) in named]
 
 
 def _check(temperature: float, feature_lr: float, feature_weight_decay: float) -> None:

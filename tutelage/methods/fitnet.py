@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import AUTO, LayerPair, pair
+from tutelage.core.pairing import AUTO, LayerPair, Seen, pair
 from tutelage.core.registry import Paper, register
 from tutelage.core.schedules import linear
 from tutelage.core.teachers import Teacher
@@ -132,9 +132,10 @@ class FitNetHints(Method):
         self, student: nn.Module, teacher: Teacher, example: Any, *, layers: str = AUTO, final_relu: bool = False
     ) -> None:
         super().__init__({"hint": 0.5})
-        paired = pair(student, teacher, layers, example, take="middle", logits=False)
+        seen = Seen.of(student, teacher, example)
+        paired = pair(student, teacher, layers, seen, take="middle", logits=False)
         self.teacher, self.pairs = paired.teacher, paired.pairs
-        self.student = Trunk(paired.student.release(), paired.student.layers, example=example)
+        self.student = Trunk(paired.student.release(), paired.student.layers, example=seen.student)
         self.hint = Hint(self.pairs, final_relu=final_relu)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:

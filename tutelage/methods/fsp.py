@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.method import Method, OptimizerSpec
-from tutelage.core.pairing import AUTO, LayerPair, Paired, pair, reading, taps
+from tutelage.core.pairing import AUTO, LayerPair, Paired, Seen, pair, reading, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
@@ -138,9 +138,10 @@ class FSPInitialization(Method):
         lr_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        paired = _sections(student, teacher, layers, example)
+        seen = Seen.of(student, teacher, example)
+        paired = _sections(student, teacher, layers, seen)
         self.teacher, self.pairs, self.variant, self.lr_scale = paired.teacher, paired.pairs, variant, lr_scale
-        self.student = Trunk(paired.student.release(), paired.student.layers, example=example)
+        self.student = Trunk(paired.student.release(), paired.student.layers, example=seen.student)
         self.sections = tuple(Section(*both) for both in zip(self.pairs[::2], self.pairs[1::2], strict=True))
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -210,18 +211,18 @@ def fsp(
     return run.fit("distill", Supervised(thaw(network, method.student.waiting)), data)
 
 
-def _sections(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> Paired:
+def _sections(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> Paired:
     """Return a student and a teacher that read their sections: of each its input, and behind it its output."""
-    ends = pair(student, teacher, layers, example)
+    ends = pair(student, teacher, layers, seen)
     network = ends.student.release()
     ends.teacher.release()
     places = [(p.student.layer + end, p.teacher.layer + end) for p in ends.pairs for end in (":in", "")]
-    ours = taps(network, [one for one, _ in places], example, who="student")
-    theirs = teacher.taps([other for _, other in places], example)
+    ours = taps(network, [one for one, _ in places], seen.student, who="student")
+    theirs = teacher.taps([other for _, other in places], seen.teacher)
     pairs = [LayerPair(ours[one], theirs[other]) for one, other in places]
     for found in pairs:
         _check_channels(found)
-    return reading(network, teacher, pairs, example, logits=False)
+    return reading(network, teacher, pairs, seen, logits=False)
 
 
 def _check_channels(found: LayerPair) -> None:

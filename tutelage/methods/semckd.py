@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import AUTO, LayerPair, pair, reading
+from tutelage.core.pairing import AUTO, LayerPair, Seen, pair, reading
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
@@ -95,9 +95,10 @@ class SemCKD(Method):
         if not temperature > 0:
             raise UserError(f"temperature={temperature} must be above zero.")
         super().__init__({"kd": alpha, "semckd": beta})
-        ours, theirs = compared(student, teacher, layers, example)
+        seen = Seen.of(student, teacher, example)
+        ours, theirs = compared(student, teacher, layers, seen)
         pairs = [LayerPair(one, other) for one in ours for other in theirs]
-        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=alpha != 0)
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=alpha != 0)
         self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
         self.ours, self.theirs, self.temperature = tuple(ours), tuple(theirs), temperature
 
@@ -221,21 +222,21 @@ def regressor(student_channels: int, teacher_channels: int) -> nn.Sequential:
     )
 
 
-def compared(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> tuple[Sequence[Tap], Sequence[Tap]]:
+def compared(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> tuple[Sequence[Tap], Sequence[Tap]]:
     """Return the layers of the student, and those of the teacher that each of them is compared with.
 
     Args:
         student: The network to train.
         teacher: A teacher with a network inside, or one whose layers were recorded.
         layers: As in `SemCKD`.
-        example: Inputs for one forward pass.
+        seen: What both do with an example.
 
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist.
     """
     if layers == AUTO:
-        return stages(student, example), teacher.stages(example)
-    named = pair(student, teacher, layers, example)
+        return stages(student, seen.student), teacher.stages(seen.teacher)
+    named = pair(student, teacher, layers, seen)
     named.student.release()
     named.teacher.release()
     ours, theirs = (dict.fromkeys(taps) for taps in zip(*((p.student, p.teacher) for p in named.pairs)))

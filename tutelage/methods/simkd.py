@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import LayerPair, reading, taps
+from tutelage.core.pairing import LayerPair, Seen, reading, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
+from tutelage.features.extractor import value_at
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.trace import Trace
 from tutelage.losses import wide
 from tutelage.models.answers import answer, uncompiled
 from tutelage.models.loading import load_network
@@ -85,28 +87,27 @@ class SimKD(Method):
         if factor < 1:
             raise UserError(f"factor={factor} must be 1 or more: it divides the teacher's channels.")
         super().__init__({"feature": beta})
-        student, theirs = uncompiled(student), classified(teacher.inner_network(), example)
-        reader = teacher.reading([theirs.layer], example=example)
-        maps = theirs.map(reader(Batch(inputs=example)))
-        reader.release()
+        student, network = uncompiled(student), teacher.inner_network()
+        seen = Seen.of(student, teacher, example)
+        theirs = classified(network, seen.teacher)
+        maps = theirs.layout.to_map(value_at(seen.teacher, theirs.layer))
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
-        reused = classifier_copy(teacher.inner_network(), example)
-        layer = self._graft(student, theirs, reused, example, factor=factor, relu=relu)
-        ours = taps(student, [layer], example, who="student")[layer]
-        pairs = [LayerPair(ours, theirs)]
-        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=False)
+        reused = classifier_copy(network, seen.teacher)
+        layer = self._graft(seen.student, theirs, reused, factor=factor, relu=relu)
+        seen = seen.with_student(student)
+        pairs = [LayerPair(taps(student, [layer], seen.student, who="student")[layer], theirs)]
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
 
-    def _graft(
-        self, student: nn.Module, theirs: Tap, reused: nn.Linear, example: Any, *, factor: int, relu: bool
-    ) -> str:
+    def _graft(self, trace: Trace, theirs: Tap, reused: nn.Linear, *, factor: int, relu: bool) -> str:
         """Put projector and classifier into the student, and return the layer where the projected map is read."""
-        ours, own = classified(student, example, once=True), classifier(student, example)
+        student = trace.model
+        ours, own = classified(student, trace, once=True), classifier(student, trace)
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
         projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
         # On a copy, so that a student that is refused stays as it is.
         trial, its_projector, its_classifier = copy.deepcopy((student, projector, reused))
         graft(trial, layer, own, its_projector, its_classifier)
-        _check_carries(trial, layer, example, reused.out_features)
+        _check_carries(trial, layer, trace.example, reused.out_features)
         read = graft(student, layer, own, projector, reused)
         if isinstance(student, Normalized) and student.spec is not None:
             student.spec = _spec_of(student.spec, layer, own, projector, ours.channels, reused)

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import AUTO, LayerPair, reading, taps
+from tutelage.core.pairing import AUTO, LayerPair, Seen, reading, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
+from tutelage.features.extractor import value_at
 from tutelage.losses import wide
 
 SRRL_PAPER = Paper(
@@ -73,12 +74,15 @@ class SRRL(Method):
         layer: str = AUTO,
     ) -> None:
         super().__init__({"feature_matching": alpha, "softmax_regression": beta})
-        ours = classified(student, example) if layer == AUTO else taps(student, [layer], example, who="student")[layer]
-        theirs = taps(teacher.inner_network(), [EMBEDDING], example, who="teacher")[EMBEDDING]
+        network = teacher.inner_network()
+        seen = Seen.of(student, teacher, example)
+        mine = seen.student
+        ours = classified(student, mine) if layer == AUTO else taps(student, [layer], mine, who="student")[layer]
+        theirs = taps(network, [EMBEDDING], seen.teacher, who="teacher")[EMBEDDING]
         pairs = [LayerPair(ours, theirs)]
-        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, example, logits=False)
-        self.classifier = classifier_copy(teacher.inner_network(), example)
-        reaches = bool((self.teacher(Batch(inputs=example)).features[EMBEDDING] >= 0).all())
+        self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
+        self.classifier = classifier_copy(network, seen.teacher)
+        reaches = bool((value_at(seen.teacher, EMBEDDING) >= 0).all())
         self.connector = connector(ours.channels, theirs.channels, relu=reaches)
         self.variant = variant
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -26,6 +26,30 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def encoders_of(network: nn.Module) -> list[nn.TransformerEncoder]:
+    """Return the parts of a network that `keeping_padding` is about."""
+    found = (module for module in network.modules() if isinstance(module, nn.TransformerEncoder))
+    return [encoder for encoder in found if getattr(encoder, "use_nested_tensor", False)]
+
+
+@contextmanager
+def keeping_padding(encoders: Sequence[nn.TransformerEncoder]) -> Iterator[None]:
+    """Let torch's transformer encoders keep the padding that they pack away in eval mode.
+
+    Packed, their layers give nested tensors, in which nothing can be read by its place.
+
+    Args:
+        encoders: As `encoders_of` finds them.
+    """
+    for encoder in encoders:
+        encoder.use_nested_tensor = False
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            encoder.use_nested_tensor = True
 
 
 @contextmanager

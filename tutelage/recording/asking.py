@@ -15,8 +15,8 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.images import as_inputs
 from tutelage.errors import NoLayersError, UserError
-from tutelage.features.anatomy import EMBEDDING, classifier
-from tutelage.features.order import Order
+from tutelage.features.anatomy import reads
+from tutelage.features.trace import Trace
 from tutelage.models.blueprint import Source, check_classes, several
 from tutelage.recording.identity import TeacherIdentity, trained_networks
 from tutelage.recording.replay import is_recording
@@ -72,13 +72,13 @@ def asked(
         return Asked(teacher, identity, {})
     example = data.example(2)
     try:
-        teacher = teacher.reading(layers, example=example)
-        teacher = teacher.reading(_in_order(teacher.inner_network(), layers, example), example=example)
+        seen = teacher.look(example)
+        teacher = teacher.reading(_in_order(seen, layers), example=seen)
     except NoLayersError as error:
         raise UserError(
             f"Layers are read of one network, and this teacher ({identity.name}) is not one: leave --layers away."
         ) from error
-    return Asked(teacher, identity, _shapes(teacher), _stages(teacher, example))
+    return Asked(teacher, identity, _shapes(teacher), _stages(teacher, seen))
 
 
 class Alone(Method):
@@ -155,23 +155,19 @@ class Answers:
         return self(Batch(inputs=inputs, targets=targets, indices=indices, extras={"view": view}))
 
 
-def _in_order(network: nn.Module, layers: Sequence[str], example: Any) -> list[str]:
+def _in_order(trace: Trace, layers: Sequence[str]) -> list[str]:
     """Return layers in the order in which they run: however they are named, the rows are the same."""
-    order = Order.of(network, example)
-
-    def when(layer: str) -> int:
-        return order.when(f"{classifier(network, example)}:in" if layer == EMBEDDING else layer)
-
-    return sorted(set(layers), key=lambda layer: (when(layer), layer))
+    found = reads(trace.model, layers, trace)
+    return sorted(found, key=lambda layer: (trace.events.index(found[layer]), layer))
 
 
-def _stages(teacher: Teacher, example: Any) -> dict[str, tuple[int, ...]]:
+def _stages(teacher: Teacher, seen: Trace) -> dict[str, tuple[int, ...]]:
     try:
-        found = [tap.layer for tap in teacher.stages(example)]
+        found = [tap.layer for tap in teacher.stages(seen)]
     except UserError:
         # Nothing in it is a map; its layers can still be read by name.
         return {}
-    return _shapes(teacher.reading(found, example=example))
+    return _shapes(teacher.reading(found, example=seen))
 
 
 def _shapes(teacher: Teacher) -> dict[str, tuple[int, ...]]:

@@ -17,9 +17,10 @@ from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, Tap, stages
 from tutelage.features.ending import Ending
-from tutelage.features.extractor import FeatureExtractor, tensor_at
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.maps import MapLayout
-from tutelage.features.order import Order
+from tutelage.features.order import is_stem, unused
+from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.losses import log_mean_probability
 from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
 from tutelage.models.answers import answer, uncompiled
@@ -103,9 +104,10 @@ def attach(
             cannot be found.
     """
     student = uncompiled(student)
-    order, found = Order.of(student, example), stages(student, example)
-    chosen = _chosen(student, found, order, example, exits)
-    extractor = FeatureExtractor(student, [*(tap.layer for tap in chosen), EMBEDDING], example=example)
+    trace = Trace.of(student, example)
+    found = stages(student, trace)
+    chosen = _chosen(found, trace, exits)
+    extractor = FeatureExtractor(student, [*(tap.layer for tap in chosen), EMBEDDING], example=trace)
     with evaluating(extractor), torch.no_grad():
         output = extractor(example)
     extractor.release()
@@ -118,9 +120,9 @@ def attach(
         num_classes=output.logits.shape[1],
         separable=separable,
     )
-    plans = [build(path=_path(tap, found, order)) for tap in chosen]
+    plans = [build(path=_path(tap, found, trace)) for tap in chosen]
     places = [
-        Place(layer=tap.layer, calls=order.calls(tap.layer), layout=tap.layout, unused=order.unused(tap.layer))
+        Place(layer=tap.layer, calls=trace.calls(tap.layer), layout=tap.layout, unused=unused(trace, tap.layer))
         for tap in chosen
     ]
     head = Exits(places, plans, own).to(output.logits.device)
@@ -208,7 +210,7 @@ class _Gate(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the module's output, unless the pass ends here."""
         if self.of_input:
-            self._note((*args, *kwargs.values())[0])
+            self._note(first_input(args, kwargs))
         output = self.inner(*args, **kwargs)
         if not self.of_input:
             self._note(output)
@@ -241,27 +243,27 @@ def _spec_of(student: str, place: Place, plan: BranchPlan) -> str:
     return str(NetworkSpec(target="exit", options=options, normalize=NetworkSpec.parse(student).normalize))
 
 
-def _chosen(student: nn.Module, found: Sequence[Tap], order: Order, example: Any, exits: str) -> Sequence[Tap]:
+def _chosen(found: Sequence[Tap], trace: Trace, exits: str) -> Sequence[Tap]:
     """Return where the exits are, from the shallowest to the deepest."""
     if exits != AUTO:
         names = [name.strip() for name in re.split(r"[+,]", exits)]
         if EMBEDDING in names:
             raise UserError(f"exits={exits}: the classifier's input is where the network's own exit is. Leave it out.")
-        named = taps(student, names, example, who="student")
-        return sorted(named.values(), key=lambda tap: order.when(tap.layer))
+        named = taps(trace.model, names, trace, who="student")
+        return sorted(named.values(), key=lambda tap: trace.when(tap.layer))
     # The first of a network's resolutions may be that of its stem, which has nothing to classify yet.
-    chosen = [tap for tap in found[:-1] if not order.is_stem(tap.layer)]
+    chosen = [tap for tap in found[:-1] if not is_stem(trace, tap.layer)]
     if not chosen:
         raise UserError(
-            f"{type(bare(student)).__name__} has one stage, which ends in its own classifier, so there is no place for "
+            f"{type(trace.network).__name__} has one stage, which ends in its own classifier, so there is no place for "
             "another exit. Name the layers to exit at: exits=LAYER+LAYER."
         )
     return chosen
 
 
-def _path(tap: Tap, found: Sequence[Tap], order: Order) -> tuple[Size, ...]:
+def _path(tap: Tap, found: Sequence[Tap], trace: Trace) -> tuple[Size, ...]:
     """Return the size of the map at an exit, and those at the ends of the later stages."""
-    later = [stage for stage in found if order.when(stage.layer) > order.when(tap.layer)]
+    later = [stage for stage in found if trace.when(stage.layer) > trace.when(tap.layer)]
     return tuple((one.channels, *one.size) for one in (tap, *later))
 
 

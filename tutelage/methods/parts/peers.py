@@ -28,7 +28,7 @@ class Peers(nn.ModuleDict):
         lr_scales: Factor on the run's learning rate, one for all networks or one for each.
         weight_decay_scales: Factor on the run's weight decay, likewise.
         layers: What is read of each network; nothing by default.
-        example: Inputs for one forward pass, where layers are read.
+        examples: For each network inputs for one forward pass, or a `Trace` of it, where layers are read.
 
     Raises:
         UserError: If there are fewer than two networks, two of them start from the same weights, or the factors do not
@@ -42,15 +42,15 @@ class Peers(nn.ModuleDict):
         lr_scales: Sequence[float] = (1.0,),
         weight_decay_scales: Sequence[float] = (1.0,),
         layers: Sequence[Sequence[str]] | None = None,
-        example: Any = None,
+        examples: Sequence[Any] | None = None,
     ) -> None:
         count = len(networks)
         if count < 2:
             raise UserError(f"Networks that learn from each other are at least two, not {count}.")
         _refuse_twins(networks)
-        read = layers or [()] * count
-        named = zip(map(partial(part_of, "student"), range(count)), networks, read, strict=True)
-        super().__init__({name: FeatureExtractor(network, these, example=example) for name, network, these in named})
+        read, seen = layers or [()] * count, examples or [None] * count
+        named = zip(map(partial(part_of, "student"), range(count)), networks, read, seen, strict=True)
+        super().__init__({name: FeatureExtractor(one, these, example=example) for name, one, these, example in named})
         self.lr_scales = _one_for_each("lr_scales", lr_scales, count)
         self.weight_decay_scales = _one_for_each("weight_decay_scales", weight_decay_scales, count)
         if 0.0 in self.lr_scales:

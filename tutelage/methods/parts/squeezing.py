@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import LayerPair, Paired, pair, reading, taps
+from tutelage.core.pairing import LayerPair, Paired, Seen, pair, reading, taps
 from tutelage.core.teachers import FrozenTeacher, Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.features.anatomy import EMBEDDING, Tap
@@ -250,10 +250,10 @@ def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) 
         UserError: If a layer does not exist or cannot be a map, or a classifier cannot be found.
     """
     answers = teacher.inner_network()
-    found = pair(student, teacher, layers, example)
+    seen = Seen.of(student, teacher, example)
+    found = pair(student, teacher, layers, seen)
     network = found.student.release()
     found.teacher.release()
-    embeddings = [
-        taps(one, [EMBEDDING], example, who=who)[EMBEDDING] for one, who in ((network, "student"), (answers, "teacher"))
-    ]
-    return reading(network, found.teacher, [*found.pairs, LayerPair(*embeddings)], example)
+    ours = taps(network, [EMBEDDING], seen.student, who="student")[EMBEDDING]
+    theirs = taps(answers, [EMBEDDING], seen.teacher, who="teacher")[EMBEDDING]
+    return reading(network, found.teacher, [*found.pairs, LayerPair(ours, theirs)], seen)

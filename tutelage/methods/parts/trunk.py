@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.features.anatomy import place
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.models.answers import call
+from tutelage.features.order import entered_before
+from tutelage.features.trace import Trace
 from tutelage.models.modes import evaluating
 
 
@@ -23,7 +25,7 @@ class Trunk(FeatureExtractor):
     Args:
         model: As in `FeatureExtractor`; it is frozen in place.
         layers: Names of the layers to read.
-        example: Inputs for one forward pass (batch of two or more).
+        example: Inputs for one forward pass (batch of two or more), or a `Trace` of it.
 
     Attributes:
         waiting: Names of the parameters that were frozen.
@@ -36,13 +38,14 @@ class Trunk(FeatureExtractor):
     _above: frozenset[str] = frozenset()
 
     def __init__(self, model: nn.Module, layers: Sequence[str], *, example: Any) -> None:
-        super().__init__(model, layers, example=example)
-        below = parameters_below(self, example)
+        trace = Trace.of(model, example)
+        super().__init__(model, layers, example=trace)
+        below = parameters_below(self, trace.example)
         trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         self.waiting = tuple(name for name in trainable if name not in below)
         for name in self.waiting:
             self.model.get_parameter(name).requires_grad_(False)
-        self._above = self._not_entered(example)
+        self._above = self._not_entered(trace)
 
     @property
     def gives_logits(self) -> bool:
@@ -59,24 +62,14 @@ class Trunk(FeatureExtractor):
                 module.eval()
         return self
 
-    def _not_entered(self, example: Any) -> frozenset[str]:
+    def _not_entered(self, trace: Trace) -> frozenset[str]:
         """Return the names of the modules that have not begun when the last layer is read."""
-        entered: set[str] = set()
-        below: set[str] = set()
-        # Hooks run in the order in which they are registered: a module whose input is read is not below it.
-        handles = [self._listen(layer, lambda _: below.update(entered)) for layer in self.layers]
+        begun = set(entered_before(trace, [place(self.model, layer, trace) for layer in self.layers]))
         modules = dict(self.model.named_modules())
-        for name, module in modules.items():
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: entered.add(name)))
-        try:
-            with evaluating(self.model), torch.no_grad():
-                call(self.model, example)
-        finally:
-            for handle in handles:
-                handle.remove()
+        below = {name for name, module in modules.items() if module in begun}
         # A module may be called without the one that holds it.
         holders = {name[:end] for name in below for end, sign in enumerate(name) if sign == "."}
-        return frozenset(modules.keys() - below - holders)
+        return frozenset(modules.keys() - below - holders - {""})
 
 
 def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str]:

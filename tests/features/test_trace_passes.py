@@ -1,0 +1,51 @@
+"""How often the networks run while a method is built: once for all questions, and once more where they are checked."""
+
+from collections import Counter
+
+import pytest
+from torch import nn
+
+from tutelage.experiments import catalogue
+from tutelage.testing.toys import STUDENT_WIDTH, TEACHER_WIDTH, ToyNetwork, methods_of, toy_experiment
+
+# Passes of all students, of which the first is to see whether a network takes the data; and passes of the teacher.
+PASSES = {
+    "kd": (1, 0),
+    **dict.fromkeys(("at", "sp", "vid", "fitnet", "semckd", "srrl", "crd", "ksanc"), (2, 1)),
+    # The codebook takes one pass of the training images.
+    "quest": (2, 2),
+    # A copy with the projector is tried, and what came of the student is looked at.
+    "simkd": (4, 1),
+    # The exit is compared, as a network of its own that ends there, with what the whole network says there.
+    "byot": (4, 0),
+    "msd": (4, 0),
+    # Three networks.
+    "afd": (6, 0),
+}
+
+
+@pytest.fixture
+def passes():
+    """How often networks of each width ran."""
+    count = Counter()
+
+    def note(module, _):
+        if isinstance(module, ToyNetwork):
+            count[len(next(module.parameters()))] += 1
+
+    handle = nn.modules.module.register_module_forward_pre_hook(note)
+    yield count
+    handle.remove()
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_each_network_runs_once_for_all_that_is_asked_of_it(name, passes):
+    methods_of(catalogue.get(name), toy_experiment())
+    teacher = passes.pop(TEACHER_WIDTH, 0)
+    assert (passes.total(), teacher) == PASSES[name]
+
+
+def test_fsp_looks_once_at_each_of_two_networks_of_one_width(passes):
+    methods_of(catalogue.get("fsp"), toy_experiment(teacher_width=STUDENT_WIDTH))
+    # Student checked, both traced, and the student with gradients, which say what lies below the sections.
+    assert passes == {STUDENT_WIDTH: 4}

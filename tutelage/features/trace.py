@@ -1,0 +1,230 @@
+"""What a network does with an example: one forward pass, in which everything that enters and leaves a module is noted.
+
+Where a network's stages, its classifier, its shapes and its order are asked for, they are all taken from one `Trace`,
+which is handed from one question to the next. It is of the network as it was: asked about another one, or about one
+that was changed since, it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import UserError, unknown
+from tutelage.models.answers import call, logits_of, uncompiled
+from tutelage.models.modes import encoders_of, evaluating, keeping_padding
+from tutelage.models.normalization import bare
+
+Side = Literal["in", "out"]
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A module that was entered or left.
+
+    Attributes:
+        name: Its name in the bare network; empty for the network itself.
+        side: `in` or `out`.
+        module: The module.
+        value: What it was given first, or what it gave.
+        version: How often the tensor in `value` had been changed in place by then.
+    """
+
+    name: str
+    side: Side
+    module: nn.Module
+    value: Any
+    version: int
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the tensor is still what it was: nothing changed it in place afterwards."""
+        return _version(self.value) == self.version
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A forward pass of a network over an example, in eval mode and without gradients.
+
+    A place is where something can be read: the name of a module for what it gives, `"name:in"` for its first input. Of
+    several calls the last one counts.
+
+    Attributes:
+        model: The network, uncompiled.
+        network: The same without normalisation and wrappers, in which modules have their names.
+        example: The inputs.
+        events: What was entered and left, in this order.
+        raw: What the network returned.
+        parts: The modules and parameters that it had, which `check` compares.
+    """
+
+    model: nn.Module
+    network: nn.Module
+    example: Any
+    events: tuple[Event, ...]
+    raw: Any
+    parts: tuple[tuple[str, nn.Module | Tensor, int], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Any) -> Trace:
+        """Return the trace of a forward pass.
+
+        Args:
+            model: The network, compiled by its user or not, normalised or not. Its state is left as it was.
+            example: Inputs for one forward pass (batch of two or more); or a trace of this network, which is returned.
+
+        Raises:
+            UserError: If there is no example.
+            ValueError: If the trace is not of this network as it is now.
+        """
+        if example is None:
+            raise UserError("Finding the parts of a network takes an example: pass example= (a batch of inputs).")
+        if isinstance(example, Trace):
+            example.check(model)
+            return example
+        model = uncompiled(model)
+        network = bare(model)
+        events: list[Event] = []
+        handles = []
+        for name, module in network.named_modules():
+            enter, leave = partial(_note_entry, events, name), partial(_note_exit, events, name)
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave))
+        try:
+            with evaluating(model), torch.no_grad(), keeping_padding(encoders_of(model)):
+                raw = call(model, example)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return cls(model, network, example, tuple(events), raw, _parts(network))
+
+    @property
+    def logits(self) -> Tensor:
+        """The network's logits.
+
+        Raises:
+            UserError: If there are none in what it returned.
+        """
+        return logits_of(self.raw)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the example has."""
+        return len(next(iter(self.example.values()))) if isinstance(self.example, Mapping) else len(self.example)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse to answer for another network, or for what became of this one.
+
+        Raises:
+            ValueError: If the network is another, or its modules or weights were exchanged or changed since.
+        """
+        if uncompiled(model) is not self.model or not _same(_parts(bare(self.model)), self.parts):
+            raise ValueError(
+                f"This trace is not of this {type(bare(uncompiled(model))).__name__} as it is now: trace it again."
+            )
+
+    def last(self, place: str) -> Event | None:
+        """Return what can be read at a place; None if the pass never came there."""
+        name, side = _split(place)
+        return next((event for event in reversed(self.events) if event.side == side and event.name == name), None)
+
+    def when(self, place: str) -> int:
+        """Return the position of the event at which a place is read.
+
+        Raises:
+            ValueError: If the pass never came there.
+        """
+        name, side = _split(place)
+        return max(at for at, event in enumerate(self.events) if event.side == side and event.name == name)
+
+    def calls(self, place: str) -> int:
+        """Return how often something could be read there."""
+        return sum((event.name, event.side) == _split(place) for event in self.events)
+
+
+def inputs_of(example: Any) -> Any:
+    """Return the inputs of an example, which may be a trace of them."""
+    return example.example if isinstance(example, Trace) else example
+
+
+def checked_place(network: nn.Module, place: str) -> str:
+    """Return a place as it is, if the network has it.
+
+    Args:
+        network: The bare network.
+        place: As in `Trace`.
+
+    Raises:
+        UserError: If there is no such module, with the nearest names, or the place is neither output nor input.
+    """
+    path, colon, suffix = place.partition(":")
+    if colon and suffix != "in":
+        raise UserError(f"{place!r} is no place to read: write {path!r} for the output, '{path}:in' for the input.")
+    known = [name for name, _ in network.named_modules() if name]
+    if path not in known:
+        raise unknown("layer", path, known)
+    return place
+
+
+def tensor_at(layer: str, value: Any) -> Tensor:
+    """Return what is read at a layer: a tensor, or the first of several.
+
+    Raises:
+        UserError: If it is none.
+    """
+    first = _first(value)
+    if not isinstance(first, Tensor):
+        raise UserError(
+            f"At the layer {layer!r} there is a {type(value).__name__} and no tensor: choose another layer."
+        )
+    return first
+
+
+def first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what a module was given first; None if nothing."""
+    return next(iter((*args, *kwargs.values())), None)
+
+
+def _note_entry(events: list[Event], name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+    value = first_input(args, kwargs)
+    events.append(Event(name, "in", module, value, _version(value)))
+
+
+def _note_exit(events: list[Event], name: str, module: nn.Module, args: Any, output: Any) -> None:
+    events.append(Event(name, "out", module, output, _version(output)))
+
+
+def _split(place: str) -> tuple[str, Side]:
+    return (place.removesuffix(":in"), "in") if place.endswith(":in") else (place, "out")
+
+
+def _first(value: Any) -> Any:
+    several = value.values() if isinstance(value, Mapping) else value
+    return next(iter(several), None) if isinstance(value, Mapping | tuple | list) else value
+
+
+def _version(value: Any) -> int:
+    tensor = _first(value)
+    return tensor._version if isinstance(tensor, Tensor) and not tensor.is_inference() else 0
+
+
+def _parts(network: nn.Module) -> tuple[tuple[str, nn.Module | Tensor, int], ...]:
+    """Return what a trace depends on: all modules, and all parameters with their versions.
+
+    Buffers are left out, because a network may count or remember in them. They are held, not only named, so that
+    nothing new can come to lie where one of them lay.
+    """
+    modules = ((name, module, 0) for name, module in network.named_modules(remove_duplicate=False))
+    weights = ((name, weight, _version(weight)) for name, weight in network.named_parameters(remove_duplicate=False))
+    return (*modules, *weights)
+
+
+def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return len(now) == len(before) and all(
+        (one[0], one[2]) == (other[0], other[2]) and one[1] is other[1] for one, other in zip(now, before, strict=True)
+    )
