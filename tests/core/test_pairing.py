@@ -2,11 +2,12 @@ import pytest
 import timm
 import torch
 
-from tutelage.core.pairing import pair
+from tutelage.core.pairing import Seen, pair, reading, taps
 from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.trace import Trace
 from tutelage.methods import AT, SRRL, VID, SimKD
 from tutelage.models import CATALOGUE
 
@@ -164,3 +165,39 @@ def test_oblong_and_odd_images(student, size):
     found = pair(NETWORKS[student], FrozenTeacher(CATALOGUE["tiny_cnn"](5)), "auto", images)
     for ours, theirs in (one.maps(found.student(images), found.teacher.extractor(images)) for one in found.pairs):
         assert ours.ndim == theirs.ndim == 4
+
+
+def test_what_both_do_is_seen_once_for_all_that_is_asked():
+    student, network = CATALOGUE["tiny_cnn"](5), CATALOGUE["resnet8"](5)
+    teacher, passes = FrozenTeacher(network), []
+    for one in (student, network):
+        one.register_forward_hook(lambda module, *_: passes.append(module))
+    seen = Seen.of(student, teacher, IMAGES)
+    assert passes == [network, student]
+    assert Seen.of(student, teacher, seen) is seen
+    found = pair(student, teacher, "auto", seen)
+    named = pair(student, teacher, "layer1+layer3", seen)
+    assert [one.student for one in named.pairs] == [found.pairs[0].student, found.pairs[2].student]
+    assert taps(student, ["layer3"], seen.student, who="student")["layer3"] == found.pairs[2].student
+    assert dict(reading(student, teacher, found.pairs, seen).student.shapes) == dict(found.student.shapes)
+    assert len(passes) == 2
+
+
+def test_a_student_that_was_changed_is_looked_at_again():
+    student, teacher = CATALOGUE["tiny_cnn"](5), FrozenTeacher(CATALOGUE["resnet8"](5))
+    seen = Seen.of(student, teacher, IMAGES)
+    student.layer3 = torch.nn.Sequential(student.layer3, torch.nn.MaxPool2d(2))
+    with pytest.raises(ValueError, match="trace it again"):
+        pair(student, teacher, "layer3", seen)
+    (found,) = pair(student, teacher, "layer3", seen.with_student(student)).pairs
+    assert found.student.size == (4, 4)
+
+
+def test_a_teacher_looks_at_an_example_by_a_trace():
+    teacher = FrozenTeacher(CATALOGUE["tiny_cnn"](5))
+    seen = teacher.look(IMAGES)
+    assert isinstance(seen, Trace)
+    assert teacher.taps(["layer1"], seen) == teacher.taps(["layer1"], IMAGES)
+    assert teacher.stages(seen) == teacher.stages(IMAGES)
+    with pytest.raises(UserError, match="gives only logits"):
+        UniformTeacher(5).look(IMAGES)

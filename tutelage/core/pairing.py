@@ -16,12 +16,27 @@ from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, reads, stages
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.padding import mean_over_places, padded
 from tutelage.features.trace import Trace, inputs_of, tensor_at
 
 AUTO = "auto"
 Take = Literal["stages", "middle", "last"]
 
 _PAIR = re.compile(r"(?P<student>[^:]+(?::in)?)(?::(?P<teacher>[^:]+(?::in)?))?")
+
+
+class Compared(NamedTuple):
+    """Two maps, and where they are compared.
+
+    Attributes:
+        student: The student's, `[batch, channel, height, width]`.
+        teacher: The teacher's, likewise.
+        mask: The places that are no padding, `[batch, 1, height, width]`, at the size of both; None if all are.
+    """
+
+    student: Tensor
+    teacher: Tensor
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,33 @@ class LayerPair:
     def maps(self, student: Output, teacher: Output) -> tuple[Tensor, Tensor]:
         """Return what was read at both as maps `[batch, channel, height, width]`."""
         return self.student.map(student), self.teacher.map(teacher)
+
+    def masks(self, student: Output, teacher: Output) -> tuple[Tensor | None, Tensor | None]:
+        """Return the places of both maps that are no padding, each `[batch, 1, height, width]`; None if all are.
+
+        Raises:
+            UserError: If padding cannot be told from places at one of them.
+        """
+        return self.student.mask(student), self.teacher.mask(teacher)
+
+    def compared(self, student: Output, teacher: Output) -> Compared:
+        """Return both maps, and the places at which they are compared.
+
+        Where there is padding, both have the same places: a map of which the other side has one place alone becomes its
+        mean.
+
+        Raises:
+            UserError: If padding cannot be told from places, or the maps have other places than each other.
+        """
+        one, other = self.maps(student, teacher)
+        ours, theirs = self.masks(student, teacher)
+        if ours is None and theirs is None:
+            return Compared(one, other, None)
+        if _is_point(one) or _is_point(other):
+            return Compared(_point(one, ours), _point(other, theirs), None)
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            raise padded(f"{self} have other places than each other")
+        return Compared(one, other, ours & theirs)
 
     def __str__(self) -> str:
         return f"{self.student} : {self.teacher}"
@@ -141,6 +183,15 @@ def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> 
         return {name: Tap.of(name, tensor_at(name, event.value), inputs_of(example)) for name, event in found.items()}
     except UserError as error:
         raise UserError(f"In the {who}: {error}") from error
+
+
+def _is_point(maps: Tensor) -> bool:
+    return maps.shape[2:].numel() == 1
+
+
+def _point(maps: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean over the places as a map of one."""
+    return mean_over_places(maps, mask)[:, :, None, None]
 
 
 def _parse(layers: str) -> Sequence[tuple[str, str]]:

@@ -29,11 +29,13 @@ class Output:
         logits: Scores before the softmax, `[batch, class]` (or `[batch, class, ...]` for dense prediction).
         features: What was read inside the network, by layer name; `"embedding"` is the classifier's input.
         members: The single answers of an ensemble, `[member, batch, class]`.
+        valid: Which tokens of the inputs are no padding, `[batch, token]`, where the inputs say so.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     members: Tensor | None = None
+    valid: Tensor | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Output:
         """Return the same output on another device."""

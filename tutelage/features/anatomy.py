@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.maps import MapLayout
+from tutelage.features.padding import ATTENTION_MASK, image_size, mean_over_places, padded, valid_tokens
 from tutelage.features.trace import Event, Trace, checked_place, tensor_at
 from tutelage.models.answers import uncompiled
 from tutelage.models.normalization import bare
@@ -49,6 +50,7 @@ class Tap:
         """
         try:
             layout = MapLayout.of(feature.shape, image_size(example))
+            _check_padding(layout, feature, example)
         except UserError as error:
             raise UserError(f"The layer {layer!r} cannot be compared with another. {error}") from error
         _, channels, *size = layout.to_map(feature).shape
@@ -58,15 +60,16 @@ class Tap:
         """Return what was read there as a map `[batch, channel, height, width]`."""
         return self.layout.to_map(output.features[self.layer])
 
+    def mask(self, output: Output) -> Tensor | None:
+        """Return the places of the map that are no padding, `[batch, 1, height, width]`; None if all are.
+
+        Raises:
+            UserError: If padding cannot be told from places there.
+        """
+        return self.layout.mask(output.features[self.layer], output.valid)
+
     def __str__(self) -> str:
         return f"{self.layer} ({self.channels}x{self.size[0]}x{self.size[1]})"
-
-
-def image_size(example: Any) -> tuple[int, int] | None:
-    """Return height and width of the images of an example; None if it holds none."""
-    inputs = example.values() if isinstance(example, Mapping) else [example]
-    images = (one for one in inputs if isinstance(one, Tensor) and one.ndim == 4)
-    return next(((one.shape[2], one.shape[3]) for one in images), None)
 
 
 def classifier(model: nn.Module, example: Any) -> str:
@@ -137,7 +140,7 @@ def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
     counts = Counter(event.name for event in outputs)
     for event in reversed(outputs if read.is_intact else []):
         tap = _tap(event, trace) if event.name and event.is_intact and not (once and counts[event.name] > 1) else None
-        if tap is not None and _equal(tap.layout.to_map(_output(event)).mean((2, 3)), embedding):
+        if tap is not None and _equal(_mean(tap, _output(event), trace.example), embedding):
             return tap
     return Tap.of(EMBEDDING, embedding, trace.example)
 
@@ -217,6 +220,24 @@ def _output(event: Event) -> Any:
     return next(iter(event.value), None) if several else event.value
 
 
+def _mean(tap: Tap, output: Tensor, example: Any) -> Tensor:
+    """Return the mean over the places of a map on the example."""
+    return mean_over_places(tap.layout.to_map(output), tap.layout.mask(output, valid_tokens(example)))
+
+
+def _check_padding(layout: MapLayout, feature: Tensor, example: Any) -> None:
+    """Refuse an output of padded inputs in which padding cannot be told from places.
+
+    Raises:
+        UserError: If it is one.
+    """
+    layout.mask(feature, valid_tokens(example))
+    mask = example.get(ATTENTION_MASK) if isinstance(example, Mapping) else None
+    is_of_length = layout.kind == "tokens" and mask is not None and mask.shape[1:2] == feature.shape[1:2]
+    if is_of_length and valid_tokens(example) is None:
+        raise padded("beside images, tokens may be those of the text or of an image")
+
+
 def _equal(mean: Tensor, embedding: Tensor) -> bool:
     fits = mean.numel() == embedding.numel()
     return fits and torch.allclose(mean, embedding.reshape(mean.shape), rtol=1e-4, atol=1e-5)
@@ -231,7 +252,11 @@ def _tap(event: Event, trace: Trace) -> Tap | None:
     if output.ndim == 3 and output.shape[2] == 1:
         # A vector that a pooling over tokens left.
         return None
-    tap = Tap.of(event.name, output, trace.example)
+    try:
+        tap = Tap.of(event.name, output, trace.example)
+    except UserError:
+        # Of padded inputs: attention between tokens, or a sequence that was shortened.
+        return None
     return tap if math.prod(tap.size) > 1 else None
 
 

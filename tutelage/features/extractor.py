@@ -14,6 +14,7 @@ from tutelage.errors import UserError
 from tutelage.features.anatomy import not_reached, place, reads
 from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
+from tutelage.features.padding import valid_tokens
 from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.models.answers import call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
@@ -70,7 +71,8 @@ class FeatureExtractor(nn.Module):
             self._attach()
         compiled = self._compiled
         logits, features = (compiled if compiled is not None and compiled.suits(inputs) else self._run)(inputs)
-        return Output(logits=ABSENT if logits is None else logits, features=features)
+        said = ABSENT if logits is None else logits
+        return Output(logits=said, features=features, valid=valid_tokens(inputs))
 
     @property
     def gives_logits(self) -> bool:

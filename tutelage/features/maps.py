@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import UserError
+from tutelage.features.padding import padded
 
 # A vision transformer puts a class token and up to four registers before its patches; some add one more.
 _MOST_PREFIX_TOKENS = 8
@@ -68,6 +69,24 @@ class MapLayout:
         height = 1 if self.aspect is None else _grid(places.shape[1], self.aspect)
         batch, tokens, channels = places.shape
         return places.transpose(1, 2).reshape(batch, channels, height, tokens // height)
+
+    def mask(self, feature: Tensor, valid: Tensor | None) -> Tensor | None:
+        """Return the places of the map that are no padding, `[batch, 1, height, width]`; None if all are.
+
+        Args:
+            feature: The output.
+            valid: Which tokens of the inputs are no padding, `[batch, token]`; None if all are.
+
+        Raises:
+            UserError: If the output has places, and not one for each token.
+        """
+        if valid is None or self.kind == "vector":
+            return None
+        if self.kind != "tokens" or valid.shape != feature.shape[:2]:
+            raise padded(
+                f"an output of shape {list(feature.shape)} has other places than tokens of shape {list(valid.shape)}"
+            )
+        return (valid != 0)[:, None, None, :]
 
 
 def pool_to_smaller(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import resize
+from tutelage.features.padding import padded, valid_tokens
 from tutelage.features.trace import Trace
 from tutelage.losses import kd_loss, wide
 from tutelage.methods.parts.peers import Peers, gather, trained
@@ -112,6 +113,8 @@ class AFD(Method):
         self.feature_milestones, self.feature_gamma = tuple(feature_milestones), feature_gamma
         check_milestones(self.feature_milestones)
         found = gather(students, make_student, networks)
+        if adversarial and valid_tokens(example) is not None:
+            raise padded("afd's discriminators mix neighbouring places; adversarial=false leaves them out")
         traces = [Trace.of(network, example) for network in found] if adversarial else []
         read = _read(traces, layers) if adversarial else []
         self.peers = Peers(
@@ -173,6 +176,8 @@ class AFD(Method):
 
     def _maps(self, inputs: Any) -> list[Tensor]:
         """Return the map of each network, all of one shape."""
+        if valid_tokens(inputs) is not None:
+            raise padded("afd's discriminators mix neighbouring places; adversarial=false leaves them out")
         size = (self.size[0], self.size[1])
         maps = [pair.student.map(output) for pair, output in zip(self.pairs, self.peers.outputs(inputs), strict=True)]
         return [adapter(resize(one, size)) for one, adapter in zip(maps, self.transfers, strict=True)]

@@ -15,6 +15,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import places, without_padding
 from tutelage.losses import mean_square, unit_rows, wide
 
 ATTENTION_TRANSFER = Paper(
@@ -90,35 +91,44 @@ class AT(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `attention`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
-        terms = [attention_loss(*pair.maps(student, teacher), variant=self.variant) for pair in self.pairs]
+        found = [pair.compared(student, teacher) for pair in self.pairs]
+        terms = [attention_loss(ours, theirs, variant=self.variant, mask=mask) for ours, theirs, mask in found]
         return {**batch.supervised(student.logits), "attention": torch.stack(terms).sum()}
 
 
-def attention_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:
+def attention_loss(
+    student: Tensor, teacher: Tensor, *, variant: Variant = "code", mask: Tensor | None = None
+) -> Tensor:
     r"""Return how far apart two attention maps are, $\frac{1}{hw} \|a^s - a^t\|_2^2$, the mean over the batch.
 
     Args:
         student: `[batch, channel, height, width]`.
         teacher: The same with its own channels, height and width; no gradient flows into it.
         variant: `"code"` is the square, between 0 and $\frac{2}{hw}$; `"paper"` is $\frac{1}{2hw} \|a^s - a^t\|_2$.
+        mask: The places of both that are no padding, `[batch, 1, height, width]`; $hw$ is then their number.
     """
     teacher = teacher.detach()
     if student.shape[2:] != teacher.shape[2:]:
         student, teacher = pool_to_smaller(wide(student), wide(teacher))
-    difference = attention_map(student) - attention_map(teacher)
+    difference = attention_map(student, mask) - attention_map(teacher, mask)
+    if mask is not None:
+        count = places(mask)
+        norm = torch.linalg.vector_norm(difference, dim=1)
+        return ((norm.square() if variant == "code" else norm / 2) / count).mean()
     if variant == "code":
         return difference.square().mean()
-    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    norm = torch.linalg.vector_norm(difference, dim=1)
     return norm.mean() / (2 * difference.shape[1])
 
 
-def attention_map(maps: Tensor) -> Tensor:
+def attention_map(maps: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Return how active a map is at each place, $\sum_c F_c^2$, at length one: `[batch, place]`.
 
     Args:
         maps: `[batch, channel, height, width]`. One that is zero but for rounding errors has an attention of zeros.
+        mask: Its places, `[batch, 1, height, width]`; padding is never active.
     """
-    activity = mean_square(maps, (1,)).flatten(1)
+    activity = mean_square(without_padding(maps, mask), (1,)).flatten(1)
     return unit_rows(activity, shortest=torch.finfo(activity.dtype).eps)
 
 

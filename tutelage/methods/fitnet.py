@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.padding import mean_of_squares
 from tutelage.losses import wide
 from tutelage.methods.parts.regressor import Regressor
 from tutelage.methods.parts.trunk import Trunk, thaw
@@ -35,7 +36,7 @@ FITNETS = Paper(
 Variant = Literal["one-stage", "paper"]
 
 
-def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
+def hint_loss(regressed: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Return the mean squared error of a regressed map, over all its elements.
 
     $$ L = \frac{1}{B c h w} \| r(F^s) - F^t \|^2 $$
@@ -43,6 +44,7 @@ def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
     Args:
         regressed: What a regressor made of the student's map, `[batch, channel, height, width]`.
         teacher: The teacher's map, of the same shape; no gradient flows into it.
+        mask: The places that are no padding, `[batch, 1, height, width]`: the mean is over those of a sample first.
 
     Raises:
         ValueError: If the shapes differ.
@@ -51,7 +53,8 @@ def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
     """
     if regressed.shape != teacher.shape:
         raise ValueError(f"A map of shape {tuple(regressed.shape)} cannot foretell one of {tuple(teacher.shape)}.")
-    return (wide(regressed) - wide(teacher.detach())).square().mean()
+    error = wide(regressed) - wide(teacher.detach())
+    return error.square().mean() if mask is None else mean_of_squares(error, mask).mean()
 
 
 class Hint(nn.Module):
@@ -74,8 +77,8 @@ class Hint(nn.Module):
         """Return the sum of `hint_loss` over the pairs."""
         terms = []
         for found, regressor in zip(self.pairs, self.regressors, strict=True):
-            guided, hint = found.maps(student, teacher)
-            terms.append(hint_loss(regressor(guided, (hint.shape[2], hint.shape[3])), hint))
+            guided, hint, mask = found.compared(student, teacher)
+            terms.append(hint_loss(regressor(guided, (hint.shape[2], hint.shape[3]), mask), hint, mask))
         return torch.stack(terms).sum()
 
 

@@ -17,6 +17,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.padding import places, without_padding
 from tutelage.losses import wide
 from tutelage.methods.parts.trunk import Trunk, thaw
 from tutelage.methods.supervised import Supervised
@@ -33,7 +34,7 @@ FSP = Paper(
 Variant = Literal["paper", "code"]
 
 
-def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code") -> Tensor:
+def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask: Tensor | None = None) -> Tensor:
     r"""Return the flow of a section: which channels of its input go with which of its output.
 
     $$ G_{ij} = \frac{1}{hw} \sum_{x=1}^{h} \sum_{y=1}^{w} F^1_{i,x,y} F^2_{j,x,y} $$
@@ -44,6 +45,7 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code") -> T
         first: The section's input, `[batch, m, height, width]`.
         second: Its output, `[batch, n, height, width]`, with its own sizes.
         variant: `paper` pools by the maximum, `code` by the mean.
+        mask: The places of both that are no padding, `[batch, 1, height, width]`; $hw$ is then their number.
 
     Returns:
         `[batch, m, n]`, in float32 or wider.
@@ -51,8 +53,8 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code") -> T
     pool = F.adaptive_max_pool2d if variant == "paper" else F.adaptive_avg_pool2d
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
     one, two = (maps if tuple(maps.shape[2:]) == size else pool(wide(maps), size) for maps in (first, second))
-    products: Tensor = _Products.apply(one.flatten(2), two.flatten(2))
-    return products / (size[0] * size[1])
+    products: Tensor = _Products.apply(without_padding(one, mask).flatten(2), without_padding(two, mask).flatten(2))
+    return products / (size[0] * size[1] if mask is None else places(mask)[:, None, None])
 
 
 class _Products(torch.autograd.Function):
@@ -104,8 +106,12 @@ class Section:
 
     def matrices(self, student: Output, teacher: Output, variant: Variant) -> tuple[Tensor, Tensor]:
         """Return the FSP matrices of the student's and of the teacher's section."""
-        students, teachers = zip(self.first.maps(student, teacher), self.second.maps(student, teacher), strict=True)
-        return fsp_matrix(*students, variant=variant), fsp_matrix(*teachers, variant=variant)
+        one, two, mask = LayerPair(self.first.student, self.second.student).compared(student, student)
+        first, second, other = LayerPair(self.first.teacher, self.second.teacher).compared(teacher, teacher)
+        return (
+            fsp_matrix(one, two, variant=variant, mask=mask),
+            fsp_matrix(first, second, variant=variant, mask=other),
+        )
 
 
 class FSPInitialization(Method):

@@ -19,6 +19,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import places
 from tutelage.losses import divergences, unit_rows, wide
 from tutelage.methods.parts.codebook import Clustering, compared_size, first_vectors, learn_words
 from tutelage.system import digests
@@ -146,10 +147,11 @@ class Quest(Method):
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         terms = []
         for predictor, each in zip(self.predictors, self.pairs):
-            ours, theirs = pool_to_smaller(*each.maps(student, teacher))
+            ours, theirs, mask = each.compared(student, teacher)
+            ours, theirs = pool_to_smaller(ours, theirs)
             assert isinstance(predictor, WordPredictor)
             target = word_logits(theirs, predictor.codebook, self.temperature)
-            terms.append(quest_loss(predictor(ours), target, reduction=self.reduction))
+            terms.append(quest_loss(predictor(ours), target, reduction=self.reduction, mask=mask))
         return {**batch.supervised(student.logits), "quest": torch.stack(terms).sum()}
 
 
@@ -198,13 +200,24 @@ def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Ten
         return F.linear(places * (2 / temperature), words, words.square().sum(1) / -temperature)
 
 
-def quest_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: PlaceReduction = "code") -> Tensor:
+def quest_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    reduction: PlaceReduction = "code",
+    mask: Tensor | None = None,
+) -> Tensor:
     r"""Return $\mathrm{KL}(p^t \,\|\, p^s)$ over the words, the mean over the batch.
 
     Args:
         student_logits: `[batch, height, width, word]`.
         teacher_logits: `[batch, height, width, word]`; no gradient flows into them.
         reduction: `code` takes the mean over the places, `paper` the sum.
+        mask: The places that are no padding, `[batch, 1, height, width]`; each sample has a mean of its own.
     """
-    places = student_logits.shape[1] * student_logits.shape[2] if reduction == "code" else 1
-    return divergences(student_logits, teacher_logits, dim=3).sum() / (len(student_logits) * places)
+    found = divergences(student_logits, teacher_logits, dim=3)
+    if mask is not None:
+        totals = found.masked_fill(~mask[:, 0], 0).sum((1, 2))
+        return (totals / places(mask) if reduction == "code" else totals).mean()
+    count = student_logits.shape[1] * student_logits.shape[2] if reduction == "code" else 1
+    return found.sum() / (len(student_logits) * count)

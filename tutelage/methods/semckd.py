@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.pairing import AUTO, LayerPair, Seen, pair, reading
+from tutelage.core.pairing import AUTO, Compared, LayerPair, Seen, pair, reading
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import mean_over_places, through, without_padding
 from tutelage.losses import gram, unit_rows, wide
 
 SEMCKD = Paper(
@@ -105,11 +106,13 @@ class SemCKD(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`, the soft term as `kd` and the matching as `semckd`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
-        ours, theirs = [tap.map(student) for tap in self.ours], [tap.map(teacher) for tap in self.theirs]
+        ours = [without_padding(tap.map(student), tap.mask(student)) for tap in self.ours]
+        theirs = [without_padding(tap.map(teacher), tap.mask(teacher)) for tap in self.theirs]
+        found = [pair.compared(student, teacher) for pair in self.pairs]
         losses = batch.supervised(student.logits)
         if self.weights["kd"]:
             losses["kd"] = batch.criterion.divergence(student.logits, teacher.logits, self.temperature)
-        return losses | {"semckd": self.calibration(ours, theirs)}
+        return losses | {"semckd": self.calibration(ours, theirs, found)}
 
 
 class SemanticCalibration(nn.Module):
@@ -146,11 +149,21 @@ class SemanticCalibration(nn.Module):
             nn.ModuleList(regressor(one.channels, other.channels) for other in teacher) for one in student
         )
 
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return the loss of some maps, each `[batch, channel, height, width]`, layer by layer."""
+    def forward(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Sequence[Compared] | None = None
+    ) -> Tensor:
+        """Return the loss of some maps, each `[batch, channel, height, width]`, layer by layer.
+
+        Args:
+            student: Maps of the student's layers, with zeros for padding: what the attention is made from.
+            teacher: Maps of the teacher's layers, likewise.
+            pairs: Each of the student's maps beside each of the teacher's, and where they are compared; by default they
+                have no padding.
+        """
+        found = pairs or [Compared(ours, theirs, None) for ours in student for theirs in teacher]
         distances = [
-            [self._distance(row, number, ours, theirs) for number, theirs in enumerate(teacher)]
-            for row, ours in enumerate(student)
+            [self._distance(row, number, found[row * len(teacher) + number]) for number in range(len(teacher))]
+            for row in range(len(student))
         ]
         stacked = torch.stack([torch.stack(row, 1) for row in distances], 1)
         return calibrated_loss(self.attention(student, teacher), stacked, reduction=self.reduction)
@@ -183,11 +196,12 @@ class SemanticCalibration(nn.Module):
             )
         return F.pad(similarities, (0, missing))
 
-    def _distance(self, row: int, number: int, ours: Tensor, theirs: Tensor) -> Tensor:
-        ours, theirs = pool_to_smaller(ours, theirs)
+    def _distance(self, row: int, number: int, pair: Compared) -> Tensor:
+        ours, theirs = pool_to_smaller(pair.student, pair.teacher)
         regressors = self.regressors[row]
         assert isinstance(regressors, nn.ModuleList)
-        return (wide(regressors[number](ours)) - wide(theirs)).square().mean((1, 2, 3))
+        squares = (wide(through(regressors[number], ours, pair.mask)) - wide(theirs)).square()
+        return squares.mean((1, 2, 3)) if pair.mask is None else mean_over_places(squares, pair.mask).mean(1)
 
 
 def calibrated_loss(attention: Tensor, distances: Tensor, *, reduction: CalibrationReduction = "code") -> Tensor:

@@ -20,6 +20,7 @@ from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
 from tutelage.features.extractor import value_at
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import padded
 from tutelage.features.trace import Trace
 from tutelage.losses import wide
 from tutelage.models.answers import answer, uncompiled
@@ -115,7 +116,10 @@ class SimKD(Method):
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the mean squared distance of the maps as `feature`."""
-        ours, theirs = self.pairs[0].maps(self.student(batch.inputs), self.teacher(batch))
+        ours, theirs, mask = self.pairs[0].compared(self.student(batch.inputs), self.teacher(batch))
+        if mask is not None:
+            # The projector within the student has met the padding already.
+            raise padded("simkd's projector mixes places")
         ours, theirs = pool_to_smaller(wide(ours), wide(theirs))
         return {"feature": F.mse_loss(ours, theirs)}
 

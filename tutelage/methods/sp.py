@@ -14,6 +14,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.padding import without_padding
 from tutelage.losses import gram, unit_rows
 
 SIMILARITY_PRESERVING = Paper(
@@ -75,7 +76,10 @@ class SP(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `similarity`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
-        terms = [similarity_loss(*pair.maps(student, teacher)) for pair in self.pairs]
+        terms = []
+        for one in self.pairs:
+            features = zip(one.maps(student, teacher), one.masks(student, teacher), strict=True)
+            terms.append(similarity_loss(*(without_padding(maps, mask) for maps, mask in features)))
         return {**batch.supervised(student.logits), "similarity": torch.stack(terms).sum()}
 
 

@@ -16,6 +16,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.features.extractor import value_at
+from tutelage.features.padding import mean_over_places, through
 from tutelage.losses import wide
 
 SRRL_PAPER = Paper(
@@ -90,9 +91,10 @@ class SRRL(Method):
         """Return the cross-entropy as `ce`, and the two terms as `feature_matching` and `softmax_regression`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         ours, theirs = self.pairs[0].maps(student, teacher)
+        mask, _ = self.pairs[0].masks(student, teacher)
         if self.variant == "vector":
-            ours = ours.mean((2, 3), keepdim=True)
-        embedding, target = self.connector(ours).mean((2, 3)), theirs.flatten(1)
+            ours, mask = mean_over_places(ours, mask)[:, :, None, None], None
+        embedding, target = mean_over_places(through(self.connector, ours, mask), mask), theirs.flatten(1)
         return {
             **batch.supervised(student.logits),
             "feature_matching": F.mse_loss(wide(embedding), wide(target)),

@@ -17,6 +17,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import mean_of_squares
 from tutelage.losses import mean_square, wide
 
 VARIATIONAL_INFORMATION = Paper(
@@ -84,7 +85,7 @@ class VID(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' negative log-likelihoods as `information`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
-        terms = [guess(*pair.maps(student, teacher)) for guess, pair in zip(self.guesses, self.pairs)]
+        terms = [guess(*pair.compared(student, teacher)) for guess, pair in zip(self.guesses, self.pairs)]
         return {**batch.supervised(student.logits), "information": torch.stack(terms).sum()}
 
 
@@ -130,26 +131,29 @@ class GaussianGuess(nn.Module):
         r"""The variance $\sigma^2$ of each channel, `[channel]`."""
         return F.softplus(wide(self.scale)) + self.eps
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the negative log-likelihood of the teacher's map given the student's, a scalar.
 
         Args:
             student: `[batch, channel, height, width]`.
             teacher: The same with its own channels, height and width; no gradient flows into it.
+            mask: The places of both that are no padding, `[batch, 1, height, width]`.
         """
         student, teacher = pool_to_smaller(student, wide(teacher))
-        return gaussian_loss(self.regressor(student), teacher, self.variance)
+        return gaussian_loss(self.regressor(student), teacher, self.variance, mask)
 
 
-def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
+def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Return $\frac{1}{2} \left((\mu - F^t)^2 / \sigma_c^2 + \log \sigma_c^2\right)$, the mean over all elements.
 
     Args:
         mean: $\mu$, `[batch, channel, height, width]`.
         teacher: $F^t$, the same; no gradient flows into it.
         variance: $\sigma^2$, `[channel]`, above zero.
+        mask: The places that are no padding, `[batch, 1, height, width]`: the mean is over those of a sample first.
     """
     spread = wide(variance)
     # The variance is one for a whole channel, and so the mean over a channel comes first.
-    squared = mean_square(wide(mean) - wide(teacher.detach()), (0, 2, 3))
+    error = wide(mean) - wide(teacher.detach())
+    squared = mean_square(error, (0, 2, 3)) if mask is None else mean_of_squares(error, mask)
     return 0.5 * (squared / spread + spread.log()).mean()

@@ -4,14 +4,17 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tutelage.core.pairing import pair
 from tutelage.core.teachers import FrozenTeacher
+from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.methods.parts.codebook import (
     Clustering,
     compared_size,
+    count_vectors,
     first_vectors,
     k_means,
     learn_words,
@@ -176,3 +179,52 @@ def test_in_a_dry_run_the_first_vectors_stand_in():
 def test_nonsense_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         Clustering(**options)
+
+
+class Words(nn.Module):
+    """A vector for each word, and the mean of a text's words."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.layer, self.head = nn.Embedding(9, 4), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, input_ids, attention_mask=None):
+        hidden = self.layer(self.words(input_ids))
+        return self.head(hidden.mean(1))
+
+
+class Texts:
+    """Two batches of texts, each padded to its longest."""
+
+    LENGTHS = ((4, 2, 1), (3, 5))
+
+    def __init__(self):
+        self.batches = []
+        for lengths in self.LENGTHS:
+            mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+            inputs = {"input_ids": torch.randint(9, mask.shape), "attention_mask": mask}
+            self.batches.append(Batch(inputs=inputs, targets=torch.zeros(len(lengths))))
+
+    def count(self, split):
+        return sum(map(len, self.batches))
+
+    def loader(self, *_, **__):
+        return self
+
+    def epoch(self, _):
+        return iter(self.batches)
+
+
+def test_padding_makes_no_words():
+    texts, network = Texts(), Words()
+    _, teacher, (one,) = pair(Words(), FrozenTeacher(network), "layer", texts.batches[0].inputs)
+    assert count_vectors(one, texts) == 4 + 2 + 1 + 3 + 5
+    found = teacher_vectors(teacher, one, texts, torch.ones(15, dtype=torch.bool))
+    expected = [
+        network.layer(network.words(batch.inputs["input_ids"][number, :length]))
+        for lengths, batch in zip(Texts.LENGTHS, texts.batches, strict=True)
+        for number, length in enumerate(lengths)
+    ]
+    torch.testing.assert_close(found, torch.cat(expected).detach())
+    some = torch.arange(15) % 3 == 1
+    assert torch.equal(teacher_vectors(teacher, one, texts, some), found[some])

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from tutelage.features.maps import resize
+from tutelage.features.padding import mean_over_places, through
 from tutelage.models.zoo.resnet import Residual
 from tutelage.models.zoo.staged import kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
@@ -65,9 +66,17 @@ class Branch(nn.Module):
         self.classifier = nn.Linear(plan.width, plan.num_classes)
         self.body.apply(kaiming_fan_out)
 
-    def forward(self, maps: Tensor) -> Answer:
-        """Return the answer to a map `[batch, channel, height, width]`."""
-        embedding = self.body(maps).mean((2, 3))
+    def forward(self, maps: Tensor, mask: Tensor | None = None) -> Answer:
+        """Return the answer to a map `[batch, channel, height, width]`.
+
+        Args:
+            maps: The map.
+            mask: Its places that are no padding, `[batch, 1, height, width]`.
+
+        Raises:
+            UserError: If there is padding, and the branch changes the size of the map.
+        """
+        embedding = mean_over_places(through(self.body, maps, mask), mask)
         return Answer(self.classifier(embedding), embedding)
 
 

@@ -16,6 +16,7 @@ from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.evaluation.scores import EVALUATION_BATCH
 from tutelage.features.maps import resize
+from tutelage.features.padding import valid_tokens
 from tutelage.losses import wide
 from tutelage.system.devices import device_type
 from tutelage.training.run import Run
@@ -63,7 +64,7 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
         clustering: How many words, and how to learn them.
     """
     device, seed, clusters = device_type(run.training.device), run.seed_of("codebook"), clustering.clusters
-    total = data.count("train") * math.prod(compared_size(pair))
+    total = count_vectors(pair, data)
     count = min(total, clustering.max_vectors or total)
     size = count * pair.teacher.channels * 4 / 1e6
     run.reporter.note(
@@ -79,9 +80,24 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
 
 def first_vectors(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
     """Return as many of the teacher's vectors as words are wanted: they stand for the words in a dry run."""
-    total = data.count("train") * math.prod(compared_size(pair))
+    total = count_vectors(pair, data)
     wanted = torch.arange(total) < min(clustering.clusters, clustering.max_vectors or total)
     return teacher_vectors(teacher, pair, data, wanted, device=device_type(run.training.device))
+
+
+def count_vectors(pair: LayerPair, data: Data) -> int:
+    """Return how many places there are in all training samples, padding left out.
+
+    Args:
+        pair: The layer of the teacher, and the student's that it is compared with.
+        data: The data.
+    """
+    each = math.prod(compared_size(pair))
+    if pair.teacher.layout.kind != "tokens" or pair.teacher.layout.aspect is not None:
+        return data.count("train") * each
+    batches = data.loader("train", train=False, batch_size=EVALUATION_BATCH).epoch(0)
+    masks = ((valid_tokens(batch.inputs), len(batch)) for batch in batches)
+    return sum(samples * each if valid is None else int((valid != 0).sum()) for valid, samples in masks)
 
 
 def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tensor, *, device: str = "cpu") -> Tensor:
@@ -91,7 +107,8 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
         teacher: A teacher that reads the layer; it ends on the CPU.
         pair: The layer, and the student's, to whose size the map is pooled where that is smaller.
         data: The data.
-        wanted: Which places are asked for, image by image and row by row: booleans `[image x height x width]`.
+        wanted: Which places are asked for, image by image and row by row, padding left out: booleans
+            `[image x height x width]`.
         device: Where to compute.
     """
     vectors = torch.empty(int(wanted.sum()), pair.teacher.channels)
@@ -99,8 +116,12 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
     teacher.to(device)
     try:
         for batch in data.loader("train", train=False, batch_size=EVALUATION_BATCH, device=device).epoch(0):
-            maps = resize(wide(pair.teacher.map(teacher(batch))), compared_size(pair))
-            places = maps.movedim(1, 3).flatten(0, 2).cpu()
+            output = teacher(batch)
+            maps, mask = wide(pair.teacher.map(output)), pair.teacher.mask(output)
+            if mask is None:
+                places = resize(maps, compared_size(pair)).movedim(1, 3).flatten(0, 2).cpu()
+            else:
+                places = maps.movedim(1, 3)[mask[:, 0]].cpu()
             asked = wanted[seen : seen + len(places)]
             kept = places[: len(asked)][asked]
             vectors[found : found + len(kept)] = kept

@@ -20,6 +20,7 @@ from tutelage.features.ending import Ending
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.maps import MapLayout
 from tutelage.features.order import is_stem, unused
+from tutelage.features.padding import mean_over_places, valid_tokens
 from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.losses import log_mean_probability
 from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
@@ -64,9 +65,12 @@ class Exits(nn.Module):
 
     def forward(self, output: Output) -> list[Answer]:
         """Return the answers of all exits, from the shallowest to the deepest, which is the network's own."""
-        features = (place.layout.to_map(output.features[place.layer]) for place in self.places)
-        shallow = [branch(maps) for branch, maps in zip(self.branches, features, strict=True)]
-        return [*shallow, Answer(output.logits, self.embedding.map(output).mean((2, 3)))]
+        shallow = []
+        for place, branch in zip(self.places, self.branches, strict=True):
+            feature = output.features[place.layer]
+            shallow.append(branch(place.layout.to_map(feature), place.layout.mask(feature, output.valid)))
+        deepest = mean_over_places(self.embedding.map(output), self.embedding.mask(output))
+        return [*shallow, Answer(output.logits, deepest)]
 
     def predictions(self, output: Output) -> dict[str, Tensor]:
         """Return the logits of the deepest exit as `student`, the others' as `exit-1` and on, and all exits' mean.
@@ -156,7 +160,7 @@ class ShallowExit(nn.Module):
         feature = self.ending.run(lambda: self.network(*args, **kwargs))
         if feature is None:
             raise UserError(f"The network ran without reaching the layer {self.layer!r} of this exit.")
-        said: Answer = self.branch(self.layout.to_map(feature))
+        said: Answer = self.branch(self.layout.to_map(feature), self.layout.mask(feature, valid_tokens(kwargs)))
         return said.logits
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tutelage.features.maps import resize
+from tutelage.features.padding import through
 
 
 class Regressor(nn.Module):
@@ -37,15 +38,20 @@ class Regressor(nn.Module):
         self.norm = nn.BatchNorm2d(teacher_channels)
         self.activation = nn.ReLU() if final_relu else nn.Identity()
 
-    def forward(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, maps: Tensor, size: tuple[int, int], mask: Tensor | None = None) -> Tensor:
         """Return `[batch, teacher_channel, height, width]`.
 
         Args:
             maps: The student's, `[batch, channel, height, width]`.
             size: Height and width of the teacher's map for the same inputs: sequences may be of any length.
+            mask: The places that are no padding, `[batch, 1, height, width]`, where both maps have the same.
+
+        Raises:
+            UserError: If there is padding, and the maps had other sizes than each other on the example.
         """
-        regressed: Tensor = self.activation(self.norm(resize(self.convolution(maps), size)))
-        return regressed
+        regressed = through(self.norm, resize(through(self.convolution, maps, mask), size), mask)
+        activated: Tensor = self.activation(regressed)
+        return activated
 
 
 def _convolution(

@@ -16,6 +16,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.features.anatomy import EMBEDDING, Tap
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.maps import resize
+from tutelage.features.padding import mean_over_places, padded, places, without_padding
 from tutelage.losses import cross_entropy, wide
 
 SQUEEZED = "squeezed"
@@ -25,7 +26,13 @@ Pooling = Literal["average", "sum"]
 
 
 def squeeze(
-    maps: Tensor, descriptor: Tensor, weight: Tensor, *, attend: Attend = "equation", pooling: Pooling = "sum"
+    maps: Tensor,
+    descriptor: Tensor,
+    weight: Tensor,
+    *,
+    attend: Attend = "equation",
+    pooling: Pooling = "sum",
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""Return what a map is squeezed to by attention over its places.
 
@@ -41,6 +48,7 @@ def squeeze(
         weight: $W$, `[channel]`.
         attend: What is multiplied by $M$: $\hat L$ as in the paper's `equation`, or $L$ as in its `drawing`.
         pooling: `average` divides by the number of places $hw$, although $M$ sums to one; `sum` does not.
+        mask: The places that are no padding, `[batch, 1, height, width]`; nothing else is attended.
 
     Returns:
         `[batch, channel]`, in float32 or wider.
@@ -49,11 +57,15 @@ def squeeze(
     """
     # Autocast would multiply in half precision.
     with torch.autocast(maps.device.type, enabled=False):
-        places = wide(maps).flatten(2)
-        lifted = places + wide(descriptor)[:, :, None]
-        attention = torch.einsum("bcp,c->bp", lifted, weight).softmax(1)
-        squeezed = torch.einsum("bcp,bp->bc", lifted if attend == "equation" else places, attention)
-    return squeezed / places.shape[2] if pooling == "average" else squeezed
+        values = wide(without_padding(maps, mask)).flatten(2)
+        lifted = values + wide(descriptor)[:, :, None]
+        energies = torch.einsum("bcp,c->bp", lifted, weight)
+        if mask is not None:
+            energies = energies.masked_fill(~mask.flatten(1), torch.finfo(energies.dtype).min)
+        squeezed = torch.einsum("bcp,bp->bc", lifted if attend == "equation" else values, energies.softmax(1))
+    if pooling == "sum":
+        return squeezed
+    return squeezed / (values.shape[2] if mask is None else places(mask)[:, None])
 
 
 class AttentionEstimator(nn.Module):
@@ -72,10 +84,10 @@ class AttentionEstimator(nn.Module):
         self.descriptor = nn.Linear(width, channels).requires_grad_(attend == "equation")
         self.energy = nn.Linear(channels, 1, bias=False)
 
-    def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "sum") -> Tensor:
+    def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "sum", mask: Tensor | None = None) -> Tensor:
         """Return `[batch, channel]` for maps `[batch, channel, height, width]`, given `[batch, width]`."""
         descriptor = self.descriptor(common)
-        return squeeze(maps, descriptor, self.energy.weight[0], attend=self.attend, pooling=pooling)
+        return squeeze(maps, descriptor, self.energy.weight[0], attend=self.attend, pooling=pooling, mask=mask)
 
 
 class Squeezing(nn.Module):
@@ -138,9 +150,14 @@ class Squeezing(nn.Module):
     def forward(self, output: Output, *, pooling: Pooling = "sum") -> Tensor:
         """Return the squeezed descriptors of all stages, one behind the other, `[batch, length]`."""
         maps = [self._map(number, output) for number in range(len(self.stages))]
+        masks = [stage.mask(output) for stage in self.stages]
         with torch.autocast(output.logits.device.type, enabled=False):
-            common = self.transform(wide(self.embedding.map(output)).mean((2, 3)))
-            squeezed = [estimator(found, common, pooling) for estimator, found in zip(self.estimators, maps)]
+            embedding = mean_over_places(wide(self.embedding.map(output)), self.embedding.mask(output))
+            common = self.transform(embedding)
+            squeezed = [
+                estimator(found, common, pooling, mask)
+                for estimator, found, mask in zip(self.estimators, maps, masks, strict=True)
+            ]
         return torch.cat(squeezed, 1)
 
     def _map(self, number: int, output: Output) -> Tensor:
@@ -149,6 +166,8 @@ class Squeezing(nn.Module):
         # Only a side that is larger on the example: sequences of one length in both networks are left alone.
         sides = zip(maps.shape[2:], own.size, other.size, strict=True)
         height, width = (min(side, theirs) if ours > theirs else side for side, ours, theirs in sides)
+        if tuple(maps.shape[2:]) != (height, width) and own.mask(output) is not None:
+            raise padded(f"{own} would be pooled to the size of {other}")
         lifted: Tensor = self.lifts[number](resize(maps, (height, width)))
         return lifted
 
@@ -221,11 +240,11 @@ class AttendedNetwork(nn.Module):
         # In a tuple it is no submodule: the network keeps neither extractor nor, between its answers, hooks.
         self._reader = (reader,)
 
-    def forward(self, inputs: Any) -> Tensor:
+    def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
         """Return logits `[batch, class]`."""
         (reader,) = self._reader
         try:
-            return attended_logits(reader(inputs), self.squeezing, self.classifier)
+            return attended_logits(reader(named if inputs is None else inputs), self.squeezing, self.classifier)
         finally:
             reader.release()
 
