@@ -4,8 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from tutelage.system.console import Silent, Terminal, shown
+from tutelage.system.console import Silent, Terminal, duration, screen, shown
 
 
 @pytest.fixture
@@ -24,12 +25,97 @@ def train(reporter):
     reporter.end(finished=True)
 
 
-def test_away_from_a_terminal_each_training_is_one_plain_line(output):
-    train(terminal(output))
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until a test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr("tutelage.system.console.monotonic", lambda: now[0])
+    return now
+
+
+def test_away_from_a_terminal_each_epoch_is_one_plain_line_with_the_time_left(output, clock):
+    reporter = terminal(output)
+    reporter.begin("kd, seed 0: distill", total=30, done=0)
+    for epoch in (1, 2, 3):
+        reporter.advance(10)
+        clock[0] += 40
+        reporter.epoch(epoch, 3, {"train/ce": 1.25}, headline="validation 50.00 %")
+    reporter.end(finished=True)
     lines = output.getvalue().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("done  kd, seed 0: distill  epoch 1/2  validation 50.00 %  ce 1.2500")
+    assert lines[:2] == [
+        "kd, seed 0: distill  epoch 1/3  validation 50.00 %  ce 1.2500  40 s, 80 s left",
+        "kd, seed 0: distill  epoch 2/3  validation 50.00 %  ce 1.2500  80 s, 40 s left",
+    ]
+    assert lines[2].startswith("done  kd, seed 0: distill  epoch 3/3  validation 50.00 %  ce 1.2500")
+    assert len(lines) == 3
     assert "\x1b" not in output.getvalue()
+
+
+def test_a_long_epoch_has_a_line_every_five_minutes(output, clock):
+    reporter = terminal(output)
+    reporter.begin("kd", total=1000, done=0)
+    for _ in range(30):
+        clock[0] += 60
+        reporter.advance(10)
+    lines = output.getvalue().splitlines()
+    assert lines[:2] == ["kd  5 min, 95 min left", "kd  10 min, 90 min left"]
+    assert len(lines) == 6
+
+
+def test_a_resumed_training_knows_its_pace_from_what_it_did_itself(output, clock):
+    reporter = terminal(output)
+    reporter.begin("kd", total=100, done=90)
+    reporter.advance(5)
+    clock[0] += 7200
+    reporter.epoch(19, 20, {})
+    assert output.getvalue() == "kd  epoch 19/20  2.0 h, 2.0 h left\n"
+
+
+def test_the_time_left_is_known_though_the_batches_were_not_counted_yet(output, clock):
+    reporter = terminal(output)
+    reporter.begin("kd", total=100, done=0)
+    clock[0] += 10
+    reporter.epoch(1, 4, {})
+    assert output.getvalue() == "kd  epoch 1/4  10 s, 30 s left\n"
+
+
+def test_on_a_terminal_the_bar_shows_it(output, clock):
+    reporter = terminal(output, live=True)
+    reporter.begin("kd", total=100, done=0)
+    reporter.advance(5)
+    reporter.epoch(1, 20, {})
+    reporter.close()
+    assert "left" not in output.getvalue()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_is_said_stands_there_as_it_is(output, live):
+    reporter = terminal(output, live=live)
+    reporter.note("runs/a [new] :cat:")
+    reporter.begin("kd [bold]x[/], seed 0", total=2, done=0)
+    reporter.status("photos [v2]")
+    reporter.end(finished=True)
+    reporter.close()
+    for text in ("runs/a [new] :cat:", "kd [bold]x[/], seed 0", "photos [v2]"):
+        assert text in output.getvalue()
+
+
+def test_the_screen_prints_names_as_they_are(capsys):
+    table = Table("[dim]name[/dim]")
+    table.add_row("photos [v2] :cat:")
+    screen().print("runs/a [new] :cat:", table)
+    screen(stderr=True).print("runs/b [bold]")
+    printed = capsys.readouterr()
+    for text in ("runs/a [new] :cat:", "photos [v2] :cat:", "[dim]name[/dim]"):
+        assert text in printed.out
+    assert printed.err == "runs/b [bold]\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (110, "2 min"), (5999, "100 min"), (7200, "2.0 h")]
+)
+def test_times_for_people(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_on_a_terminal_there_is_a_bar(output):

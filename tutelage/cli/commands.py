@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from tutelage.api import compare_into, distill_into, evaluate
 from tutelage.cli import flags as groups
@@ -21,7 +24,7 @@ from tutelage.cli.parser import parse
 from tutelage.cli.requests import comparison_of, data_of, experiment_from
 from tutelage.cli.words import asks_for_help, leading
 from tutelage.core.registry import Entry
-from tutelage.errors import UserError, unknown
+from tutelage.errors import Notice, UserError, unknown
 from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, seeds_of
 from tutelage.experiments.choice import Choice, check_options, parse_choice, without_flags
@@ -48,23 +51,41 @@ Command = Callable[[Sequence[str]], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
     words = list(sys.argv[1:] if argv is None else argv)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = screen(stderr=True)
     try:
-        _command(words)(words[1:])
+        with _telling(errors):
+            _command(words)(words[1:])
     except UserError as error:
-        errors.print("[bold red]error:[/bold red]", end=" ")
-        errors.print(str(error), markup=False)
+        errors.print(Text.assemble(("error:", "bold red"), " ", str(error)), soft_wrap=True)
         return 2
     except Interrupted as stop:
-        errors.print(str(stop), markup=False)
+        errors.print(str(stop), soft_wrap=True)
         return 128 + stop.signal
     except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; run the same command again to go on.")
+        errors.print("Stopped. What was finished is kept; run the same command again to go on.", soft_wrap=True)
         return 130
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+@contextmanager
+def _telling(console: Console) -> Iterator[None]:
+    """Print notices as lines, which Python would show as warnings with a place in the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        usual, said = warnings.showwarning, set[str]()
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not issubclass(category, Notice):
+                usual(message, category, *where, **options)
+            elif str(message) not in said:
+                said.add(str(message))
+                console.print(Text.assemble(("note:", "yellow"), " ", str(message)), soft_wrap=True)
+
+        warnings.showwarning = show
+        yield
 
 
 def _command(words: Sequence[str]) -> Command:
@@ -122,10 +143,10 @@ def distill(words: Sequence[str]) -> None:
     _drawing(terminal, lambda: distill_into(comparison, terminal))
     content = load_comparison(comparison.folder / "comparison.json")
     console.print(render_table(content))
-    console.print(f"weights  {comparison.folder / 'student.safetensors'}")
+    console.print(f"weights  {comparison.folder / 'student.safetensors'}", soft_wrap=True)
     for member in sorted((comparison.folder / MEMBERS).glob("*/student.safetensors")):
-        console.print(f"         {member}")
-    console.print(f"report   {comparison.folder / 'report.html'}")
+        console.print(f"         {member}", soft_wrap=True)
+    console.print(f"report   {comparison.folder / 'report.html'}", soft_wrap=True)
 
 
 def compare(words: Sequence[str]) -> None:
@@ -272,7 +293,7 @@ def _compare(comparison: Comparison) -> None:
     console = screen()
     console.print(render_table(content))
     console.print(verdict(content))
-    console.print(f"report  {comparison.folder / 'report.html'}")
+    console.print(f"report  {comparison.folder / 'report.html'}", soft_wrap=True)
 
 
 def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:

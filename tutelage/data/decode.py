@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from tutelage.errors import UserError
+from tutelage.system.console import screen
 
 # Above this side, images that no one gave a size are brought to the usual size of pretrained networks.
 _LARGEST_NATIVE, _USUAL = 256, 224
@@ -152,9 +153,9 @@ def _open(encoded: bytes) -> Image.Image:
 
 def _watch(steps: Iterable[int], total: int, what: str) -> None:
     """Run through the steps; show how far they are once it has taken longer than a moment."""
-    console, began, done = Console(stderr=True), time.monotonic(), 0
+    console, began, done = screen(stderr=True), time.monotonic(), 0
     with Progress(console=console, transient=True, disable=not console.is_terminal, auto_refresh=False) as progress:
-        task = progress.add_task(f"Decoding {what}", total=total, visible=False)
+        task = progress.add_task(f"Decoding {escape(what)}", total=total, visible=False)
         for step in steps:
             done += step
             late = time.monotonic() - began > _PATIENCE_SECONDS

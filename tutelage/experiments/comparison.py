@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
+from rich.text import Text
 from torch import nn
 
 from tutelage.core.method import DEPLOYED
@@ -89,7 +89,7 @@ class Comparison:
         """
         reporter = reporter or Silent()
         for note in self.experiment.notes:
-            reporter.note(escape(note))
+            reporter.note(note)
         if self._is_long:
             self.check()
         return self.with_teacher(reporter)._run(reporter, take)
@@ -162,7 +162,7 @@ class Comparison:
         except UserError as error:
             if self.strict:
                 raise
-            reporter.note(f"[red]failed[/red]  {title} {error}")
+            reporter.note(Text.assemble(("failed", "red"), f"  {title} {error}"))
             row["error"] = f"seed {seed}: {error}"
             return
         size = size_for(network, self.experiment.data)

@@ -129,12 +129,16 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
 def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
     statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
 
+    # Where the labels are put away, the data's classes are none of the networks'.
+    names = None if data.task.hides_targets else data.class_names
+
     def load(what: NetworkSpec) -> Normalized:
         return load_network(
             what,
             num_classes=data.num_classes,
             in_channels=data.in_channels,
             normalization=statistics,
+            class_names=names,
             trust_code=trust_code,
         )
 

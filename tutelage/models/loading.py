@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import hub
 from tutelage.models.catalogue import COMPOSED, factory
+from tutelage.models.class_order import lists, put_in_order, usual_shapes
 from tutelage.models.heads import check_classes
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import NetworkMetadata, architecture, metadata_beside, weights_file
@@ -22,6 +25,7 @@ def load_network(
     num_classes: int,
     in_channels: int = 3,
     normalization: Normalization | None = None,
+    class_names: Sequence[str] | None = None,
     trust_code: bool = False,
 ) -> Normalized:
     """Build a network, load its weights if it has any, and give it its input statistics.
@@ -34,6 +38,8 @@ def load_network(
         num_classes: Classes of the data.
         in_channels: Channels of the data.
         normalization: The dataset's statistics.
+        class_names: The data's classes, in whose order a saved network that knows its own by name will answer; None
+            takes them by position.
         trust_code: Whether a saved network may run the code that its `network.json` names, though you have never named
             that code yourself.
 
@@ -45,7 +51,7 @@ def load_network(
     weights = spec.weights or (spec.target if spec.kind == "run" else None)
     metadata = None if weights is None else metadata_beside(weights)
     if metadata is not None:
-        _check_metadata(metadata, str(weights), num_classes=num_classes, in_channels=in_channels)
+        _check_metadata(metadata, str(weights), class_names, num_classes=num_classes, in_channels=in_channels)
     if spec.kind == "run" and spec.options:
         raise UserError(f"{spec}: a saved network has its options already; only `normalize=` can be given.")
     network, own = _build(
@@ -57,6 +63,9 @@ def load_network(
         own, network = network.normalization, network.model
     if weights is not None:
         load_weights(network, weights_file(weights))
+        if metadata is not None:
+            shapes = usual_shapes(in_channels, metadata.input_size)
+            put_in_order(network, metadata.class_names, class_names, source=str(spec), shapes=shapes)
         own = own if metadata is None else metadata.normalization
     check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
     chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
@@ -81,9 +90,14 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
     return build_with(spec.target, spec.options, **sizes), None
 
 
-def _check_metadata(metadata: NetworkMetadata, path: str, *, num_classes: int, in_channels: int) -> None:
+def _check_metadata(
+    metadata: NetworkMetadata, path: str, class_names: Sequence[str] | None, *, num_classes: int, in_channels: int
+) -> None:
     if metadata.num_classes != num_classes:
-        raise UserError(f"The network saved in {path!r} has {metadata.num_classes} classes, the data {num_classes}.")
+        raise UserError(
+            f"The network saved in {path!r} has {metadata.num_classes} classes, the data {num_classes}. "
+            f"{lists(metadata.class_names, class_names)}".rstrip()
+        )
     if metadata.in_channels != in_channels:
         raise UserError(
             f"The network saved in {path!r} takes {metadata.in_channels} channels, the data have {in_channels}."

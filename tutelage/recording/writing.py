@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.markup import escape
+from rich.text import Text
 from torch import Tensor
 
 from tutelage.core.teachers import Teacher
@@ -198,7 +198,7 @@ class _Writer:
                     found.add((view, shard))
                 else:
                     path = layout.shard_path(self.folder, view, shard)
-                    self._reporter.note(f"[yellow]damaged[/yellow]  {path} is written again")
+                    self._reporter.note(Text.assemble(("damaged", "yellow"), f"  {path} is written again"))
                 self._reporter.advance(1)
         return found
 
@@ -206,7 +206,7 @@ class _Writer:
         """Say what will be written, and refuse if the disk has no room for it."""
         needed = images_in(self.header, work) * self.header.row_dtype.itemsize
         self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
-        self._reporter.note(f"[dim]{escape(str(decision))}[/dim]", once=True)
+        self._reporter.note(Text(str(decision), "dim"), once=True)
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
         # Of all parts, who fill the same disk.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from tutelage.core.method import Method, networks
 
@@ -43,7 +43,7 @@ def compiled(method: Method, decision: Decision, loader: Loader, reporter: Repor
                 network.compile(whole=whole)
             else:
                 network.uncompile()
-    return forgiving(lambda why: reporter.note(f"[dim]{escape(why)}[/dim]", once=True)) if compiles else nullcontext()
+    return forgiving(lambda why: reporter.note(Text(why, "dim"), once=True)) if compiles else nullcontext()
 
 
 @contextmanager

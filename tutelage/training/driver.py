@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from rich.text import Text
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -109,7 +110,7 @@ class _Fit:
         self.state = State()
         self._saved_at = time.monotonic()
         if saved is None:
-            self.reporter.note(f"[dim]{decision}[/dim]", once=True)
+            self.reporter.note(Text(str(decision), "dim"), once=True)
         else:
             self._resume(saved)
 
@@ -282,7 +283,8 @@ class _Fit:
         self.state = State.unpacked(content["state"], self.fabric.device)
         chance.restore_random_state(content["random"])
         told = f" {self.decision}" if self.decision.goes_on else ""
-        self.reporter.note(f"[dim]Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.{told}[/dim]")
+        text = f"Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.{told}"
+        self.reporter.note(Text(text, "dim"))
 
 
 def _is_best(scores: Sequence[float], metric: Metric) -> bool:

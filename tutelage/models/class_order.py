@@ -1,0 +1,153 @@
+"""Classes by name: a saved network's answers are put in the order of the data's classes, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import UserError, notice
+from tutelage.models.answers import answer
+from tutelage.models.heads import last_layer, width
+from tutelage.models.modes import evaluating
+
+_SHOWN = 10
+_SIDES = (32, 64, 224)
+
+
+def put_in_order(
+    network: nn.Module,
+    saved: Sequence[str] | None,
+    wanted: Sequence[str] | None,
+    *,
+    source: str,
+    shapes: Sequence[tuple[int, ...]],
+) -> None:
+    """Let a network answer in the order of the data's classes, by exchanging the rows of its classifier.
+
+    Names that are mere positions say nothing, and such classes are taken by position. Names count as the same though
+    they differ in upper case, spaces or hyphens.
+
+    Args:
+        network: The network, changed in place.
+        saved: Its classes in the order of its logits; None if that is not known.
+        wanted: The data's classes; None if they have none.
+        source: What messages call the network.
+        shapes: Shapes of a sample, of which the network is asked with the first that it takes.
+
+    Raises:
+        UserError: If the classes are others, or the network has no classifier whose rows could be exchanged.
+    """
+    if saved is None or wanted is None or not (_are_names(saved) and _are_names(wanted)) or [*saved] == [*wanted]:
+        return
+    order = _order(saved, wanted)
+    both = lists(saved, wanted)
+    if order is None:
+        raise UserError(
+            f"The network {source!r} has other classes than the data. {both} Bring a network for the data's classes. "
+            "If they are the same under other names, and in the same order, delete class_names from its network.json."
+        )
+    if order == list(range(len(order))):
+        return
+    if not _exchange(network, torch.tensor(order), shapes):
+        raise UserError(
+            f"The network {source!r} has the data's classes in another order, and no classifier whose rows could be "
+            f"put in theirs. {both} Name the class folders so that their alphabetical order is the network's."
+        )
+    notice(f"The network {source!r} has its classes in another order than the data: it is read by name. {both}")
+
+
+def lists(saved: Sequence[str] | None, wanted: Sequence[str] | None) -> str:
+    """Return a sentence with the classes of a network and of the data; empty where either has none.
+
+    Args:
+        saved: The network's.
+        wanted: The data's.
+    """
+    if saved is None or wanted is None or not (_are_names(saved) and _are_names(wanted)):
+        return ""
+    return f"The network has {_listed(saved, wanted)}; the data have {_listed(wanted, saved)}."
+
+
+def _are_names(classes: Sequence[str]) -> bool:
+    """Return whether the classes are called by more than their position, such as `3` or `label 3`."""
+    beginning = re.sub(r"\d+$", "", classes[0]) if classes else ""
+    return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
+
+
+def _order(saved: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return where each of the data's classes stands among the network's; None if they are others."""
+    for plain in (str, _plain):
+        place = {plain(name): position for position, name in enumerate(saved)}
+        names = [plain(name) for name in wanted]
+        if len(place) == len(saved) == len(set(names)) and set(names) == set(place):
+            return [place[name] for name in names]
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+@torch.no_grad()
+def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Put the rows of the last layer in another order; undo it, and return False, if the answer does not follow."""
+    found = last_layer(network)
+    if found is None or width(found[1]) != len(order):
+        return False
+    before, example = _asked(network, shapes)
+    if before is None:
+        return False
+    own = [tensor for tensor in (found[1].weight, found[1].bias) if tensor is not None]
+    kept = [tensor.clone() for tensor in own]
+    for tensor, values in zip(own, kept):
+        tensor.copy_(values[order])
+    with evaluating(network):
+        after = answer(network, example)
+    expected, size = before[:, order], before.abs().max()
+    follows = torch.allclose(after, expected, rtol=1e-4, atol=1e-5 * float(size))
+    # Equal logits would follow any order.
+    if follows and not torch.allclose(before, expected, rtol=1e-4, atol=1e-5 * float(size)):
+        return True
+    for tensor, values in zip(own, kept):
+        tensor.copy_(values)
+    return False
+
+
+def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor | None, Tensor]:
+    """Return a network's answer to random inputs of the first shape that it takes, and these."""
+    chance = torch.Generator().manual_seed(0)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    example = torch.empty(0)
+    for shape in shapes:
+        example = torch.rand(4, *shape, generator=chance).to(device)
+        try:
+            with evaluating(network):
+                return answer(network, example), example
+        except Exception:  # A foreign network may refuse a size with any error; then the next one is tried.
+            continue
+    return None, example
+
+
+def usual_shapes(in_channels: int, size: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """Return shapes of a sample that a network of images is likely to take, the known size first.
+
+    Args:
+        in_channels: Channels of its images.
+        size: Height and width of the images that it was trained on, if known.
+    """
+    known = [] if size is None else [(in_channels, *size)]
+    return [*known, *((in_channels, side, side) for side in _SIDES)]
+
+
+def _listed(names: Sequence[str], others: Sequence[str]) -> str:
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    # Of many, those that tell the lists apart.
+    differing = [name for name in names if name not in set(others)] or [
+        f"{name} at {position}" for position, name in enumerate(names) if others[position : position + 1] != [name]
+    ]
+    shown = ", ".join(differing[:_SHOWN])
+    return f"{len(names)} classes, among them {shown}"
