@@ -8,15 +8,17 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from tutelage.cli.commands import main
 from tutelage.data.augment import Augmentation
 from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
 from tutelage.experiments.assembly import experiment_of
 from tutelage.experiments.choice import parse_choice
 from tutelage.experiments.doctor.losses import Term, far_apart
 from tutelage.experiments.doctor.page import examine
-from tutelage.experiments.doctor.teacher import examine_teacher
+from tutelage.experiments.doctor.teacher import _judged, examine_teacher
 from tutelage.experiments.experiment import Experiment
 from tutelage.methods.supervised import Supervised
 from tutelage.models.blueprint import blueprint
@@ -124,6 +126,51 @@ def test_wrong_statistics_are_named_with_the_better_ones(teacher, data, examined
     text = examined("kd", wrong)
     assert "Its input statistics are wrong" in text
     assert "normalize=data" in text
+
+
+class Shade(nn.Module):
+    """Knows the class by the brightest channel."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) * 10
+
+
+def test_of_few_samples_a_perfect_teacher_is_not_called_a_guess():
+    labels = torch.arange(45) % 3
+    images = torch.rand(45, 3, 8, 8) / 4
+    images[torch.arange(45), labels] += 0.5
+    few = as_data(TensorDataset(images, labels))
+    experiment = Experiment(
+        data=few, students=(blueprint("tiny_cnn,width=4", few),), teachers=(blueprint(Shade(), few, trained=True),)
+    )
+    console = Console(width=1000, record=True, file=io.StringIO(), highlight=False)
+    console.print(examine(parse_choice("kd"), experiment, TRAINING))
+    text = console.export_text()
+    assert "100.0% right on 4 validation samples; a guess is right on 33.3%: too few to tell" in text
+    assert "4 validation samples are too few to tell a teacher from a guess: hold out more" in text
+    assert "THE TEACHER GUESSES" not in text
+
+
+@pytest.mark.parametrize(
+    ("samples", "right", "classes", "verdict"),
+    [
+        (5, 5, 3, "too few"),
+        (14, 13, 2, "too few"),
+        (14, 14, 2, "fine"),
+        (9, 9, 3, "fine"),
+        (60, 22, 3, "guess"),
+        (512, 256, 2, "guess"),
+        (512, 5, 100, "guess"),
+        (512, 20, 100, "fine"),
+        (4, 0, 10, "too few"),
+        (40, 4, 10, "guess"),
+    ],
+)
+def test_whether_a_teacher_guesses_is_said_where_it_can_be_told(data, samples, right, classes, verdict):
+    targets = torch.arange(samples) % classes
+    answers = torch.where(torch.arange(samples) < right, targets, (targets + 1) % classes)
+    report = _judged(answers, targets, "validation", replace(data, num_classes=classes))
+    assert (report.at_chance, report.too_few) == (verdict == "guess", verdict == "too few")
 
 
 def test_right_statistics_are_left_alone(teacher, data):

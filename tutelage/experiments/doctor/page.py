@@ -82,13 +82,14 @@ def _heading(choice: Choice, data: Data) -> Text:
 
 
 def _teacher_text(report: TeacherReport) -> Text:
-    style = "bold red" if report.at_chance else "green"
+    style = "bold red" if report.at_chance else "yellow" if report.too_few else "green"
     asked = "recorded training views" if report.recording else f"{report.split} samples"
     text = Text.assemble(
         "Teacher  ",
         f"{report.recording}: " if report.recording else "",
         (f"{report.accuracy:.1%}", style),
         f" right on {report.samples} {asked}; a guess is right on {report.chance:.1%}",
+        ": too few to tell" if report.too_few else "",
     )
     if report.alternatives:
         others = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in report.alternatives.items())
@@ -113,7 +114,13 @@ def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
             f"Its classes are in another order: {report.reordered:.1%} once they are put right. "
             f"{_pairs(report.order, data.class_names)}. {remedy}."
         )
-    if report.at_chance:
+    if report.too_few:
+        asked = "recorded views" if report.recording else f"{report.split} samples"
+        yield (
+            f"{report.samples} {asked} are too few to tell a teacher from a guess: hold out more with --validation, or "
+            f"measure it on more with `tutelage evaluate`. {' '.join(causes)}".rstrip()
+        )
+    elif report.at_chance:
         doubt = f"it answers with {report.answered} of {report.num_classes} classes"
         yield (
             f"THE TEACHER GUESSES: {report.accuracy:.1%} on {report.samples} samples is no better than chance "

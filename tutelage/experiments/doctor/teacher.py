@@ -39,7 +39,8 @@ class TeacherReport:
         samples: How many of them.
         accuracy: Share of them that it gets right.
         chance: Accuracy of a guess.
-        at_chance: Whether its accuracy cannot be told from a guess.
+        at_chance: Whether its accuracy cannot be told from a guess, though that of a good teacher could.
+        too_few: Whether its accuracy cannot be told from a guess, and that of a good teacher could not either.
         answered: Number of classes that it ever answers with.
         num_classes: Number of classes there are.
         normalization: Its input statistics by name, where it has some.
@@ -55,6 +56,7 @@ class TeacherReport:
     accuracy: float
     chance: float
     at_chance: bool
+    too_few: bool
     answered: int
     num_classes: int
     normalization: str = ""
@@ -120,6 +122,9 @@ def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> Teacher
     """Return what answers alone tell."""
     right = answers == targets
     chance = 1 / data.num_classes
+    is_open = not _beats_chance(int(right.sum()), len(right), chance)
+    # A good teacher is at least halfway from a guess to being always right.
+    can_tell = _beats_chance(int(len(right) * (1 + chance) / 2), len(right), chance)
     reordered, order = _reorder(answers, targets, data.num_classes)
     is_reordered = _is_better(reordered, right) and int((reordered & ~right).sum()) > REORDERING_GAIN * len(right)
     return TeacherReport(
@@ -127,12 +132,18 @@ def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> Teacher
         samples=len(targets),
         accuracy=float(right.float().mean()),
         chance=chance,
-        at_chance=bool(binom.sf(int(right.sum()) - 1, len(targets), chance) > CHANCE_LEVEL),
+        at_chance=is_open and can_tell,
+        too_few=is_open and not can_tell,
         answered=len(set(answers.tolist())),
         num_classes=data.num_classes,
         reordered=float(reordered.float().mean()) if is_reordered else None,
         order=order if is_reordered else (),
     )
+
+
+def _beats_chance(right: int, samples: int, chance: float) -> bool:
+    """Return whether so many right answers are hardly ever guessed."""
+    return bool(binom.sf(right - 1, samples, chance) <= CHANCE_LEVEL)
 
 
 def _wanted(data: Data) -> int:
