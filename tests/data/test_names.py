@@ -50,3 +50,17 @@ def test_the_nearest_folder_is_named(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match=f"Did you mean '{tmp_path}/photos'"):
         parse_spec(f"{tmp_path}/photo")
+
+
+def test_a_folder_may_have_commas_in_its_name(tmp_path):
+    for name in ("summer, 2020", "a,label=b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert parse_spec(str(folder)).path == folder
+        spec = parse_spec(f"{folder},label=kind")
+        assert (spec.path, spec.label) == (folder, "kind")
+
+
+def test_a_column_is_given_once():
+    with pytest.raises(UserError, match="label is given twice in the data 'cifar10,label=a,label=b'"):
+        parse_spec("cifar10,label=a,label=b")

@@ -9,7 +9,7 @@ from tutelage.cli.parser import parse
 from tutelage.core.method import Method
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
-from tutelage.experiments.choice import add_hyper_parameters, check_options, parse_choice, without_flags
+from tutelage.experiments.choice import add_hyper_parameters, check_options, imported, parse_choice, without_flags
 from tutelage.training.settings import Training
 
 
@@ -61,8 +61,10 @@ def test_defaults_are_filled_in():
     assert found == defaults | {"alpha": 0.5, "standardize": False, "standardize_ddof": 1}
 
 
-@pytest.mark.parametrize("text", ["kd: temperature = 20 , alpha = 0.5 ", "kd:temperature=20,alpha=0.5,"])
-def test_spaces_and_a_last_comma_do_no_harm(text):
+@pytest.mark.parametrize(
+    "text", ["kd: temperature = 20 , alpha = 0.5 ", "kd:temperature=20,alpha=0.5,", "kd,temperature=20,alpha=0.5"]
+)
+def test_spaces_a_last_comma_and_a_comma_for_the_colon_do_no_harm(text):
     assert parse_choice(text).options == {"temperature": 20.0, "alpha": 0.5}
 
 
@@ -155,7 +157,7 @@ def test_a_default_gives_the_type_where_none_is_written(own):
         ("kd:standardize_ddof=2", "standardize_ddof=2, which takes one of 0, 1"),
         ("kd:reduction=sum", r"(?s)reduction.*batchmean"),
         ("born-again:generations=1.5", r"(?s)generations.*1\.5"),
-        ("kd:temperature", "'temperature' in 'kd:temperature' is no option. Write METHOD:name=value"),
+        ("kd:temperature", "'temperature' in the method 'kd:temperature' is no option: write temperature=value"),
         ("kd:alpha=1,20", "alpha=1,20, which takes"),
         ("kd:alpha=1,temperature", "alpha=1,temperature, which takes"),
         ("kd:alpha=1,alpha=0.5", "alpha is given twice"),
@@ -278,3 +280,16 @@ def test_a_later_preset_wins_and_what_is_typed_over_both(words, expected, tmp_pa
 )
 def test_flags_are_left_out_with_their_values(words, kept):
     assert without_flags(words, ["a", "two_words"]) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("kd:temperature=20", None),
+        ("soft-randomization:method=(at:beta=500)", None),
+        ("nowhere:Thing:alpha=1", "nowhere:Thing"),
+        ("soft-randomization:std=0.1,method=(fickle-teacher:method=(nowhere:Thing))", "nowhere:Thing"),
+    ],
+)
+def test_what_would_be_imported_is_known_before(text, path):
+    assert imported(text) == path

@@ -64,7 +64,8 @@ def test_words_are_python_or_strings():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resnet20,width", "key=value"),
+        ("resnet20,width", "write width=value"),
+        ("resnet20,2", "write key=value"),
         ("resnet20,width=2,width=3", "twice"),
         ("resnet20@", "without a file"),
         (",width=2", "no name"),
@@ -132,3 +133,30 @@ def test_an_existing_path_is_taken_whole(tmp_path):
     folder.mkdir()
     spec = NetworkSpec.parse(str(folder))
     assert (spec.target, spec.kind, spec.is_trained) == (str(folder), "run", True)
+
+
+def test_names_with_commas_are_paths_where_they_exist(tmp_path):
+    folder = tmp_path / "kd,lr=0.1"
+    folder.mkdir()
+    spec = NetworkSpec.parse(f"{folder},normalize=imagenet")
+    assert (spec.target, spec.normalize, spec.options) == (str(folder), "imagenet", {})
+    assert NetworkSpec.parse(f"resnet20,width=2@{folder}").weights == str(folder)
+
+
+def test_values_may_hold_commas():
+    assert NetworkSpec.parse("vgg8,depths=1,1,1,1,2,normalize=none").options == {"depths": (1, 1, 1, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("/x/nets.py:Net,width=2,normalize=none@w.pth", "/x/nets.py:Net,width=2"),
+        ("package.module:factory", "package.module:factory"),
+        ("simkd,student='/x/nets.py:Net',layer=a", "/x/nets.py:Net"),
+        ("""exit,student="simkd,student='a.b:c'",layer=a""", "a.b:c"),
+        ("simkd,student=tiny_cnn,layer=a", None),
+        ("resnet20", None),
+    ],
+)
+def test_the_code_that_building_runs_is_known_before(text, code):
+    assert NetworkSpec.parse(text).code == code

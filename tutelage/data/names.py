@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tutelage.errors import UserError, unknown
+from tutelage.system.grammar import read
 
 DIGITS = "digits"
 # Short names, and where the hub keeps them.
@@ -49,21 +50,19 @@ def parse_spec(text: str) -> Spec:
     Raises:
         UserError: If an option is wrong, or there is no such place.
     """
-    place, *options = (part.strip() for part in text.split(","))
-    columns: dict[str, str] = {}
-    for option in options:
-        key, _, column = option.partition("=")
+    written = read(text, kind="data", is_place=True, value="COLUMN")
+    place, columns = written.name, written.options
+    for key, column in columns.items():
         if key not in _OPTIONS:
             raise unknown("data option", key, _OPTIONS)
         if not column:
-            raise UserError(f"The data option {option!r} names no column: write {key}=COLUMN.")
-        columns[key] = column
+            raise UserError(f"The data option {key!r} names no column: write {key}=COLUMN.")
     label, image = columns.get("label"), columns.get("image")
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
     if place == DIGITS:
         if columns:
-            raise UserError(f"digits have no columns: leave out {','.join(options)}.")
+            raise UserError(f"digits have no columns: leave out {', '.join(columns)}.")
         return Spec(text, DIGITS)
     if place in HUB or place.startswith(_PREFIX):
         hub = HUB.get(place, place.removeprefix(_PREFIX))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,7 @@ from tutelage.data.task import Offer
 from tutelage.errors import UserError, unknown
 from tutelage.experiments.catalogue import get, names
 from tutelage.experiments.misfit import misfit
-
-# One that another option or nothing follows: values may hold commas of their own.
-_COMMA_BEFORE_OPTION = re.compile(r",(?=\s*(?:\w+\s*=|$))")
-_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+from tutelage.system.grammar import holds_options, no_option, read
 
 
 @dataclass(frozen=True)
@@ -167,33 +163,12 @@ def imported(text: str) -> str | None:
 
 def _read(text: str) -> tuple[str, dict[str, str]]:
     """Return the name of a method, and its options as they are written."""
-    name, _, given = _unbracketed(text).partition(":")
-    if given and name not in names() and "=" not in given.partition(":")[0]:
-        attribute, _, given = given.partition(":")
-        name = f"{name}:{attribute}"
-    options: dict[str, str] = {}
-    for part in filter(None, _options_in(given)):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals:
-            raise UserError(f"{part!r} in {text!r} is no option. Write METHOD:name=value,name=value.")
-        if key in options:
-            raise UserError(f"{key} is given twice in {text!r}.")
-        options[key] = value
-    return name, options
-
-
-def _options_in(text: str) -> list[str]:
-    """Split at the commas between options: outside brackets, however deep these are."""
-    parts, start = [], 0
-    for comma in _COMMA_BEFORE_OPTION.finditer(text):
-        if _depth(text[start : comma.start()]) == 0:
-            parts.append(text[start : comma.start()])
-            start = comma.end()
-    return [*parts, text[start:]]
-
-
-def _depth(text: str) -> int:
-    return sum((character in _OPENING) - (character in _CLOSING) for character in text)
+    written = read(_unbracketed(text), kind="method", before=":,")
+    name = written.name.removesuffix(":").rstrip()
+    head, colon, rest = name.partition(":")
+    if colon and head in names():
+        raise no_option(rest, text, kind="method")
+    return name, written.options
 
 
 def _unbracketed(text: str) -> str:
@@ -206,7 +181,7 @@ def _unbracketed(text: str) -> str:
 def _bracketed(value: Any) -> str:
     """Return a value as it stands in a label: in brackets where its commas would be taken for the label's."""
     text = str(value)
-    return f"({text})" if len(_options_in(text)) > 1 else text
+    return f"({text})" if holds_options(text) else text
 
 
 def written(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from torch import nn
 from tutelage.errors import UserError, unknown
 from tutelage.models.heads import adapt_input, replace_classifier
 from tutelage.models.normalization import Normalization
+from tutelage.models.user_code import FAILURES, told
+from tutelage.system.values import Share, check, check_all
 
 _REACH_SECONDS = 5.0
 _SILENT_SECONDS = 20.0
@@ -51,6 +54,8 @@ def build_timm(
     """
     import timm
 
+    if "checkpoint_path" in options:
+        raise UserError(f"timm:{name}: weights of your own are named behind an @: `timm:{name}@FILE`.")
     config = _timm_config(name) if pretrained else {}
     if not pretrained:
         _check_timm_name(name)
@@ -58,12 +63,18 @@ def build_timm(
     try:
         with _short_waits() if pretrained else nullcontext():
             network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
-    except TypeError as error:
-        raise UserError(f"timm:{name} does not accept the options {dict(options)}: {error}.") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"The pretrained weights of timm:{name} hold pickled Python objects, which are not loaded because that can "
+            "run any code. Ask for them as safetensors, or add `,pretrained=false`."
+        ) from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
-            raise
+            raise _not_built(f"timm:{name}", options, error) from error
         raise _not_fetched(f"timm:{name}", error) from error
+    except FAILURES as error:
+        raise _not_built(f"timm:{name}", options, error) from error
+    _check_options(options, network, of=f"timm:{name}")
     own = Normalization(mean=config["mean"], std=config["std"]) if "mean" in config else None
     return network, own
 
@@ -93,10 +104,11 @@ def build_torchvision(
     try:
         with _bounded_sockets():
             network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
-    except TypeError as error:
-        raise UserError(f"torchvision:{name} does not accept the options {arguments}: {error}.") from error
     except OSError as error:
         raise _not_fetched(f"torchvision:{name}", error) from error
+    except FAILURES as error:
+        raise _not_built(f"torchvision:{name}", arguments, error) from error
+    _check_options(arguments, network, of=f"torchvision:{name}")
     if in_channels != 3:
         adapt_input(network, in_channels)
     if weights is None:
@@ -158,6 +170,19 @@ def _torchvision_weights(name: str, options: Mapping[str, Any]) -> Any:
     if chosen not in known.__members__:
         raise unknown(f"set of weights of torchvision:{name}", str(chosen), known.__members__)
     return known[chosen]
+
+
+def _check_options(options: Mapping[str, Any], network: nn.Module, *, of: str) -> None:
+    """Refuse what a network's constructor stores without a look, and trips over in training."""
+    check_all(options, type(network), of=of)
+    for name, value in options.items():
+        if name.endswith(("drop_rate", "drop_path_rate", "dropout")):
+            check(name, value, Share, of=of)
+
+
+def _not_built(network: str, options: Mapping[str, Any], error: Exception) -> UserError:
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return UserError(f"{network} does not accept the options {given or 'of its own'}: {told(error)}.")
 
 
 def _not_fetched(network: str, error: Exception) -> UserError:

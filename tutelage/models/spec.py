@@ -14,6 +14,7 @@ from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
 from tutelage.models.normalization import Normalization
 from tutelage.models.trust import Origin
+from tutelage.system.grammar import read, split_last
 
 Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
 
@@ -65,25 +66,21 @@ class NetworkSpec:
         Raises:
             UserError: The text does not follow this grammar.
         """
-        if _exists(text.strip()):  # Folders of sweeps are often named like options: `runs/kd,lr=0.1`.
-            return cls(target=text.strip())
-        head, weights = _split_weights(text.strip())
-        target, *items = _split_outside(head, ",")
-        options: dict[str, Any] = {}
-        for item in items:
-            key, equals, value = (part.strip() for part in item.partition("="))
-            if not equals or not key.isidentifier():
-                raise UserError(f"{item!r} in the network {text!r} is no option: write `key=value`.")
-            if key in options:
-                raise UserError(f"The network {text!r} gives {key!r} twice.")
-            options[key] = value if key == "normalize" else _value(value)
-        if not target.strip():
+        text = text.strip()
+        if _exists(text):  # Whatever it looks like, as a path it names one thing.
+            return cls(target=text)
+        head, weights = split_last(text, "@")
+        if weights is not None and not weights.strip():
+            raise UserError(f"The network {text!r} ends in `@` without a file of weights.")
+        written = read(head.strip(), kind="network", is_place=True)
+        options = {key: item if key == "normalize" else _value(item) for key, item in written.options.items()}
+        if not written.name:
             raise UserError(f"The network {text!r} has no name before its options.")
         pretrained = options.pop("pretrained", None)
         if pretrained not in (None, True, False):
             raise UserError(f"`pretrained` in the network {text!r} is true or false, not {pretrained!r}.")
         normalize = options.pop("normalize", None)
-        target = FORMER_NAMES.get(target.strip(), target.strip())
+        target, weights = FORMER_NAMES.get(written.name, written.name), weights and weights.strip()
         return cls(target=target, options=options, normalize=normalize, pretrained=pretrained, weights=weights)
 
     def __str__(self) -> str:
@@ -192,36 +189,6 @@ def _absolute(path: str) -> str:
 
 def _exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
-
-
-def _split_weights(text: str) -> tuple[str, str | None]:
-    """Split at the last `@` that is in no option's quotes or brackets."""
-    parts = _split_outside(text, "@")
-    if len(parts) == 1:
-        return text, None
-    if not parts[-1].strip():
-        raise UserError(f"The network {text!r} ends in `@` without a file of weights.")
-    return "@".join(parts[:-1]), parts[-1].strip()
-
-
-def _split_outside(text: str, separator: str) -> list[str]:
-    """Split, but not inside quotes or brackets, which count from the first comma on: paths may have their own."""
-    parts, start, quote, depth, options, escaped = [], 0, "", 0, False, False
-    for position, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote and not escaped else quote
-            escaped = character == "\\" and not escaped
-        elif options and character in "'\"":
-            quote = character
-        elif options and character in "([{":
-            depth += 1
-        elif options and character in ")]}":
-            depth -= 1
-        elif depth == 0 and character == separator:
-            parts.append(text[start:position])
-            start = position + 1
-        options = options or character == ","
-    return [*parts, text[start:]]
 
 
 def _value(text: str) -> Any:

@@ -16,11 +16,12 @@ from typing import Any
 from torch import nn
 
 from tutelage.errors import UserError, unknown
+from tutelage.system.values import check_all
 
 # Where files of users were run.
 _FOLDERS: set[Path] = set()
 # What a factory raises when an option does not fit, or when it is wrong itself.
-_FAILURES = (
+FAILURES = (
     TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError, NameError,
     ImportError,
 )  # fmt: skip
@@ -77,7 +78,7 @@ def call_factory(
         source: How the user named the factory, for messages.
 
     Raises:
-        UserError: The factory does not accept the options, or does not return a module.
+        UserError: The factory does not accept the options, fails with them, or does not return a module.
     """
     try:
         signature = inspect.signature(factory)
@@ -89,13 +90,14 @@ def call_factory(
         signature.bind(**arguments)
     except TypeError as error:
         raise UserError(f"{source} cannot be built: {error}. Its arguments are {signature}.") from error
+    check_all(options, factory, of=source)
     try:
         network = factory(**arguments)
     except UserError:
         raise
-    except _FAILURES as error:
+    except FAILURES as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise UserError(f"{source} cannot be built with {given}: {_told(error)}.") from error
+        raise UserError(f"{source} cannot be built with {given}: {told(error)}.") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"{source} returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
@@ -130,7 +132,7 @@ def _run_file(path: Path) -> ModuleType:
         place = f"{error.filename or path}:{error.lineno or 1}"
         raise UserError(f"{path} is no Python that can be read: {error.msg} ({place}).") from error
     except ImportError as error:
-        raise UserError(f"{path} imports what is not there: {_told(error)}.") from error
+        raise UserError(f"{path} imports what is not there: {told(error)}.") from error
     return module
 
 
@@ -166,7 +168,7 @@ def _is_namesake(name: str, folder: Path) -> bool:
     return home in _FOLDERS - {folder} and any(path.is_file() for path in own)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Return an error in one line, with the line of code that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     reason = str(error).strip().partition("\n")[0].rstrip(".")

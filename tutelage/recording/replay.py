@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from tutelage.recording.identity import trained_networks
 from tutelage.recording.planning import in_views
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher, recording_of
+from tutelage.system.grammar import read
+from tutelage.system.values import Count, check
 
 # What may be read to find out how good a teacher is, and how many answers are looked at.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
@@ -90,16 +91,14 @@ def opened(text: str) -> Recording:
         raise UserError(f"{text!r} names no folder: write recording:PATH.")
     if Path(place).is_dir():
         return Recording(place)
-    path, *options = re.split(r",(?=\s*\w+\s*=)", place)
+    written = read(place, kind="recording", is_place=True)
     views = None
-    for option in options:
-        key, _, value = (part.strip() for part in option.partition("="))
+    for key, given in written.options.items():
         if key != "views":
             raise unknown("option of a recording", key, ["views"])
-        if not value.isdecimal():
-            raise UserError(f"{option.strip()!r} is no number of views: write recording:PATH,views=4.")
-        views = int(value)
-    return Recording(path, views=views)
+        views = int(given) if given.isdecimal() else given
+        check(key, views, Count, of="A recording")
+    return Recording(written.name, views=views)
 
 
 def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> list[str]:

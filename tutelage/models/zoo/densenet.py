@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.models.zoo.staged import Staged
+from tutelage.system.values import Count
 
 
 class DenseLayer(nn.Module):
@@ -33,7 +34,7 @@ class DenseLayer(nn.Module):
 
 
 def tfkd_densenet121(
-    num_classes: int, *, in_channels: int = 3, growth: int = 32, depths: Sequence[int] = (6, 12, 24, 16)
+    num_classes: Count, *, in_channels: Count = 3, growth: Count = 32, depths: Sequence[Count] = (6, 12, 24, 16)
 ) -> Staged:
     """Return the DenseNet of the Tf-KD paper.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.models.zoo.staged import Staged
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 # One row per inception unit: 1x1 | 3x3 squeeze, 3x3 | 5x5 squeeze, 5x5 | pooled.
 _STAGES = (
@@ -50,7 +51,7 @@ class Inception(nn.Module):
         return torch.cat([branch(inputs) for branch in self.branches], dim=1)
 
 
-def tfkd_googlenet(num_classes: int, *, in_channels: int = 3) -> Staged:
+def tfkd_googlenet(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     """Return the GoogLeNet of the Tf-KD paper.
 
     Args:

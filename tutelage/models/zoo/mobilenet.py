@@ -7,10 +7,13 @@ biases in all convolutions and a 1x1 stem with padding. Maps are linear bottlene
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count, Range
 
 
 class InvertedResidual(nn.Module):
@@ -53,7 +56,11 @@ def inverted_group(
     return nn.Sequential(*blocks)
 
 
-def mobilenetv2(num_classes: int, *, in_channels: int = 3, width: float = 0.5) -> Staged:
+# The narrowest layer, of 16 channels, keeps at least one.
+Width = Annotated[float, Range(least=1 / 16)]
+
+
+def mobilenetv2(num_classes: Count, *, in_channels: Count = 3, width: Width = 0.5) -> Staged:
     """Return the MobileNetV2 of the distillation tables.
 
     Args:
@@ -77,7 +84,7 @@ def mobilenetv2(num_classes: int, *, in_channels: int = 3, width: float = 0.5) -
     )
 
 
-def tfkd_mobilenetv2(num_classes: int, *, in_channels: int = 3) -> Staged:
+def tfkd_mobilenetv2(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     """Return the MobileNetV2 of the Tf-KD paper; its 1x1 convolution of the pooled map is a linear layer here.
 
     Args:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from tutelage.models.zoo.staged import Staged
+from tutelage.system.values import Count, Share
 
 
-def tfkd_cnn(num_classes: int, *, in_channels: int = 3, width: int = 32, dropout: float = 0.5) -> Staged:
+def tfkd_cnn(num_classes: Count, *, in_channels: Count = 3, width: Count = 32, dropout: Share = 0.5) -> Staged:
     """Return the plain CNN: three convolutions, each with batch norm, max-pool and ReLU, and two linear layers.
 
     Args:
@@ -32,7 +33,7 @@ def tfkd_cnn(num_classes: int, *, in_channels: int = 3, width: int = 32, dropout
     return Staged(blocks[0], blocks[1:], nn.Linear(channels, num_classes), tail=tail, pool=nn.Identity())
 
 
-def tfkd_alexnet(num_classes: int, *, in_channels: int = 3) -> Staged:
+def tfkd_alexnet(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     """Return the AlexNet for CIFAR: five convolutions and one linear layer, for images of 28 pixels and more.
 
     Args:

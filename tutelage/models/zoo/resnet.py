@@ -15,6 +15,7 @@ from torch.nn.functional import relu
 from tutelage.errors import UserError
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 
 class Residual(nn.Module):
@@ -83,7 +84,9 @@ def residual_network(
     return Staged(conv_norm(in_channels, stem, 3), stages, classifier, initialize=initialize)
 
 
-def cifar_resnet(num_classes: int, *, in_channels: int = 3, depth: int = 20, stem: int = 16, width: int = 16) -> Staged:
+def cifar_resnet(
+    num_classes: Count, *, in_channels: Count = 3, depth: Count = 20, stem: Count = 16, width: Count = 16
+) -> Staged:
     """Return the 6n+2 network of the CIFAR experiments.
 
     Args:
@@ -116,7 +119,7 @@ resnet8x4 = partial(cifar_resnet, depth=8, stem=32, width=64)
 resnet32x4 = partial(cifar_resnet, depth=32, stem=32, width=64)
 
 
-def wide_stem_resnet(num_classes: int, *, in_channels: int = 3, depth: int = 18, kaiming: bool = True) -> Staged:
+def wide_stem_resnet(num_classes: Count, *, in_channels: Count = 3, depth: Count = 18, kaiming: bool = True) -> Staged:
     """Return an ImageNet residual network for small images: 3x3 stem of stride 1, no max-pool.
 
     Args:

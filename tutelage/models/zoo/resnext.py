@@ -7,6 +7,7 @@ from torch import nn
 from tutelage.models.zoo.resnet import Residual
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 
 def grouped_bottleneck(in_channels: int, inner: int, out_channels: int, *, stride: int, groups: int) -> Residual:
@@ -19,7 +20,7 @@ def grouped_bottleneck(in_channels: int, inner: int, out_channels: int, *, strid
     return Residual(body, in_channels, out_channels, stride)
 
 
-def tfkd_resnext29(num_classes: int, *, in_channels: int = 3, groups: int = 8, group_width: int = 64) -> Staged:
+def tfkd_resnext29(num_classes: Count, *, in_channels: Count = 3, groups: Count = 8, group_width: Count = 64) -> Staged:
     """Return the ResNeXt of the Tf-KD paper.
 
     Args:

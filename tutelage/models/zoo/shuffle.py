@@ -13,6 +13,7 @@ from torch.nn.functional import relu
 
 from tutelage.models.zoo.staged import Staged
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 
 class ChannelShuffle(nn.Module):
@@ -50,7 +51,7 @@ class GroupedUnit(nn.Module):
         return relu(inputs + outputs if self.pool is None else torch.cat([outputs, self.pool(inputs)], dim=1))
 
 
-def shufflev1(num_classes: int, *, in_channels: int = 3, groups: int = 3) -> Staged:
+def shufflev1(num_classes: Count, *, in_channels: Count = 3, groups: Count = 3) -> Staged:
     """Return ShuffleNet V1.
 
     Args:
@@ -122,7 +123,7 @@ def _split_network(num_classes: int, stem: nn.Module, *, squeeze_first: bool, bi
     return Staged(stem, stages, nn.Linear(1024, num_classes), tail=conv_norm(channels, 1024, 1, bias=bias))
 
 
-def shufflev2(num_classes: int, *, in_channels: int = 3) -> Staged:
+def shufflev2(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     """Return the ShuffleNet V2 of the distillation tables.
 
     Args:
@@ -132,7 +133,7 @@ def shufflev2(num_classes: int, *, in_channels: int = 3) -> Staged:
     return _split_network(num_classes, conv_norm(in_channels, 24, 1), squeeze_first=True, bias=False)
 
 
-def tfkd_shufflenetv2(num_classes: int, *, in_channels: int = 3) -> Staged:
+def tfkd_shufflenetv2(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     """Return the ShuffleNet V2 of the Tf-KD paper.
 
     Args:

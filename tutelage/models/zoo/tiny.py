@@ -9,9 +9,10 @@ from torch import nn
 from tutelage.models.zoo.resnet import cifar_resnet
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 
-def tiny_cnn(num_classes: int, *, in_channels: int = 3, width: int = 12) -> Staged:
+def tiny_cnn(num_classes: Count, *, in_channels: Count = 3, width: Count = 12) -> Staged:
     """Return a stem and three convolutions, each with batch norm; about 15,000 parameters.
 
     Args:

@@ -6,7 +6,6 @@ Facts: five blocks of 64/128/256/512/512 channels; 2x2 max-pools after the first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.nn.functional import max_pool2d
 
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
 from tutelage.models.zoo.units import conv_norm
+from tutelage.system.values import Count
 
 
 class PoolLargeMaps(nn.Module):
@@ -24,7 +24,10 @@ class PoolLargeMaps(nn.Module):
         return max_pool2d(inputs, 2) if min(inputs.shape[-2:]) >= 8 else inputs
 
 
-def vgg(num_classes: int, *, in_channels: int = 3, depths: Sequence[int] = (1, 1, 1, 1, 1)) -> Staged:
+Depths = tuple[Count, Count, Count, Count, Count]
+
+
+def vgg(num_classes: Count, *, in_channels: Count = 3, depths: Depths = (1, 1, 1, 1, 1)) -> Staged:
     """Return a VGG network.
 
     Args:

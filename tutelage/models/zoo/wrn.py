@@ -14,6 +14,7 @@ from torch.nn.functional import relu
 
 from tutelage.errors import UserError
 from tutelage.models.zoo.staged import Staged, kaiming_fan_out
+from tutelage.system.values import Count, Share
 
 
 class PreactivationBlock(nn.Module):
@@ -37,7 +38,9 @@ class PreactivationBlock(nn.Module):
         return shortcut + residual
 
 
-def wrn(num_classes: int, *, in_channels: int = 3, depth: int = 16, widen: int = 1, dropout: float = 0.0) -> Staged:
+def wrn(
+    num_classes: Count, *, in_channels: Count = 3, depth: Count = 16, widen: Count = 1, dropout: Share = 0.0
+) -> Staged:
     """Return a wide residual network.
 
     Args:
