@@ -134,5 +134,5 @@ def condensed(text: str, most: int) -> str:
 
 
 def several(amount: int, noun: str, plural: str | None = None) -> str:
-    """Return an amount with its noun in the right number, such as `3 seeds`; the plural adds an s unless it is given."""
+    """Return an amount with its noun in the right number, such as `3 seeds`; the plural adds an s by default."""
     return f"{amount:,} {noun if amount == 1 else plural or f'{noun}s'}"
