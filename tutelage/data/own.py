@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -265,7 +265,7 @@ def find_targets(dataset: Any, task: Task) -> Tensor:
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
         # Something else may bear that name, such as a switch.
-        if hasattr(values, "__len__") and len(values) == len(dataset):
+        if isinstance(values, Sized) and len(values) == len(dataset):
             return task.read_targets(values, where=where)
     if len(dataset) > _MOST_SCANNED:
         raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -302,7 +302,7 @@ def nearest(maps: Tensor, grid: Tensor, outside: float) -> Tensor:
     """
     values = maps.double()
     inside = torch.ones_like(values[:, :1])
-    options = {"mode": "nearest", "padding_mode": "zeros", "align_corners": False}
+    options: Any = {"mode": "nearest", "padding_mode": "zeros", "align_corners": False}
     read, known = (F.grid_sample(what, grid.double(), **options) for what in (values, inside))
     return torch.where(known > 0.5, read, outside).to(maps.dtype)
 

@@ -183,7 +183,8 @@ def value_at(trace: Trace, layer: str) -> Tensor:
     reader = FeatureExtractor(trace.model, [layer], example=trace)
     try:
         with evaluating(reader), torch.no_grad():
-            return reader(trace.example).features[layer]
+            found: Tensor = reader(trace.example).features[layer]
+            return found
     finally:
         reader.release()
 

@@ -136,7 +136,7 @@ def _normalized(norm: nn.BatchNorm2d, maps: Tensor, mask: Tensor) -> Tensor:
     """Return maps normalised by the statistics of their places, with zeros for padding."""
     chosen = mask[:, 0]
     # Each place as a map of its own: its statistics are those of all of them, and the running ones follow as ever.
-    rows = norm(maps.movedim(1, 3)[chosen][:, :, None, None])[:, :, 0, 0]
+    rows: Tensor = norm(maps.movedim(1, 3)[chosen][:, :, None, None])[:, :, 0, 0]
     found = rows.new_zeros(*chosen.shape, rows.shape[1])
     found[chosen] = rows
     return found.movedim(3, 1)

@@ -114,11 +114,12 @@ def attention_loss(
     if mask is not None:
         count = places(mask)
         norm = torch.linalg.vector_norm(difference, dim=1)
-        return ((norm.square() if variant == "code" else norm / 2) / count).mean()
+        masked: Tensor = ((norm.square() if variant == "code" else norm / 2) / count).mean()
+        return masked
     if variant == "code":
         return difference.square().mean()
-    norm = torch.linalg.vector_norm(difference, dim=1)
-    return norm.mean() / (2 * difference.shape[1])
+    found: Tensor = torch.linalg.vector_norm(difference, dim=1).mean() / (2 * difference.shape[1])
+    return found
 
 
 def attention_map(maps: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -96,8 +96,8 @@ def opened(text: str) -> Recording:
     for key, given in written.options.items():
         if key != "views":
             raise unknown("option of a recording", key, ["views"])
-        views = int(given) if given.isdecimal() else given
-        check(key, views, Count, of="A recording")
+        check(key, int(given) if given.isdecimal() else given, Count, of="A recording")
+        views = int(given)
     return Recording(written.name, views=views)
 
 

@@ -72,7 +72,9 @@ def check_all(options: Mapping[str, Any], function: Callable[..., Any], *, of: s
     """
     function = getattr(function, "func", function)
     try:
-        kinds = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
+        kinds = get_type_hints(
+            vars(function).get("__init__", function) if isinstance(function, type) else function, include_extras=True
+        )
     except (NameError, TypeError, AttributeError):
         return
     for name, value in options.items():
