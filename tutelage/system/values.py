@@ -72,9 +72,8 @@ def check_all(options: Mapping[str, Any], function: Callable[..., Any], *, of: s
     """
     function = getattr(function, "func", function)
     try:
-        kinds = get_type_hints(
-            vars(function).get("__init__", function) if isinstance(function, type) else function, include_extras=True
-        )
+        made_by = getattr(function, "__init__") if isinstance(function, type) else function  # noqa: B009 - for mypy
+        kinds = get_type_hints(made_by, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return
     for name, value in options.items():
