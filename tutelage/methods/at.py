@@ -111,15 +111,11 @@ def attention_loss(
     if student.shape[2:] != teacher.shape[2:]:
         student, teacher = pool_to_smaller(wide(student), wide(teacher))
     difference = attention_map(student, mask) - attention_map(teacher, mask)
-    if mask is not None:
-        count = places(mask)
-        norm = torch.linalg.vector_norm(difference, dim=1)
-        masked: Tensor = ((norm.square() if variant == "code" else norm / 2) / count).mean()
-        return masked
     if variant == "code":
-        return difference.square().mean()
-    found: Tensor = torch.linalg.vector_norm(difference, dim=1).mean() / (2 * difference.shape[1])
-    return found
+        squares = difference.square()
+        return squares.mean() if mask is None else (squares.sum(1) / places(mask)).mean()
+    norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return norm.mean() / (2 * difference.shape[1]) if mask is None else (norm / (2 * places(mask))).mean()
 
 
 def attention_map(maps: Tensor, mask: Tensor | None = None) -> Tensor:
