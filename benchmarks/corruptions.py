@@ -29,7 +29,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
 from tutelage.experiments.statistics import summary
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.loading import load_network
 from tutelage.system.chance import generator
 from tutelage.system.devices import device_type
@@ -112,7 +112,7 @@ def corrupted(images: Tensor, name: str, severity: int, *, number: int = 0) -> T
 def attacked(network: nn.Module, images: Tensor, targets: Tensor, epsilon: float) -> Tensor:
     """Return images in [0, 1] after a step of FGSM, the fast gradient sign method, against a network."""
     inputs = images.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(F.cross_entropy(logits_of(network(inputs)), targets), inputs)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(answer(network, inputs), targets), inputs)
     return (images + epsilon * gradient.sign()).clamp(0, 1)
 
 
@@ -124,7 +124,7 @@ def measure(network: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         hits = 0
         for images, batch in zip(seen, batches, strict=True):
             with torch.no_grad():
-                hits += int((logits_of(network(images)).argmax(1) == batch.labels).sum())
+                hits += int((answer(network, images).argmax(1) == batch.labels).sum())
         return hits / sum(map(len, batches))
 
     def under(name: str, severity: int) -> float:

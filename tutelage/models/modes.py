@@ -15,7 +15,7 @@ from tutelage.models.dropout import steady
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules in eval mode for a while; every submodule returns to the mode that it had.
 
-    Dropout that goes on in eval mode rests as well: looking at a network draws no chance.
+    Dropout that goes on in eval mode rests as well: looking at a network uses no random numbers.
     """
     modes = {module: module.training for root in modules for module in root.modules()}
     for root in modules:
