@@ -1,7 +1,9 @@
 """What one call does, with a Python user's own objects."""
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +15,7 @@ from tutelage.core.teachers import UniformTeacher
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
 from tutelage.models.normalization import Normalized
+from tutelage.system.chance import seed_everything
 from tutelage.testing.toys import CLASSES, ToyNetwork, toy_data
 
 QUICK = {"epochs": 1, "batch_size": 16, "precision": "32-true", "progress": False}
@@ -122,6 +125,33 @@ def test_the_same_call_returns_what_is_there(student, pairs, tmp_path):
 def test_a_teacher_object_teaches(student, pairs):
     trained = tutelage.distill("kd", student=student, teacher=UniformTeacher(CLASSES), data=pairs, **QUICK)
     assert type(trained) is ToyNetwork
+
+
+def draw():
+    return torch.rand(1).item(), random.random(), np.random.rand()
+
+
+@pytest.mark.parametrize("call", ["distill", "distill_all", "compare", "evaluate", "record", "failing"])
+def test_what_the_caller_draws_does_not_depend_on_the_call(call, student, teacher, pairs, tmp_path):
+    def work():
+        if call in ("distill", "distill_all"):
+            getattr(tutelage, call)("kd", student=student, teacher=teacher, data=pairs, **QUICK)
+        elif call == "compare":
+            tutelage.compare(["supervised"], student=student, data=pairs, seeds=1, out=tmp_path, **QUICK)
+        elif call == "evaluate":
+            tutelage.evaluate(student, data=pairs)
+        elif call == "record":
+            tutelage.record(teacher, data=pairs, out=tmp_path, views=1, progress=False)
+        else:
+            with pytest.raises(UserError):
+                tutelage.distill("at", student=student, teacher=UniformTeacher(CLASSES), data=pairs, **QUICK)
+
+    seed_everything(5)
+    expected = [draw(), draw()]
+    seed_everything(5)
+    first = draw()
+    work()
+    assert [first, draw()] == expected
 
 
 def test_a_failure_is_raised_rather_than_reported(student, pairs):

@@ -29,6 +29,7 @@ from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
 from tutelage.models.saving import density_of, save_network
 from tutelage.report.html import write_report
+from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import device_type
 from tutelage.training.run import MEMBERS, Run
@@ -105,6 +106,7 @@ def distill(
     return next(iter(networks.values()))
 
 
+@kept()
 def distill_all(
     method: str,
     /,
@@ -178,6 +180,7 @@ def distill_all(
     return {name: network if by_name else bare(network) for name, network in networks.items()}
 
 
+@kept()
 def compare(
     methods: Sequence[str],
     *,
@@ -238,6 +241,7 @@ def compare(
     return compare_into(comparison, reporter_of(progress))
 
 
+@kept()
 def evaluate(
     network: Source | Sequence[Source],
     *,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.system.chance import derive, generator, seed_everything, seeded, starting_at
+from tutelage.system.chance import derive, generator, kept, seed_everything, seeded, starting_at
 
 
 def draw():
@@ -33,6 +33,31 @@ def test_foreign_chance_is_seeded_and_the_outer_chance_untouched():
         assert draw() == first
     with seeded(2):
         assert draw() != first
+
+
+def test_what_is_kept_goes_on_as_if_nothing_had_been_drawn():
+    @kept()
+    def work():
+        seed_everything(7)
+        return draw()
+
+    seed_everything(1)
+    expected = [draw(), draw()]
+    seed_everything(1)
+    assert draw() == expected[0]
+    seen = work()
+    assert draw() == expected[1]
+    assert work() == seen
+
+
+def test_what_is_kept_is_put_back_after_an_error():
+    seed_everything(1)
+    expected = draw()
+    seed_everything(1)
+    with pytest.raises(RuntimeError), kept():
+        seed_everything(2)
+        raise RuntimeError
+    assert draw() == expected
 
 
 @pytest.mark.parametrize("accelerators", [False, True])

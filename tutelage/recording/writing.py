@@ -31,7 +31,7 @@ from tutelage.recording.identity import DataIdentity, training_images
 from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
 from tutelage.recording.reading import Recording
-from tutelage.system.chance import generator
+from tutelage.system.chance import generator, kept
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import threads
 from tutelage.system.interrupt import Interrupted, Interruption
@@ -47,6 +47,7 @@ _USUAL_VIEWS = 8
 SETTINGS = ("batch_size", "precision", "channels_last", "compile", "keep_memory", "threads", "device", "workers")
 
 
+@kept()
 def record(
     teacher: Source | Sequence[Source] | Teacher,
     *,

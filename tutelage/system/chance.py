@@ -1,7 +1,7 @@
 """Random numbers that depend on what they are for, and on nothing that ran before.
 
 `generator` is a generator of one's own; `seeded` and `starting_at` serve code that draws from the global ones, and put
-these back; `seed_everything` starts a piece of work, which goes on drawing.
+these back; `seed_everything` starts a piece of work, which goes on drawing; `kept` hides that from the caller.
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ def seeded(*parts: int) -> Iterator[None]:
         yield
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of every random generator that training may draw from."""
+def random_state(*, accelerators: bool = True) -> dict[str, Any]:
+    """Return the state of every random generator that training may draw from.
+
+    Args:
+        accelerators: Whether those of other devices than the CPU are among them.
+    """
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (third-party augmentations)
     assert isinstance(keys, np.ndarray)
     version, internal, gauss = random.getstate()
@@ -71,7 +75,7 @@ def random_state() -> dict[str, Any]:
         "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "python": [version, list(internal), gauss],
     }
-    if torch.cuda.is_available():
+    if accelerators and torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
@@ -85,6 +89,17 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put every random generator back after a block, or after each call of a function that this decorates."""
+    # A GPU that nothing was drawn on is not started to be asked.
+    state = random_state(accelerators=torch.cuda.is_initialized())
+    try:
+        yield
+    finally:
+        restore_random_state(state)
 
 
 def _seed_others(seed: int) -> None:
