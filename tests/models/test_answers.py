@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.evaluation.scores import predictions_of
 from tutelage.models.answers import answer, call, logits_of, uncompiled
 from tutelage.models.blueprint import check_takes
 from tutelage.models.ensemble import Ensemble
@@ -101,17 +99,6 @@ def test_words_are_measured_and_checked(words):
     assert check_takes(Text(), Words(), who="student") == (2, 3)
     assert measure(Text(), words).multiply_adds == 4 * 3
     assert size_for(Text(), Words()) == measure(Text(), words)
-    (predictions, labels) = predictions_of(Text(), _Loader(words))
-    assert predictions.shape == (2, 3)
-    assert labels.tolist() == [0, 1]
-
-
-class _Loader:
-    def __init__(self, inputs):
-        self.inputs = inputs
-
-    def epoch(self, number):
-        yield Batch(inputs=self.inputs, targets=torch.tensor([0, 1]))
 
 
 def test_images_by_name_are_normalised_and_nothing_else():
