@@ -6,15 +6,39 @@ from pathlib import Path
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("report_synthetic", Path(__file__).parent / "synthetic.py")
-generator = sys.modules["report_synthetic"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(generator)
+
+def loaded(name):
+    """Return a module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).parent / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def synthetic():
     """The generator of comparisons."""
-    return generator
+    return loaded("synthetic")
+
+
+@pytest.fixture(scope="session")
+def retold():
+    """What tells a comparison as one of another task."""
+    return loaded("retold")
+
+
+@pytest.fixture
+def regression(synthetic, retold):
+    """Nine finished rows of a regression in metres, of which lower is better, and one that failed."""
+    return retold.regression(synthetic.comparison())
+
+
+@pytest.fixture
+def unmeasured(synthetic, retold):
+    """Rows of which nothing was measured but their losses and costs, some with several networks, and one failed."""
+    found = retold.unmeasured(synthetic.families())
+    found["rows"].append({"label": "fitnet", "method": "fitnet", "error": "out of memory", "runs": []})
+    return found
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
@@ -53,6 +54,7 @@ class Metric:
         unit: `share` for a fraction, which is shown in per cent; else the unit itself, such as `nats` or `metres`.
         higher_is_better: Its direction.
         digits: Digits after the point, as shown.
+        significant: Whether these are significant digits instead, for values of a size that the task cannot know.
     """
 
     title: str
@@ -60,6 +62,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = True
     digits: int = 4
+    significant: bool = False
 
     @property
     def scale(self) -> float:
@@ -80,9 +83,21 @@ class Metric:
         """Return whether one value is better than another; no value is better than NaN, and NaN than none."""
         return one > other if self.higher_is_better else one < other
 
+    def fitted(self, values: Iterable[float]) -> Metric:
+        """Return it with as many digits after the point as the smallest of some values needs.
+
+        Args:
+            values: Values that are shown together. Zeros, and what is not finite, need none.
+        """
+        sizes = [abs(self.scale * value) for value in values if value and math.isfinite(value)]
+        digits = self.digits
+        if self.significant and sizes:
+            digits = max(0, digits - 1 - math.floor(math.log10(min(sizes))))
+        return replace(self, digits=digits, significant=False)
+
     def text(self, value: float) -> str:
         """Return a value with its unit."""
-        number = f"{self.scale * value:.{self.digits}f}"
+        number = f"{self.scale * value:.{self.fitted([value]).digits}f}"
         return f"{number} {self.shown_unit}".rstrip()
 
     def to_json(self) -> dict[str, Any]:

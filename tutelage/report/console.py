@@ -65,7 +65,7 @@ def _headings(measured: Measured) -> list[str]:
 
 def _heading(name: str, metric: Metric) -> str:
     """Return the head of a column; a unit that is a word stands below the name, where it takes no width."""
-    return f"{name}{' ' if metric.shown_unit == '%' else chr(10)}{metric.shown_unit}".rstrip()
+    return (" " if metric.shown_unit == "%" else "\n").join(filter(None, (name, metric.shown_unit)))
 
 
 def _cells(row: Row) -> list[RenderableType]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tutelage.data.task import Metric
 from tutelage.evaluation.scores import Evaluation
-from tutelage.report.wording import value, with_unit
+from tutelage.report.wording import as_value
 
 FOREIGN = "foreign_"
 
@@ -20,6 +20,6 @@ def evaluation_text(found: Evaluation, foreign: str | None = None) -> str:
     for name, number in found.scores.items():
         metric = found.metrics.get(name) or Metric(title=name.replace("_", " "))
         title = f"{metric.title}, {foreign or 'foreign data'}" if name.startswith(FOREIGN) else metric.title
-        lines.append((title, with_unit(value(number, metric), metric)))
+        lines.append((title, as_value(number, metric.fitted([number]))))
     width = max((len(title) for title, _ in lines), default=0)
     return "\n".join(f"  {title:<{width}}   {text}" for title, text in lines)

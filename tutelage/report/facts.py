@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.report.measured import TEST, VALIDATION, Measured, measured_of
 from tutelage.report.reading import Comparison, block, number
 from tutelage.report.rows import Row
-from tutelage.report.wording import count, duration, reached, several, value, with_unit
+from tutelage.report.wording import as_value, count, duration, several
 
 SHOWN_ELSEWHERE = {"class_names", "image_size", "pictures"}
 # A list that is longer is drawn, or is too long to be read in a table.
@@ -55,7 +55,7 @@ def tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def moment(comparison: Comparison) -> str:
-    """Return when the comparison was made, to the minute, or whatever it says instead."""
+    """Return when the comparison was made, to the minute; a text that is no date stays as it is."""
     created = str(comparison.get("created") or "")
     try:
         when = datetime.fromisoformat(created)
@@ -123,15 +123,18 @@ def _level(teacher: Mapping[str, Any], measured: Measured) -> str:
     metric = measured.metric
     asked, recorded = number(teacher.get("recorded_views")), number(teacher.get(f"recorded_{measured.primary}"))
     if asked and recorded is not None:
-        level = with_unit(value(recorded, metric), metric)
+        level = as_value(recorded, metric)
         return f"{metric.title} {level} on {asked:,.0f} recorded training views"
     found = number(teacher.get(measured.score))
-    return "" if found is None else reached(value(found, metric), measured)
+    if found is None:
+        return ""
+    level = as_value(found, metric)
+    return f"{level} {measured.title}" if metric.unit == "share" else f"{measured.title} {level}"
 
 
 def _others(teacher: Mapping[str, Any], measured: Measured) -> list[str]:
     return [
-        f"{metric.short} {with_unit(value(found, metric), metric)}"
+        f"{metric.short} {as_value(found, metric)}"
         for name, metric in measured.others
         if (found := number(teacher.get(name))) is not None
     ]

@@ -40,7 +40,7 @@ class _Column:
 
     def of(self, run: Mapping[str, Any]) -> str:
         """Return the score as shown."""
-        return wording.value(number(block(run.get(self.which)).get(self.score)), self.metric)
+        return wording.as_shown(number(block(run.get(self.which)).get(self.score)), self.metric)
 
 
 def write_report(comparison: Comparison | str | Path, target: str | Path) -> Path:
@@ -103,9 +103,15 @@ def breakable(text: str) -> Markup:
     return Markup(escaped)
 
 
-def unbroken(text: str) -> str:
-    """Return a sentence whose numbers stay with their units at the end of a line."""
-    return re.sub(r" (?=%|±|points|seed)|(?<=±) |(?<=[a-z]) (?=[0-9])", "\u00a0", text)
+def unbroken(text: str, unit: str) -> str:
+    """Return a sentence whose numbers stay with their units at the end of a line.
+
+    Args:
+        text: The sentence.
+        unit: The unit of differences, beside per cent.
+    """
+    units = "|".join(filter(None, ("%|±|seed", re.escape(unit))))
+    return re.sub(rf" (?={units})|(?<=±) |(?<=[a-z]) (?=[0-9])", "\u00a0", text)
 
 
 def unit_words(metric: Metric) -> str:
@@ -129,6 +135,7 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
         "baseline": baseline,
         "measured": measured,
         "metric": measured.metric,
+        "reminder": wording.direction(measured.metric),
         "terms": terms_of(measured),
         "compared": sum(row.paired_best is not None for row in entries),
         "has_interval": any(row.paired_best and row.paired_best.low is not None for row in entries),
@@ -201,10 +208,4 @@ def _also(run: Mapping[str, Any], measured: Measured) -> str:
     found = [("teacher", teacher_of(run, measured.primary))]
     for member in map(block, run.get("members") or []):
         found.append((str(member.get("name")), number(block(member.get("best")).get(measured.score))))
-    metric = measured.metric
-    notes = [
-        f"{name} {wording.with_unit(wording.value(level, metric), metric)}"
-        for name, level in found
-        if level is not None
-    ]
-    return ", ".join(notes)
+    return ", ".join(f"{name} {wording.as_value(level, measured.metric)}" for name, level in found if level is not None)

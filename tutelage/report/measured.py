@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -84,21 +84,20 @@ def measured_of(comparison: Comparison) -> Measured:
     primary = str(task.get("primary") or "")
     metrics = {str(name): _metric(str(name), block(values)) for name, values in block(task.get("metrics")).items()}
     rows = [block(row) for row in comparison.get("rows") or []]
-    summed = set(_summed(rows))
-    measured = [split for name in sorted(summed) if (split := _split(name, primary, metrics))]
-    watched = [split for name in sorted({*summed, *_noted(rows)}) if (split := _split(name, primary, metrics))]
+    means = _means(rows)
+    measured = _splits(means, primary, metrics)
     # Where no run has finished, nothing tells what would have been measured.
     is_open = bool(primary) and not any(row.get("runs") for row in rows)
     split = TEST if TEST in measured or is_open else _validation(measured)
     return Measured(
         task=str(task.get("name") or ""),
         primary=primary,
-        metrics=metrics,
+        metrics=_fitted(metrics, means),
         split=split,
-        chosen_on=_validation(watched),
+        chosen_on=_validation(_splits([*means, *_noted(rows)], primary, metrics)),
         # A metric without a short name has no column.
+        shown=tuple(n for n, metric in metrics.items() if n != primary and metric.short and f"{split}_{n}" in means),
         outputs=_outputs(task.get("outputs")),
-        shown=tuple(n for n, metric in metrics.items() if n != primary and metric.short and f"{split}_{n}" in summed),
     )
 
 
@@ -112,26 +111,17 @@ def _outputs(value: object) -> tuple[str, str]:
     return (names[0], names[1]) if len(names) == 2 else ("output", "outputs")
 
 
-def _split(score: str, primary: str, metrics: Mapping[str, Metric]) -> str:
-    """Return the split of a score of the primary metric; nothing for a score of another metric."""
-    # The longest name that fits is the metric's: `test_top5_accuracy` is no accuracy on a split `test_top5`.
-    metric = max((name for name in metrics if score.endswith(f"_{name}")), key=len, default="")
-    return score.removesuffix(f"_{primary}") if metric and metric == primary else ""
-
-
-def _validation(splits: Sequence[str]) -> str:
-    """Return the validation split among some, the main one where there are several."""
-    return min((split for split in splits if split.partition("-")[0] == VALIDATION), default="")
-
-
-def _summed(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the names of the scores that the rows' summaries hold, members' included."""
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return the means that the rows' summaries hold, members' included, by the score's name."""
+    found: dict[str, list[float]] = {}
     for row in rows:
         summary = block(row.get("summary"))
         members = summary.get("members")
         for holder in (summary, *(members if isinstance(members, list) else ())):
-            means = block(block(holder).get("best"))
-            yield from (name for name, entry in means.items() if number(block(entry).get("mean")) is not None)
+            for name, entry in block(block(holder).get("best")).items():
+                if (mean := number(block(entry).get("mean"))) is not None:
+                    found.setdefault(str(name), []).append(mean)
+    return found
 
 
 def _noted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -139,3 +129,27 @@ def _noted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         for run in row.get("runs") or []:
             yield from (*block(block(run).get("best")), *block(block(run).get("history")))
+
+
+def _of(score: str, metrics: Mapping[str, Metric]) -> str:
+    """Return the name of a score's metric: the longest, for `test_top5_accuracy` is no accuracy on `test_top5`."""
+    return max((name for name in metrics if score.endswith(f"_{name}")), key=len, default="")
+
+
+def _splits(scores: Iterable[str], primary: str, metrics: Mapping[str, Metric]) -> set[str]:
+    """Return the splits that have a score of the primary metric."""
+    return {score.removesuffix(f"_{primary}") for score in scores if primary and _of(score, metrics) == primary}
+
+
+def _validation(splits: Collection[str]) -> str:
+    """Return the validation split among some, the main one where there are several."""
+    return min((split for split in splits if split.partition("-")[0] == VALIDATION), default="")
+
+
+def _fitted(metrics: Mapping[str, Metric], means: Mapping[str, Sequence[float]]) -> dict[str, Metric]:
+    """Return the metrics with the digits that their values need."""
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    for score, found in means.items():
+        if name := _of(score, metrics):
+            values[name] += found
+    return {name: metric.fitted(values[name]) for name, metric in metrics.items()}

@@ -1,4 +1,4 @@
-"""Reading a comparison: `comparison.json`, and plain values out of it whatever it holds."""
+"""Reading `comparison.json`, and taking values out of it that may be absent or of another kind."""
 
 from __future__ import annotations
 

@@ -90,8 +90,12 @@ def terms_of(measured: Measured) -> str:
     meant = [f"{metric.short} is the {metric.title}" for metric in shown if metric.short not in {"", metric.title}]
     lower = [short(metric) for metric in shown if not metric.higher_is_better]
     higher = [short(metric) for metric in shown if metric.higher_is_better]
-    ways = [f"{way} is better for {', '.join(of)}" for way, of in (("lower", lower), ("higher", higher)) if of]
+    ways = [f"{way} is better for {_joined(of)}" for way, of in (("lower", lower), ("higher", higher)) if of]
     return " ".join(f"{sentence(said)}." for said in (", ".join(meant), "; ".join(ways)) if said)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _file(task: str) -> ModuleType | None:

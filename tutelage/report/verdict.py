@@ -8,6 +8,7 @@ from tutelage.data.task import Metric
 from tutelage.report.reading import Comparison
 from tutelage.report.rows import Difference, Row, Standing, baseline_of, rows
 from tutelage.report.wording import (
+    as_shown,
     direction,
     estimate,
     interval,
@@ -17,7 +18,6 @@ from tutelage.report.wording import (
     reached,
     several,
     signed,
-    value,
 )
 
 
@@ -113,7 +113,7 @@ def _alone(finished: Sequence[Row]) -> str:
     measured, score = best.measured, best.score
     assert score is not None
     if len(finished) > 1:
-        found = reached(value(score.mean, measured.metric), measured)
+        found = reached(as_shown(score.mean, measured.metric), measured)
         which = "highest" if measured.metric.higher_is_better else "lowest"
         return f"{called(best, finished)} has the {which} mean, {found}, with no baseline"
     seeds = "one seed" if score.n == 1 else several(score.n, "seed")

@@ -10,7 +10,7 @@ MINUS = "\u2212"
 ABSENT = "\u2013"
 
 
-def value(number: float | None, metric: Metric) -> str:
+def as_shown(number: float | None, metric: Metric) -> str:
     """Return a value of a metric as shown, without its unit, such as `61.20` for a share."""
     if number is None:
         return ABSENT
@@ -33,13 +33,13 @@ def estimate(found: Estimate | None, metric: Metric) -> str:
     """Return a mean as shown with its standard deviation over seeds, if there is one."""
     if found is None:
         return ABSENT
-    mean = value(found.mean, metric)
-    return mean if found.std is None else f"{mean} \u00b1 {value(found.std, metric)}"
+    mean = as_shown(found.mean, metric)
+    return mean if found.std is None else f"{mean} \u00b1 {as_shown(found.std, metric)}"
 
 
 def mean_of(found: Estimate | None, metric: Metric) -> str:
     """Return a mean as shown, without its standard deviation."""
-    return value(found.mean if found else None, metric)
+    return as_shown(found.mean if found else None, metric)
 
 
 def interval(found: Difference, metric: Metric) -> str:
@@ -52,6 +52,11 @@ def interval(found: Difference, metric: Metric) -> str:
 def with_unit(text: str, metric: Metric) -> str:
     """Return a value that is written already with its unit, such as `61.20 %`."""
     return f"{text} {metric.shown_unit}".rstrip()
+
+
+def as_value(number: float, metric: Metric) -> str:
+    """Return a value of a metric as shown, with its unit, such as `61.20 %`."""
+    return with_unit(as_shown(number, metric), metric)
 
 
 def of_difference(text: str, metric: Metric) -> str:
@@ -134,5 +139,9 @@ def condensed(text: str, most: int) -> str:
 
 
 def several(amount: int, noun: str, plural: str | None = None) -> str:
+<<<<<<< HEAD
     """Return an amount with its noun in the right number, such as `3 seeds`; the plural adds an s by default."""
+=======
+    """Return an amount with its noun in the right number, such as `3 seeds`; an irregular plural is given."""
+>>>>>>> 57d0cdd (Reports of other tasks are tested: an error of which lower is better, other shares, and nothing measured; digits fit values of any size)
     return f"{amount:,} {noun if amount == 1 else plural or f'{noun}s'}"

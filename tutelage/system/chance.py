@@ -95,7 +95,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 def kept() -> Iterator[None]:
     """Put every random generator back after a block, or after each call of a function that this decorates."""
     # A GPU that nothing was drawn on is not started to be asked.
-    state = random_state(accelerators=torch.cuda.is_initialized())
+    state = random_state(accelerators=torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

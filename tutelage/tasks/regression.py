@@ -70,8 +70,8 @@ class Regression(Task):
     title = "regression"
     metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType(
         {
-            "mae": Metric(title="mean absolute error", short="MAE", higher_is_better=False),
-            "mse": Metric(title="mean squared error", short="MSE", higher_is_better=False),
+            "mae": Metric(title="mean absolute error", short="MAE", higher_is_better=False, significant=True),
+            "mse": Metric(title="mean squared error", short="MSE", higher_is_better=False, significant=True),
             "r2": Metric(title="R²", short="R²"),
         }
     )

@@ -9,7 +9,7 @@ from tutelage.report.charts.reliability import reliability_charts
 from tutelage.report.charts.similarity import matrix_of, similar_pairs, similarity_chart
 from tutelage.report.charts.uncertainty import uncertainty_charts
 from tutelage.report.reading import Comparison, block, number, picture
-from tutelage.report.rows import Row, rows
+from tutelage.report.rows import Row, baseline_of, rows
 from tutelage.report.sections import Listing, Panel, Section
 
 TERMS = (
@@ -84,9 +84,7 @@ def _similarity(comparison: Comparison) -> Section | None:
 def _reliability(entries: Sequence[Row]) -> Section | None:
     words = {row.label: f"ECE {100 * ece.mean:.2f} %" for row in entries if (ece := row.best.get("test_ece"))}
     panels = [Panel(chart, label, words.get(label, "")) for label, chart in reliability_charts(entries, words)]
-    dashed = (
-        " Dashed: the baseline." if len(panels) > 1 and any(row.is_primary and row.score for row in entries) else ""
-    )
+    dashed = " Dashed: the baseline." if len(panels) > 1 and baseline_of(entries) else ""
     lede = (
         "How often the student is right when it is this sure. On the diagonal it is exactly as sure as it should be; "
         f"below it, too sure. Larger dots hold more images.{dashed}"

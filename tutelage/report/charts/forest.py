@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -83,23 +84,16 @@ def _frame(
     axes.set_xlabel(_axis(measured, is_narrow))
     names = [_name(row, primary) for row, _ in shown]
     for height, (row, gap) in enumerate(shown):
-        ink = MUTED if MARKS[row.standing].colour == MUTED else INK
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+        place["color"] = MUTED if MARKS[row.standing].colour == MUTED else INK
         if is_narrow:
-            place = axes.get_yaxis_transform()
-            axes.text(0, height + 0.34, names[height], transform=place, color=ink, fontsize=12, in_layout=False)
-            axes.text(
-                1,
-                height + 0.34,
-                signed(gap.mean, measured.metric),
-                transform=place,
-                color=ink,
-                ha="right",
-                in_layout=False,
-            )
+            place["in_layout"] = False
+            axes.text(0, height + 0.34, names[height], fontsize=12, **place)
+            axes.text(1, height + 0.34, signed(gap.mean, measured.metric), ha="right", **place)
         else:
-            place = axes.get_yaxis_transform()
-            axes.text(1.02, height, _written(gap, measured, "  "), transform=place, va="center", color=ink)
+            axes.text(1.02, height, _written(gap, measured, "  "), va="center", **place)
     if is_narrow:
+        axes.locator_params(axis="x", nbins=5)
         axes.set_yticks([])
     else:
         axes.set_yticks(range(len(shown)), names)
@@ -112,7 +106,7 @@ def _axis(measured: Measured, is_narrow: bool) -> str:
     said = listed(f"difference in {measured.title}", metric.difference_unit)
     if metric.higher_is_better:
         return said
-    return f"{said}{chr(10) if is_narrow else ' '}({direction(metric)}, to the left)"
+    return ("\n" if is_narrow else " ").join((said, f"({direction(metric)}, to the left)"))
 
 
 def _written(gap: Difference, measured: Measured, apart: str) -> str:

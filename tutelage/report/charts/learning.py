@@ -28,7 +28,7 @@ from tutelage.report.charts.canvas import (
 )
 from tutelage.report.reading import block, numbers
 from tutelage.report.rows import Row, reference_of
-from tutelage.report.wording import condensed, listed, sentence, value, with_unit
+from tutelage.report.wording import as_value, condensed, listed, sentence
 
 Values = NDArray[np.float64]
 OVERLAID = 5
@@ -133,7 +133,7 @@ def stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1
 def summary(line: Curve) -> str:
     """Return where a curve ends, in words."""
     metric = line.row.measured.metric
-    return f"{line.label} ends at {with_unit(value(line.end / metric.scale, metric), metric)}"
+    return f"{line.label} ends at {as_value(line.end / metric.scale, metric)}"
 
 
 def _overlaid(curves: Sequence[Curve]) -> Chart:

@@ -13,7 +13,7 @@ from tutelage.report.charts.canvas import BLUE, INK, MUTED, Chart, draw, single
 from tutelage.report.measured import Measured, measured_of
 from tutelage.report.reading import Comparison, block, number, numbers
 from tutelage.report.rows import Row
-from tutelage.report.wording import listed, sentence, value, with_unit
+from tutelage.report.wording import as_value, listed, sentence
 
 Point = tuple[float, list[float]]
 
@@ -81,12 +81,13 @@ def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None
         axes.set_ylabel(listed(f"student's {metric.title}", metric.shown_unit))
         axes.margins(y=0.12)
 
-    def shown(level: float) -> str:
-        return with_unit(value(level / metric.scale, metric), metric)
-
-    said = "; ".join(f"teacher {shown(t)}, student {shown(sum(s) / len(s))}" for t, s in curve)
+    said = "; ".join(
+        f"teacher {as_value(teacher / metric.scale, metric)}, "
+        f"student {as_value(sum(students) / len(students) / metric.scale, metric)}"
+        for teacher, students in curve
+    )
     level = baseline.score.mean if baseline and baseline.score else None
-    reference = "" if level is None else f" Baseline {with_unit(value(level, metric), metric)}."
+    reference = "" if level is None else f" Baseline {as_value(level, metric)}."
     alt = f"{sentence(metric.title)} of the student over that of the teacher for {method}: {said}.{reference}"
     return draw(f"teachers{index}", alt, paint, wide=(900, 350), narrow=(360, 300))
 
