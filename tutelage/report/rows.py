@@ -211,11 +211,7 @@ def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, measur
 
 
 def _losses(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-<<<<<<< HEAD
-    """Return the mean of each loss in the last epoch, but for those of other networks, which bear their names."""
-=======
     """Return the mean of each loss in the last epoch; losses that bear the name of another network are left out."""
->>>>>>> 57d0cdd (Reports of other tasks are tested: an error of which lower is better, other shares, and nothing measured; digits fit values of any size)
     found: dict[str, list[float]] = {}
     for run in runs:
         for key, values in block(run.get("history")).items():

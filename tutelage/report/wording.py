@@ -139,9 +139,5 @@ def condensed(text: str, most: int) -> str:
 
 
 def several(amount: int, noun: str, plural: str | None = None) -> str:
-<<<<<<< HEAD
-    """Return an amount with its noun in the right number, such as `3 seeds`; the plural adds an s by default."""
-=======
     """Return an amount with its noun in the right number, such as `3 seeds`; an irregular plural is given."""
->>>>>>> 57d0cdd (Reports of other tasks are tested: an error of which lower is better, other shares, and nothing measured; digits fit values of any size)
     return f"{amount:,} {noun if amount == 1 else plural or f'{noun}s'}"

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""How the charts mark a row's standing: by colour, shape and filling at once, since not all readers see each."""
-=======
 """How the charts mark a row's standing: by colour, shape and filling, so that no one of them carries it alone."""
->>>>>>> 57d0cdd (Reports of other tasks are tested: an error of which lower is better, other shares, and nothing measured; digits fit values of any size)
 
 from __future__ import annotations
 
