@@ -1,7 +1,7 @@
 import pytest
 
 from tutelage.data.names import parse_spec
-from tutelage.errors import UserError
+from tutelage.errors import Notice, UserError
 
 
 def test_names():
@@ -64,3 +64,25 @@ def test_a_folder_may_have_commas_in_its_name(tmp_path):
 def test_a_column_is_given_once():
     with pytest.raises(UserError, match="label is given twice in the data 'cifar10,label=a,label=b'"):
         parse_spec("cifar10,label=a,label=b")
+
+
+@pytest.mark.parametrize("name", ["photos, 2021", "photos [v2]", "a,b", "photos,label"])
+def test_a_folder_may_have_commas_and_brackets_in_its_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert parse_spec(f"{tmp_path}/{name}").path == tmp_path / name
+    spec = parse_spec(f"{tmp_path}/{name},label=coarse")
+    assert (spec.path, spec.label) == (tmp_path / name, "coarse")
+
+
+def test_a_folder_called_as_a_dataset_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()
+    with pytest.warns(Notice, match=r"For the folder of that name here, write \./cifar10"):
+        assert parse_spec("cifar10").hub == "uoft-cs/cifar10"
+    assert parse_spec("./cifar10").path is not None
+
+
+def test_a_text_that_is_too_long_for_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="There are no data at"):
+        parse_spec("x" * 5000)

@@ -39,6 +39,7 @@ from tutelage.report.html import write_report
 from tutelage.report.reading import load as load_comparison
 from tutelage.report.verdict import verdict
 from tutelage.system.console import Terminal, screen
+from tutelage.system.grammar import read
 from tutelage.system.interrupt import Interrupted
 from tutelage.training.run import MEMBERS
 from tutelage.training.settings import Training
@@ -135,7 +136,7 @@ def distill(words: Sequence[str]) -> None:
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
     student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
-    default = f"runs/{entry.name}-{student}-{Path(found.data.partition(',')[0]).name}"
+    default = f"runs/{entry.name}-{student}-{_place(found.data)}"
     comparison = comparison_of(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
     title = f"{entry.title}: {found.data}"
     comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
@@ -167,7 +168,7 @@ def compare(words: Sequence[str]) -> None:
     choices = [parse_choice(row) for row in rows]
     baseline = baseline_of(choices, found.baseline)
     training = found.make(Training)
-    folder = Path(found.out or f"runs/compare-{Path(found.data.partition(',')[0]).name}")
+    folder = Path(found.out or f"runs/compare-{_place(found.data)}")
     comparison = comparison_of(found, choices, training, folder=folder, seeds=seeds_of(found.seeds))
     _compare(
         replace(
@@ -294,6 +295,11 @@ def _compare(comparison: Comparison) -> None:
     console.print(render_table(content))
     console.print(verdict(content))
     console.print(f"report  {comparison.folder / 'report.html'}", soft_wrap=True)
+
+
+def _place(data: str) -> str:
+    """Return the last part of where data are, for the name of a folder."""
+    return Path(read(data, kind="data", is_place=True).name).name
 
 
 def _drawing(terminal: Terminal, work: Callable[[], T]) -> T:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from tutelage.errors import UserError, unknown
+from tutelage.errors import UserError, notice, unknown
 from tutelage.system.grammar import read
 
 DIGITS = "digits"
@@ -60,6 +61,8 @@ def parse_spec(text: str) -> Spec:
     label, image = columns.get("label"), columns.get("image")
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
+    if place in NAMES and Path(place).is_dir():
+        notice(f"{place} is the dataset of that name. For the folder of that name here, write ./{place}.")
     if place == DIGITS:
         if columns:
             raise UserError(f"digits have no columns: leave out {', '.join(columns)}.")
@@ -68,7 +71,7 @@ def parse_spec(text: str) -> Spec:
         hub = HUB.get(place, place.removeprefix(_PREFIX))
         return Spec(text, _name(hub), hub=hub, label=label, image=image)
     path = Path(place).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
         return Spec(text, _name(path.resolve().name), path=path, label=label, image=image)
     owner, slash, _ = place.partition("/")
     if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():
