@@ -14,12 +14,14 @@ from tutelage.core.pairing import AUTO, LayerPair, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.schedules import check_milestones, steps
 from tutelage.data.batch import Batch
+from tutelage.data.criterion import CROSS_ENTROPY
+from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import resize
 from tutelage.features.padding import padded, valid_tokens
 from tutelage.features.trace import Trace
-from tutelage.losses import kd_loss, wide
+from tutelage.losses import wide
 from tutelage.methods.parts.peers import Peers, gather, trained
 from tutelage.models.blueprint import part_of
 from tutelage.models.modes import keeping_statistics
@@ -34,7 +36,7 @@ CHUNG = Paper(
 )
 
 
-@register("afd", papers=[CHUNG], reads={"targets", "classes"}, family="peers")
+@register("afd", papers=[CHUNG], reads={"targets", "answers"}, family="peers")
 class AFD(Method):
     r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps that pass for its.
 
@@ -59,6 +61,7 @@ class AFD(Method):
         students: The networks, the deployed one first.
         example: Inputs for one forward pass, from which layers and shapes are known.
         make_student: Makes more networks of the first architecture, from the seed of their name.
+        data: The data, whose task says what the answer of all networks together is; classification by default.
         networks: How many learn together: the first of those that are named, or with fresh copies of the first
             architecture where that is more; as many as are named by default, but at least two.
         adversarial: Whether there is a contest at all; without it only $L_k$ is left.
@@ -93,6 +96,7 @@ class AFD(Method):
         students: Sequence[nn.Module],
         example: Any,
         make_student: Callable[[str], nn.Module] | None = None,
+        data: Data | None = None,
         *,
         networks: int | None = None,
         adversarial: bool = True,
@@ -123,6 +127,7 @@ class AFD(Method):
             weight_decay_scales=weight_decay_scales,
             layers=[[tap.layer] for tap in read] or None,
             examples=traces or None,
+            criterion=CROSS_ENTROPY if data is None else data.task.criterion,
         )
         self.pairs = tuple(LayerPair(tap, read[number - 1]) for number, tap in enumerate(read))
         width = min((tap.channels for tap in read), default=0)
@@ -135,7 +140,7 @@ class AFD(Method):
         logits = [output.logits for output in self.peers.outputs(batch.inputs)]
         for number, name in enumerate(self.peers):
             own, peer = logits[number], logits[number - 1]
-            soft = kd_loss(own, peer, self.temperature, t_squared=self.t_squared)
+            soft = batch.criterion.divergence(own, peer, self.temperature, t_squared=self.t_squared)
             yield Update({"ce": batch.loss(own), "peers": soft}, name)
         if self.discriminators:
             yield from self._contest(batch)

@@ -13,6 +13,7 @@ from tutelage.core.method import Method
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import FrozenTeacher, Teacher
 from tutelage.data.batch import Batch
+from tutelage.data.criterion import Criterion, CrossEntropy
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
@@ -57,8 +58,14 @@ class BornAgain(Method):
             return {"ce": confidence_weighted(student, teacher, batch.labels)}
         if self.variant == "dkpp":
             teacher = permute_dark_knowledge(teacher)
-        soft = {"teacher": soft_cross_entropy(student, teacher)}
+        soft = {"teacher": _imitation(batch.criterion, student, teacher)}
         return soft | ({"ce": batch.loss(student)} if self.variant == "ban+l" else {})
+
+
+def _imitation(criterion: Criterion, student: Tensor, teacher: Tensor) -> Tensor:
+    # Of classes the paper's loss, which is the divergence and the teacher's entropy: the gradient is the same.
+    is_of_classes = isinstance(criterion, CrossEntropy)
+    return soft_cross_entropy(student, teacher) if is_of_classes else criterion.divergence(student, teacher)
 
 
 def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
@@ -96,8 +103,8 @@ def permute_dark_knowledge(logits: Tensor) -> Tensor:
 @register(
     "born-again",
     papers=[BORN_AGAIN],
-    reads={"targets", "classes"},
-    reads_if={"variant=cwtm": {"labels"}},
+    reads={"targets", "answers"},
+    reads_if={"variant=cwtm": {"classes", "labels"}, "variant=dkpp": {"classes"}},
     family="generations",
 )
 def born_again(
@@ -127,7 +134,8 @@ def born_again(
 
     Paper: Furlanello et al., Born-Again Neural Networks, ICML 2018.
 
-    Differences: none known.
+    Differences: On other data than classes the task's divergence takes the place of the soft cross-entropy, whose
+        gradient it has.
     """
     if generations < 2:
         raise UserError(f"generations={generations}: being born again takes two or more.")

@@ -18,7 +18,13 @@ from tutelage.training.run import Run
 from tutelage.training.state import Stop
 
 
-@register("de-kd", papers=[TF_KD], reads={"targets", "answers"}, reads_if={"standardize": {"classes"}}, family="logits")
+@register(
+    "de-kd",
+    papers=[TF_KD],
+    reads={"targets", "answers"},
+    reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
+    family="logits",
+)
 def de_kd(
     run: Run,
     student: nn.Module,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from tutelage.core.method import Method, OptimizerSpec, Progress, Update
 from tutelage.core.registry import Paper, register
 from tutelage.data.batch import Batch
+from tutelage.data.criterion import CROSS_ENTROPY
+from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.losses import kd_loss, log_mean_probability, wide
 from tutelage.methods.parts.peers import Peers, gather
@@ -29,7 +32,13 @@ Turn = Literal["simultaneous", "sequential"]
 Peer = Literal["mean", "sum", "mean-probability"]
 
 
-@register("dml", papers=[ZHANG], reads={"targets", "classes"}, family="peers")
+@register(
+    "dml",
+    papers=[ZHANG],
+    reads={"targets", "answers"},
+    reads_if={"peer=mean-probability": {"classes"}},
+    family="peers",
+)
 class DML(Method):
     r"""Deep mutual learning: networks without a teacher, each of which matches what the others answer.
 
@@ -46,6 +55,7 @@ class DML(Method):
     Args:
         students: The networks, the deployed one first.
         make_student: Makes more networks of the first architecture, from the seed of their name.
+        data: The data, whose task says what the answer of all networks together is; classification by default.
         networks: How many learn together: the first of those that are named, or with fresh copies of the first
             architecture where that is more; as many as are named by default, but at least two.
         update: `simultaneous` or `sequential`.
@@ -72,6 +82,7 @@ class DML(Method):
         self,
         students: Sequence[nn.Module],
         make_student: Callable[[str], nn.Module] | None = None,
+        data: Data | None = None,
         *,
         networks: int | None = None,
         update: Turn = "simultaneous",
@@ -85,7 +96,8 @@ class DML(Method):
             raise UserError(f"temperature={temperature} must be above zero.")
         super().__init__()
         found = gather(students, make_student, networks)
-        self.peers = Peers(found, lr_scales=lr_scales, weight_decay_scales=weight_decay_scales)
+        criterion = CROSS_ENTROPY if data is None else data.task.criterion
+        self.peers = Peers(found, lr_scales=lr_scales, weight_decay_scales=weight_decay_scales, criterion=criterion)
         self.update, self.peer, self.temperature, self.t_squared = update, peer, temperature, t_squared
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
@@ -95,7 +107,7 @@ class DML(Method):
         for number, (name, network) in enumerate(self.peers.items()):
             others = [other.detach() for position, other in enumerate(logits) if position != number]
             own = logits[number]
-            yield Update({"ce": batch.loss(own), "peers": self._divergence(own, others)}, name)
+            yield Update({"ce": batch.loss(own), "peers": self._divergence(batch, own, others)}, name)
             if self.update == "sequential" and number < last:
                 # Only now: the optimizer has stepped.
                 with torch.no_grad(), keeping_statistics(network):
@@ -117,11 +129,12 @@ class DML(Method):
         """Return the other networks."""
         return self.peers.others()
 
-    def _divergence(self, own: Tensor, others: Sequence[Tensor]) -> Tensor:
+    def _divergence(self, batch: Batch, own: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Return what a network is to lower towards the answers of the others, each `[batch, class, ...]`."""
         if self.peer == "mean-probability":
             # Logits whose softmax at T is the mean of the softened answers.
             mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature
             return kd_loss(own, mean, self.temperature, t_squared=self.t_squared)
-        terms = [kd_loss(own, other, self.temperature, t_squared=self.t_squared) for other in others]
+        divergence = partial(batch.criterion.divergence, own, temperature=self.temperature, t_squared=self.t_squared)
+        terms = [divergence(other) for other in others]
         return torch.stack(terms).sum() if self.peer == "sum" else torch.stack(terms).mean()

@@ -22,7 +22,7 @@ from tutelage.methods.parts.papers import HINTON, LSKD, TF_KD
     papers=[HINTON, LSKD],
     reads={"answers"},
     uses={"targets"},
-    reads_if={"standardize": {"classes"}},
+    reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
     family="logits",
 )
 class KD(Method):

@@ -20,7 +20,7 @@ from tutelage.training.run import Run
     "re-kd",
     papers=[TF_KD],
     reads={"targets", "answers"},
-    reads_if={"standardize": {"classes"}},
+    reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
     family="logits",
     trains="teacher",
 )

@@ -21,7 +21,7 @@ from tutelage.training.run import Run
 @register(
     "soft-randomization",
     papers=[ARANI],
-    reads=(),
+    reads={"images"},
     exceptions={"parts-of-a-batch-add-up": "the noise of a part is drawn anew"},
 )
 def soft_randomization(

@@ -78,7 +78,7 @@ class MultiLabel(Task):
     )
     primary = "map"
     watched = ("map", "bce")
-    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
+    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = BinaryCrossEntropy()
     salt = b"multi-label"
     outputs = ("label", "labels")

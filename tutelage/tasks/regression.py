@@ -77,7 +77,7 @@ class Regression(Task):
     )
     primary = "mae"
     watched = ("mae", "mse")
-    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "images"})
+    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = SquaredError()
     salt = b"regression"
     outputs = ("value", "values")

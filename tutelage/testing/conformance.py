@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,37 +20,30 @@ from tutelage.cli.flags import DataOptions
 from tutelage.cli.words import PRESETS
 from tutelage.core.method import Method
 from tutelage.core.registry import Entry
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
-from tutelage.errors import NoLayersError, UserError
+from tutelage.core.teachers import Teacher
+from tutelage.data.batch import SUPERVISED
+from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
+from tutelage.experiments.serving import why_not
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.recording.reading import Recording
-from tutelage.recording.teacher import RecordedTeacher
+from tutelage.models.answers import answer
 from tutelage.system.chance import seed_everything
 from tutelage.system.devices import threads
-from tutelage.testing.toys import (
-    LAYERS,
-    Recorder,
-    met,
-    methods_of,
-    toy_batch,
-    toy_experiment,
-    toy_recording,
-    toy_teacher,
-)
+from tutelage.testing.kinds import KINDS, LABELS, Kind
+from tutelage.testing.other_teachers import accepts_other_teachers
+from tutelage.testing.toys import methods_of, toy_batch
 from tutelage.testing.trials import (
     STEPS,
     KilledError,
-    assert_close,
     assert_finite,
     assert_same,
     fit_stage,
     fresh_methods,
     gradients_of,
     make_confident,
+    part_of,
     plain_loop,
-    replay,
     take_steps,
     updates_of,
 )
@@ -64,7 +57,7 @@ SETTINGS = frozenset({"out", "seed"} | {setting.name for group in (DataOptions, 
 
 
 def check_method(method: str) -> None:
-    """Run every check on a method.
+    """Run every check on a method, on labelled images and on every other kind of data.
 
     Args:
         method: Its registered name, or an import path `package.module:Class`.
@@ -76,11 +69,51 @@ def check_method(method: str) -> None:
     for name, check in CHECKS.items():
         if name not in entry.exceptions:
             check(entry)
+    for kind in KINDS.values():
+        check_kind(entry, kind)
 
 
-def builds_from_defaults(entry: Entry) -> None:
+def check_kind(entry: Entry, kind: Kind) -> None:
+    """Check that a method trains on a kind of data as it should, or refuses it with the reason that the docs show.
+
+    Args:
+        entry: The method.
+        kind: The kind of data.
+
+    Raises:
+        AssertionError: If it does neither.
+    """
+    why = why_not(Choice(entry, {}), kind.offers)
+    if why is not None:
+        refuses(entry, kind, why)
+        return
+    for check in OF_A_KIND:
+        # Without targets, what lies behind the layers that are read has nothing to learn from.
+        learns_all = check is not every_parameter_is_trained or "targets" in kind.offers
+        if learns_all and check.__name__.replace("_", "-") not in entry.exceptions:
+            check(entry, kind)
+
+
+def refuses(entry: Entry, kind: Kind, why: str) -> None:
+    """It is refused before it trains, in the words of the docs; of a teacher without a classifier in any words."""
+    words = _refusal(entry, kind)
+    assert words is not None, f"it trains on {kind.title}, and should not: {why}"
+    assert why in words or kind.headless is not None, f"it is refused in other words: {words}"
+
+
+def _refusal(entry: Entry, kind: Kind) -> str | None:
+    """Return in which words a method is refused; None if it is not."""
+    try:
+        for method in methods_of(entry, kind.experiment()).values():
+            updates_of(method, kind.batch())
+    except (UserError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def builds_from_defaults(entry: Entry, kind: Kind = LABELS) -> None:
     """It builds from its defaults, and every method in it is final."""
-    for stage, method in fresh_methods(entry).items():
+    for stage, method in fresh_methods(entry, kind).items():
         assert isinstance(method, Method), f"{stage} is no Method"
         assert Method in type(method).__bases__, f"{type(method).__name__} subclasses another method: wrap instead"
 
@@ -91,24 +124,25 @@ def options_are_its_own(entry: Entry) -> None:
     assert not shared, f"its {', '.join(shared)} would be taken for the setting of that name: choose another name"
 
 
-def losses_are_finite_scalars(entry: Entry) -> None:
+def losses_are_finite_scalars(entry: Entry, kind: Kind = LABELS) -> None:
     """Every loss is a finite scalar, and weights name losses that exist."""
-    for stage, method in fresh_methods(entry).items():
-        losses = {name: loss for update in updates_of(method, toy_batch()) for name, loss in update.losses.items()}
+    for stage, method in fresh_methods(entry, kind).items():
+        losses = {name: loss for update in updates_of(method, kind.batch()) for name, loss in update.losses.items()}
         for name, loss in losses.items():
             assert loss.ndim == 0, f"{stage}: the loss {name} has shape {tuple(loss.shape)}"
             assert torch.isfinite(loss), f"{stage}: the loss {name} is {loss.item()}"
-        assert set(method.weights) <= set(losses), (
-            f"{stage}: weights without a loss, {set(method.weights) - set(losses)}"
-        )
+        # Where there are no targets, their loss is left out, and its weight weighs nothing.
+        absent = {SUPERVISED} if kind.batch().targets is None else set()
+        missing = set(method.weights) - set(losses) - absent
+        assert not missing, f"{stage}: weights without a loss, {missing}"
 
 
-def teacher_stays_still(entry: Entry) -> None:
+def teacher_stays_still(entry: Entry, kind: Kind = LABELS) -> None:
     """The teacher's parameters and buffers do not change, and it is never in train mode."""
-    for stage, method in fresh_methods(entry).items():
+    for stage, method in fresh_methods(entry, kind).items():
         teachers = [module for module in method.modules() if isinstance(module, Teacher)]
         before = [{key: value.clone() for key, value in teacher.state_dict().items()} for teacher in teachers]
-        take_steps(method, toy_batch(), steps=3)
+        take_steps(method, kind.batch(), steps=3)
         for teacher, state in zip(teachers, before, strict=True):
             assert not any(module.training for module in teacher.modules()), f"{stage}: a teacher is in train mode"
             assert not any(p.grad is not None for p in teacher.parameters()), f"{stage}: a teacher has gradients"
@@ -116,36 +150,36 @@ def teacher_stays_still(entry: Entry) -> None:
             assert not changed, f"{stage}: the teacher's {changed} changed"
 
 
-def every_parameter_is_trained(entry: Entry) -> None:
+def every_parameter_is_trained(entry: Entry, kind: Kind = LABELS) -> None:
     """Each trainable parameter is in an optimizer and moves; no frozen one is."""
-    for stage, method in fresh_methods(entry).items():
+    for stage, method in fresh_methods(entry, kind).items():
         owned = {id(p) for spec in method.optimizers().values() for p in spec.params}
         before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
-        take_steps(method, toy_batch(), steps=3)
+        take_steps(method, kind.batch(), steps=3)
         for name, parameter in method.named_parameters():
             assert (id(parameter) in owned) == parameter.requires_grad, f"{stage}: {name} has the wrong optimizers"
             moved = not torch.equal(parameter, before[name])
             assert moved == parameter.requires_grad, f"{stage}: {name} {'moved' if moved else 'did not move'}"
 
 
-def training_lowers_the_loss(entry: Entry) -> None:
+def training_lowers_the_loss(entry: Entry, kind: Kind = LABELS) -> None:
     """Twenty steps on one batch lower the weighted loss."""
-    for stage, method in fresh_methods(entry).items():
-        totals = take_steps(method, toy_batch(), steps=STEPS)
+    for stage, method in fresh_methods(entry, kind).items():
+        totals = take_steps(method, kind.batch(), steps=STEPS)
         assert totals[-1] < totals[0], f"{stage}: the loss went from {totals[0]:.4f} to {totals[-1]:.4f}"
 
 
-def exports_what_it_predicts(entry: Entry) -> None:
+def exports_what_it_predicts(entry: Entry, kind: Kind = LABELS) -> None:
     """`export()` equals the first prediction, a member the one of its name; none holds adapter, teacher or hook."""
-    inputs = toy_batch().inputs
-    for stage, method in fresh_methods(entry).items():
-        take_steps(method, toy_batch(), steps=1)
+    inputs = kind.batch().inputs
+    for stage, method in fresh_methods(entry, kind).items():
+        take_steps(method, kind.batch(), steps=1)
         method.eval()
         with torch.no_grad():
             predictions = method(inputs)
             networks = {next(iter(predictions)): method.export(), **method.members()}
             for name, network in networks.items():
-                same = torch.equal(predictions[name], network.eval()(inputs))
+                same = torch.equal(predictions[name], answer(network.eval(), inputs))
                 assert same, f"{stage}: the exported {name} predicts something else"
         for name, network in networks.items():
             for path, module in network.named_modules():
@@ -153,28 +187,28 @@ def exports_what_it_predicts(entry: Entry) -> None:
                 assert not module._forward_hooks, f"{stage}: {name} keeps a hook at {path or 'its root'}"
 
 
-def resumes_bit_identical(entry: Entry) -> None:
+def resumes_bit_identical(entry: Entry, kind: Kind = LABELS) -> None:
     """A run that is killed in the middle of an epoch and resumed ends bit-identical to one that was not."""
-    for stage in fresh_methods(entry):
-        straight, _ = fit_stage(entry, stage, None)
+    for stage in fresh_methods(entry, kind):
+        straight, _ = fit_stage(entry, stage, None, kind)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
             with suppress(KilledError):
-                fit_stage(entry, stage, file, stop_at=5)
-            resumed, saved = fit_stage(entry, stage, file)
+                fit_stage(entry, stage, file, kind, stop_at=5)
+            resumed, saved = fit_stage(entry, stage, file, kind)
         assert saved, f"{stage}: no checkpoint was written"
         assert_same(straight, resumed, f"{stage}: resumed")
 
 
-def driver_equals_a_plain_loop(entry: Entry) -> None:
+def driver_equals_a_plain_loop(entry: Entry, kind: Kind = LABELS) -> None:
     """The driver gives what forty plain lines give, bit for bit."""
-    for stage in fresh_methods(entry):
-        driven, _ = fit_stage(entry, stage, None)
-        method = fresh_methods(entry)[stage]
+    for stage in fresh_methods(entry, kind):
+        driven, _ = fit_stage(entry, stage, None, kind)
+        method = fresh_methods(entry, kind)[stage]
         seed_everything(0)
         # A network this small is trained by one thread, and two add up in another order.
         with threads(1):
-            plain_loop(method)
+            plain_loop(method, kind.data())
         assert_same(driven, student_state(method), f"{stage}: the plain loop")
 
 
@@ -193,78 +227,23 @@ def survives_half_precision(entry: Entry) -> None:
                     assert_finite(method, hard, dtype, stage, gradients=not (confident and dtype == torch.float16))
 
 
-def accepts_other_teachers(entry: Entry) -> None:
-    """A method that reads only logits accepts ensembles, and recordings, from which it learns as from the teacher."""
-    if "teacher" not in Choice(entry, {}).fixtures:
-        return
-    networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]
-    ensemble = EnsembleTeacher([FrozenTeacher(network) for network in networks])
-    try:
-        methods = _met(entry, ensemble).methods
-    except NoLayersError:
-        learns_from_recorded_layers(entry)
-        return
-    for method in methods.values():
-        losses = [loss for update in updates_of(method, toy_batch()) for loss in update.losses.values()]
-        assert all(torch.isfinite(loss) for loss in losses), "an ensemble gives a loss that is not finite"
-    for keep in ("full", "top2", "hard"):
-        try:
-            run = _met(entry, RecordedTeacher(toy_recording(keep)))
-        except NoLayersError as error:
-            raise AssertionError(f"an ensemble is accepted and a recording is not: {error}") from error
-        learns_as_from_the_teacher(entry, run, toy_recording(keep))
-
-
-def learns_from_recorded_layers(entry: Entry) -> None:
-    """A method that reads layers, and not the network itself, accepts a recording that has them."""
-    recording = toy_recording("full", layers=LAYERS)
-    try:
-        run = _met(entry, RecordedTeacher(recording))
-    except NoLayersError:
-        return
-    learns_as_from_the_teacher(entry, run, recording)
-
-
-def learns_as_from_the_teacher(entry: Entry, run: Recorder, recording: Recording) -> None:
-    """From recorded answers a method learns what it learns from a teacher that gives them on the same views."""
-    seed_everything(0)
-    live = methods_of(entry, toy_experiment(teacher=toy_teacher(recording)))
-    for stage, method in run.methods.items():
-        replay(method, run.data[stage])
-        replay(live[stage], run.data[stage])
-        assert_close(student_state(method), student_state(live[stage]), f"{stage}: replayed ({recording.header.keep})")
-
-
-def _met(entry: Entry, teacher: Teacher) -> Recorder:
-    """Return the methods of an entry with another teacher, and what they are trained on."""
-    seed_everything(0)
-    try:
-        return met(entry, toy_experiment(teacher=teacher))
-    except NoLayersError:
-        raise
-    except UserError as error:
-        raise AssertionError(f"a {type(teacher).__name__} is refused: {error}") from error
-
-
-def same_seed_same_run(entry: Entry) -> None:
+def same_seed_same_run(entry: Entry, kind: Kind = LABELS) -> None:
     """The same seed gives the same run, and another one another."""
-    for stage in fresh_methods(entry):
-        first, _ = fit_stage(entry, stage, None)
-        second, _ = fit_stage(entry, stage, None)
+    for stage in fresh_methods(entry, kind):
+        first, _ = fit_stage(entry, stage, None, kind)
+        second, _ = fit_stage(entry, stage, None, kind)
         assert_same(first, second, f"{stage}: repeated")
-        other, _ = fit_stage(entry, stage, None, seed=1)
+        other, _ = fit_stage(entry, stage, None, kind, seed=1)
         assert any(not torch.equal(first[key], other[key]) for key in first), f"{stage}: the seed changes nothing"
 
 
-def parts_of_a_batch_add_up(entry: Entry) -> None:
+def parts_of_a_batch_add_up(entry: Entry, kind: Kind = LABELS) -> None:
     """The mean of two half batches' gradients is the whole batch's: two processes train as one, but for batch norm."""
-    batch = toy_batch()
-    halves = [
-        replace(batch, **{key: getattr(batch, key)[r::2] for key in ("inputs", "targets", "indices")}) for r in (0, 1)
-    ]
-    for stage in fresh_methods(entry):
-        whole = gradients_of(fresh_methods(entry, batch_norm=False)[stage], batch)
-        parts = [gradients_of(fresh_methods(entry, batch_norm=False)[stage], half) for half in halves]
+    batch = kind.batch()
+    halves = [part_of(batch, first, 2) for first in (0, 1)]
+    for stage in fresh_methods(entry, kind):
+        whole = gradients_of(fresh_methods(entry, kind, batch_norm=False)[stage], batch)
+        parts = [gradients_of(fresh_methods(entry, kind, batch_norm=False)[stage], half) for half in halves]
         for name, gradient in whole.items():
             mean = (parts[0][name] + parts[1][name]) / 2
             assert torch.allclose(mean, gradient, rtol=1e-4, atol=1e-6), (
@@ -301,3 +280,12 @@ CHECKS: Mapping[str, Check] = {
         is_documented,
     )
 }
+
+OF_A_KIND: Sequence[Callable[[Entry, Kind], None]] = (
+    losses_are_finite_scalars,
+    every_parameter_is_trained,
+    training_lowers_the_loss,
+    exports_what_it_predicts,
+    parts_of_a_batch_add_up,
+)
+"""The checks that every kind of data takes; what else is true of a method does not depend on its data."""

@@ -46,9 +46,10 @@ class ToyNetwork(nn.Module):
     Args:
         width: Channels of the first convolution.
         batch_norm: Whether to normalise; without it, samples of a batch do not see each other.
+        outputs: How many numbers it answers with.
     """
 
-    def __init__(self, width: int = STUDENT_WIDTH, *, batch_norm: bool = True) -> None:
+    def __init__(self, width: int = STUDENT_WIDTH, *, batch_norm: bool = True, outputs: int = CLASSES) -> None:
         super().__init__()
 
         def norm(channels: int) -> nn.Module:
@@ -56,7 +57,7 @@ class ToyNetwork(nn.Module):
 
         self.layer1 = nn.Sequential(nn.Conv2d(CHANNELS, width, 3, 2, 1), norm(width), nn.ReLU())
         self.layer2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), norm(2 * width), nn.ReLU())
-        self.classifier = nn.Linear(2 * width, CLASSES)
+        self.classifier = nn.Linear(2 * width, outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits `[batch, class]`."""

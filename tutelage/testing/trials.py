@@ -20,17 +20,18 @@ from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.system.chance import seed_everything
 from tutelage.system.console import Silent
-from tutelage.testing.toys import BATCH, STUDENT_WIDTH, TRAINING, methods_of, toy_data, toy_experiment
+from tutelage.testing.kinds import LABELS, Kind
+from tutelage.testing.toys import BATCH, STUDENT_WIDTH, TRAINING, methods_of
 from tutelage.training.checkpoint import student_state
 from tutelage.training.driver import Driver
 
 STEPS = 20
 
 
-def plain_loop(method: Method, *, seed: int = 0) -> None:
+def plain_loop(method: Method, data: Data, *, seed: int = 0) -> None:
     """Train as the driver does, in as few lines as possible: what the driver is held against."""
-    transfer = method.transfer_set(toy_data().train)
-    loader = transfer.loader(toy_data(), batch_size=BATCH, seed=seed, channels_last=True)
+    transfer = method.transfer_set(data.train)
+    loader = transfer.loader(data, batch_size=BATCH, seed=seed, channels_last=True)
     method.train().to(memory_format=torch.channels_last)
     specs = method.optimizers()
     optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
@@ -73,17 +74,17 @@ class _Killer(Silent):
             raise KilledError
 
 
-def fresh_methods(entry: Entry, *, batch_norm: bool = True) -> dict[str, Method]:
-    """Return the methods that an entry trains, by stage, the same at every call.
+def fresh_methods(entry: Entry, kind: Kind = LABELS, *, batch_norm: bool = True) -> dict[str, Method]:
+    """Return the methods that an entry trains on a kind of data, by stage, the same at every call.
 
     A method that refuses a teacher wider than the student gets one as wide.
     """
     try:
         seed_everything(0)
-        return methods_of(entry, toy_experiment(batch_norm=batch_norm))
+        return methods_of(entry, kind.experiment(batch_norm=batch_norm))
     except UserError:
         seed_everything(0)
-        return methods_of(entry, toy_experiment(batch_norm=batch_norm, teacher_width=STUDENT_WIDTH))
+        return methods_of(entry, kind.experiment(batch_norm=batch_norm, teacher_width=STUDENT_WIDTH))
 
 
 def updates_of(method: Method, batch: Batch) -> list[Any]:
@@ -111,14 +112,20 @@ def take_steps(method: Method, batch: Batch, *, steps: int) -> list[float]:
 
 
 def fit_stage(
-    entry: Entry, stage: str, file: Path | None, *, seed: int = 0, stop_at: int | None = None
+    entry: Entry,
+    stage: str,
+    file: Path | None,
+    kind: Kind = LABELS,
+    *,
+    seed: int = 0,
+    stop_at: int | None = None,
 ) -> tuple[dict[str, Tensor], bool]:
     """Train one stage by the driver; return its state, and whether there was a checkpoint to go on from."""
     saved = file is not None and file.exists()
-    method = fresh_methods(entry)[stage]
+    method = fresh_methods(entry, kind)[stage]
     reporter = Silent() if stop_at is None else _Killer(stop_at)
     training = replace(TRAINING, checkpoint_seconds=0.0)
-    Driver(training, seed=seed, reporter=reporter).fit(method, toy_data(), checkpoint_file=file)
+    Driver(training, seed=seed, reporter=reporter).fit(method, kind.data(), checkpoint_file=file)
     return student_state(method), saved
 
 
@@ -166,6 +173,18 @@ def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, 
             params = list(method.optimizers()[update.optimizer].params)
             found = torch.autograd.grad(method.total(update, progress), params, allow_unused=True)
             assert all(g is None or bool(torch.isfinite(g).all()) for g in found), f"{stage}: {dtype} breaks gradients"
+
+
+def part_of(batch: Batch, first: int, step: int) -> Batch:
+    """Return every so many of a batch's samples, from one on."""
+    cut = {key: _every(getattr(batch, key), first, step) for key in ("inputs", "targets", "indices")}
+    return replace(batch, **cut)
+
+
+def _every(value: Any, first: int, step: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _every(part, first, step) for name, part in value.items()}
+    return None if value is None else value[first::step]
 
 
 def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:

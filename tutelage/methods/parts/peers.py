@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tutelage.core.method import OptimizerSpec
 from tutelage.data.batch import Output
+from tutelage.data.criterion import CROSS_ENTROPY, Criterion
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import log_mean_probability
 from tutelage.models.blueprint import part_of
 
 ENSEMBLE = "ensemble"
@@ -29,6 +29,7 @@ class Peers(nn.ModuleDict):
         weight_decay_scales: Factor on the run's weight decay, likewise.
         layers: What is read of each network; nothing by default.
         examples: For each network inputs for one forward pass, or a `Trace` of it, where layers are read.
+        criterion: Makes one answer of all, `ensemble`.
 
     Raises:
         UserError: If there are fewer than two networks, two of them start from the same weights, or the factors do not
@@ -43,6 +44,7 @@ class Peers(nn.ModuleDict):
         weight_decay_scales: Sequence[float] = (1.0,),
         layers: Sequence[Sequence[str]] | None = None,
         examples: Sequence[Any] | None = None,
+        criterion: Criterion = CROSS_ENTROPY,
     ) -> None:
         count = len(networks)
         if count < 2:
@@ -51,6 +53,7 @@ class Peers(nn.ModuleDict):
         read, seen = layers or [()] * count, examples or [None] * count
         named = zip(map(partial(part_of, "student"), range(count)), networks, read, seen, strict=True)
         super().__init__({name: FeatureExtractor(one, these, example=example) for name, one, these, example in named})
+        self._criterion = criterion
         self.lr_scales = _one_for_each("lr_scales", lr_scales, count)
         self.weight_decay_scales = _one_for_each("weight_decay_scales", weight_decay_scales, count)
         if 0.0 in self.lr_scales:
@@ -66,9 +69,9 @@ class Peers(nn.ModuleDict):
         return [network(inputs) for network in self.values()]
 
     def predictions(self, inputs: Any) -> dict[str, Tensor]:
-        """Return the logits of each network by name, and last `ensemble`, the log of their mean probability."""
+        """Return the logits of each network by name, and last those of all together, `ensemble`."""
         logits = [output.logits for output in self.outputs(inputs)]
-        return {**dict(zip(self, logits, strict=True)), ENSEMBLE: log_mean_probability(torch.stack(logits))}
+        return {**dict(zip(self, logits, strict=True)), ENSEMBLE: self._criterion.mean(torch.stack(logits))}
 
     def first(self) -> nn.Module:
         """Return the first network, free of hooks: the one that is deployed."""
