@@ -24,7 +24,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
-from tutelage.models.blueprint import Source, blueprint, several
+from tutelage.models.blueprint import Source, blueprint, check_classes, several
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
 from tutelage.models.saving import density_of, save_network
@@ -287,7 +287,9 @@ def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
     plan = blueprint(network, data, trained=True, trust_code=trust_code)
     if not plan.trained:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
-    return plan.build(0, "network")
+    built = plan.build(0, "network")
+    check_classes(built, data, who="network")
+    return built
 
 
 def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Module]:

@@ -16,6 +16,7 @@ from tutelage.features.anatomy import Tap, stages
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.trace import Trace, inputs_of
 from tutelage.losses import LOG_ZERO, UNLABELLED, wide
+from tutelage.models.copies import freeze
 
 
 class Teacher(nn.Module):
@@ -29,7 +30,7 @@ class Teacher(nn.Module):
         super().train(False)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.requires_grad_(False).eval() if isinstance(value, nn.Module) else value)
+        super().__setattr__(name, freeze(value).eval() if isinstance(value, nn.Module) else value)
 
     def __call__(self, batch: Batch) -> Output:
         """Return what the teacher says about the batch, without a gradient."""

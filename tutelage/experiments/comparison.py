@@ -251,7 +251,7 @@ class Comparison:
 
     def _describe_student(self) -> dict[str, Any]:
         students, data = self.experiment.students, self.experiment.data
-        size = size_for(students[0].build(0, "student"), data)
+        size = size_for(self.experiment.build_student(0, "student"), data)
         return {"spec": _named(students), **asdict(size)}
 
     def _describe_teacher(self) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from tutelage.experiments.serving import check_serves, left_out
 from tutelage.methods.supervised import Supervised
 from tutelage.models.blueprint import Blueprint, check_classes, check_takes, part_of
 from tutelage.models.ensemble import Ensemble
+from tutelage.models.intake import check_learns
 from tutelage.recording.teacher import recording_of
 from tutelage.system.chance import seed_everything
 from tutelage.training.run import Run
@@ -75,6 +76,22 @@ class Experiment:
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
         return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
 
+    def build_student(self, seed: int, part: str, *, position: int = 0) -> nn.Module:
+        """Return a student, which takes the data and can be trained.
+
+        Args:
+            seed: The seed of its initial weights, together with its part.
+            part: What it is called.
+            position: Which of the students.
+
+        Raises:
+            UserError: If it cannot take the data, or its training mode is baked in.
+        """
+        student = self.students[position].build(seed, part)
+        check_learns(student, who="student")
+        check_takes(student, self.data, who="student")
+        return student
+
     def train_teacher(self, run: Run) -> nn.Module:
         """Return the teacher's network: as it comes, or trained on the labels first; of several, their ensemble.
 
@@ -91,6 +108,7 @@ class Experiment:
         check_classes(network, self.data, who="teacher")
         if plan.trained:
             return network.eval()
+        check_learns(network, who="teacher")
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
         # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
         return run.fit(part, Supervised(network), replace(self.data, foreign=None))
@@ -104,9 +122,7 @@ class Experiment:
 
     def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         def make_student(part: str = "student") -> nn.Module:
-            student = self.students[0].build(run.seed, part)
-            check_takes(student, self.data, who="student")
-            return student
+            return self.build_student(run.seed, part)
 
         def make_teacher(part: str = "teacher") -> nn.Module:
             if self.teacher is None:
@@ -114,9 +130,12 @@ class Experiment:
             return self.teacher.build_untrained(run.seed, part)
 
         def students() -> list[nn.Module]:
-            networks = [plan.build(run.seed, part_of("student", n)) for n, plan in enumerate(self.students)]
-            for network in networks:
-                check_takes(network, self.data, who="student")
+            parts = [part_of("student", position) for position in range(len(self.students))]
+            networks = [self.build_student(run.seed, part, position=n) for n, part in enumerate(parts)]
+            if len(networks) > 1:
+                # What several answer is compared; one alone may get another classifier by its method.
+                for part, network in zip(parts, networks):
+                    check_classes(network, self.data, who=part)
             return networks
 
         def distill(method: str, **others: Any) -> nn.Module:

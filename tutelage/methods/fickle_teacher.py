@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import classifier
 from tutelage.methods.parts.papers import ARANI
 from tutelage.models.answers import uncompiled
+from tutelage.models.copies import copy_of
 from tutelage.models.dropout import ActiveDropout, kind_of_dropout
 from tutelage.models.normalization import bare
 
@@ -86,7 +86,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
         members = [one for one in teacher.teachers if isinstance(one, Teacher)]
         return EnsembleTeacher([fickle(one, example, rate) for one in members])
     try:
-        network = copy.deepcopy(uncompiled(teacher.inner_network()))
+        network = copy_of(uncompiled(teacher.inner_network()))
     except NoLayersError as error:
         text = f"Nothing drops in a {type(teacher).__name__}, which gives only logits: pass the network itself."
         raise NoLayersError(text) from error

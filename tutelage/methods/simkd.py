@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from tutelage.features.padding import padded
 from tutelage.features.trace import Trace
 from tutelage.losses import wide
 from tutelage.models.answers import answer, uncompiled
+from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized, bare
@@ -106,8 +106,8 @@ class SimKD(Method):
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
         projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
         # On a copy, so that a student that is refused stays as it is.
-        trial, its_projector, its_classifier = copy.deepcopy((student, projector, reused))
-        graft(trial, layer, own, its_projector, its_classifier)
+        trial = copy_of(student)
+        graft(trial, layer, own, copy_of(projector), copy_of(reused))
         _check_carries(trial, layer, trace.example, reused.out_features)
         read = graft(student, layer, own, projector, reused)
         if isinstance(student, Normalized) and student.spec is not None:

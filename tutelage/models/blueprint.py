@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.models.answers import answer
+from tutelage.models.copies import copy_of, sized
 from tutelage.models.fresh import fresh
+from tutelage.models.intake import check_graph, refused_inputs
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
-from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.normalization import Normalization
 from tutelage.models.saving import architecture
 from tutelage.models.spec import NetworkSpec
 from tutelage.system.chance import starting_at
@@ -79,12 +81,18 @@ def blueprint(
     if isinstance(source, nn.Module):
         original = source
         return Blueprint(
-            make=lambda: copy.deepcopy(original),
+            make=lambda: sized(copy_of(original), data.example(2)),
             name=type(source).__name__,
             trained=trained,
-            untrained=lambda: fresh(original, torch.initial_seed()),
+            untrained=lambda: fresh(sized(copy_of(original), data.example(2)), torch.initial_seed()),
         )
-    return Blueprint(make=source, name=getattr(source, "__name__", "factory"), trained=trained, untrained=source)
+    factory = source
+    return Blueprint(
+        make=lambda: sized(factory(), data.example(2)),
+        name=getattr(source, "__name__", "factory"),
+        trained=trained,
+        untrained=lambda: sized(factory(), data.example(2)),
+    )
 
 
 def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
@@ -101,14 +109,18 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
     example = data.example(2)
     try:
         with evaluating(network), torch.no_grad():
-            return answer(network, example).shape
-    except (RuntimeError, TypeError, IndexError) as error:
-        what = f"of shape {list(example.shape)}" if isinstance(example, torch.Tensor) else f"({type(example).__name__})"
-        raise UserError(f"The {who} cannot take inputs {what} of {data.name}: {error}") from error
+            shape = answer(network, example).shape
+    except UserError:
+        raise
+    except Exception as error:
+        # A foreign network may refuse its inputs with any error.
+        raise refused_inputs(network, example, error, who=who, data=data) from error
+    check_graph(network, data, who=who)
+    return shape
 
 
 def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
-    """Refuse a network that does not answer with the data's classes.
+    """Refuse a network that does not answer as the data's task asks for, such as with a score for each class.
 
     Args:
         network: The network.
@@ -116,14 +128,11 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
         who: What the message calls it.
 
     Raises:
-        UserError: If its output is not `[batch, num_classes]`, or it cannot take the data.
+        UserError: If its answer has another shape, or it cannot take the data.
     """
     shape = tuple(check_takes(network, data, who=who))
-    if shape != (2, data.num_classes):
-        raise UserError(
-            f"The {who} answers 2 samples with shape {shape}, but {data.name} has {data.num_classes} "
-            f"classes. Give the {who} a classifier of {data.num_classes} classes, in the order of the data's labels."
-        )
+    samples = len(Batch(inputs=data.example(2)))
+    data.task.check_answer(shape, samples, data.num_classes, who=who, data=data.name)
 
 
 def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
@@ -132,8 +141,8 @@ def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
     # Where the labels are put away, the data's classes are none of the networks'.
     names = None if data.task.hides_targets else data.class_names
 
-    def load(what: NetworkSpec) -> Normalized:
-        return load_network(
+    def load(what: NetworkSpec) -> nn.Module:
+        network = load_network(
             what,
             num_classes=data.num_classes,
             in_channels=data.in_channels,
@@ -141,6 +150,7 @@ def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
             class_names=names,
             trust_code=trust_code,
         )
+        return sized(network, data.example(2))
 
     return Blueprint(
         make=lambda: load(spec),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.models.copies import copy_of
 from tutelage.system.chance import starting_at
 
 _SHOWN = 5
@@ -30,7 +30,7 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
         UserError: A submodule has parameters of its own and no way to reset them.
     """
     # Reset on the CPU, so that a seed means the same on every device.
-    network = copy.deepcopy(module).cpu()
+    network = copy_of(module).cpu()
     # NaN marks what nobody resets: any method of resetting overwrites it, and none can leave it by accident.
     with torch.no_grad():
         for parameter in network.parameters():
@@ -45,7 +45,7 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
             f"These submodules have parameters of their own and no `reset_parameters`: {', '.join(named[:_SHOWN])}"
             f"{more}. Pass a factory instead of the network."
         )
-    result = copy.deepcopy(module)
+    result = copy_of(module)
     result.load_state_dict(network.state_dict())
     return result
 

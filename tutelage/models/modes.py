@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,9 +17,11 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
     Dropout that goes on in eval mode rests as well: looking at a network uses no random numbers.
     """
-    modes = {module: module.training for root in modules for module in root.modules()}
+    # What torch.jit.freeze or torch.export made has one mode, and no way to another.
+    modes = {one: one.training for root in modules for one in root.modules() if hasattr(one, "training")}
     for root in modules:
-        root.eval()
+        with suppress(NotImplementedError):
+            root.eval()
     try:
         with steady(*modules):
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,8 +10,9 @@ from torch import nn
 
 from tutelage.core.method import Method
 from tutelage.data.dataset import Data
+from tutelage.models.copies import copy_of
 from tutelage.system import chance
-from tutelage.training.run import Keep, Run, replayed
+from tutelage.training.run import Keep, Run, check_predictions, replayed
 from tutelage.training.settings import Course, Training
 from tutelage.training.state import Stop
 
@@ -43,11 +43,16 @@ class DryRun(Run):
         keep: Keep | None = None,
         schedule: Course | None = None,
     ) -> nn.Module:
-        """Meet the method, and return its network."""
+        """Meet the method, and return its network.
+
+        Raises:
+            UserError: If a network that could ship answers otherwise than the data's task asks for.
+        """
         method = self.wrap(method)
+        check_predictions(method, data)
         self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.
-        return copy.deepcopy(method.to("cpu").export()).eval()
+        return copy_of(method.to("cpu").export()).eval()
 
     def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
         """Make an artefact, or what stands for it in a rehearsal, and store it nowhere."""

@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
 from tutelage.core.teachers import Teacher
+from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.sources import Data
 from tutelage.evaluation.predictions import Scored, score_method
 from tutelage.evaluation.scores import measure_network
+from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
 from tutelage.models.size import size_for
@@ -158,10 +161,12 @@ class Run:
             schedule: Course of the learning rate after the warm-up; the settings' by default.
 
         Raises:
-            UserError: If the folder holds a different stage, or the samples are not those that were recorded.
+            UserError: If the folder holds a different stage, the samples are not those that were recorded, or a network
+                answers otherwise than the data's task asks for.
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
+        check_predictions(method, data)
         data = replayed(method, data)
         folder, keep = self.folder / name, keep or self.training.keep
         training = replace(self.training, schedule=schedule or self.training.schedule)
@@ -293,6 +298,20 @@ def replayed(method: Method, data: Data) -> Data:
     teachers = [module for module in method.modules() if isinstance(module, Teacher)]
     read = {layer for teacher in teachers for layer in teacher.reads()}
     return replace(data, recording=data.recording.only(read))
+
+
+def check_predictions(method: Method, data: Data) -> None:
+    """Refuse a method of which a prediction is not what the data's task asks for, such as a score for each class.
+
+    Raises:
+        UserError: If one has another shape.
+    """
+    example = data.example(2)
+    with evaluating(method), torch.no_grad():
+        predictions = method(example)
+    for name, prediction in predictions.items():
+        shape, samples = tuple(prediction.shape), len(Batch(inputs=example))
+        data.task.check_answer(shape, samples, data.num_classes, who=name, data=data.name)
 
 
 def _begun(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -25,6 +24,7 @@ from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.losses import log_mean_probability
 from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
 from tutelage.models.answers import answer, uncompiled
+from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized, bare
@@ -226,8 +226,8 @@ class _Gate(nn.Module):
 
 def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module) -> nn.Module:
     """Return a copy of a network that ends at an exit, with the student's normalisation and a spec of its own."""
-    shipped = copy.deepcopy(uncompiled(student))
-    network = ShallowExit(bare(shipped), place, copy.deepcopy(branch))  # type: ignore[arg-type]
+    shipped = copy_of(uncompiled(student))
+    network = ShallowExit(bare(shipped), place, copy_of(branch))  # type: ignore[arg-type]
     if not isinstance(shipped, Normalized):
         return network.train(student.training)
     shipped.model = network

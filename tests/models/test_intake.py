@@ -1,0 +1,110 @@
+"""What does not take the data, or answers otherwise than their task asks for, is refused before anything is trained."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import tutelage
+from tutelage.errors import UserError
+
+SETTINGS = {"epochs": 1, "progress": False, "batch_size": 16}
+
+
+class Net(nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, classes)
+
+    def forward(self, inputs):
+        return self.last(self.norm(self.conv(inputs)).relu().mean((2, 3)))
+
+
+class Asserting(Net):
+    def forward(self, inputs):
+        assert inputs.shape[-1] == 224, f"Input size {inputs.shape[-1]} doesn't match model (224)."
+        return super().forward(inputs)
+
+
+class Raising(Net):
+    def forward(self, inputs):
+        if inputs.shape[-1] != 64:
+            raise ValueError(f"Input image size ({inputs.shape[-1]}) doesn't match model (64).")
+        return super().forward(inputs)
+
+
+class Silent(Net):
+    def forward(self, inputs):
+        raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def data():
+    images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return TensorDataset(images, torch.arange(60) % 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Asserting(),
+            r"Input size 8 doesn't match model \(224\)\. It takes images of 224x224 pixels, and these are 8x8",
+        ),
+        (Raising(), r"doesn't match model \(64\)\. It takes images of 64x64 pixels.*--image-size 64.*img_size=8"),
+        (Silent(), r"of shape \[2, 3, 8, 8\] of data: AssertionError\."),
+    ],
+)
+def test_a_fixed_size_is_named_with_the_ways_out(network, message, data):
+    with pytest.raises(UserError, match=f"The teacher cannot take inputs.*{message}"):
+        tutelage.distill("kd", student=Net(), teacher=network, data=data, **SETTINGS)
+    with pytest.raises(UserError, match=f"The student cannot take inputs.*{message}"):
+        tutelage.distill("supervised", student=network, data=data, **SETTINGS)
+    with pytest.raises(UserError, match=f"The network cannot take inputs.*{message}"):
+        tutelage.evaluate(network, data=data)
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize("method", ["supervised", "kd", "tf-kd-reg", "at", "dml"])
+def test_another_number_of_classes_is_refused(method, classes, data):
+    teacher = {"teacher": Net()} if method in ("kd", "at") else {}
+    student = [Net(), Net(classes)] if method == "dml" else Net(classes)
+    with pytest.raises(
+        UserError, match=rf"The student(-2)? answers 2 samples with shape \(2, {classes}\), but data has 3"
+    ):
+        tutelage.distill(method, student=student, data=data, **teacher, **SETTINGS)
+
+
+def test_a_student_whose_classifier_is_replaced_may_have_any(data):
+    student = tutelage.distill("simkd", student=Net(1000), teacher=Net(), data=data, **SETTINGS)
+    assert student(torch.rand(2, 3, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
+class TestGraphs:
+    """Graphs that were recorded once."""
+
+    def test_one_that_was_traced_in_training_is_no_teacher(self, data):
+        traced = torch.jit.trace(Net().train(), torch.rand(2, 3, 8, 8), check_trace=False)
+        with pytest.raises(UserError, match="it was traced or exported in training mode"):
+            tutelage.distill("kd", student=Net(), teacher=traced, data=data, **SETTINGS)
+
+    def test_one_for_a_single_batch_size_is_no_teacher(self, data):
+        graph = torch.export.export(Net().eval(), (torch.rand(2, 3, 8, 8),)).module()
+        with pytest.raises(UserError, match="takes batches of one size alone"):
+            tutelage.distill("kd", student=Net(), teacher=graph, data=data, **SETTINGS)
+
+    @pytest.mark.parametrize("how", ["traced", "frozen", "exported"])
+    def test_one_without_a_training_mode_is_no_student(self, how, data):
+        example = torch.rand(2, 3, 8, 8)
+        make = {
+            "traced": lambda: torch.jit.trace(Net().eval(), example),
+            "frozen": lambda: torch.jit.freeze(torch.jit.script(Net().eval())),
+            "exported": lambda: torch.export.export(Net().eval(), (example,)).module(),
+        }
+        with pytest.raises(UserError, match="The student was traced, frozen or exported"):
+            tutelage.distill("supervised", student=make[how](), data=data, **SETTINGS)
+
+    def test_a_frozen_one_teaches(self, data):
+        teacher = torch.jit.freeze(torch.jit.script(Net().eval()))
+        assert tutelage.distill("kd", student=Net(), teacher=teacher, data=data, **SETTINGS) is not None

@@ -1,0 +1,90 @@
+"""Copies of a user's network, whatever it keeps, and layers that learn their sizes from a first input."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.overrides import TorchFunctionMode
+
+from tutelage.errors import UserError
+from tutelage.models.answers import call
+from tutelage.models.modes import evaluating
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def copy_of(network: N) -> N:
+    """Return a copy that shares nothing with a network: parameters, buffers and whatever else it holds.
+
+    What it computed and kept, such as activations or the weight of an old `weight_norm`, is copied without the way it
+    was computed: a copy has none.
+
+    Args:
+        network: The network, unchanged.
+
+    Raises:
+        UserError: It holds something of which no copy can be made.
+    """
+    try:
+        # TorchScript would remember that the copied parameters were computed from the originals.
+        with _Detaching(), torch.no_grad():
+            twin = copy.deepcopy(network)
+    except (TypeError, RuntimeError, NotImplementedError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{type(network).__name__} is trained or asked as a copy, and no copy of it can be made: {error}. Pass a "
+            "factory, which builds it (student=lambda: Net()), or leave out of it what cannot be copied."
+        ) from error
+    for old, new in zip(network.parameters(), twin.parameters()):
+        if new.requires_grad is not old.requires_grad:
+            new.requires_grad_(old.requires_grad)
+    return twin
+
+
+def freeze(network: N) -> N:
+    """Let no gradient reach a network's parameters, TorchScript included; return it.
+
+    Raises:
+        UserError: It has lazy layers, whose parameters are not there yet.
+    """
+    if is_lazy(network):
+        raise UserError(
+            f"{type(network).__name__} has lazy layers that have never seen an input: run it once on a batch of the "
+            "data before you pass it."
+        )
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+def sized(network: nn.Module, example: Any) -> nn.Module:
+    """Return a network whose lazy layers, if it has any, have the sizes that an example gives them.
+
+    Args:
+        network: The network, changed in place.
+        example: Inputs for one forward pass.
+    """
+    if is_lazy(network):
+        with evaluating(network), torch.no_grad():
+            call(network, example)
+    return network
+
+
+def is_lazy(network: nn.Module) -> bool:
+    """Return whether a network has layers that do not know their sizes yet."""
+    tensors = (*network.parameters(), *network.buffers())
+    return any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors)
+
+
+class _Detaching(TorchFunctionMode):
+    """Copies what was computed, where `copy.deepcopy` refuses to."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,125 @@
+"""What is told of a network that does not take the data as they are, or cannot be trained as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.data.sources import Data
+from tutelage.errors import UserError
+from tutelage.models.answers import answer, call
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import bare
+
+# At which networks of a fixed size are usually built.
+_USUAL_SIDES = (224, 256, 384, 32, 64, 96, 128, 28, 299, 336, 448, 512)
+
+
+def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: str, data: Data) -> UserError:
+    """Return the error for a network that failed on inputs; where only their size is wrong, it says which is right.
+
+    Args:
+        network: The network.
+        example: The inputs.
+        error: What it raised.
+        who: What the message calls the network.
+        data: Where the inputs are from.
+    """
+    reason = _line(error)
+    if not isinstance(example, Tensor):
+        return UserError(f"The {who} cannot take inputs ({type(example).__name__}) of {data.name}: {reason}.")
+    text = f"The {who} cannot take inputs of shape {list(example.shape)} of {data.name}: {reason}."
+    side = _side_taken(network, example) if example.ndim == 4 else None
+    if side is None:
+        return UserError(text)
+    now = "x".join(map(str, example.shape[2:]))
+    return UserError(
+        f"{text} It takes images of {side}x{side} pixels, and these are {now}. Resize the images (--image-size {side}, "
+        f"image_size={side} in load_data, or the transform of your dataset), or build the network for their size "
+        f"(timm's transformers: img_size={example.shape[-1]})."
+    )
+
+
+def check_learns(network: nn.Module, *, who: str) -> None:
+    """Refuse to train a network whose training mode is baked in.
+
+    Args:
+        network: The network.
+        who: What the message calls it.
+
+    Raises:
+        UserError: It was traced, frozen or exported, and holds layers that training changes.
+    """
+    if _has_one_mode(bare(network)):
+        raise UserError(
+            f"The {who} was traced, frozen or exported, so its dropout and batch norm stay as they were then, and it "
+            "cannot be trained rightly. Pass the network that it was made from."
+        )
+
+
+def check_graph(network: nn.Module, data: Data, *, who: str) -> None:
+    """Refuse a recorded graph that takes one batch size alone, or in which a sample's answer depends on the others.
+
+    Networks of Python code are not asked.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: It is such a graph.
+    """
+    if not (isinstance(bare(network), torch.jit.ScriptModule) or _is_exported(bare(network))):
+        return
+    example = data.example(3)
+    if not isinstance(example, Tensor) or len(example) < 3:
+        return
+    with evaluating(network), torch.no_grad():
+        try:
+            together, apart = answer(network, example), answer(network, example[:2])
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"The {who} takes batches of one size alone ({_line(error)}): export or trace it with a batch size "
+                "that may change, or pass the network that it was made from."
+            ) from error
+    if not torch.allclose(together[:2], apart, rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"The {who} answers a sample by what else is in the batch: it was traced or exported in training mode. Do "
+            "it again behind network.eval(), or pass the network that it was made from."
+        )
+
+
+def _has_one_mode(network: nn.Module) -> bool:
+    """Return whether a recorded graph holds layers that differ in training, and no way to tell them that it is on."""
+    if isinstance(network, torch.jit.ScriptModule):
+        graph = str(network.inlined_graph)
+        differs = any(f"aten::{layer}" in graph for layer in ("batch_norm", "dropout", "instance_norm"))
+        return not hasattr(network, "training") or (differs and 'name="training"' not in graph)
+    return _is_exported(network)
+
+
+def _is_exported(network: nn.Module) -> bool:
+    """Return whether a network is a graph of operators, as torch.export makes it, and not of modules."""
+    nodes = network.graph.nodes if isinstance(network, torch.fx.GraphModule) else []
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _side_taken(network: nn.Module, example: Tensor) -> int | None:
+    """Return a usual height and width at which a network takes images of an example's kind; None if there is none."""
+    for side in _USUAL_SIDES:
+        try:
+            with evaluating(network), torch.no_grad():
+                call(network, nn.functional.interpolate(example.float(), size=(side, side)).to(example.dtype))
+        except Exception:  # It may refuse a size with any error; then the next one is tried.
+            continue
+        return side
+    return None
