@@ -13,6 +13,8 @@ from typing import Any
 from torch import nn
 
 from tutelage.core.method import DEPLOYED
+from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.naming import TeacherSource
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.ood import foreign_data
@@ -21,7 +23,7 @@ from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 from tutelage.evaluation.scores import Evaluation, evaluate_network
 from tutelage.experiments import catalogue
-from tutelage.experiments.assembly import TeacherSource, baseline_of, experiment_of, seeds_of, split_settings
+from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
 from tutelage.models.blueprint import Source, blueprint, check_classes, several
@@ -42,6 +44,7 @@ def distill(
     student: Source | Sequence[Source],
     data: DataSource,
     teacher: TeacherSource = None,
+    teacher_classes: TeacherClasses | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -63,6 +66,8 @@ def distill(
             reach a module as they are; a network by name gets its own normalisation.
         teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first. Several
             modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
+        teacher_classes: For a trained teacher of other classes than the data's: a file or a mapping from its classes
+            to the data's, by name or number.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`; or `unlabelled`, to learn from inputs
@@ -92,6 +97,7 @@ def distill(
         student=student,
         data=data,
         teacher=teacher,
+        teacher_classes=teacher_classes,
         validation=validation,
         test=test,
         task=task,
@@ -114,6 +120,7 @@ def distill_all(
     student: Source | Sequence[Source],
     data: DataSource,
     teacher: TeacherSource = None,
+    teacher_classes: TeacherClasses | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -132,6 +139,7 @@ def distill_all(
         student: As for `distill`.
         data: As for `distill`.
         teacher: As for `distill`.
+        teacher_classes: As for `distill`.
         validation: As for `distill`.
         test: As for `distill`.
         task: As for `distill`.
@@ -165,7 +173,7 @@ def distill_all(
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))
         comparison = Comparison(
             choices=[choice],
-            experiment=experiment_of(student, teacher, splits, trust_code=trust_code),
+            experiment=experiment_of(student, teacher, splits, teacher_classes=teacher_classes, trust_code=trust_code),
             training=training,
             teacher_training=training,
             seeds=[seed],
@@ -187,6 +195,7 @@ def compare(
     student: Source | Sequence[Source],
     data: DataSource,
     teacher: TeacherSource = None,
+    teacher_classes: TeacherClasses | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -208,6 +217,7 @@ def compare(
         student: As for `distill`.
         data: As for `distill`.
         teacher: As for `distill`.
+        teacher_classes: As for `distill`.
         validation: As for `distill`.
         test: As for `distill`.
         task: As for `distill`.
@@ -230,7 +240,7 @@ def compare(
     choices = [parse_choice(text) for text in methods]
     comparison = Comparison(
         choices=choices,
-        experiment=experiment_of(student, teacher, splits, trust_code=trust_code),
+        experiment=experiment_of(student, teacher, splits, teacher_classes=teacher_classes, trust_code=trust_code),
         training=training,
         teacher_training=training,
         seeds=seeds_of(seeds),

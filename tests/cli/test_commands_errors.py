@@ -154,7 +154,9 @@ def test_empty_dataset(screen, tmp_path):
 def test_teacher_with_another_number_of_classes(screen, tmp_path):
     network = load_network("tiny_cnn", num_classes=7, in_channels=1)
     save_network(tmp_path / "run", network, spec="tiny_cnn", num_classes=7, in_channels=1)
-    assert "has 7 classes, the data 10" in screen("distill", "kd", "--teacher", "run", *WORDS)
+    found = screen("distill", "kd", "--teacher", "run", *WORDS)
+    assert "shape (2, 7), but digits has 10 classes" in found
+    assert "--teacher-classes FILE" in found
     torch.save(network.model.state_dict(), tmp_path / "seven.pth")
     found = screen("distill", "kd", "--teacher", "tiny_cnn@seven.pth", *WORDS)
     assert "the checkpoint has 7 classes, the data 10" in found

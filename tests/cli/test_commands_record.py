@@ -106,7 +106,7 @@ def test_a_part_that_finishes_no_view_says_so(screen):
         (["record", "--teacher", "runs/teacher", *DATA], "--out is missing"),
         (["record", "--teacher", "runs/teacher", "--out", "new"], "--data is missing"),
         (["record", "--teacher", "tiny_cnn", *DATA, "--out", "new"], "Train it first"),
-        (["record", "--teacher", "recording:runs/recording", *DATA, "--out", "new"], "name the network"),
+        (["record", "--teacher", "recording:runs/recording", *DATA, "--out", "new"], "There is no recording"),
         (["record", "--teacher", "runs/techer", *DATA, "--out", "new"], "runs/techer"),
         ([*RECORD, "--out", "new", "--view", "3"], "no flag named '--view'. Did you mean '--views'"),
         ([*RECORD, "--out", "new", "--keep", "tp5"], "no scheme of what to keep named 'tp5'. Did you mean 'top5'"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from tutelage.core import registry
 from tutelage.core.registry import Entry
-from tutelage.core.teachers import EnsembleTeacher, UniformTeacher
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
@@ -18,7 +18,6 @@ from tutelage.experiments.comparison import Comparison
 from tutelage.experiments.experiment import Experiment
 from tutelage.methods.supervised import Supervised
 from tutelage.models.blueprint import blueprint
-from tutelage.models.ensemble import Ensemble
 from tutelage.system.console import Silent
 from tutelage.testing.toys import Recorder
 from tutelage.training.run import Run
@@ -120,7 +119,7 @@ def test_a_trained_teacher_comes_as_it_is(data, experiment, tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     given = replace(experiment, teachers=(blueprint(module, data, trained=True),))
     found = given.train_teacher(Run(tmp_path, TRAINING))
-    assert torch.equal(found[1].weight, module[1].weight)
+    assert torch.equal(found.network[1].weight, module[1].weight)
     assert not found.training
     assert not list(tmp_path.iterdir())
 
@@ -133,7 +132,7 @@ def test_a_teacher_object_answers_for_itself(experiment, tmp_path):
 
 def test_one_teacher_object_serves_all_methods(data, experiment):
     network = blueprint("tiny_cnn,width=6", data).build(0, "teacher")
-    for answers in (network, Ensemble([network, network])):
+    for answers in (FrozenTeacher(network), EnsembleTeacher([FrozenTeacher(network), FrozenTeacher(network)])):
         one = replace(experiment, answers=answers)
         first = one._teacher()
         # Whatever a method did with it.
@@ -141,7 +140,7 @@ def test_one_teacher_object_serves_all_methods(data, experiment):
         assert one._teacher() is first
         assert not any(parameter.requires_grad for parameter in network.parameters())
         assert not any(module.training for module in network.modules())
-        assert replace(one, answers=network)._teacher() is not first
+        assert replace(one, answers=FrozenTeacher(network))._teacher() is not first
 
 
 def test_the_same_seed_starts_from_the_same_student_in_every_method(experiment, tmp_path):
@@ -188,16 +187,15 @@ def test_a_student_for_other_images_is_refused_before_anything_is_trained(data, 
 
 def test_several_teachers_are_each_trained_and_answer_as_an_ensemble(data, experiment, tmp_path):
     plan = blueprint("tiny_cnn,width=6", data)
-    network = replace(experiment, teachers=(plan, plan)).train_teacher(Run(tmp_path, TRAINING))
-    assert isinstance(network, Ensemble)
+    teacher = replace(experiment, teachers=(plan, plan)).train_teacher(Run(tmp_path, TRAINING))
+    assert isinstance(teacher, EnsembleTeacher)
     assert {path.name for path in tmp_path.iterdir()} == {"teacher", "teacher-2"}
-    one, other = (next(member.parameters()) for member in network.networks)
+    one, other = (next(member.parameters()) for member in teacher.teachers)
     assert not torch.equal(one, other), "each has a seed of its own"
-    built = Experiment(data=data, students=experiment.students, answers=network)
+    built = Experiment(data=data, students=experiment.students, answers=teacher)
     run = Recorder()
     built.execute(parse_choice("kd"), run)
-    teacher = run.methods["distill"].teacher
-    assert isinstance(teacher, EnsembleTeacher)
+    assert run.methods["distill"].teacher is teacher
     assert teacher(Batch(inputs=data.example(3))).members.shape == (2, 3, 10)
 
 

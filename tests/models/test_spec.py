@@ -90,7 +90,7 @@ def test_wrong_targets_are_told():
 
 @pytest.mark.parametrize("text", ["recording:runs/recording", "recording:mine", "recording:mine,views=2"])
 def test_a_recording_is_no_network(text):
-    with pytest.raises(UserError, match="is a recording, .* name it with --teacher"):
+    with pytest.raises(UserError, match="is no network, and can only teach: name it with --teacher"):
         _ = NetworkSpec.parse(text).kind
 
 

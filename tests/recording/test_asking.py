@@ -15,6 +15,8 @@ from tutelage.features.anatomy import stages
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
 from tutelage.recording.asking import Answers, asked, decision_of
+from tutelage.recording.teacher import RecordedTeacher
+from tutelage.testing.toys import toy_data, toy_recording
 from tutelage.training.settings import Training
 
 NET = "from torch.nn import *\n\ndef net(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
@@ -60,6 +62,13 @@ def test_an_untrained_name_is_refused_with_the_fix(data):
     with pytest.raises(UserError, match=r"comes without weights .* Train it first .* or add @FILE") as error:
         asked(["tiny_cnn"], data)
     assert "tutelage distill supervised --student tiny_cnn" in str(error.value)
+
+
+def test_a_recording_is_not_asked():
+    recording = toy_recording("full")
+    for source in (recording, f"recording:{recording.folder}", RecordedTeacher(recording)):
+        with pytest.raises(UserError, match="knows its own views alone, and cannot be asked about others: name the net"):
+            asked(source, toy_data())
 
 
 def test_no_teacher_at_all_is_told(data):

@@ -11,6 +11,7 @@ from torch import nn
 
 import tutelage
 from tutelage.core.teachers import NoisyTeacher, Teacher
+from tutelage.core.teachers.naming import named_teacher
 from tutelage.data.batch import Output
 from tutelage.data.label_noise import with_wrong_labels
 from tutelage.data.plan import RecordedViews
@@ -20,7 +21,8 @@ from tutelage.experiments.assembly import experiment_of
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.recording import layout, replay
-from tutelage.recording.replay import name_of, opened, replay_of, sampled_answers
+from tutelage.recording.naming import opened
+from tutelage.recording.replay import name_of, sampled_answers
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.toys import Recorder, toy_data, toy_experiment, toy_recording, toy_teacher
 from tutelage.training.driver import Driver
@@ -69,7 +71,7 @@ def spied(data, tmp_path_factory):
 
 def test_each_sample_gets_its_own_answer_for_the_very_pixels_that_were_recorded(data, spied):
     teacher, found = Spy(), torch.zeros(SAMPLES, VIEWS, dtype=torch.int64)
-    loader = replay_of(spied.recording, data).data
+    loader, _ = RecordedTeacher(spied.recording).settle(data)
     loader = replace(loader, recording=spied.recording).loader("train", train=True, batch_size=16, seed=4)
     orders = []
     for epoch in range(VIEWS):
@@ -176,7 +178,7 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
 
 def test_other_validation_and_test_images_are_no_other_data(data, spied):
     others = replace(data.with_splits(validation=None, test=data.train.select(range(5))), fingerprint="other")
-    assert replay_of(spied.recording, others) is not None
+    assert RecordedTeacher(spied.recording).settle(others) == (others, ())
 
 
 def test_a_run_goes_on_only_with_the_recording_that_it_was_begun_with(data, spied, tmp_path):
@@ -214,14 +216,15 @@ def test_views_of_any_kind_may_stand_for_a_recording(data, spied):
         views, augmentation, fingerprint = 1, spied.recording.augmentation, "own"
         read = spied.recording.read
 
-    found = replay_of(RecordedTeacher(Views()), data)
-    assert isinstance(found.teacher, RecordedTeacher)
-    assert name_of(found.teacher.recording) == "recording (1 view)"
+    found = named_teacher(Views(), data).answers
+    assert isinstance(found, RecordedTeacher)
+    assert name_of(found.replays()) == "recording (1 view)"
+    assert found.settle(data) == (data, ())
 
 
 def test_the_toy_recording_belongs_to_the_toy_teacher():
     recording = toy_recording("full")
-    assert replay_of(recording, toy_data()).notes == ()
+    assert RecordedTeacher(recording).settle(toy_data())[1] == ()
     other = toy_experiment().answers
     batch = next(iter(replace(toy_data(), recording=recording).loader("train", train=True, batch_size=8).epoch(0)))
     assert torch.allclose(toy_teacher()(batch).logits, batch.teacher.logits, atol=1e-6)

@@ -9,6 +9,7 @@ from torch import nn
 
 import tutelage
 from tutelage.core.teachers import NoisyTeacher, UniformTeacher
+from tutelage.core.teachers.naming import named_teacher
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.experiments.assembly import experiment_of
@@ -16,7 +17,8 @@ from tutelage.experiments.choice import parse_choice
 from tutelage.experiments.comparison import Comparison
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
-from tutelage.recording.replay import is_recording, name_of, opened, replay_of
+from tutelage.recording.naming import opened
+from tutelage.recording.replay import name_of
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.system.console import Silent
 from tutelage.testing.toys import toy_data
@@ -45,6 +47,11 @@ def taught(data, tmp_path_factory):
     return folder
 
 
+def settled(source, data):
+    """Return what the data become with the teacher of a recording, and what the user is told."""
+    return named_teacher(source, data).answers.settle(data)
+
+
 def save(folder, data, *, seed, mean=0.5):
     torch.manual_seed(seed)
     network = load_network(f"tiny_cnn,width=3,normalize={mean}:0.5", num_classes=10, in_channels=1)
@@ -67,18 +74,18 @@ def test_it_is_named_with_and_without_its_number_of_views(taught, data):
         with pytest.raises(UserError, match=message):
             opened(text)
     with pytest.raises(UserError, match=f"no network: write recording:{place}"):
-        replay_of(str(place), data)
-    assert replay_of("resnet20", data) is None
-    assert replay_of(UniformTeacher(10), data) is None
-    assert replay_of(None, data) is None
+        named_teacher(str(place), data)
+    assert named_teacher("resnet20", data).answers is None
+    assert named_teacher(None, data).answers is None
+    assert named_teacher(UniformTeacher(10), data).answers.replays() is None
     assert name_of(opened(f"recording:{place}")) == f"recording: {taught / 'teacher'} (top5, 2 views)"
 
 
-def test_it_is_known_by_its_name_itself_and_whoever_replays_it(taught):
+def test_it_is_known_by_its_name_itself_and_whoever_replays_it(taught, data):
     name = f"recording:{taught / 'recording'}"
     teacher = RecordedTeacher(opened(name))
-    assert all(map(is_recording, (name, opened(name), teacher, NoisyTeacher(teacher, std=0.1))))
-    assert not any(map(is_recording, (str(taught / "recording"), "resnet20", UniformTeacher(10), nn.Identity(), None)))
+    for source in (name, opened(name), teacher, NoisyTeacher(teacher, std=0.1)):
+        assert named_teacher(source, data).answers.replays().fingerprint == teacher.recording.fingerprint
 
 
 def test_a_recording_teaches_alone(taught, data):
@@ -92,24 +99,24 @@ def test_a_recording_teaches_alone(taught, data):
 def test_the_augmentation_is_the_recorded_one_unless_another_was_asked_for(taught):
     name = f"recording:{taught / 'recording'}"
     usual = load_data("digits", subset=100)
-    assert replay_of(name, usual).notes == ()
+    assert settled(name, usual)[1] == ()
     default = replace(usual, augmentation=load_data("digits", subset=100, augment="crop:2,flip").augmentation)
-    given_way = replay_of(name, default)
-    assert given_way.notes == ("Training images are augmented by crop:1, as recorded, instead of crop:2,flip.",)
-    assert str(given_way.data.augmentation) == "crop:1"
+    given_way, notes = settled(name, default)
+    assert notes == ("Training images are augmented by crop:1, as recorded, instead of crop:2,flip.",)
+    assert str(given_way.augmentation) == "crop:1"
     with pytest.raises(UserError, match=r"another augmentation \(crop:1 there, crop:2 here\)"):
-        replay_of(name, load_data("digits", subset=100, augment="crop:2"))
-    assert replay_of(name, load_data("digits", subset=100, augment="crop:1")).notes == ()
+        settled(name, load_data("digits", subset=100, augment="crop:2"))
+    assert settled(name, load_data("digits", subset=100, augment="crop:1"))[1] == ()
 
 
 def test_other_data_are_refused_with_the_reason(taught):
     name = f"recording:{taught / 'recording'}"
     with pytest.raises(UserError, match=r"data:\n  another number of training samples \(90 there, 60 here\)"):
-        replay_of(name, load_data("digits", subset=75, validation=0.2))
+        settled(name, load_data("digits", subset=75, validation=0.2))
     with pytest.raises(UserError, match="other samples are for training"):
-        replay_of(name, load_data("digits", subset=100, split_seed=1))
+        settled(name, load_data("digits", subset=100, split_seed=1))
     with pytest.raises(UserError, match="another dataset .digits there, toy here"):
-        replay_of(name, toy_data())
+        settled(name, toy_data())
 
 
 def test_a_teacher_that_changed_is_refused_with_the_reason(taught, data):
@@ -118,17 +125,17 @@ def test_a_teacher_that_changed_is_refused_with_the_reason(taught, data):
     try:
         save(home, data, seed=1)
         with pytest.raises(UserError, match="other weights of the teacher"):
-            replay_of(name, data)
+            settled(name, data)
         save(home, data, seed=0, mean=0.25)
         with pytest.raises(UserError, match=r"another normalisation of .* \(0.5:0.5 there, 0.25:0.5 here\)"):
-            replay_of(name, data)
+            settled(name, data)
         shutil.rmtree(home)
         # Gone: there is nothing to compare with.
-        assert replay_of(name, data) is not None
+        assert settled(name, data) is not None
     finally:
         shutil.rmtree(home, ignore_errors=True)
         shutil.move(kept, home)
-    assert replay_of(name, data) is not None
+    assert settled(name, data) is not None
 
 
 def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, data, tmp_path):
@@ -136,7 +143,7 @@ def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, dat
     for part in (taught / "teacher").iterdir():
         part.rename(tmp_path / part.name)
         try:
-            assert [note.partition(": ")[0] for note in replay_of(name, data).notes] == [
+            assert [note.partition(": ")[0] for note in settled(name, data)[1]] == [
                 f"Whether {taught / 'teacher'} is still what was recorded was not checked"
             ]
         finally:
@@ -144,10 +151,10 @@ def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, dat
     (tmp_path / "nets.py").write_text(NET)
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), tmp_path / "own.pt")
     own = write(f"{tmp_path}/nets.py:net@{tmp_path}/own.pt", data, tmp_path / "recording", views=1)
-    assert replay_of(own, data).notes == ()
+    assert settled(own, data)[1] == ()
     for code in ("import nothing_of_this_name", None):
         (tmp_path / "nets.py").unlink() if code is None else (tmp_path / "nets.py").write_text(code)
-        assert "cannot be loaded" in replay_of(own, data).notes[0]
+        assert "cannot be loaded" in settled(own, data)[1][0]
 
 
 def test_a_teacher_is_looked_for_where_it_was_and_nowhere_else(data, tmp_path, monkeypatch):
@@ -158,10 +165,10 @@ def test_a_teacher_is_looked_for_where_it_was_and_nowhere_else(data, tmp_path, m
     assert name_of(opened("recording:recording")) == "recording: runs/teacher (full, 1 view)"
     monkeypatch.chdir(tmp_path / "two")
     name = f"recording:{tmp_path / 'one/recording'}"
-    assert replay_of(name, data).notes == ()
+    assert settled(name, data)[1] == ()
     save(tmp_path / "one/runs/teacher", data, seed=1)
     with pytest.raises(UserError, match="other weights of the teacher"):
-        replay_of(name, data)
+        settled(name, data)
 
 
 class Told(Silent):

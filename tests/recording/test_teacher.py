@@ -16,7 +16,7 @@ from tutelage.methods.crd import CRD
 from tutelage.methods.fickle_teacher import fickle
 from tutelage.methods.kd import KD
 from tutelage.methods.sp import SP
-from tutelage.recording.teacher import RecordedTeacher, recording_of
+from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.toys import LAYERS, SIZE, ToyNetwork, toy_data, toy_recording, toy_teacher
 from tutelage.training.run import replayed
 
@@ -120,13 +120,12 @@ def test_the_network_itself_is_not_in_a_recording(layered):
 
 
 def test_a_recording_is_found_inside_other_teachers(layered):
-    assert recording_of(None) is None
-    assert recording_of(UniformTeacher(3)) is None
-    assert recording_of(FrozenTeacher(ToyNetwork())) is None
-    assert recording_of(NoisyTeacher(layered, std=0.1)) is layered.recording
-    assert recording_of(EnsembleTeacher([layered, layered])) is layered.recording
+    assert UniformTeacher(3).replays() is None
+    assert FrozenTeacher(ToyNetwork()).replays() is None
+    assert NoisyTeacher(layered, std=0.1).replays() is layered.recording
+    assert EnsembleTeacher([layered, layered]).replays() is layered.recording
     with pytest.raises(UserError, match="teacher on its own"):
-        recording_of(EnsembleTeacher([layered, RecordedTeacher(toy_recording("hard"))]))
+        EnsembleTeacher([layered, RecordedTeacher(toy_recording("hard"))]).replays()
 
 
 def test_it_travels_to_another_process_without_its_rows(layered):

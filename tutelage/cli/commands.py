@@ -216,7 +216,7 @@ def record(words: Sequence[str]) -> None:
     found = parse(record, words, groups.RecordOptions, groups.TrainingDataOptions)
     options = {
         name: getattr(found, name)
-        for name in ("out", "views", "keep", "values", "part", "seed", "trust_code", *SETTINGS)
+        for name in ("out", "teacher_classes", "views", "keep", "values", "part", "seed", "trust_code", *SETTINGS)
     }
     layers = found.layers.split("+") if found.layers else []
     recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)

@@ -19,6 +19,8 @@ class NetworkOptions:
         teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
             as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first four
             views of it.
+        teacher_classes: File that says which classes of a trained teacher stand for the data's, where it has others:
+            lines 'class of the teacher -> class of the data', by name or number; or JSON, or CSV.
         ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
         trust_code: Run the code that saved networks, recordings and presets name (FILE.py:FACTORY, PACKAGE:FACTORY). It
             is refused unless you named it yourself before.
@@ -26,6 +28,7 @@ class NetworkOptions:
 
     student: list[str]
     teacher: list[str] = field(default_factory=list)
+    teacher_classes: str | None = None
     ensemble: int = 1
     trust_code: bool = False
 
@@ -75,10 +78,11 @@ class RecordOptions:
         teacher: Trained network that is asked: a run's folder, timm:NAME, NETWORK@weights and so on. Several answer as
             an ensemble.
         out: Folder of the recording.
+        teacher_classes: File that says which classes of the teacher stand for the data's, as of distill.
         views: Number of views of each training sample, by default 8, or 1 where nothing is augmented; with more of
             them than there are, the others are added.
         keep: What is kept of an answer: full (the logits), hard (the likeliest class), smoothed (its probability too),
-            topK or topK-renormalized (the K highest probabilities, such as top5).
+            topK or topK-renormalized (the K highest probabilities, such as top5), or none (only layers are recorded).
         values: How logits, probabilities and features are stored.
         layers: Layers of the teacher to record as well, such as layer2+layer3.
         part: Part of the work, such as 1/4 of four processes or machines that share the folder.
@@ -98,6 +102,7 @@ class RecordOptions:
 
     teacher: list[str]
     out: str
+    teacher_classes: str | None = None
     views: int | None = None
     keep: str = "full"
     values: Literal["float32", "float16"] = "float32"

@@ -40,8 +40,13 @@ def experiment_from(found: Found) -> Experiment:
     """
     if found.ensemble < 1:
         raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
-    teachers = found.teacher * found.ensemble
-    experiment = experiment_of(found.student, teachers, data_of(found), trust_code=found.trust_code)
+    experiment = experiment_of(
+        found.student,
+        found.teacher * found.ensemble,
+        data_of(found),
+        teacher_classes=found.teacher_classes,
+        trust_code=found.trust_code,
+    )
     if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
         raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")
     return experiment

@@ -48,6 +48,10 @@ class RecordedViews(ABC):
         """Return what the recording adds to the fingerprint of a training."""
         return {"fingerprint": self.fingerprint, "views": self.views}
 
+    def origin(self) -> dict[str, Any] | None:
+        """Return what the views are of, however many of them there are, as plain values; None if nothing is known."""
+        return None
+
     def only(self, layers: Collection[str]) -> RecordedViews:
         """Return the same views, of whose answers no other layers are read."""
         return self

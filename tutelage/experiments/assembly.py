@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from tutelage.core.teachers import EnsembleTeacher, Teacher
+from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.naming import TeacherSource, named_teacher
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError, unknown
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.experiment import Experiment
 from tutelage.models.blueprint import Source, blueprint, several
-from tutelage.recording.reading import Recording
-from tutelage.recording.replay import Replay, is_recording, replay_of
-from tutelage.recording.teacher import several_recordings
 from tutelage.training.settings import Training
-
-TeacherSource = Source | Sequence[Source] | Teacher | Recording | None
 
 
 def experiment_of(
-    student: Source | Sequence[Source], teacher: TeacherSource, data: Data, *, trust_code: bool = False
+    student: Source | Sequence[Source],
+    teacher: TeacherSource,
+    data: Data,
+    *,
+    teacher_classes: TeacherClasses | None = None,
+    trust_code: bool = False,
 ) -> Experiment:
     """Return what the methods share, from whatever a user names networks by.
 
@@ -30,43 +31,27 @@ def experiment_of(
         student: The networks to train.
         teacher: Who teaches, if anybody does.
         data: The data.
+        teacher_classes: Which of the teacher's classes stand for the data's, where it has others.
         trust_code: Whether saved networks and recordings may run the code that they name.
 
     Raises:
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
-    replay = _replay(teacher, data, trust_code=trust_code)
-    data = data if replay is None else replay.data
+    named = named_teacher(teacher, data, classes=teacher_classes, trust_code=trust_code)
+    notes = tuple(dict.fromkeys(map(str, named.classes)))
+    if named.answers is not None:
+        data, notes = named.answers.settle(data, trust_code=trust_code)
     students = tuple(blueprint(source, data, trust_code=trust_code) for source in several(student))
     if not students:
         raise UserError("No student is named: pass a network, or several for methods that train several.")
-    if replay is not None:
-        return Experiment(data=data, students=students, answers=replay.teacher, notes=replay.notes)
-    answers = _answering(teacher)
-    if answers is not None:
-        return Experiment(data=data, students=students, answers=answers)
-    assert not isinstance(teacher, Recording)
-    named = () if teacher is None else several(teacher)
-    teachers = tuple(blueprint(one, data, trained=True, trust_code=trust_code) for one in named)
-    return Experiment(data=data, students=students, teachers=teachers)
-
-
-def _replay(teacher: TeacherSource, data: Data, *, trust_code: bool) -> Replay | None:
-    """Return the replay of a recording, where one is named."""
-    named = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
-    if len(named) > 1 and any(map(is_recording, named)):
-        raise several_recordings()
-    return replay_of(named[0], data, trust_code=trust_code) if len(named) == 1 else None
-
-
-def _answering(teacher: TeacherSource) -> Teacher | None:
-    """Return what already answers batches; of several such, the ensemble."""
-    if not isinstance(teacher, list | tuple):
-        return teacher if isinstance(teacher, Teacher) else None
-    answering = [one for one in teacher if isinstance(one, Teacher)]
-    if answering and len(answering) < len(teacher):
-        raise UserError("Some teachers are networks, and some a Teacher: pass all as one or as the other.")
-    return EnsembleTeacher(answering) if answering else None
+    return Experiment(
+        data=data,
+        students=students,
+        teachers=named.networks,
+        teacher_classes=named.classes,
+        answers=named.answers,
+        notes=notes,
+    )
 
 
 def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:

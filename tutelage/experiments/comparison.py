@@ -17,7 +17,7 @@ from rich.text import Text
 from torch import nn
 
 from tutelage.core.method import DEPLOYED
-from tutelage.core.teachers import Teacher
+from tutelage.core.teachers.stand_in import rehearsed
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice, without_flags, written
@@ -29,11 +29,9 @@ from tutelage.experiments.description import (
 )
 from tutelage.experiments.experiment import Experiment, no_teacher
 from tutelage.experiments.rows import record, summarise
-from tutelage.models.blueprint import Blueprint
-from tutelage.models.normalization import Normalized
+from tutelage.models.blueprint import Blueprint, answers_as_asked
+from tutelage.models.normalization import Normalized, bare
 from tutelage.models.size import size_for
-from tutelage.recording.reading import Recording
-from tutelage.recording.teacher import recording_of
 from tutelage.system import chance, digests
 from tutelage.system.console import Reporter, Silent
 from tutelage.system.devices import device_type
@@ -113,7 +111,7 @@ class Comparison:
         """
         before = chance.random_state()
         try:
-            experiment = self._with_answers(lambda: DryRun(self.teacher_training)).experiment
+            experiment = unasked(self._with_answers(lambda: DryRun(self.teacher_training)).experiment)
             for choice in self.choices:
                 _build(choice, experiment, DryRun(self.training))
         finally:
@@ -149,6 +147,8 @@ class Comparison:
 
     def _teacher_folder(self) -> str:
         names = [teacher.name for teacher in self.experiment.teachers]
+        if self.experiment.answers is not None and not names:
+            names = [self.experiment.answers.identity()]
         if not names:
             raise no_teacher()
         identity = [self.teacher_training.identity(), self.experiment.data.fingerprint, *names]
@@ -177,6 +177,7 @@ class Comparison:
         experiment, fixtures = self.experiment, choice.fixtures
         students = experiment.students if "students" in fixtures else experiment.students[:1]
         teachers = experiment.teachers if fixtures & {"teacher", "make_teacher"} else ()
+        answers = experiment.answers if "teacher" in fixtures else None
         identity = [
             choice.hyper_parameters,
             self.training.identity(),
@@ -184,13 +185,14 @@ class Comparison:
             str(experiment.data.augmentation),
             [student.name for student in students],
             [teacher.name for teacher in teachers],
-            _weights(experiment.answers) if "teacher" in fixtures else None,
+            answers.identity() if answers is not None else None,
         ]
         if experiment.data.foreign is not None:
             identity.append(experiment.data.foreign.fingerprint)
-        if "teacher" in fixtures and isinstance(recording := recording_of(experiment.answers), Recording):
+        recording = None if answers is None else answers.replays()
+        if recording is not None and (origin := recording.origin()) is not None:
             # Not how many views there are: a recording that grew is told apart in the folder itself.
-            identity.append(recording.header.to_json())
+            identity.append(origin)
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
 
@@ -255,22 +257,31 @@ class Comparison:
         return {"spec": _named(students), **asdict(size)}
 
     def _describe_teacher(self) -> dict[str, Any] | None:
-        teachers, network, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
-        recording = recording_of(network)
+        teachers, answers, data = self.experiment.teachers, self.experiment.answers, self.experiment.data
+        recording = None if answers is None else answers.replays()
         if recording is not None:
             return recording_facts(recording, data)
-        if not teachers or network is None or isinstance(network, Teacher):
+        network = None if answers is None else answers.as_network()
+        if answers is None or network is None:
             return None
-        size = size_for(network, data)
-        run, device = Run(self.folder / self._teacher_folder(), self.teacher_training), self.teacher_training.device
-        asked: dict[str, Any] = {"weights": _weights(network), "data": data.fingerprint}
-        beside = "" if data.foreign is None else f"-{_digest(data.foreign.fingerprint)}"
-        facts: dict[str, Any] = run.stage(
-            f"scores{beside}", lambda: teacher_facts(network, data, device=device_type(device)), **asked
-        )
-        spec = _named(teachers)
-        trained_here = not all(teacher.trained for teacher in teachers)
-        return {"spec": spec, **asdict(size), **facts, "trained_here": trained_here}
+        device = device_type(self.teacher_training.device)
+        facts = {"spec": _named(teachers) or type(bare(network)).__name__, **asdict(size_for(network, data))}
+        if answers_as_asked(network, data):
+            beside = "" if data.foreign is None else f"-{_digest(data.foreign.fingerprint)}"
+            facts |= Run(self.folder / self._teacher_folder(), self.teacher_training).stage(
+                f"scores{beside}",
+                lambda: teacher_facts(network, data, device=device),
+                weights=digests.of_tensors(network.state_dict()),
+                data=data.fingerprint,
+            )
+        return {**facts, "trained_here": not all(teacher.trained for teacher in teachers)}
+
+
+def unasked(experiment: Experiment) -> Experiment:
+    """Return an experiment whose teacher is not asked anything that has a price."""
+    if experiment.answers is None:
+        return experiment
+    return replace(experiment, answers=rehearsed(experiment.answers, None, experiment.data.num_classes))
 
 
 def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
@@ -284,10 +295,6 @@ def _named(plans: Sequence[Blueprint]) -> str:
     """Return the names of networks, each once: `5 × resnet20`."""
     counts = Counter(plan.name for plan in plans)
     return " + ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
-
-
-def _weights(network: nn.Module | None) -> str | None:
-    return None if network is None else digests.of_tensors(network.state_dict())
 
 
 def _digest(identity: Any) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from tutelage.core.method import Method
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.core.teachers.class_map import ClassMap
+from tutelage.core.teachers.naming import teacher_of
+from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.experiments.choice import Choice, parse_choice
 from tutelage.experiments.serving import check_serves, left_out
 from tutelage.methods.supervised import Supervised
-from tutelage.models.blueprint import Blueprint, check_classes, check_takes, part_of
-from tutelage.models.ensemble import Ensemble
+from tutelage.models.blueprint import Blueprint, check_classes, check_runs, check_takes, part_of
 from tutelage.models.intake import check_learns
-from tutelage.recording.teacher import recording_of
 from tutelage.system.chance import seed_everything
 from tutelage.training.run import Run
 
@@ -32,14 +32,16 @@ class Experiment:
         data: The data.
         students: The networks to train; most methods train the first.
         teachers: The teachers' networks, each trained or as an architecture; several answer as an ensemble.
-        answers: The trained teacher, once it is there; or one whose answers were recorded.
+        teacher_classes: For each teacher, which of its classes stand for the data's; empty where they are the data's.
+        answers: The trained teacher, once it is there; or one that needs no training.
         notes: What the user should know before anything starts.
     """
 
     data: Data
     students: tuple[Blueprint, ...]
     teachers: tuple[Blueprint, ...] = ()
-    answers: nn.Module | Teacher | None = None
+    teacher_classes: tuple[ClassMap, ...] = ()
+    answers: Teacher | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -92,23 +94,25 @@ class Experiment:
         check_takes(student, self.data, who="student")
         return student
 
-    def train_teacher(self, run: Run) -> nn.Module:
-        """Return the teacher's network: as it comes, or trained on the labels first; of several, their ensemble.
+    def train_teacher(self, run: Run) -> Teacher:
+        """Return the teacher: as it comes, or trained on the labels first; several answer as an ensemble.
 
         Raises:
-            UserError: If there is none, or its classes are not the data's.
+            UserError: If there is none, it cannot take the data, or it comes untrained and its classes are not theirs.
         """
         if not self.teachers:
             raise no_teacher()
         networks = [self._trained(plan, part_of("teacher", n), run) for n, plan in enumerate(self.teachers)]
-        return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+        return teacher_of(networks, self.teacher_classes)
 
     def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
         network = plan.build(run.seed, part)
-        check_classes(network, self.data, who="teacher")
         if plan.trained:
+            # Whether its answers are the data's is checked where a method reads them.
+            check_runs(network, self.data, who="teacher")
             return network.eval()
         check_learns(network, who="teacher")
+        check_classes(network, self.data, who="teacher")
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
         # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
         return run.fit(part, Supervised(network), replace(self.data, foreign=None))
@@ -117,7 +121,7 @@ class Experiment:
         """Return the data: with recorded views if the method learns from the teacher who answered them."""
         data: Data = replaced.get("data", self.data)
         teacher = replaced.get("teacher", self.answers)
-        recording = recording_of(teacher) if "teacher" in choice.fixtures else None
+        recording = teacher.replays() if teacher is not None and "teacher" in choice.fixtures else None
         return data if data.recording is recording else replace(data, recording=recording)
 
     def _fixtures(self, run: Run, replaced: dict[str, Any]) -> dict[str, Callable[[], Any]]:
@@ -126,7 +130,7 @@ class Experiment:
 
         def make_teacher(part: str = "teacher") -> nn.Module:
             if self.teacher is None:
-                raise no_teacher() if recording_of(self.answers) is None else _no_architecture()
+                raise no_teacher() if self.answers is None else _no_architecture()
             return self.teacher.build_untrained(run.seed, part)
 
         def students() -> list[nn.Module]:
@@ -157,16 +161,10 @@ class Experiment:
         }
 
     def _teacher(self) -> Teacher:
-        return self._one_teacher.cpu().requires_grad_(False).eval()
-
-    @cached_property
-    def _one_teacher(self) -> Teacher:
-        """The teacher of all methods: what is compiled of it for one serves the next."""
         if self.answers is None:
             raise no_teacher()
-        if isinstance(self.answers, Ensemble):
-            return EnsembleTeacher([FrozenTeacher(network) for network in self.answers.networks])
-        return self.answers if isinstance(self.answers, Teacher) else FrozenTeacher(self.answers)
+        # One for all methods, whatever a method did with it: what is compiled of it for one serves the next.
+        return self.answers.cpu().requires_grad_(False).eval()
 
 
 def no_teacher() -> UserError:
@@ -179,7 +177,7 @@ def no_teacher() -> UserError:
 
 def _no_architecture() -> UserError:
     return UserError(
-        "This method trains the teacher's network itself, and of a recording there are only its answers: pass the "
+        "This method trains the teacher's network itself, and of this teacher there are only its answers: pass the "
         "network's name, such as --teacher resnet56."
     )
 

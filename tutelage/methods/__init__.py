@@ -15,6 +15,7 @@ from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
 from tutelage.methods.endd import EnDD
+from tutelage.methods.features import Features
 from tutelage.methods.ferkd import FerKD
 from tutelage.methods.fitnet import FitNet
 from tutelage.methods.fkd import FKD
@@ -56,6 +57,7 @@ __all__ = [
     "ConfidencePenalty",
     "EnD",
     "EnDD",
+    "Features",
     "FerKD",
     "FitNet",
     "LabelSmoothing",

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from tutelage.core.method import Method, Progress, Update
 from tutelage.core.registry import register
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
-from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, log_mean_probability, wide
 from tutelage.methods.parts.annealing import Annealing
 from tutelage.methods.parts.papers import ENDD, HINTON
-from tutelage.recording.teacher import RecordedTeacher
+from tutelage.models.ensemble import Ensemble
 from tutelage.system.console import Reporter
 
 # Of the conformance suite, what no method on members can meet.
@@ -107,7 +106,8 @@ def members_of(answer: Output) -> Tensor:
 
 def is_single(teacher: Teacher) -> bool:
     """Return whether a teacher is known to be one network."""
-    return isinstance(teacher, FrozenTeacher) or (isinstance(teacher, EnsembleTeacher) and len(teacher.teachers) == 1)
+    network = teacher.as_network()
+    return network is not None and (not isinstance(network, Ensemble) or len(network.networks) == 1)
 
 
 def refuse_recordings(teacher: Teacher, method: str) -> None:
@@ -120,8 +120,7 @@ def refuse_recordings(teacher: Teacher, method: str) -> None:
     Raises:
         UserError: If its answers are recorded.
     """
-    if any(isinstance(module, RecordedTeacher) for module in teacher.modules()):
-        raise UserError(
-            f"{method} learns from what each member of an ensemble says, and a recording holds their mean alone: pass "
-            "the networks themselves, --teacher A B C, or learn the mean from the recording by kd."
-        )
+    teacher.must_be_live(
+        f"{method} learns from what each member of an ensemble says, and a recording holds their mean alone",
+        "pass the networks themselves, --teacher A B C, or learn the mean from the recording by kd",
+    )

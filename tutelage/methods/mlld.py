@@ -17,7 +17,6 @@ from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import check_shapes, divergences, refuse_second_derivative, standardize, wide
 from tutelage.methods.parts.papers import LSKD
-from tutelage.recording.teacher import RecordedTeacher
 
 MLLD_PAPER = Paper(
     key="jin2023multi",
@@ -259,5 +258,4 @@ def _check(temperatures: Sequence[float], weights: Mapping[str, float], teacher:
     for name, weight in weights.items():
         if not weight >= 0:
             raise UserError(f"{name}_weight={weight} must be zero or more: 0 leaves the term out.")
-    if isinstance(teacher, RecordedTeacher):
-        raise UserError("mlld asks the teacher about a view that is made in the step: pass it, not what it recorded.")
+    teacher.must_be_live("mlld asks the teacher about a view that is made in the step")

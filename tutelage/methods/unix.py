@@ -18,7 +18,6 @@ from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import UNLABELLED, kd_loss, wide
 from tutelage.models.modes import keeping_statistics
-from tutelage.recording.teacher import RecordedTeacher
 
 XU = Paper(
     key="xu2020computation",
@@ -99,8 +98,7 @@ class UNIX(Method):
         scoring_statistics: Literal["kept", "updated"] = "kept",
     ) -> None:
         _check(steepness, pivot, kept, temperature, ce_weight)
-        if isinstance(teacher, RecordedTeacher):
-            raise UserError("unix asks the teacher about mixtures of images: pass it, not what it recorded.")
+        teacher.must_be_live("unix asks the teacher about mixtures of images")
         super().__init__({"ce": ce_weight} if ce_weight else {})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.strategy, self.steepness, self.pivot, self.kept = strategy, steepness, pivot, kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,13 +12,14 @@ from torch import nn
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.models.answers import answer
+from tutelage.models.answers import call, logits_of
+from tutelage.models.classes import class_names_of, with_own_classes
 from tutelage.models.copies import copy_of, sized
 from tutelage.models.fresh import fresh
 from tutelage.models.intake import check_graph, refused_inputs
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
-from tutelage.models.normalization import Normalization
+from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import architecture
 from tutelage.models.spec import NetworkSpec
 from tutelage.system.chance import starting_at
@@ -35,12 +37,14 @@ class Blueprint:
         name: What to call it.
         trained: Whether it comes with weights that already solve the task.
         untrained: The same architecture without weights.
+        class_names: What it calls its classes, where it comes with classes of its own; empty if there is no telling.
     """
 
     make: Callable[[], nn.Module]
     name: str
     trained: bool
     untrained: Callable[[], nn.Module]
+    class_names: tuple[str, ...] = ()
 
     def build(self, seed: int, part: str) -> nn.Module:
         """Return the network for a part such as `student`, on the CPU; its seed follows from both."""
@@ -62,7 +66,13 @@ def part_of(role: str, position: int) -> str:
 
 
 def blueprint(
-    source: Source | NetworkSpec, data: Data, *, trained: bool = False, trust_code: bool = False
+    source: Source | NetworkSpec,
+    data: Data,
+    *,
+    trained: bool = False,
+    teaches: bool = False,
+    own_classes: bool = False,
+    trust_code: bool = False,
 ) -> Blueprint:
     """Return the blueprint of a network.
 
@@ -71,13 +81,16 @@ def blueprint(
             whose copies start from the weights it has.
         data: The data that it is for: classes, channels, and the statistics of its inputs.
         trained: Whether a module or factory comes trained. A spec knows.
+        teaches: Whether it is a teacher: one that comes trained may have other classes than the data, or none.
+        own_classes: Whether pretrained weights keep their own classifier, whatever classes the data have.
         trust_code: Whether a saved network may run the code that it names, as in `load_network`.
 
     Raises:
         UserError: If the spec names nothing, or its classes are not the data's.
     """
     if isinstance(source, str | NetworkSpec):
-        return _from_spec(NetworkSpec.parse(source) if isinstance(source, str) else source, data, trust_code=trust_code)
+        spec = NetworkSpec.parse(source) if isinstance(source, str) else source
+        return _from_spec(spec, data, teaches=teaches, own_classes=own_classes, trust_code=trust_code)
     if isinstance(source, nn.Module):
         original = source
         return Blueprint(
@@ -106,17 +119,31 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
     Raises:
         UserError: If its forward pass fails, or gives no logits.
     """
+    shape = logits_of(check_runs(network, data, who=who)).shape
+    check_graph(network, data, who=who)
+    return shape
+
+
+def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
+    """Refuse a network that cannot take the data's inputs, and return whatever it returns for two samples.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: If its forward pass fails.
+    """
     example = data.example(2)
     try:
         with evaluating(network), torch.no_grad():
-            shape = answer(network, example).shape
+            return call(network, example)
     except UserError:
         raise
     except Exception as error:
         # A foreign network may refuse its inputs with any error.
         raise refused_inputs(network, example, error, who=who, data=data) from error
-    check_graph(network, data, who=who)
-    return shape
 
 
 def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
@@ -128,15 +155,27 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
         who: What the message calls it.
 
     Raises:
-        UserError: If its answer has another shape, or it cannot take the data.
+        UserError: If its answer has another shape or is of other classes, or it cannot take the data.
     """
     shape = tuple(check_takes(network, data, who=who))
     samples = len(Batch(inputs=data.example(2)))
     data.task.check_answer(shape, samples, data.num_classes, who=who, data=data.name)
+    if isinstance(network, Normalized) and network.refusal is not None:
+        raise UserError(network.refusal)
 
 
-def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
+def answers_as_asked(network: nn.Module, data: Data) -> bool:
+    """Return whether a network answers as the task of the data wants: a teacher may have other classes, or none."""
+    try:
+        check_classes(network, data, who="network")
+    except UserError:
+        return False
+    return True
+
+
+def _from_spec(spec: NetworkSpec, data: Data, *, teaches: bool, own_classes: bool, trust_code: bool) -> Blueprint:
     statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
+    kept = with_own_classes(spec) if own_classes else spec
 
     # Where the labels are put away, the data's classes are none of the networks'.
     names = None if data.task.hides_targets else data.class_names
@@ -147,16 +186,18 @@ def _from_spec(spec: NetworkSpec, data: Data, *, trust_code: bool) -> Blueprint:
             num_classes=data.num_classes,
             in_channels=data.in_channels,
             normalization=statistics,
-            class_names=names,
+            class_names=None if own_classes else names,
             trust_code=trust_code,
+            any_classes=teaches,
         )
         return sized(network, data.example(2))
 
     return Blueprint(
-        make=lambda: load(spec),
-        name=str(spec),
-        trained=spec.trained_for(data.num_classes),
+        make=lambda: load(kept),
+        name=str(kept),
+        trained=kept.trained_for(data.num_classes),
         untrained=lambda: load(replace(architecture(spec, trust_code=trust_code), normalize=spec.normalize)),
+        class_names=class_names_of(kept) if own_classes else (),
     )
 
 

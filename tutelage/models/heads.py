@@ -38,7 +38,7 @@ def replace_classifier(network: nn.Module, num_classes: int) -> None:
 
     Args:
         network: The network, changed in place.
-        num_classes: Classes K of the new classifier.
+        num_classes: Classes K of the new classifier; 0 leaves none, and the network answers with what it read.
 
     Raises:
         UserError: The network has no layer that could be a classifier.
@@ -50,6 +50,9 @@ def replace_classifier(network: nn.Module, num_classes: int) -> None:
     if width(layer) == num_classes:
         return
     bias = layer.bias is not None
+    if num_classes == 0:
+        _put(network, name, nn.Identity())
+        return
     if isinstance(layer, nn.Linear):
         new: nn.Module = nn.Linear(layer.in_features, num_classes, bias=bias)
     else:

@@ -37,6 +37,22 @@ def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int 
     return None if classes is None else int(classes)
 
 
+def pretrained_class_names(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the pretrained weights call their classes, in the order of the logits; empty if there is no telling.
+
+    Args:
+        kind: As for `pretrained_classes`.
+        name: As for `pretrained_classes`.
+        options: As for `pretrained_classes`.
+    """
+    if kind == "torchvision":
+        return tuple(_torchvision_weights(name, options).meta["categories"])
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(dict(_timm_config(name)))
+    return () if subset is None else tuple(ImageNetInfo(subset).label_descriptions())
+
+
 def build_timm(
     name: str, *, num_classes: int, in_channels: int, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Normalization | None]:
@@ -89,7 +105,8 @@ def build_torchvision(
         num_classes: Classes K; pretrained weights for another number get an untrained classifier.
         in_channels: Channels of the images.
         pretrained: Whether torchvision's weights are fetched.
-        options: Further arguments of the factory; `weights` chooses among its weights.
+        options: Further arguments of the factory; `weights` chooses among its weights, and `num_classes` takes the
+            place of K: with 0 there is no classifier.
 
     Raises:
         UserError: There is no such network, option or weights, or they cannot be fetched.
@@ -98,9 +115,10 @@ def build_torchvision(
 
     weights = _torchvision_weights(name, options) if pretrained else None
     _check_torchvision_name(name)
-    arguments = {key: value for key, value in options.items() if key != "weights"}
+    arguments = {key: value for key, value in options.items() if key not in ("weights", "num_classes")}
+    num_classes = options.get("num_classes", num_classes)
     if weights is None:
-        arguments.setdefault("num_classes", num_classes)
+        arguments["num_classes"] = num_classes or 1
     try:
         with _bounded_sockets():
             network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
@@ -111,9 +129,11 @@ def build_torchvision(
     _check_options(arguments, network, of=f"torchvision:{name}")
     if in_channels != 3:
         adapt_input(network, in_channels)
-    if weights is None:
+    if weights is None and num_classes:
         return network, None
     replace_classifier(network, num_classes)
+    if weights is None:
+        return network, None
     preset = weights.transforms()
     return network, Normalization(mean=preset.mean, std=preset.std)
 

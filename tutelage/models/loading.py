@@ -27,6 +27,7 @@ def load_network(
     normalization: Normalization | None = None,
     class_names: Sequence[str] | None = None,
     trust_code: bool = False,
+    any_classes: bool = False,
 ) -> Normalized:
     """Build a network, load its weights if it has any, and give it its input statistics.
 
@@ -42,6 +43,8 @@ def load_network(
             takes them by position.
         trust_code: Whether a saved network may run the code that its `network.json` names, though you have never named
             that code yourself.
+        any_classes: Whether a network that comes trained may have other classes than the data, or none: a teacher of
+            which only layers are read has no need of them.
 
     Raises:
         UserError: The spec names nothing, its weights do not fit, classes or channels differ from the data's, or a
@@ -50,7 +53,9 @@ def load_network(
     spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
     weights = spec.weights or (spec.target if spec.kind == "run" else None)
     metadata = None if weights is None else metadata_beside(weights)
+    any_classes = any_classes and spec.is_trained
     if metadata is not None:
+        num_classes = metadata.num_classes if any_classes else num_classes
         _check_metadata(metadata, str(weights), class_names, num_classes=num_classes, in_channels=in_channels)
     if spec.kind == "run" and spec.options:
         raise UserError(f"{spec}: a saved network has its options already; only `normalize=` can be given.")
@@ -61,15 +66,23 @@ def load_network(
     )
     if isinstance(network, Normalized):
         own, network = network.normalization, network.model
+    refusal = None
     if weights is not None:
         load_weights(network, weights_file(weights))
         if metadata is not None:
             shapes = usual_shapes(in_channels, metadata.input_size)
-            put_in_order(network, metadata.class_names, class_names, source=str(spec), shapes=shapes)
+            if metadata.num_classes == len(class_names or ()):
+                try:
+                    put_in_order(network, metadata.class_names, class_names, source=str(spec), shapes=shapes)
+                except UserError as error:
+                    if not any_classes:
+                        raise
+                    refusal = str(error)
         own = own if metadata is None else metadata.normalization
-    check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
+    if not any_classes:
+        check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
     chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
-    return Normalized(network, chosen.mean, chosen.std, spec=str(spec))
+    return Normalized(network, chosen.mean, chosen.std, spec=str(spec), refusal=refusal)
 
 
 def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn.Module, Normalization | None]:

@@ -96,7 +96,13 @@ class Normalized(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], *, spec: str | None = None
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        spec: str | None = None,
+        refusal: str | None = None,
     ) -> None:
         """Wrap a network.
 
@@ -105,15 +111,22 @@ class Normalized(nn.Module):
             mean: Mean of each channel, for inputs in [0, 1]; one value stands for all channels.
             std: Standard deviation of each channel.
             spec: How the network was built, as `NetworkSpec` reads it; None if it was given as a Python object.
+            refusal: Why its answers are none to the data, though they have the same shape, such as other classes; its
+                layers can still be read.
 
         Raises:
             UserError: The statistics do not fit each other.
         """
         super().__init__()
-        self.model, self.spec = model, spec
+        self.model, self.spec, self._refusal = model, spec, refusal
         self.normalization = Normalization(mean=tuple(mean), std=tuple(std))
         for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why its answers are none to the data; None if they may be."""
+        return self._refusal
 
     def forward(self, inputs: Tensor | None = None, /, **named: Any) -> Any:
         """Return the network's answer.

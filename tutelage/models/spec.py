@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from tutelage.errors import UserError, unknown
@@ -18,8 +19,9 @@ from tutelage.system.grammar import read, split_last
 
 Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
 
-# What stands before the folder of a recording, which is no network.
-RECORDING = "recording:"
+# Names that stand for no network, by what they begin with: they can only teach. Where each kind is made is text,
+# because teachers stand above this folder.
+TEACHERS: Mapping[str, str] = MappingProxyType({"recording": "tutelage.recording.naming:RECORDINGS"})
 
 _WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
 
@@ -96,10 +98,10 @@ class NetworkSpec:
         Raises:
             UserError: It is nothing known.
         """
-        if self.target.startswith(RECORDING):
+        if self.target.partition(":")[0] in TEACHERS:
             raise UserError(
-                f"{self.target} is a recording, which holds what a network said and can only teach: name it with "
-                "--teacher. Where a network is needed, name the one that was recorded."
+                f"{self.target} is no network, and can only teach: name it with --teacher. Where a network is needed, "
+                "name that, such as the one that was recorded."
             )
         before, colon, after = self.target.rpartition(":")
         if self.target.startswith("timm:"):
@@ -140,15 +142,17 @@ class NetworkSpec:
     def trained_for(self, num_classes: int) -> bool:
         """Return whether the network comes with weights and a classifier for this many classes.
 
-        Pretrained weights with another number of classes get a new, untrained classifier. Files of weights and runs do
-        not: loading one with another number of classes is an error.
+        Pretrained weights with another number of classes get a new, untrained classifier, unless the options say that
+        they keep theirs (`num_classes=1000`) or have none (`num_classes=0`). Files of weights and runs do not: loading
+        one with another number of classes is an error, but for a teacher.
 
         Args:
             num_classes: Classes of the data.
         """
         if not self.uses_pretrained:
             return self.is_trained
-        return hub.pretrained_classes(self.kind, self.name, self.options) == num_classes
+        wanted = self.options.get("num_classes", num_classes)
+        return bool(wanted == 0 or hub.pretrained_classes(self.kind, self.name, self.options) == wanted)
 
     def architecture(self) -> NetworkSpec:
         """Return the spec of the same network without weights and statistics."""

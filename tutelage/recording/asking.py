@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.core.method import Method
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Teacher
+from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.naming import NamedTeacher, TeacherSource, named_teacher, teacher_of
+from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.data.images import as_inputs
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import reads
 from tutelage.features.trace import Trace
-from tutelage.models.blueprint import Source, check_classes, several
+from tutelage.models.blueprint import Source, several
 from tutelage.recording.identity import TeacherIdentity, trained_networks
-from tutelage.recording.replay import is_recording
 from tutelage.training.decisions import Decision, decide
 from tutelage.training.memory_format import store_channels_last
 from tutelage.training.settings import Training
@@ -45,7 +45,13 @@ class Asked:
 
 
 def asked(
-    source: Source | Teacher | Sequence[Source], data: Data, layers: Sequence[str] = (), *, trust_code: bool = False
+    source: TeacherSource,
+    data: Data,
+    layers: Sequence[str] = (),
+    *,
+    logits: bool = True,
+    classes: TeacherClasses | None = None,
+    trust_code: bool = False,
 ) -> Asked:
     """Return the teacher that a user names.
 
@@ -53,27 +59,30 @@ def asked(
         source: A trained network, as elsewhere, or a `Teacher`; of several networks, their ensemble.
         data: What it is asked about.
         layers: Names of the layers to read.
+        logits: Whether its logits are wanted too; otherwise it may have any classes, or none.
+        classes: Which of its classes stand for the data's, where it has others.
         trust_code: Whether saved networks may run the code that they name.
 
     Raises:
         UserError: If there is none, it is a recording or untrained, its classes are not the data's, or it has no such
             layers.
     """
-    sources = several(source)
-    if any(map(is_recording, sources)):
-        raise UserError("A recording knows its own views alone, and cannot be asked about others: name the network.")
-    if isinstance(source, Teacher):
-        name = type(source).__name__
-        teacher, identity = source, TeacherIdentity.of(source, name=name, source=name)
-        check_classes(_Answering(teacher), data, who="teacher")
+    named = named_teacher(source, data, classes=classes, trust_code=trust_code)
+    if named.answers is not None:
+        named.answers.must_be_live(
+            "A recording knows its own views alone, and cannot be asked about others", "name the network"
+        )
+        teacher, identity = named.answers, TeacherIdentity.of_teacher(named.answers)
     else:
-        teacher, identity = _trained(sources, data, trust_code=trust_code)
+        teacher, identity = _trained(several(source), named, data, trust_code=trust_code)  # type: ignore[arg-type]
+    if logits:
+        _check_classes(teacher, data)
     if not layers:
         return Asked(teacher, identity, {})
     example = data.example(2)
     try:
         seen = teacher.look(example)
-        teacher = teacher.reading(_in_order(seen, layers), example=seen)
+        teacher = teacher.reading(_in_order(seen, layers), example=seen, logits=logits)
     except NoLayersError as error:
         raise UserError(
             f"Layers are read of one network, and this teacher ({identity.name}) is not one: leave --layers away."
@@ -175,24 +184,18 @@ def _shapes(teacher: Teacher) -> dict[str, tuple[int, ...]]:
     return {layer: tuple(shape[1:]) for layer, shape in teacher.shapes.items()}
 
 
-def _trained(sources: Sequence[Source], data: Data, *, trust_code: bool) -> tuple[Teacher, TeacherIdentity]:
-    if not sources:
+def _trained(
+    sources: Sequence[Source], named: NamedTeacher, data: Data, *, trust_code: bool
+) -> tuple[Teacher, TeacherIdentity]:
+    if not named.networks:
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
-    networks, identity = trained_networks(sources, data, trust_code=trust_code)
-    for network in networks:
-        check_classes(network, data, who="teacher")
-    teachers = [FrozenTeacher(network) for network in networks]
-    return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers), identity
+    networks, identity = trained_networks(sources, data, own_classes=bool(named.classes), trust_code=trust_code)
+    teacher = teacher_of(networks, named.classes)
+    return teacher, identity.mapped(teacher.identity()) if named.classes else identity
 
 
-class _Answering(nn.Module):
-    """A teacher as a network, which `check_classes` asks about its classes."""
-
-    def __init__(self, teacher: Teacher) -> None:
-        super().__init__()
-        self.teacher = teacher
-
-    def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
-        batch = Batch(inputs=named if inputs is None else inputs)
-        targets = torch.zeros(len(batch), dtype=torch.int64)
-        return self.teacher(replace(batch, targets=targets, indices=targets)).logits
+def _check_classes(teacher: Teacher, data: Data) -> None:
+    """Refuse a teacher of other classes before anything is recorded, by what it says about two samples."""
+    teacher.check_answers(data)
+    blanks = torch.zeros(2, dtype=torch.int64)
+    teacher(Batch(inputs=data.example(2), targets=blanks, indices=blanks))

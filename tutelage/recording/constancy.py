@@ -69,7 +69,7 @@ def _check_repeated(header: Header, data: Data, answers: Answers) -> None:
     indices = spread(header.samples, _PROBES)
     height, width = header.image_size
     parameters = data.augmentation.sample(generator(header.seed, RECORDED), len(indices), (height, width))
-    first, second = (_logits(data, answers, indices, parameters) for _ in range(2))
+    first, second = (_said(header, data, answers, indices, parameters) for _ in range(2))
     if _rms(second - first) > _REPEATED.get(header.precision, max(_REPEATED.values())) * _rms(first):
         raise UserError(
             "This teacher answers otherwise when it is asked the same again, and a recording has one answer for each "
@@ -82,8 +82,9 @@ def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, 
     places = spread(len(whole), _PROBES)
     rows = whole[places]
     indices = [header.rows(shard)[place] for place in places]
-    logits = _logits(data, answers, indices, torch.from_numpy(rows[layout.PARAMETERS].astype(np.float32)))
-    if _excess(header, rows, logits) > 1:
+    parameters = torch.from_numpy(rows[layout.PARAMETERS].astype(np.float32))
+    said = _said(header, data, answers, indices, parameters)
+    if (_excess if header.quantization.keeps_answers else _excess_of_layers)(header, rows, said) > 1:
         raise UserError(
             f"{folder} holds a recording of a teacher that answers otherwise than this one, though it has the same "
             f"weights or none: it was asked again about {len(rows)} views in "
@@ -92,15 +93,33 @@ def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, 
         )
 
 
-def _logits(data: Data, answers: Answers, indices: list[int], parameters: Tensor) -> Tensor:
-    """Return what a teacher says about views of some samples, float64 `[sample, class]` on the CPU."""
+def _said(header: Header, data: Data, answers: Answers, indices: list[int], parameters: Tensor) -> Tensor:
+    """Return what a teacher says about views of some samples, float64 on the CPU.
+
+    That is its logits `[sample, class]`; where no answers are kept, its layers, one after the other, `[sample, value]`.
+    """
     images = training_images(data)
     device = answers.decision.device
     pixels = moved(read(images, indices), device)
     targets = None if images.targets is None else images.targets[indices].to(device)
-    logits = answers.about(pixels, targets, torch.tensor(indices), parameters, data).logits.detach().cpu().double()
+    output = answers.about(pixels, targets, torch.tensor(indices), parameters, data)
+    if not header.quantization.keeps_answers:
+        layers = [output.features[layer].detach().cpu().double().flatten(1) for layer in header.layers]
+        return torch.cat(layers, 1)
+    logits = output.logits.detach().cpu().double()
     highest = logits.amax(1, keepdim=True)
     return torch.maximum(logits, highest + _LOWEST_LOGIT)
+
+
+def _excess_of_layers(header: Header, rows: NDArray[Any], said: Tensor) -> float:
+    """Return how far recorded layers are from what is read now, in units of what rounding explains."""
+    share = sum(_ROUNDING.get(header.precision, _ROUNDING["bf16-mixed"]))
+    sizes = [math.prod(shape) for shape in header.layers.values()]
+    worst = 0.0
+    for layer, now in zip(header.layers, torch.split(said, sizes, dim=1), strict=True):
+        recorded = torch.from_numpy(rows[layout.FEATURE + layer].astype(np.float64)).flatten(1)
+        worst = max(worst, _rms(recorded - now) / (3 * share * _rms(now) + 1e-6))
+    return worst
 
 
 def _excess(header: Header, rows: NDArray[Any], logits: Tensor) -> float:

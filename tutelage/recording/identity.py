@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.samples import Samples
@@ -60,6 +61,21 @@ class TeacherIdentity:
         digest = of_tensors(weights) if weights else ""
         return cls(name=name, source=source, weights=digest, normalization=normalization)
 
+    @classmethod
+    def of_teacher(cls, teacher: Teacher) -> Self:
+        """Return the identity of a teacher that a user made, which only its weights and its label tell from others."""
+        name = " ".join([type(teacher).__name__, *teacher.names_given()])
+        return cls.of(teacher, name=name, source=name)
+
+    def mapped(self, weights: str) -> Self:
+        """Return the identity of the same networks with other classes, which are no longer where they came from.
+
+        Args:
+            weights: What stands for the weights and the class map.
+        """
+        text = "with mapped classes"
+        return replace(self, name=f"{self.name} {text}", source=f"{self.source} {text}", weights=weights)
+
     def differences(self, now: Self) -> list[str]:
         """Return, in plain words, in what the teacher that is there now differs."""
         found = []
@@ -80,19 +96,23 @@ class TeacherIdentity:
 
 
 def trained_networks(
-    sources: Sequence[Source | NetworkSpec], data: Data, *, trust_code: bool = False
+    sources: Sequence[Source | NetworkSpec], data: Data, *, own_classes: bool = False, trust_code: bool = False
 ) -> tuple[list[nn.Module], TeacherIdentity]:
     """Return the networks of a teacher, and which it is; several are an ensemble.
 
     Args:
         sources: Its networks, as users name them.
         data: What it is asked about.
+        own_classes: Whether they keep the classes that they come with.
         trust_code: Whether saved networks may run the code that they name.
 
     Raises:
         UserError: If a name cannot be read, or what it names comes untrained.
     """
-    plans = [blueprint(source, data, trained=True, trust_code=trust_code) for source in sources]
+    plans = [
+        blueprint(source, data, trained=True, teaches=True, own_classes=own_classes, trust_code=trust_code)
+        for source in sources
+    ]
     for plan in plans:
         if not plan.trained:
             raise UserError(

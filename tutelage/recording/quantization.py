@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.errors import UserError, unknown
+from tutelage.features.ending import ABSENT
 from tutelage.losses import LOG_ZERO
 
 Values = Literal["float32", "float16"]
 VALUES: dict[Values, str] = {"float32": "<f4", "float16": "<f2"}
-SCHEMES = ("full", "hard", "smoothed", "top5", "top5-renormalized")
+SCHEMES = ("full", "hard", "smoothed", "top5", "top5-renormalized", "none")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Quantization:
     $$q_c = p_c \text{ if } c \text{ is kept, else } \frac{1 - \sum_{j \text{ kept}} p_j}{K - k}$$
 
     (`smoothed` with $k = 1$, `topk` with more), or, where it says `renormalized`,
-    $q_c = p_c / \sum_{j \text{ kept}} p_j$, else 0. `hard` is the one-hot vector of the likeliest class.
+    $q_c = p_c / \sum_{j \text{ kept}} p_j$, else 0. `hard` is the one-hot vector of the likeliest class. `none` keeps
+    nothing of an answer, for a teacher of which only layers are recorded.
 
     Attributes:
         name: As the user writes it.
@@ -44,12 +46,14 @@ class Quantization:
 
     @classmethod
     def parse(cls, text: str) -> Quantization:
-        """Read a scheme: `full`, `hard`, `smoothed`, `top5` or `top5-renormalized`, with any number for the 5.
+        """Read a scheme: `full`, `hard`, `smoothed`, `none`, `top5` or `top5-renormalized`, with any number for the 5.
 
         Raises:
             UserError: If there is no such scheme.
         """
         match text:
+            case "none":
+                return cls(text, 0, False)
             case "full":
                 return cls(text, None, False)
             case "hard" | "smoothed":
@@ -61,6 +65,11 @@ class Quantization:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether anything is kept of an answer."""
+        return self.kept != 0
 
     def check(self, classes: int) -> None:
         """Refuse to keep more classes than there are.
@@ -84,6 +93,8 @@ class Quantization:
         self.check(classes)
         if values not in VALUES:
             raise unknown("type of stored values", values, VALUES)
+        if not self.keeps_answers:
+            return []
         if self.kept is None:
             return [("logits", VALUES[values], (classes,))]
         indices = ("classes", class_type(classes), (self.kept,))
@@ -99,6 +110,8 @@ class Quantization:
         Raises:
             UserError: If they are no matrix, are not finite or do not fit the type, or there are too few classes.
         """
+        if not self.keeps_answers:
+            return {}
         if logits.ndim != 2:
             raise UserError(f"Answers of the shape {list(logits.shape)} cannot be recorded, only [batch, class].")
         self.check(logits.shape[1])
@@ -133,12 +146,14 @@ class Quantization:
             rows[field] = kept
 
     def logits(self, rows: NDArray[Any], classes: int) -> Tensor:
-        """Return logits whose softmax is the restored distribution, float32 `[batch, class]`.
+        """Return logits whose softmax is the restored distribution, float32 `[batch, class]`; or that there are none.
 
         Args:
             rows: Structured rows that hold the fields of `fields`.
             classes: The number of classes $K$.
         """
+        if not self.keeps_answers:
+            return ABSENT
         if self.kept is None:
             return torch.from_numpy(rows["logits"].astype(np.float32))
         kept = rows["classes"].astype(np.int64)

@@ -21,12 +21,14 @@ from tutelage.data.batch import Output
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import UserError
-from tutelage.models.spec import RECORDING
 from tutelage.recording import shards
 from tutelage.recording.header import Header
 from tutelage.recording.identity import DataIdentity
 from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
 from tutelage.recording.planning import in_views
+
+PREFIX = "recording"
+"""What stands before the folder of a recording where a teacher is named."""
 
 
 def _most_open() -> int:
@@ -90,6 +92,10 @@ class Recording(RecordedViews):
         """What the views' parameters belong to."""
         return Augmentation.parse(self.header.augmentation)
 
+    def origin(self) -> dict[str, Any]:
+        """Return the header."""
+        return self.header.to_json()
+
     @cached_property
     def fingerprint(self) -> str:
         """Stands for the content that is used: header and checksums."""
@@ -150,7 +156,7 @@ class Recording(RecordedViews):
             grew = ", as it grew meanwhile or more are asked for" if self.views > begun["views"] else ""
             raise UserError(
                 f"{folder} was begun with {in_views(begun['views'])} of the recording in {self.folder}, and would go "
-                f"on with {self.views}{grew}: write --teacher {RECORDING}{self.folder},views={begun['views']}, or "
+                f"on with {self.views}{grew}: write --teacher {PREFIX}:{self.folder},views={begun['views']}, or "
                 "choose another folder with --out."
             )
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from tutelage.core.teachers import Teacher
+from tutelage.core.teachers.teacher import LIVE, Teacher
 from tutelage.data.batch import Batch, Output
+from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap
 from tutelage.recording.reading import Recording
+from tutelage.recording.replay import held_against
 
 _RECORD = "record these layers too (tutelage record --layers)"
 
@@ -25,15 +28,22 @@ class RecordedTeacher(Teacher):
         recording: What is replayed, for whoever must know beforehand which layers it holds.
         layers: Names of the layers to read, which were recorded.
         example: Inputs whose number is the batch of the layers' shapes.
+        logits: Whether anybody reads the logits.
 
     Raises:
         NoLayersError: If a layer was not recorded.
     """
 
     def __init__(
-        self, recording: RecordedViews | None = None, layers: Sequence[str] = (), *, example: Any = None
+        self,
+        recording: RecordedViews | None = None,
+        layers: Sequence[str] = (),
+        *,
+        example: Any = None,
+        logits: bool = True,
     ) -> None:
         super().__init__()
+        self._logits = logits
         self.recording, self.layers = recording, tuple(layers)
         missing = [layer for layer in layers if layer not in self._recorded]
         if missing:
@@ -64,12 +74,12 @@ class RecordedTeacher(Teacher):
         self._refuse("This method uses the teacher's network itself, such as its classifier or its weights")
 
     def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> RecordedTeacher:
-        """Return the teacher of the same recording that reads these layers; its logits cost nothing.
+        """Return the teacher of the same recording that reads these layers.
 
         Raises:
             NoLayersError: If a layer was not recorded.
         """
-        return RecordedTeacher(self.recording, layers, example=example)
+        return RecordedTeacher(self.recording, layers, example=example, logits=logits)
 
     def look(self, example: Any) -> Any:
         """Return the example itself: there is no network to trace, and the shapes were recorded."""
@@ -86,6 +96,50 @@ class RecordedTeacher(Teacher):
             self._refuse("This method reads layers of the teacher", *(self._named or [_RECORD]))
         blanks = {layer: torch.empty(_batched(shape, example), device="meta") for layer, shape in stages.items()}
         return [Tap.of(layer, blank, example) for layer, blank in blanks.items()]
+
+    def known_by(self) -> None:
+        """Return nothing: a training knows the recording itself."""
+
+    def check_answers(self, data: Data) -> None:
+        """Refuse a recording of layers alone where answers are read; all else was held against the data.
+
+        Raises:
+            UserError: If it is one.
+        """
+        kept = self.recording.header.quantization if isinstance(self.recording, Recording) else None
+        if self._logits and kept is not None and not kept.keeps_answers:
+            raise UserError(
+                "This method reads the teacher's answers, and the recording holds layers alone (--keep none): record "
+                "with --keep full, or choose a method that reads only layers, such as features."
+            )
+
+    def replays(self) -> RecordedViews | None:
+        """Return the recording."""
+        return self.recording
+
+    def must_be_live(self, why: str, remedy: str = LIVE) -> None:
+        """Refuse.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{why}: {remedy}.")
+
+    def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
+        """Return the data, augmented as they were recorded; and what the user should know.
+
+        Raises:
+            UserError: If the recording does not belong to the data, or to its teacher as it is now.
+        """
+        if self.recording is None:
+            return data, ()
+        notes = []
+        if isinstance(self.recording, Recording):
+            notes = held_against(self.recording, data, trust_code=trust_code)
+        usual, recorded = data.augmentation, self.recording.augmentation
+        if str(usual) != str(recorded):
+            notes.append(f"Training images are augmented by {recorded}, as recorded, instead of {usual}.")
+        return replace(data, augmentation=recorded), tuple(notes)
 
     def forward(self, batch: Batch) -> Output:
         """Return the recorded output of the batch.
@@ -119,24 +173,3 @@ class RecordedTeacher(Teacher):
 
 def _batched(shape: Sequence[int], example: Any) -> torch.Size:
     return torch.Size((len(Batch(inputs=example)), *shape))
-
-
-def recording_of(teacher: nn.Module | None) -> RecordedViews | None:
-    """Return the recording that answers for a teacher, be it inside another; None if it answers for itself.
-
-    Raises:
-        UserError: If there are several.
-    """
-    modules = () if teacher is None else teacher.modules()
-    found = {id(one.recording): one.recording for one in modules if isinstance(one, RecordedTeacher) and one.recording}
-    if len(found) > 1:
-        raise several_recordings()
-    return next(iter(found.values()), None)
-
-
-def several_recordings() -> UserError:
-    """Return the error for a recording beside other teachers."""
-    return UserError(
-        "A recording is a teacher on its own, whose answers belong to its own views: name one, without another teacher "
-        "and without --ensemble. Of several networks record the ensemble: tutelage record --teacher A B C."
-    )

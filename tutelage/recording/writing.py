@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from rich.text import Text
 from torch import Tensor
 
-from tutelage.core.teachers import Teacher
+from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.naming import TeacherSource
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.loader import ResidentLoader, StreamedLoader
 from tutelage.data.plan import RECORDED, PlannedBatch
 from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.errors import UserError, unknown
-from tutelage.models.blueprint import Source
 from tutelage.recording import header as headers
 from tutelage.recording import layout, shards
 from tutelage.recording.asking import Alone, Answers, Asked, asked, decision_of
@@ -49,10 +49,11 @@ SETTINGS = ("batch_size", "precision", "channels_last", "compile", "keep_memory"
 
 @kept()
 def record(
-    teacher: Source | Sequence[Source] | Teacher,
+    teacher: TeacherSource,
     *,
     data: DataSource,
     out: str | Path,
+    teacher_classes: TeacherClasses | None = None,
     views: int | None = None,
     keep: str = "full",
     values: Values = "float32",
@@ -75,8 +76,10 @@ def record(
             ensemble.
         data: A dataset of (image, label), or a name or path; its training split is recorded.
         out: The folder of the recording.
+        teacher_classes: As for `distill`: what is recorded are the data's classes.
         views: How many views of each sample there should be; by default eight, or one where nothing is augmented.
-        keep: What is kept of an answer: `full` (the logits), `hard`, `smoothed`, `topK` or `topK-renormalized`.
+        keep: What is kept of an answer: `full` (the logits), `hard`, `smoothed`, `topK` or `topK-renormalized`; or
+            `none`, for a teacher of which only layers are recorded: it may have any classes, or none.
         values: How logits, probabilities and features are stored: `float32` or `float16`.
         layers: Names of layers of the teacher to record as well.
         validation: As for `distill`: what is held out of the training split is not recorded.
@@ -109,7 +112,10 @@ def record(
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
     images, views = training_images(splits), _wanted(views, splits)
-    found = asked(teacher, splits, layers, trust_code=trust_code)
+    logits = Quantization.parse(keep).keeps_answers
+    if not (logits or layers):
+        raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
+    found = asked(teacher, splits, layers, logits=logits, classes=teacher_classes, trust_code=trust_code)
     folder, share = Path(out), Part.parse(part)
     begun = headers.begun(folder)
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)

@@ -25,6 +25,11 @@ def count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def planned() -> int:
+    """Return how many processes a launcher started to train as one, whether they have met yet or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def mean(value: Tensor) -> Tensor:
     """Return the mean of every process's value, a new tensor without a gradient."""
     value = value.detach().clone()

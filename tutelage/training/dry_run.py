@@ -12,7 +12,7 @@ from tutelage.core.method import Method
 from tutelage.data.dataset import Data
 from tutelage.models.copies import copy_of
 from tutelage.system import chance
-from tutelage.training.run import Keep, Run, check_predictions, replayed
+from tutelage.training.run import Keep, Run, check_predictions, check_teachers, replayed
 from tutelage.training.settings import Course, Training
 from tutelage.training.state import Stop
 
@@ -49,6 +49,7 @@ class DryRun(Run):
             UserError: If a network that could ship answers otherwise than the data's task asks for.
         """
         method = self.wrap(method)
+        check_teachers(method, data)
         check_predictions(method, data)
         self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
         # A copy, because whoever comes next may freeze or train it.

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.core.teachers.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.catalogue import former_spec
@@ -31,11 +32,15 @@ def of_method(method: nn.Module) -> dict[str, Any]:
             settings["spec"] = former_spec(module.spec)
         parts[name] = [type(module).__name__, settings]
     own = {key: value for key, value in parts.items() if not _is_network(method, key)}
+    teachers = ((name, module) for name, module in method.named_modules() if isinstance(module, Teacher))
+    known = {name: one for name, teacher in teachers if (one := teacher.known_by()) is not None}
     return {
         "method": own,
         "networks": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
         # Buffers that no state dict holds, such as input statistics, count as well.
         "weights": of_tensors(method.state_dict() | dict(method.named_buffers())),
+        # What neither settings nor weights tell, where there is any.
+        **({"teachers": known} if known else {}),
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.method import Method
-from tutelage.core.teachers import Teacher
+from tutelage.core.teachers.teacher import Teacher, teachers_in
 from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.sources import Data
@@ -166,6 +166,7 @@ class Run:
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
+        check_teachers(method, data)
         check_predictions(method, data)
         data = replayed(method, data)
         folder, keep = self.folder / name, keep or self.training.keep
@@ -312,6 +313,16 @@ def check_predictions(method: Method, data: Data) -> None:
     for name, prediction in predictions.items():
         shape, samples = tuple(prediction.shape), len(Batch(inputs=example))
         data.task.check_answer(shape, samples, data.num_classes, who=name, data=data.name)
+
+
+def check_teachers(method: Method, data: Data) -> None:
+    """Refuse teachers whose logits the method reads, and are not answers to the data.
+
+    Raises:
+        UserError: If there is such a one: here, or, where asking has a price, when it first answers.
+    """
+    for teacher in teachers_in(method):
+        teacher.check_answers(data)
 
 
 def _begun(folder: Path) -> dict[str, Any]:

@@ -10,19 +10,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.core.teachers import Teacher
+from tutelage.core.teachers.stand_in import rehearsed
+from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.dataset import Data
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.doctor.cost import peak_memory
 from tutelage.experiments.doctor.losses import far_apart
 from tutelage.experiments.doctor.rehearsal import Rehearsal, Stage
 from tutelage.experiments.doctor.teacher import TeacherReport, examine_recording, examine_teacher
-from tutelage.experiments.experiment import Experiment, no_teacher
+from tutelage.experiments.experiment import Experiment
+from tutelage.models.blueprint import answers_as_asked
 from tutelage.recording.replay import name_of
-from tutelage.recording.teacher import recording_of
 from tutelage.training.settings import Training
 
 PAIRS_SHOWN = 4
+# How many samples a teacher is asked about whose answers have a price.
+ASKED = 8
 
 
 def examine(choice: Choice, experiment: Experiment, training: Training) -> RenderableType:
@@ -54,23 +57,38 @@ def examine(choice: Choice, experiment: Experiment, training: Training) -> Rende
 
 def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Experiment, TeacherReport | str | None]:
     """Return the experiment with its teacher, and what is known about it."""
-    needs = choice.fixtures & {"teacher", "make_teacher"}
+    needs, data = choice.fixtures & {"teacher", "make_teacher"}, experiment.data
     name = " + ".join(teacher.name for teacher in experiment.teachers)
     if "teacher" not in needs:
         return experiment, f"Teacher  {name}: the method trains it itself." if needs and name else None
-    if not name and experiment.answers is None:
-        raise no_teacher()
-    recording = recording_of(experiment.answers)
-    if recording is not None:
-        unread = f"Teacher  {name_of(recording)}: too large a view to be read for what the teacher knows."
-        return experiment, examine_recording(recording, experiment.data) or unread
-    if isinstance(experiment.answers, Teacher):
-        return experiment, "Teacher  as given; what it knows was not measured."
-    network = experiment.answers or experiment.train_teacher(run)
-    experiment = replace(experiment, answers=network)
+    answers = experiment.answers or experiment.train_teacher(run)
+    experiment = replace(experiment, answers=answers)
     if not all(teacher.trained for teacher in experiment.teachers):
         return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
-    return experiment, examine_teacher(network, experiment.data)
+    if answers.priced():
+        return _rehearsed(experiment, answers)
+    recording = answers.replays()
+    if recording is not None:
+        unread = "no answers, or too large a view to be read for what the teacher knows."
+        return experiment, examine_recording(recording, data) or f"Teacher  {name_of(recording)}: {unread}"
+    network = answers.as_network()
+    if network is None:
+        return experiment, "Teacher  as given; what it knows was not measured."
+    if not answers_as_asked(network, data):
+        return experiment, "Teacher  it has other classes than the data, or none: only its layers can teach."
+    return experiment, examine_teacher(network, data)
+
+
+def _rehearsed(experiment: Experiment, teacher: Teacher) -> tuple[Experiment, str]:
+    """Return the experiment with a stand-in for a teacher whose answers have a price, and what that is."""
+    data = experiment.data
+    batch = next(iter(data.loader("train", train=False, batch_size=ASKED, workers=0).epoch(0)))
+    stand_in = rehearsed(teacher, batch, data.num_classes)
+    asked = len(batch) * len(teacher.priced())
+    return replace(experiment, answers=stand_in), (
+        f"Teacher  as given, and each answer has a price: it was asked about {asked} samples for this page, and what "
+        "it said stands for all its answers. The time that it takes is not in the estimate."
+    )
 
 
 def _heading(choice: Choice, data: Data) -> Text:

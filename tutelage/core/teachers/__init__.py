@@ -1,0 +1,19 @@
+"""Teachers: one kind, one file. All that training and reports know of a teacher is asked from `Teacher`."""
+
+from tutelage.core.teachers.altered import NoisyTeacher, ShuffledTeacher
+from tutelage.core.teachers.black_box import BlackBoxTeacher
+from tutelage.core.teachers.ensemble import EnsembleTeacher
+from tutelage.core.teachers.network import FrozenTeacher
+from tutelage.core.teachers.teacher import Teacher
+from tutelage.core.teachers.virtual import UniformTeacher, VirtualTeacher
+
+__all__ = [
+    "BlackBoxTeacher",
+    "EnsembleTeacher",
+    "FrozenTeacher",
+    "NoisyTeacher",
+    "ShuffledTeacher",
+    "Teacher",
+    "UniformTeacher",
+    "VirtualTeacher",
+]

@@ -1,0 +1,61 @@
+"""A teacher behind a query, of which nothing is known but what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from tutelage.core.teachers.teacher import Teacher
+from tutelage.data.batch import Batch, Output
+from tutelage.errors import UserError
+
+
+class BlackBoxTeacher(Teacher):
+    """A teacher behind a query: only logits leave it, and each sample that it is asked about is counted.
+
+    Checking a run before it starts asks it nothing, and `tutelage doctor` says how many samples it asks about.
+
+    Args:
+        query: Function from inputs to logits `[batch, class]`.
+        identity: What is behind the query, such as the name and version of a model: boxes of one identity answer alike.
+            Without it the box is another one each time it is made, unless it is a module, which its weights tell: then
+            no later call takes up what it taught.
+
+    Raises:
+        UserError: If the identity is empty.
+    """
+
+    has_price = True
+
+    def __init__(self, query: Callable[[Any], Tensor], *, identity: str | None = None) -> None:
+        super().__init__()
+        if identity is not None and not identity.strip():
+            raise UserError("The identity of a black box is empty: name what is behind the query.")
+        self.query, self._queries, self._given = query, 0, identity
+
+    @property
+    def queries(self) -> int:
+        """How many samples it was asked about."""
+        return self._queries
+
+    def known_by(self) -> str | None:
+        """Return the identity that the user gave; without one, what any teacher says."""
+        return super().known_by() if self._given is None else f"black box {self._given}"
+
+    def forward(self, batch: Batch) -> Output:
+        """Ask the box about the batch.
+
+        Raises:
+            UserError: If it does not answer with a tensor that has a row for each sample.
+        """
+        self._queries += len(batch)
+        logits = self.query(batch.inputs)
+        if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(batch):
+            got = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(
+                f"A black box was asked about {len(batch)} samples and answers with {got}: its query must return "
+                f"logits [{len(batch)}, class]."
+            )
+        return Output(logits=logits.detach())

@@ -1,0 +1,28 @@
+"""What can be compared of a teacher, and what cannot."""
+
+from __future__ import annotations
+
+from torch import nn
+
+Plain = bool | int | float | str | None
+
+
+def incomparable(module: nn.Module, *, apart_from: frozenset[str] = frozenset()) -> list[str]:
+    """Return the names of the attributes that are neither weights nor plain settings, such as functions and clients.
+
+    Two modules with such attributes may differ, and nothing tells.
+
+    Args:
+        module: The module; what lies in its submodules does not count.
+        apart_from: Names that are not looked at.
+    """
+    own = vars(nn.Module()).keys() | {"_compiled_call_impl"} | apart_from
+    return [name for name, value in vars(module).items() if name not in own and not _is_plain(value)]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, Plain)

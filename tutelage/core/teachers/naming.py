@@ -1,0 +1,148 @@
+"""From what a user names to a teacher: a network, a `Teacher`, or what a prefix stands for."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from torch import nn
+
+from tutelage.core.teachers.class_map import ClassMap, ClassMapTeacher, TeacherClasses
+from tutelage.core.teachers.ensemble import EnsembleTeacher
+from tutelage.core.teachers.network import FrozenTeacher
+from tutelage.core.teachers.teacher import ALONE, Teacher
+from tutelage.data.dataset import Data
+from tutelage.data.plan import RecordedViews
+from tutelage.errors import UserError
+from tutelage.models.blueprint import Blueprint, Source, blueprint, several
+from tutelage.models.ensemble import Ensemble
+from tutelage.models.spec import TEACHERS
+from tutelage.system import digests
+
+ENTRY_POINTS = "tutelage.teachers"
+
+TeacherSource = Source | Teacher | RecordedViews | Sequence[Source | Teacher] | None
+
+
+class TeacherKind(ABC):
+    """A kind of teacher that users name in a way of its own.
+
+    It is one class, and one entry in `TEACHERS`; one of another package is an entry point.
+
+    Attributes:
+        prefix: What its names begin with, before a colon.
+    """
+
+    prefix: ClassVar[str]
+
+    @abstractmethod
+    def teacher(self, source: object) -> Teacher | None:
+        """Return the teacher that is named; None for whatever is no name of this kind.
+
+        Raises:
+            UserError: If it is one, or looks like one, and there is no such teacher.
+        """
+
+
+@dataclass(frozen=True)
+class NamedTeacher:
+    """The teacher that a user named.
+
+    Attributes:
+        answers: What answers already; None where networks have to be built first.
+        networks: The networks otherwise, each trained or as an architecture; several answer as an ensemble.
+        classes: For each network, which of its classes stand for the data's; empty where they are the data's.
+    """
+
+    answers: Teacher | None = None
+    networks: tuple[Blueprint, ...] = ()
+    classes: tuple[ClassMap, ...] = ()
+
+
+def named_teacher(
+    source: TeacherSource, data: Data, *, classes: TeacherClasses | None = None, trust_code: bool = False
+) -> NamedTeacher:
+    """Return the teacher that a user names.
+
+    Args:
+        source: A network (a name, a module, a factory), a `Teacher`, a recording; or several, which are an ensemble.
+        data: What it teaches.
+        classes: Which of its classes stand for the data's, where it has others.
+        trust_code: Whether saved networks may run the code that they name, as in `load_network`.
+
+    Raises:
+        UserError: If a name stands for nothing, they cannot be an ensemble, or the class map does not fit.
+    """
+    found = [one if (one := _answering(each)) is not None else each for each in _several(source)]
+    answering = [one for one in found if isinstance(one, Teacher)]
+    if not answering:
+        sources = [one for one in found if not isinstance(one, Teacher)]
+        return _of_networks(sources, data, classes, trust_code=trust_code)
+    for teacher in answering if len(found) > 1 else ():
+        teacher.must_be_live(*ALONE)
+    if len(answering) < len(found):
+        raise UserError("Some teachers are networks, and some a Teacher: pass all as one or as the other.")
+    if classes is not None:
+        mapped = ClassMap.read(classes, teacher_names=(), data_names=data.class_names)
+        answering = [ClassMapTeacher(teacher, mapped) for teacher in answering]
+    return NamedTeacher(answers=answering[0] if len(answering) == 1 else EnsembleTeacher(answering))
+
+
+def teacher_of(networks: Sequence[nn.Module], classes: Sequence[ClassMap] = ()) -> Teacher:
+    """Return trained networks as a teacher; several answer as an ensemble.
+
+    Args:
+        networks: The networks.
+        classes: For each of them, which of its classes stand for the data's; empty where they are the data's.
+    """
+    members: list[Teacher] = [FrozenTeacher(network) for network in networks]
+    if classes:
+        members = [ClassMapTeacher(one, found) for one, found in zip(members, classes, strict=True)]
+    teacher = members[0] if len(members) == 1 else EnsembleTeacher(members)
+    # Its name in folders is that of the bare networks, however they are wrapped.
+    bare = networks[0] if len(networks) == 1 else Ensemble(networks)
+    return teacher.with_identity(digests.of_tensors(bare.state_dict()))
+
+
+def _of_networks(
+    sources: Sequence[Source], data: Data, classes: TeacherClasses | None, *, trust_code: bool
+) -> NamedTeacher:
+    own = classes is not None
+    plans = tuple(
+        blueprint(one, data, trained=True, teaches=True, own_classes=own, trust_code=trust_code) for one in sources
+    )
+    if classes is None:
+        return NamedTeacher(networks=plans)
+    if not plans:
+        raise UserError("A class map is for a teacher, and none is named: pass --teacher (teacher= in Python).")
+    untrained = next((plan.name for plan in plans if not plan.trained), None)
+    if untrained is not None:
+        raise UserError(
+            f"A class map is for a teacher that comes trained for other classes, and {untrained} comes untrained: it "
+            "would be trained for the data's own. Leave the class map away, or name trained weights."
+        )
+    maps = [ClassMap.read(classes, teacher_names=plan.class_names, data_names=data.class_names) for plan in plans]
+    return NamedTeacher(networks=plans, classes=tuple(maps))
+
+
+def _several(source: TeacherSource) -> Sequence[Source | Teacher]:
+    return () if source is None else several(source)  # type: ignore[arg-type]
+
+
+def _answering(source: object) -> Teacher | None:
+    """Return the teacher that something is or stands for; None for a network."""
+    if isinstance(source, Teacher):
+        return source
+    return next((found for kind in _kinds() if (found := kind.teacher(source)) is not None), None)
+
+
+def _kinds() -> Iterator[TeacherKind]:
+    for place in TEACHERS.values():
+        module, _, attribute = place.partition(":")
+        yield getattr(importlib.import_module(module), attribute)
+    for point in entry_points(group=ENTRY_POINTS):
+        yield point.load()

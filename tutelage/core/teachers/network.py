@@ -1,0 +1,77 @@
+"""A trained network as a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.core.teachers.teacher import Teacher, ways_out
+from tutelage.data.batch import Batch, Output
+from tutelage.data.dataset import Data
+from tutelage.features.extractor import FeatureExtractor
+from tutelage.models.blueprint import check_classes
+
+
+class FrozenTeacher(Teacher):
+    """A trained network whose parameters and buffers never change.
+
+    Args:
+        model: The network; it is frozen in place.
+        layers: Names of the layers to read, as in `FeatureExtractor`.
+        example: Inputs from which the layers' shapes are known at once.
+        logits: Whether the logits are read as well, as in `FeatureExtractor`.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None, logits: bool = True
+    ) -> None:
+        super().__init__()
+        self.extractor = FeatureExtractor(model, layers, example=example, logits=logits)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for methods that use its classifier or let gradients flow through it."""
+        return self.extractor.model
+
+    def inner_network(self) -> nn.Module:
+        """Return the network."""
+        return self.network
+
+    def as_network(self) -> nn.Module:
+        """Return the network."""
+        return self.network
+
+    def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> FrozenTeacher:
+        """Return a teacher on the same network that reads these layers."""
+        return FrozenTeacher(self.network, layers, example=example, logits=logits)
+
+    def reads(self) -> Sequence[str]:
+        """Return the names of the layers that are read."""
+        return self.extractor.layers
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shape of each layer that is read, on the example."""
+        return self.extractor.shapes
+
+    def release(self) -> None:
+        """Free the network of hooks; the next answer attaches them again."""
+        self.extractor.release()
+
+    def check_answers(self, data: Data) -> None:
+        """Ask the network about two samples, where its logits are read.
+
+        Raises:
+            UserError: If it answers with other classes than the data's, or with none.
+        """
+        if self.extractor.gives_logits:
+            with ways_out():
+                check_classes(self.network, data, who="teacher")
+
+    def forward(self, batch: Batch) -> Output:
+        """Return the network's logits and features."""
+        output: Output = self.extractor(batch.inputs)
+        return output

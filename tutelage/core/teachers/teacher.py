@@ -1,0 +1,292 @@
+"""What a teacher is: it answers batches. Frozen, always in eval mode, never in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Self
+from uuid import uuid4
+
+import torch
+from torch import nn
+
+from tutelage.core.teachers.identity import incomparable
+from tutelage.data.batch import Batch, Output
+from tutelage.data.dataset import Data
+from tutelage.data.plan import RecordedViews
+from tutelage.data.task import Task
+from tutelage.errors import NoLayersError, UserError
+from tutelage.features.anatomy import Tap, stages
+from tutelage.features.trace import Trace, inputs_of
+from tutelage.models.copies import freeze
+from tutelage.system import digests, processes
+
+_OWN = frozenset({"_name", "_identity", "_awaited"})
+_OTHER_CLASSES = (
+    "Or map its classes to the data's (--teacher-classes FILE, teacher_classes= in Python), or choose a method that "
+    "reads only its layers, such as features, at or fitnet."
+)
+
+ALONE = (
+    "A recording is a teacher on its own, whose answers belong to its own views",
+    "name one, without another teacher and without --ensemble. Of several networks record the ensemble: tutelage "
+    "record --teacher A B C",
+)
+"""Why a recording cannot be one of several teachers, and what to do instead."""
+
+LIVE = "pass it, not what it recorded"
+
+
+class Teacher(nn.Module):
+    """Answers a batch. It stays in eval mode whatever its parent does, and its answers carry no gradient.
+
+    A network that becomes its attribute is frozen. A new kind of teacher is one class: it defines `forward`, and of the
+    other methods those whose answer is another for it.
+
+    Attributes:
+        has_price: Whether each sample that it is asked about costs something, such as money or a share of a quota.
+    """
+
+    has_price: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        super().train(False)
+        self._name = uuid4().hex
+        self._identity: str | None = None
+        self._awaited: Callable[[tuple[int, ...], int], None] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, freeze(value).eval() if isinstance(value, nn.Module) else value)
+
+    def __call__(self, batch: Batch) -> Output:
+        """Return what the teacher says about the batch, without a gradient."""
+        if batch.teacher_inputs is not None:
+            batch = replace(batch, inputs=batch.teacher_inputs, teacher_inputs=None)
+        # Not inference mode: it is no faster, and no loss could keep what it gives for the backward pass.
+        with torch.no_grad():
+            output: Output = super().__call__(batch)
+        if self._awaited is not None:
+            self._awaited(tuple(output.logits.shape), len(batch))
+            self._awaited = None
+        return output
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a teacher's batch-norm statistics and dropout must not move."""
+        return super().train(False)
+
+    def forward(self, batch: Batch) -> Output:
+        """Return what the teacher says about the batch."""
+        raise TypeError(f"{type(self).__name__} must define forward(batch) -> Output")
+
+    def within(self) -> list[Teacher]:
+        """Return the teachers within it, itself first."""
+        return [module for module in self.modules() if isinstance(module, Teacher)]
+
+    # What it is.
+
+    def identity(self) -> str:
+        """Return what it is, for the names of folders: the same for two teachers only if they answer alike."""
+        weights = self._identity or digests.of_tensors(self.state_dict())
+        return " ".join([weights, *(name for one in self.within() if (name := one.known_by()) is not None)])
+
+    def names_given(self) -> list[str]:
+        """Return the names that tell it and the teachers within it apart, but for those that nobody gave."""
+        return [name for one in self.within() if (name := one.known_by()) is not None and name != one._name]
+
+    def known_by(self) -> str | None:
+        """Return what tells it from others with its settings and weights; None where these say all.
+
+        What holds anything else, such as a function, cannot be compared: it is another teacher each time it is made, so
+        that nothing an earlier one taught is taken for its work. Override this to say which teachers are the same.
+        """
+        return self._name if incomparable(self, apart_from=_OWN) else None
+
+    def with_identity(self, identity: str) -> Self:
+        """Give it an identity of its own, in place of the digest of its weights, and return it."""
+        self._identity = identity
+        return self
+
+    # What it can say.
+
+    def inner_network(self) -> nn.Module:
+        """Return the network whose layers can be read.
+
+        Raises:
+            NoLayersError: If there is none to look into: only logits leave this teacher.
+        """
+        raise NoLayersError(
+            f"This method reads layers of the teacher, and a {type(self).__name__} gives only logits. Pass the network "
+            "itself, or choose a method that reads only logits, such as kd."
+        )
+
+    def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> Teacher:
+        """Return a teacher on the same network that reads these layers.
+
+        Args:
+            layers: Their names, as in `FeatureExtractor`.
+            example: Inputs from which their shapes are known at once.
+            logits: Whether anybody reads its logits; otherwise it may end behind the last of the layers.
+
+        Raises:
+            UserError: If there is no network to read, or no such layer.
+        """
+        self.inner_network()
+        raise TypeError(f"{type(self).__name__} has a network and must define reading(layers) -> Teacher")
+
+    def reads(self) -> Sequence[str]:
+        """Return the names of the layers that it reads, itself or in the teachers within it."""
+        return [layer for teacher in teachers_in(self) for layer in teacher.reads()]
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The shape of each layer that is read, on the example."""
+        return {}
+
+    def release(self) -> None:
+        """Free the network of hooks; the next answer attaches them again."""
+
+    def look(self, example: Any) -> Any:
+        """Return what `stages`, `taps` and `reading` take as their example: its trace, so that they share one pass.
+
+        Raises:
+            UserError: If there is no network to read.
+        """
+        return Trace.of(self.inner_network(), example)
+
+    def stages(self, example: Any) -> Sequence[Tap]:
+        """Return the ends of the stages that can be read, from the first to the last.
+
+        Raises:
+            UserError: If there is no network to read, or nothing in it is a map.
+        """
+        return stages(self.inner_network(), example)
+
+    def taps(self, layers: Sequence[str], example: Any) -> Mapping[str, Tap]:
+        """Return where named layers are read.
+
+        Raises:
+            UserError: If there is no network to read, a layer does not exist, or it cannot be a map.
+        """
+        try:
+            reader = self.reading(layers, example=example, logits=False)
+            reader.release()
+            # What is read there does not matter, only its shape.
+            features = {name: torch.empty(shape, device="meta") for name, shape in reader.shapes.items()}
+            return {name: Tap.of(name, feature, inputs_of(example)) for name, feature in features.items()}
+        except NoLayersError:
+            raise
+        except UserError as error:
+            raise UserError(f"In the teacher: {error}") from error
+
+    def as_network(self) -> nn.Module | None:
+        """Return a network that answers inputs as it does, and can be measured; None if there is none."""
+        return None
+
+    def check_answers(self, data: Data) -> None:
+        """Hold it to the classes of the data, because a method reads its logits.
+
+        A network is asked about two samples. Any other teacher is looked at when it first answers, for asking may cost.
+
+        Raises:
+            UserError: If it answers with other classes, or none; here or when it first answers.
+        """
+        for teacher in teachers_in(self):
+            teacher.check_answers(data)
+        self._awaited = answer_check(data)
+
+    # What it costs, and where its answers come from.
+
+    def priced(self) -> list[Teacher]:
+        """Return the teachers, itself included, whose answers have a price."""
+        return [teacher for teacher in self.within() if teacher.has_price]
+
+    def replays(self) -> RecordedViews | None:
+        """Return the recording whose answers it gives, itself or by a teacher within it; None if it answers itself.
+
+        Raises:
+            UserError: If there are several.
+        """
+        found = {id(one): one for teacher in teachers_in(self) if (one := teacher.replays()) is not None}
+        if len(found) > 1:
+            raise several_recordings()
+        return next(iter(found.values()), None)
+
+    def must_be_live(self, why: str, remedy: str = LIVE) -> None:
+        """Refuse to give answers that were recorded.
+
+        Args:
+            why: What it is needed for, as a sentence without its end.
+            remedy: What to do instead.
+
+        Raises:
+            UserError: If its answers are recorded, or those of a teacher within it.
+        """
+        for teacher in teachers_in(self):
+            teacher.must_be_live(why, remedy)
+
+    def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
+        """Return the data as it teaches them, such as augmented as they were recorded; and what the user should know.
+
+        Args:
+            data: What it is to teach.
+            trust_code: Whether code that it names may run, as in `load_network`.
+
+        Raises:
+            UserError: If it cannot teach these data.
+        """
+        notes: list[str] = []
+        for teacher in teachers_in(self):
+            data, more = teacher.settle(data, trust_code=trust_code)
+            notes += more
+        if self.known_by() == self._name:
+            notes.append(_unnamed(self))
+        return data, tuple(dict.fromkeys(notes))
+
+
+def teachers_in(module: nn.Module) -> Iterator[Teacher]:
+    """Yield the teachers within a module, itself excluded, but not those within another of them."""
+    for child in module.children():
+        if isinstance(child, Teacher):
+            yield child
+        else:
+            yield from teachers_in(child)
+
+
+def several_recordings() -> UserError:
+    """Return the error for a recording beside other teachers."""
+    return UserError(": ".join(ALONE) + ".")
+
+
+def answer_check(data: Data) -> Callable[[tuple[int, ...], int], None]:
+    """Return a function that refuses an answer which is not one to the data, from its shape and its samples."""
+    return partial(_check_answer, data.task, data.num_classes, data.name)
+
+
+def _check_answer(task: Task, outputs: int, data_name: str, shape: tuple[int, ...], samples: int) -> None:
+    with ways_out():
+        task.check_answer(shape, samples, outputs, who="teacher", data=data_name)
+
+
+@contextmanager
+def ways_out() -> Iterator[None]:
+    """Add to an error about a teacher's classes what can be done with such a teacher."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error} {_OTHER_CLASSES}") from error
+
+
+def _unnamed(teacher: Teacher) -> str:
+    name = type(teacher).__name__
+    if processes.planned() > 1:
+        raise UserError(
+            f"Nothing tells several processes that their {name} is one and the same: give it an identity, such as "
+            "BlackBoxTeacher(query, identity='...'), or define known_by() in a class of your own."
+        )
+    return (
+        f"Nothing tells this {name} from another one, so no later call takes up what it taught: give it an identity, "
+        "such as BlackBoxTeacher(query, identity='...'), or define known_by() in a class of your own."
+    )

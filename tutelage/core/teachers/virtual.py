@@ -1,0 +1,78 @@
+"""Teachers made by hand: no network answers."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from tutelage.core.teachers.teacher import Teacher
+from tutelage.data.batch import Batch, Output
+from tutelage.errors import UserError
+from tutelage.losses import LOG_ZERO, UNLABELLED
+
+
+class UniformTeacher(Teacher):
+    """A control: a teacher that knows nothing and says so, with zero for every logit.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, batch: Batch) -> Output:
+        """Return zeros, `[batch, class, ...]`, with the places that the labels have."""
+        labels = batch.labels
+        # Labels that are probabilities have an axis of classes themselves.
+        places = labels.shape[2:] if labels.is_floating_point() else labels.shape[1:]
+        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, device=labels.device))
+
+
+class VirtualTeacher(Teacher):
+    r"""The hand-made teacher of Tf-KD (eq. 8): right with probability $a$, equally wrong everywhere else.
+
+    $p^d(k) = a$ for the label and $(1 - a) / (K - 1)$ for every other class, which sums to one.
+
+    Args:
+        num_classes: Number of classes $K$, at least two.
+        confidence: Probability $a$ of the label, between $1/K$ and 1.
+        softening: What a temperature is applied to. `"log-probability"` returns $\log p^d$ as logits, so that
+            temperature $\tau$ gives $p^{1/\tau} / Z$; `"probability"` returns $p^d$ itself as logits, as the
+            authors' code does.
+
+    Raises:
+        UserError: If the confidence is not a probability above chance, or one class is too few.
+
+    Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        confidence: float = 0.99,
+        softening: Literal["log-probability", "probability"] = "log-probability",
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise UserError(f"A virtual teacher needs two classes or more, not {num_classes}.")
+        if not 1 / num_classes <= confidence <= 1:
+            raise UserError(
+                f"confidence={confidence} is no probability of the label between chance, 1/{num_classes}, and 1."
+            )
+        self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
+
+    def forward(self, batch: Batch) -> Output:
+        """Return the virtual logits, `[batch, class, ...]`; equal ones where there is no label."""
+        labels = batch.labels
+        other = (1 - self.confidence) / (self.num_classes - 1)
+        high, low = self.confidence, other
+        if self.softening == "log-probability":
+            high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
+        logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, device=labels.device)
+        right = torch.full(labels.shape, high, device=labels.device).masked_fill(labels == UNLABELLED, low)
+        return Output(logits=logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1)))

@@ -1,0 +1,40 @@
+"""The classes that a network comes with, whatever the data have: how many, and what it calls them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tutelage.models import hub
+from tutelage.models.saving import metadata_beside
+from tutelage.models.spec import NetworkSpec
+
+
+def with_own_classes(spec: NetworkSpec) -> NetworkSpec:
+    """Return the spec of a network that keeps the classifier of its pretrained weights.
+
+    Args:
+        spec: Any network; one without such weights stays as it is.
+
+    Raises:
+        UserError: If there are no such weights.
+    """
+    if not spec.uses_pretrained or "num_classes" in spec.options:
+        return spec
+    count = hub.pretrained_classes(spec.kind, spec.name, spec.options)
+    return spec if count is None else replace(spec, options={**spec.options, "num_classes": count})
+
+
+def class_names_of(spec: NetworkSpec) -> tuple[str, ...]:
+    """Return what a network calls its classes, in the order of its logits; empty if there is no telling.
+
+    Args:
+        spec: The network: a saved run knows the names that it was trained with, pretrained weights those of their data.
+
+    Raises:
+        UserError: If there are no such weights.
+    """
+    if spec.uses_pretrained:
+        return hub.pretrained_class_names(spec.kind, spec.name, spec.options)
+    place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights
+    metadata = None if place is None else metadata_beside(place)
+    return () if metadata is None else tuple(metadata.class_names or ())
