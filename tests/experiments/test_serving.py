@@ -55,7 +55,7 @@ def test_an_option_may_ask_for_more():
 
 
 def test_a_wrapper_needs_what_its_method_needs():
-    assert why_not(parse_choice("soft-randomization:method=at"), frozenset()) is None
+    assert why_not(parse_choice("soft-randomization:method=at"), {"images"}) is None
     assert why_not(parse_choice("soft-randomization:method=dkd"), MULTI_LABEL) == why_not(
         parse_choice("dkd"), MULTI_LABEL
     )

@@ -17,7 +17,7 @@ NEEDS: Mapping[Offer, str] = {
     "classes": "scores of classes, of which a softmax makes probabilities",
     "labels": "the right class of each sample or place",
     "sample-labels": "one class for each whole sample",
-    "images": "images, which it changes",
+    "images": "images",
 }
 """What each offer is called in a sentence that begins with "it needs"."""
 

@@ -36,7 +36,7 @@ CHUNG = Paper(
 )
 
 
-@register("afd", papers=[CHUNG], reads={"targets", "answers"}, family="peers")
+@register("afd", papers=[CHUNG], reads={"targets", "answers"}, reads_if={"adversarial": {"images"}}, family="peers")
 class AFD(Method):
     r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps that pass for its.
 

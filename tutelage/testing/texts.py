@@ -57,7 +57,7 @@ class TextBlock(nn.Module):
             self.query(hidden), self.key(hidden), self.value(hidden), attn_mask=seen
         )
         mixed = self.norm(hidden + attended)
-        return (mixed + self.dense(mixed)).relu()
+        return F.relu(mixed + self.dense(mixed))
 
 
 class ToyTexts(Samples):
