@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from tutelage.errors import UserError
@@ -76,7 +76,7 @@ def sized(network: nn.Module, example: Any) -> nn.Module:
 def is_lazy(network: nn.Module) -> bool:
     """Return whether a network has layers that do not know their sizes yet."""
     tensors = (*network.parameters(), *network.buffers())
-    return any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors)
+    return any(isinstance(tensor, UninitializedBuffer | UninitializedParameter) for tensor in tensors)
 
 
 class _Detaching(TorchFunctionMode):

@@ -105,7 +105,7 @@ def _has_one_mode(network: nn.Module) -> bool:
 
 def _is_exported(network: nn.Module) -> bool:
     """Return whether a network is a graph of operators, as torch.export makes it, and not of modules."""
-    nodes = network.graph.nodes if isinstance(network, torch.fx.GraphModule) else []
+    nodes: Any = network.graph.nodes if isinstance(network, torch.fx.GraphModule) else []
     return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
 
 

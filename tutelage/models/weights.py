@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from tutelage.errors import UserError
 from tutelage.models.heads import last_layer
@@ -77,7 +77,7 @@ def _differences(
     missing = [key for key in expected if key not in found and not _is_counter(key)]
     unexpected = [key for key in found if key not in expected and not _is_counter(key) and not key.startswith(_LOSSES)]
     both = [key for key in expected if key in found]
-    sized = [key for key in both if not isinstance(expected[key], UninitializedTensorMixin)]
+    sized = [key for key in both if not isinstance(expected[key], UninitializedBuffer | UninitializedParameter)]
     different = [key for key in sized if expected[key].shape != found[key].shape]
     # Weights of eight bits, say, mean nothing without their scales.
     numbers = [key for key in both if expected[key].is_floating_point() != found[key].is_floating_point()]
