@@ -25,8 +25,12 @@ NEEDS: Mapping[Offer, str] = {
 def why_not(choice: Choice, offers: Collection[Offer]) -> str | None:
     """Return why a method cannot train on data that offer this much, as half a sentence; None if it can."""
     lacking = choice.reads - set(offers)
-    reasons = [NEEDS[offer] for offer in get_args(Offer) if offer in lacking]
-    return f"it needs {'; and '.join(reasons)}" if reasons else None
+    return needing(lacking) if lacking else None
+
+
+def needing(offers: Collection[Offer]) -> str:
+    """Return that a method needs some offers, as half a sentence."""
+    return f"it needs {'; and '.join(NEEDS[offer] for offer in get_args(Offer) if offer in offers)}"
 
 
 def check_serves(choice: Choice, offers: Collection[Offer], *, data: str) -> None:

@@ -42,7 +42,7 @@ SIMKD_PAPER = Paper(
 FinalReLU = Literal["auto", "yes", "no"]
 
 
-@register("simkd", papers=[SIMKD_PAPER], reads={"sample-answers"}, family="features")
+@register("simkd", papers=[SIMKD_PAPER], reads={"answers", "sample-answers"}, family="features")
 class SimKD(Method):
     r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.
 

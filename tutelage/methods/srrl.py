@@ -30,7 +30,7 @@ SRRL_PAPER = Paper(
 Variant = Literal["map", "vector"]
 
 
-@register("srrl", papers=[SRRL_PAPER], reads={"sample-answers"}, uses={"targets"}, family="features")
+@register("srrl", papers=[SRRL_PAPER], reads={"answers", "sample-answers"}, uses={"targets"}, family="features")
 class SRRL(Method):
     r"""SRRL: the student's last map, through a connector, means to the teacher's classifier what the teacher's means.
 

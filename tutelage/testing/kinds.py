@@ -26,7 +26,7 @@ VALUES = 3
 # Places without a label, in each map as many: the mean over what is labelled in two halves of a batch is then the whole
 # batch's.
 _UNLABELLED_PLACES = 20
-OF_ANSWERS: frozenset[Offer] = frozenset({"answers", "sample-answers", "classes"})
+OF_ANSWERS: frozenset[Offer] = frozenset({"answers", "classes"})
 """What a method reads of a teacher's answers."""
 
 
