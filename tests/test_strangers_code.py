@@ -52,7 +52,7 @@ def specs(tmp_path):
         "module": "trap_module:net",
         "standard": "os:getcwd",
         "simkd": f"simkd,student='{file}'{COMPOSED}",
-        "exit": f"exit,student='{file}',layer=stages.0,calls=1,layout=('map', 4, None),unused='',branch=plain,"
+        "exit": f"exit,student='{file}',layer=stages.0,calls=1,layout=('map', 4, None),unused='',branch=residual,"
         "path=((4, 4, 4),),width=4,relu=True,separable=False",
         "within": f"""simkd,student="simkd,student='{file}'{COMPOSED}"{COMPOSED}""",
     }

@@ -108,3 +108,15 @@ class TestGraphs:
     def test_a_frozen_one_teaches(self, data):
         teacher = torch.jit.freeze(torch.jit.script(Net().eval()))
         assert tutelage.distill("kd", student=Net(), teacher=teacher, data=data, **SETTINGS) is not None
+
+    @pytest.mark.parametrize("method", ["at", "sp", "vid", "fitnet", "simkd", "srrl", "crd", "semckd", "byot"])
+    def test_layers_of_torchscript_are_not_read(self, method, data):
+        script = torch.jit.script(Net())
+        networks = {"student": script} if method == "byot" else {"student": Net(), "teacher": script}
+        with pytest.raises(UserError, match=r"layers of a network in TorchScript cannot be read.*such as kd"):
+            tutelage.distill(method, data=data, **networks, **SETTINGS)
+
+    def test_a_part_in_torchscript_is_passed_as_a_whole(self, data):
+        network = Net()
+        network.norm = torch.jit.script(network.norm)
+        assert tutelage.distill("at", student=network, teacher=Net(), data=data, **SETTINGS) is not None

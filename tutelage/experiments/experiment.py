@@ -78,20 +78,23 @@ class Experiment:
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
         return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
 
-    def build_student(self, seed: int, part: str, *, position: int = 0) -> nn.Module:
+    def build_student(
+        self, seed: int, part: str, *, position: int = 0, check: Callable[..., object] = check_takes
+    ) -> nn.Module:
         """Return a student, which takes the data and can be trained.
 
         Args:
             seed: The seed of its initial weights, together with its part.
             part: What it is called.
             position: Which of the students.
+            check: Looks at the student and the data.
 
         Raises:
             UserError: If it cannot take the data, or its training mode is baked in.
         """
         student = self.students[position].build(seed, part)
-        check_learns(student, who="student")
-        check_takes(student, self.data, who="student")
+        check_learns(student, who=part)
+        check(student, self.data, who=part)
         return student
 
     def train_teacher(self, run: Run) -> Teacher:
@@ -135,12 +138,9 @@ class Experiment:
 
         def students() -> list[nn.Module]:
             parts = [part_of("student", position) for position in range(len(self.students))]
-            networks = [self.build_student(run.seed, part, position=n) for n, part in enumerate(parts)]
-            if len(networks) > 1:
-                # What several answer is compared; one alone may get another classifier by its method.
-                for part, network in zip(parts, networks):
-                    check_classes(network, self.data, who=part)
-            return networks
+            # What several answer is compared; one alone may get another classifier by its method.
+            check = check_classes if len(parts) > 1 else check_takes
+            return [self.build_student(run.seed, part, position=n, check=check) for n, part in enumerate(parts)]
 
         def distill(method: str, **others: Any) -> nn.Module:
             return self.execute(parse_choice(method), **({"run": run} | replaced | others))

@@ -15,7 +15,7 @@ from tutelage.features.anatomy import not_reached, place, reads
 from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
 from tutelage.features.padding import valid_tokens
-from tutelage.features.trace import Trace, first_input, tensor_at
+from tutelage.features.trace import Trace, check_readable, first_input, tensor_at
 from tutelage.models.answers import call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
@@ -141,6 +141,7 @@ class FeatureExtractor(nn.Module):
         """Call a function with what is read at a layer, as soon as it is there."""
         there = self._places[layer]
         module = bare(self.model).get_submodule(there.removesuffix(":in"))
+        check_readable(module)
         if there.endswith(":in"):
             return module.register_forward_pre_hook(partial(_hear_input, hear), with_kwargs=True)
         return module.register_forward_hook(partial(_hear_output, hear))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import UserError, unknown
+from tutelage.errors import NoLayersError, UserError, unknown
 from tutelage.models.answers import call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
@@ -79,7 +79,7 @@ class Trace:
             example: Inputs for one forward pass (batch of two or more); or a trace of this network, which is returned.
 
         Raises:
-            UserError: If there is no example.
+            UserError: If there is no example, or the network is in TorchScript.
             ValueError: If the trace is not of this network as it is now.
         """
         if example is None:
@@ -89,9 +89,13 @@ class Trace:
             return example
         model = uncompiled(model)
         network = bare(model)
+        check_readable(network)
         events: list[Event] = []
         handles = []
         for name, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                # A part in TorchScript is passed as a whole: nobody is told when it is entered or left.
+                continue
             enter, leave = partial(_note_entry, events, name), partial(_note_exit, events, name)
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
@@ -145,6 +149,22 @@ class Trace:
     def calls(self, place: str) -> int:
         """Return how often something could be read there."""
         return sum((event.name, event.side) == _split(place) for event in self.events)
+
+
+def check_readable(module: nn.Module) -> None:
+    """Refuse to read inside of TorchScript, which tells nobody what its layers compute.
+
+    Args:
+        module: A network, or the layer that is to be read.
+
+    Raises:
+        NoLayersError: If it is in TorchScript.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise NoLayersError(
+            "The layers of a network in TorchScript cannot be read. Pass the network that it was made from, or choose "
+            "a method that reads only logits, such as kd."
+        )
 
 
 def inputs_of(example: Any) -> Any:
