@@ -67,7 +67,7 @@ def test_an_untrained_name_is_refused_with_the_fix(data):
 def test_a_recording_is_not_asked():
     recording = toy_recording("full")
     for source in (recording, f"recording:{recording.folder}", RecordedTeacher(recording)):
-        with pytest.raises(UserError, match="knows its own views alone, and cannot be asked about others"):
+        with pytest.raises(UserError, match="cannot be asked about others: name the network"):
             asked(source, toy_data())
 
 

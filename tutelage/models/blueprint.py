@@ -157,9 +157,23 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
     Raises:
         UserError: If its answer has another shape or is of other classes, or it cannot take the data.
     """
-    shape = tuple(check_takes(network, data, who=who))
+    check_answer(network, check_takes(network, data, who=who), data, who=who)
+
+
+def check_answer(network: nn.Module, shape: Sequence[int], data: Data, *, who: str) -> None:
+    """Refuse a network whose answer to two samples has another shape than the task's, or is of other classes.
+
+    Args:
+        network: The network.
+        shape: The shape of its answer.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: If it has.
+    """
     samples = len(Batch(inputs=data.example(2)))
-    data.task.check_answer(shape, samples, data.num_classes, who=who, data=data.name)
+    data.task.check_answer(tuple(shape), samples, data.num_classes, who=who, data=data.name)
     if isinstance(network, Normalized) and network.refusal is not None:
         raise UserError(network.refusal)
 

@@ -13,6 +13,7 @@ from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.experiments.assembly import experiment_of
 from tutelage.experiments.choice import parse_choice
+from tutelage.models.saving import save_network
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.testing.toys import Recorder, toy_transformer
 
@@ -110,10 +111,9 @@ def test_a_transformer_without_a_classifier_teaches_by_its_tokens(data):
 
 
 def test_a_backbone_that_returns_hidden_states_teaches(data):
-    trained = tutelage.distill(
-        "features", student=student(), data=data, teacher=Hidden(), layers="layer3:blocks.1", **QUICK
-    )
-    assert trained(data.example(2)).shape == (2, 10)
+    for layers in ("auto", "layer3:blocks.1"):
+        own = {"student": student(), "data": data, "teacher": Hidden(), "layers": layers}
+        assert tutelage.distill("features", **own, **QUICK)(data.example(2)).shape == (2, 10)
     with pytest.raises(UserError, match="it must return the logits"):
         tutelage.distill("kd", student=student(), data=data, teacher=Hidden(), **QUICK)
 
@@ -154,6 +154,27 @@ def test_a_recording_without_answers_needs_layers_and_their_teacher(data, tmp_pa
     settings = {"views": 2, "batch_size": 32, "device": "cpu", "precision": "32-true", "progress": False}
     with pytest.raises(UserError, match="answers otherwise than this one"):
         tutelage.record(Other(), data=data, out=tmp_path, keep="none", layers=["layer2"], **settings)
+
+
+def test_as_many_classes_by_other_names_are_others(data, tmp_path):
+    network = tutelage.load_network("tiny_cnn,width=6", num_classes=10, in_channels=1)
+    names = [f"{word} {n}" for n, word in enumerate(["cat", "dog"] * 5)]
+    save_network(tmp_path / "pets", network, spec=network.spec, num_classes=10, in_channels=1, class_names=names)
+    digits = replace(data, class_names=("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+    own = {"student": student(), "data": digits, "teacher": str(tmp_path / "pets")}
+    with pytest.raises(UserError, match=r"has other classes than the data.*cat.*--teacher-classes FILE"):
+        tutelage.distill("kd", **own, out=tmp_path / "kd", **QUICK)
+    trained = tutelage.distill("features", **own, **QUICK)
+    assert trained(digits.example(2)).shape == (2, 10)
+    given = {name: number for number, name in enumerate(names)}
+    tutelage.distill("kd", **own, teacher_classes=given, **QUICK)
+
+
+def test_inputs_that_do_not_fit_have_nothing_to_do_with_classes(data):
+    teacher = FrozenTeacher(nn.Sequential(nn.Flatten(), nn.Linear(7, 10)))
+    with pytest.raises(UserError, match="teacher cannot take inputs") as error:
+        tutelage.distill("kd", student=student(), data=data, teacher=teacher, **QUICK)
+    assert "classes" not in str(error.value)
 
 
 def test_an_untrained_network_without_a_classifier_is_not_trained_first(data, tmp_path):

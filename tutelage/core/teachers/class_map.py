@@ -19,7 +19,7 @@ from tutelage.data.dataset import Data
 from tutelage.errors import NoLayersError, UserError, unknown
 from tutelage.features.anatomy import Tap
 from tutelage.models.answers import logits_of
-from tutelage.models.blueprint import check_classes
+from tutelage.models.blueprint import check_answer, check_takes
 
 Named = str | int
 TeacherClasses = str | Path | Mapping[Any, Any] | Sequence[Named]
@@ -163,8 +163,9 @@ class ClassMapTeacher(Teacher):
         if network is None:
             self._awaited = answer_check(data)
             return
+        shape = check_takes(network, data, who="teacher")
         with ways_out():
-            check_classes(network, data, who="teacher")
+            check_answer(network, shape, data, who="teacher")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
         """Say how many of the teacher's classes count."""

@@ -12,7 +12,7 @@ from tutelage.core.teachers.teacher import Teacher, ways_out
 from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.models.blueprint import check_classes
+from tutelage.models.blueprint import check_answer, check_runs, check_takes
 
 
 class FrozenTeacher(Teacher):
@@ -68,8 +68,18 @@ class FrozenTeacher(Teacher):
             UserError: If it answers with other classes than the data's, or with none.
         """
         if self.extractor.gives_logits:
+            shape = check_takes(self.network, data, who="teacher")
             with ways_out():
-                check_classes(self.network, data, who="teacher")
+                check_answer(self.network, shape, data, who="teacher")
+
+    def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
+        """Return the data as they are.
+
+        Raises:
+            UserError: If the network cannot take them.
+        """
+        check_runs(self.network, data, who="teacher")
+        return super().settle(data, trust_code=trust_code)
 
     def forward(self, batch: Batch) -> Output:
         """Return the network's logits and features."""
