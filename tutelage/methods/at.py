@@ -41,6 +41,7 @@ class AT(Method):
 
     An attention map has one value per place, so the two networks may differ in channels; the larger map is pooled to
     the smaller. Neither the scale of a map, nor its sign, nor the order of its channels matters.
+    Without labels the first term is left out: the student learns features, and its classifier stays as it is.
 
     The published weight belongs to maps of the size that CIFAR networks have: $\beta \mathrm{AT}$ is at most
     $2 \beta / hw$, so 31 for a last map of 8x8 places but 500 for one of 2x2, where it drowns the labels. Give small

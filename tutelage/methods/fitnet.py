@@ -214,6 +214,8 @@ def fitnet(
     hint and the regressor learn $\frac{1}{2} \| r(F^s) - F^t \|^2$ alone, then the whole student learns
     $H(q, p) + \lambda(t) \, \mathrm{KL}(p^t_T \,\|\, p^s_T)$ from there, without the regressor.
 
+    Without labels $H(q, p)$ is left out: in one stage the student then learns only as far as the hint.
+
     Args:
         run: The run whose stages these are.
         student: The network to train.

@@ -55,7 +55,7 @@ class MLLD(Method):
 
     The loss is their weighted sum over views and temperatures, and the cross-entropy of both views. On the weak view,
     $m$ keeps the half of the samples of which the teacher is less confident, and $c$ the half of the classes to which
-    it gives less; on the strong view, both are 1.
+    it gives less; on the strong view, both are 1. Without labels the cross-entropies are left out.
 
     With `standardize` the instance term, and no other, reads standardised logits (LSKD, see `kd`). The LSKD authors
     then have 2 in place of the 4 among the temperatures, and a weight of 9 or 6.

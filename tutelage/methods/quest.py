@@ -65,6 +65,7 @@ def quest(
     First, k-means over the teacher's features $f^t$ at all places of all training images, without augmentation, finds
     the words $v_k$, once in a run. They stay as they are; $W$ and $\gamma$ are trained with the student and thrown
     away. Where two maps differ in size, the larger is pooled to the smaller, before the words are learned.
+    Without labels the first term is left out: the student learns features, and its classifier stays as it is.
 
     Args:
         run: The run whose stages these are.

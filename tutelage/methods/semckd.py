@@ -55,6 +55,9 @@ class SemCKD(Method):
     regressors together may outweigh the student several times (10.2 million parameters for resnet32x4 to resnet8x4);
     they are thrown away.
 
+    Without labels the first term is left out. With `alpha=0` only layers of the teacher are read, so that it may be one
+    without a classifier.
+
     Args:
         student: The network to train.
         teacher: The network that teaches.
@@ -63,7 +66,7 @@ class SemCKD(Method):
         layers: `auto` is every stage of the student with every stage of the teacher. By name, as
             `student_layer:teacher_layer+...`, every named layer of the one is compared with every one of the other.
         beta: $\beta$, weight of the matching.
-        alpha: $\alpha$, weight of the soft term. At 0 nothing but layers is read of the teacher.
+        alpha: $\alpha$, weight of the soft term.
         temperature: $T$ of the soft term.
         reduction: `code` takes the mean over the student's $S$ layers, as the authors' code does, to which their
             $\beta$ belongs; `paper` takes the sum.

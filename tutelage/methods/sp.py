@@ -44,6 +44,7 @@ class SP(Method):
     $F$ holds one flattened map per sample, and $G$ what the samples of a batch have in common. The two networks may
     differ in channels and in resolution. Scaling all features, or rotating them, changes nothing; scaling those of one
     sample does.
+    Without labels the first term is left out: the student learns features, and its classifier stays as it is.
 
     The loss depends on the size of the batch: its largest value falls as $1/B$, a batch of one costs nothing, and of
     several processes each compares the samples of its own part. The weight of 3000 belongs to batches of 64.

@@ -39,6 +39,7 @@ class SRRL(Method):
 
     $h_t$ is the teacher's embedding (the input of its classifier $W_t$), $h_s$ the mean over the places of the
     connector's map. Both terms are means over the batch. Gradients flow through $W_t$, which stays as it is.
+    Without labels the first term is left out: the student learns features, and its classifier stays as it is.
 
     Args:
         student: The network to train.

@@ -41,6 +41,7 @@ class VID(Method):
     a regressor of three 1x1 convolutions; its variance is one number per channel of the teacher. Both are trained with
     the student: a channel that the student cannot predict gets a large variance, and a small weight. The larger map is
     pooled to the smaller. The loss may be negative, and is not zero where student and teacher agree.
+    Without labels the first term is left out: the student learns features, and its classifier stays as it is.
 
     Args:
         student: The network to train.
