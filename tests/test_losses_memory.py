@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tutelage.losses import cross_entropy, divergences, gram, kd_loss, mean_square, standardize
+from tutelage.features.products import gram, mean_square
+from tutelage.losses import cross_entropy, divergences, kd_loss, standardize
 from tutelage.methods.fsp import fsp_matrix
 from tutelage.methods.mlld import gram_loss, masks
 

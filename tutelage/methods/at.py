@@ -16,7 +16,8 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import places, without_padding
-from tutelage.losses import mean_square, unit_rows, wide
+from tutelage.features.products import mean_square, unit_rows
+from tutelage.losses import wide
 
 ATTENTION_TRANSFER = Paper(
     key="zagoruyko2017paying",

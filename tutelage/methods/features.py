@@ -16,7 +16,8 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
-from tutelage.losses import unit_rows, wide
+from tutelage.features.products import unit_rows
+from tutelage.losses import wide
 
 FEATURE_DISTILLATION = Paper(
     key="wei2022contrastive",

@@ -30,8 +30,8 @@ class KD(Method):
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
 
-    Both terms are those of the data's task: of several classes a sample, each goes through its own sigmoid; numbers have
-    squared errors, and no temperature. Without labels the first term is left out.
+    Both terms are those of the data's task: of several classes a sample, each goes through its own sigmoid; numbers
+    have squared errors, and no temperature. Without labels the first term is left out.
 
     With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, and
     so nothing of how confident either network is. Its published weights are 0.1 for the cross-entropy and 9 for the

@@ -20,7 +20,8 @@ from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import places
-from tutelage.losses import divergences, unit_rows, wide
+from tutelage.features.products import unit_rows
+from tutelage.losses import divergences, wide
 from tutelage.methods.parts.codebook import Clustering, compared_size, first_vectors, learn_words
 from tutelage.system import digests
 from tutelage.training.run import Run

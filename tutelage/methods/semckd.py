@@ -18,7 +18,8 @@ from tutelage.errors import UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_over_places, through, without_padding
-from tutelage.losses import gram, unit_rows, wide
+from tutelage.features.products import gram, unit_rows
+from tutelage.losses import wide
 
 SEMCKD = Paper(
     key="chen2021cross",

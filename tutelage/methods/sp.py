@@ -15,7 +15,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.padding import without_padding
-from tutelage.losses import gram, unit_rows
+from tutelage.features.products import gram, unit_rows
 
 SIMILARITY_PRESERVING = Paper(
     key="tung2019similarity",

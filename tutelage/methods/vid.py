@@ -18,7 +18,8 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_of_squares
-from tutelage.losses import mean_square, wide
+from tutelage.features.products import mean_square
+from tutelage.losses import wide
 
 VARIATIONAL_INFORMATION = Paper(
     key="ahn2019variational",
