@@ -141,3 +141,13 @@ def test_a_rate_is_a_share(rate):
 def test_one_class_cannot_be_wrong():
     with pytest.raises(UserError, match="two or more"):
         label_offsets(4, 0.1, 1)
+
+
+def test_samples_without_a_label_get_none():
+    data = toy_data()
+    targets = data.train.targets.clone()
+    targets[::3] = -1
+    partly = data.with_splits(train=data.train.with_targets(targets))
+    found = training_labels(with_wrong_labels(partly, 1.0, seed=0, flips="other"))
+    assert torch.equal(found == -1, targets == -1)
+    assert (found != targets)[targets != -1].all()

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tutelage.data.dataset import Data
 from tutelage.data.samples import Samples
 from tutelage.errors import UserError
+from tutelage.losses import UNLABELLED
 from tutelage.system.chance import generator
 
 Flips = Literal["any", "other"]
@@ -70,7 +71,8 @@ def with_wrong_labels(data: Data, rate: float, *, seed: int, flips: Flips = "any
     """
     targets = training_labels(data)
     wrong = targets + label_offsets(len(targets), rate, data.num_classes, flips=flips, chance=generator(seed))
-    wrong = wrong % data.num_classes
+    # A sample without a label stays one.
+    wrong = targets.where(targets == UNLABELLED, wrong % data.num_classes)
     digest = hashlib.sha256(data.fingerprint.encode() + wrong.numpy().tobytes())
     assert isinstance(data.train, Samples)
     return replace(data.with_splits(train=data.train.with_targets(wrong)), fingerprint=digest.hexdigest())
