@@ -50,6 +50,6 @@ def test_each_network_runs_once_for_all_that_is_asked_of_it(name, passes):
 
 def test_fsp_looks_once_at_each_of_two_networks_of_one_width(passes):
     methods_of(catalogue.get("fsp"), toy_experiment(teacher_width=STUDENT_WIDTH))
-    # Student checked, both traced, the student with gradients, which say what lies below the sections, and the answers of
-    # its two trainings looked at.
+    # Student checked, both traced, the student with gradients, which say what lies below the sections, and the answers
+    # of its two trainings looked at.
     assert passes == {STUDENT_WIDTH: 6}
