@@ -30,10 +30,11 @@ from torch.utils.data import TensorDataset
 
 import tutelage
 from tutelage.data.criterion import Density
-from tutelage.evaluation.scores import Evaluation, judge
 from tutelage.evaluation.uncertainty import Uncertainty, uncertainty_of
+from tutelage.losses import log_mean_probability
 from tutelage.models.ensemble import Ensemble
 from tutelage.system.files import write_json
+from tutelage.tasks.classification import CLASSIFICATION
 
 mpl.use("Agg")
 
@@ -141,13 +142,20 @@ def measure(network: nn.Module, density: Density) -> dict[str, float]:
     """Return the scores of a network on test points, and of its uncertainty on the region around them."""
     test, foreign = spirals(TEST, 1), around(TEST, 2, BEGIN)
     own, other = answers(network, test.tensors[0]), answers(network, foreign)
-    found: Evaluation = judge(own, test.tensors[1], other, density=density)
+    meter = CLASSIFICATION.meter(density=density)
+    members = own if own.ndim == 3 else None
+    meter.update(own if members is None else log_mean_probability(own), test.tensors[1], members)
+    meter.update_foreign(
+        other if members is None else log_mean_probability(other), other if members is not None else None
+    )
+    found, told = meter.compute(), meter.compute_foreign()
     far: Uncertainty = uncertainty_of(other, density=density)
     return {
-        "error": 1 - found.accuracy,
-        "nll": found.nll,
-        "ece": found.ece,
-        **found.uncertainties(),
+        "error": 1 - found["accuracy"],
+        "nll": found["nll"],
+        "ece": found["ece"],
+        **{f"test_{name}": value for name, value in found.items() if name not in ("accuracy", "nll", "ece")},
+        **{f"foreign_{name}": value for name, value in told.items()},
         **{f"foreign_{kind}_uncertainty": float(values.mean()) for kind, values in far.known().items()},
     }
 

@@ -18,7 +18,7 @@ from torch import nn
 from contenders import CONTENDERS, ours
 from contenders.pace import Over, Pace, Turns, waiting_for
 from contenders.setting import Setting
-from tutelage.evaluation.scores import predictions_on, score
+from tutelage.evaluation.scores import measure_network
 from tutelage.system.memory import kept_memory
 
 
@@ -79,7 +79,7 @@ def train_whole(pipe: Connection, name: str, setting: Setting) -> None:
         started = time.perf_counter()
         network = trainer(name)(setting, Pace(setting.lr, setting.total_steps(data)))
         seconds = time.perf_counter() - started
-        found = score(*predictions_on(network, data, "test", device=setting.device.type))
-        pipe.send({"accuracy": found.accuracy, "nll": found.nll, "ece": found.ece, "seconds": seconds})
+        scores = measure_network(network, data, "test", device=setting.device.type).compute()
+        pipe.send({**scores, "seconds": seconds})
     except Exception as error:
         pipe.send({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})

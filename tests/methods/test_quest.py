@@ -267,7 +267,9 @@ class Meeting(DryRun):
 )
 def test_any_two_networks_and_any_size(make_student, make_teacher, size, layers):
     images = torch.randint(256, (8, 3, *size), dtype=torch.uint8)
-    data = replace(toy_data().with_splits(train=ResidentImages(images, torch.arange(8) % 5)), image_size=size)
+    data = replace(
+        toy_data().with_splits(train=ResidentImages(images, torch.arange(8) % 5)), image_size=size, num_classes=5
+    )
     student, teacher, run = make_student(), FrozenTeacher(make_teacher()), Meeting(TRAINING)
     if layers == "early:late":
         (early, *_), (*_, late) = (stages(network, data.example(2)) for network in (student, teacher.network))

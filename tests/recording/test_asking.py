@@ -194,7 +194,7 @@ def test_it_is_asked_about_views_as_a_training_would_ask(data):
     answers = Spy(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
     indices = torch.tensor([5, 2, 7])
     view = data.augmentation.sample(torch.Generator().manual_seed(0), 3, data.image_size)
-    images, targets = data.train.gather(indices), data.train.targets[indices]
+    images, targets = data.train.images[indices], data.train.targets[indices]
     output = answers.about(images, targets, indices, view, data)
     expected = data.augmentation.apply(images, view) / 255
     torch.testing.assert_close(seen[0].inputs, expected)

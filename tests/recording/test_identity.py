@@ -116,7 +116,9 @@ def folder(path, classes=("cat", "dog"), size=8, **options):
     for label, name in enumerate(classes):
         (path / name).mkdir(parents=True)
         for number in range(50):
-            Image.new("RGB", (8, 8), (number, 100 * label, 7)).save(path / name / f"{number:02}.png")
+            image = Image.new("RGB", (8, 8), (number, 100 * label, 7))
+            image.putpixel((0, 0), (255, 255, 255))
+            image.save(path / name / f"{number:02}.png")
     return load_data(str(path), image_size=size, validation=0, resident_limit_mib=0, **options)
 
 
@@ -211,7 +213,9 @@ def test_of_images_on_disk_sixty_four_are_looked_at(tmp_path):
     for position, told in ((missed, False), (looked_at[30], True)):
         number, label, _ = data.train[position][0][:, 0, 0].tolist()
         name = ("cat", "dog")[label // 100]
-        Image.new("RGB", (8, 8), (9, 9, 200)).save(tmp_path / "photos" / name / f"{number:02}.png")
+        image = Image.new("RGB", (8, 8), (9, 9, 200))
+        image.putpixel((0, 0), (255, 255, 255))
+        image.save(tmp_path / "photos" / name / f"{number:02}.png")
         after = DataIdentity.of(load_data(str(tmp_path / "photos"), image_size=8, validation=0, resident_limit_mib=0))
         assert bool(before.differences(after)) == told
 

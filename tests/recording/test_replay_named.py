@@ -218,4 +218,4 @@ def first_views(recording, data):
     """Return the first recorded view of each sample."""
     order = torch.arange(SAMPLES)
     parameters, _ = recording.read(order, torch.zeros_like(order))
-    return recording.augmentation.apply(data.train.gather(order), parameters) / 255
+    return recording.augmentation.apply(data.train.images[order], parameters) / 255

@@ -310,7 +310,9 @@ def test_streamed_images_are_decoded_once_for_all_views_of_a_group(workers, tmp_
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(20):
             colour = (start + number, 3 * number, 7)
-            Image.new("RGB", (9, 8), colour).save(tmp_path / "photos" / name / f"{number}.png")
+            image = Image.new("RGB", (9, 8), colour)
+            image.putpixel((0, 0), (255, 255, 255))
+            image.save(tmp_path / "photos" / name / f"{number}.png")
     data = load_data(str(tmp_path / "photos"), image_size=8, validation=0, resident_limit_mib=0, augment="crop:1,flip")
     decoded, samples = [], data.count("train")
     read_image = images_module.read_image

@@ -146,7 +146,7 @@ def test_signal_during_the_last_validation_is_not_lost(data, tmp_path, monkeypat
     monkeypatch.setattr(
         reporter,
         "epoch",
-        lambda number, *_: os.kill(os.getpid(), signal.SIGTERM) if number == 3 else None,
+        lambda number, *_, **__: os.kill(os.getpid(), signal.SIGTERM) if number == 3 else None,
         raising=False,
     )
     with pytest.raises(Interrupted) as stop:
@@ -159,7 +159,7 @@ def test_a_stop_that_was_reached_before_an_interruption_stays_reached(data, tmp_
     file = tmp_path / "checkpoint.pt"
 
     class Signalling(Silent):
-        def epoch(self, number, epochs, metrics):
+        def epoch(self, number, epochs, metrics, **_):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
@@ -168,7 +168,7 @@ def test_a_stop_that_was_reached_before_an_interruption_stays_reached(data, tmp_
 
 
 def test_stop_at_an_accuracy_ends_the_training_early(data):
-    state = Driver(TRAINING).fit(METHODS["kd"](), data, stop=Stop(at_accuracy=0.01))
+    state = Driver(TRAINING).fit(METHODS["kd"](), data, stop=Stop(at_score=0.01))
     assert state.epoch == 1
 
 

@@ -221,7 +221,7 @@ def test_a_run_goes_on_in_its_precision_and_says_so_where_another_would_be_chose
     seen.clear()
     Driver(training, reporter=notes).fit(Watching(network(1)), data, checkpoint_file=file)
     assert seen[:3] == [torch.float32] * 3
-    assert notes.notes[1].endswith("batch 2.[/dim]")
+    assert str(notes.notes[1]).endswith("batch 2.")
 
 
 def test_saved_student_is_bare_and_no_larger_than_its_weights(data, tmp_path):
