@@ -10,7 +10,7 @@ from tutelage.core.method import Progress
 from tutelage.core.teachers import FrozenTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import NoLayersError, UserError
-from tutelage.methods.features import Features, feature_distance, normalized
+from tutelage.methods.features import Features, feature_distances, normalized
 from tutelage.models import CATALOGUE
 from tutelage.testing.toys import ToyNetwork, toy_transformer
 
@@ -151,8 +151,8 @@ def double(values):
 def test_known_answers(distance, delta, expected):
     """Differences of 1 and 3: their squares, the two halves of the smooth distance, and a right angle."""
     ours, theirs = double([[1.0, 0.0]]), double([[0.0, 3.0]])
-    assert feature_distance(ours, theirs, distance, delta=delta).item() == pytest.approx(expected, rel=1e-12)
-    assert feature_distance(theirs, theirs, distance, delta=delta).item() == pytest.approx(0.0, abs=1e-12)
+    assert feature_distances(ours, theirs, distance, delta=delta).tolist() == pytest.approx([expected], rel=1e-12)
+    assert feature_distances(theirs, theirs, distance, delta=delta).tolist() == pytest.approx([0.0], abs=1e-12)
 
 
 def test_the_layer_norm_forgets_scale_and_offset():

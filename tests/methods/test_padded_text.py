@@ -19,6 +19,7 @@ from tutelage.features.padding import without_padding
 from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT, attention_loss
 from tutelage.methods.byot import BYOT
+from tutelage.methods.features import Features
 from tutelage.methods.fitnet import FitNet, FitNetHints, hint_loss
 from tutelage.methods.fsp import FSPInitialization, fsp_matrix
 from tutelage.methods.ksanc import KSANC
@@ -109,6 +110,8 @@ METHODS = {
     "at, paper": partial(AT, variant="paper"),
     "sp": SP,
     "vid": VID,
+    "features": Features,
+    "features, cosine": partial(Features, distance="cosine"),
     "fitnet": FitNet,
     "fitnet, hints": FitNetHints,
     "fsp": FSPInitialization,

@@ -16,6 +16,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.maps import pool_to_smaller
+from tutelage.features.padding import mean_over_places
 from tutelage.features.products import unit_rows
 from tutelage.losses import wide
 
@@ -51,7 +52,8 @@ class Features(Method):
     $F_{l,i}$ are the features at place $i$ of a map, or of a patch token; $\bar F_l$ is their mean over the places. The
     layer norm $n$, over the channels and without parameters, brings the features of any teacher to one scale. $A$ and
     $B$ are linear layers with a bias, trained with the student and thrown away. A pair of one place, such as two
-    vectors, has no second term, because both would be the same. The larger map is pooled to the smaller.
+    vectors, has no second term, because both would be the same. The larger map is pooled to the smaller. Padding is no
+    place.
 
     The teacher needs no classifier: a backbone such as `timm:vit_base_patch14_dinov2,num_classes=0` teaches, on images
     with labels or without. Its class token is no place; to learn from it too, or from the backbone's output, name the
@@ -111,16 +113,19 @@ class Features(Method):
         pooled, places = [], []
         for one, adapter in zip(self.pairs, self.adapters, strict=True):
             assert isinstance(adapter, FeatureAdapter)
-            ours, theirs = pool_to_smaller(*(wide(maps) for maps in one.maps(student, teacher)))
-            pooled.append(self._far(adapter.pooled(normalized(ours.mean((2, 3)))), theirs.mean((2, 3))))
+            ours, theirs, mask = one.compared(student, teacher)
+            ours, theirs = pool_to_smaller(wide(ours), wide(theirs))
+            whole = (mean_over_places(maps, mask) for maps in (ours, theirs))
+            pooled.append(self._far(adapter.pooled, *whole).mean())
             if adapter.places is not None:
-                ours, theirs = ours.movedim(1, 3), theirs.movedim(1, 3)
-                places.append(self._far(adapter.places(normalized(ours)), theirs))
+                far = self._far(adapter.places, ours.movedim(1, 3), theirs.movedim(1, 3))
+                places.append(mean_over_places(far[:, None], mask).mean())
         losses["pooled"] = torch.stack(pooled).sum()
         return losses | ({"places": torch.stack(places).sum()} if places else {})
 
-    def _far(self, adapted: Tensor, teacher: Tensor) -> Tensor:
-        return feature_distance(adapted, normalized(teacher.detach()), self.distance, delta=self.delta)
+    def _far(self, adapter: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+        adapted = adapter(normalized(student))
+        return feature_distances(adapted, normalized(teacher.detach()), self.distance, delta=self.delta)
 
 
 class FeatureAdapter(nn.Module):
@@ -147,10 +152,10 @@ class FeatureAdapter(nn.Module):
         return self.places is not None
 
 
-def feature_distance(
+def feature_distances(
     adapted: Tensor, teacher: Tensor, distance: Distance = "smooth-l1", *, delta: float = 2.0
 ) -> Tensor:
-    r"""Return how far adapted features are from the teacher's, the mean over all of them.
+    r"""Return how far each adapted feature is from the teacher's, `[...]`: the mean over its channels.
 
     Args:
         adapted: The student's, `[..., channel]`.
@@ -161,10 +166,10 @@ def feature_distance(
     adapted = wide(adapted)
     if distance == "cosine":
         ours, theirs = (unit_rows(one.flatten(0, -2)) for one in (adapted, teacher))
-        return 1 - (ours * theirs).sum(1).mean()
+        return (1 - (ours * theirs).sum(1)).view(adapted.shape[:-1])
     if distance == "mse":
-        return F.mse_loss(adapted, teacher)
-    return F.smooth_l1_loss(adapted, teacher, beta=delta)
+        return F.mse_loss(adapted, teacher, reduction="none").mean(-1)
+    return F.smooth_l1_loss(adapted, teacher, beta=delta, reduction="none").mean(-1)
 
 
 def normalized(features: Tensor) -> Tensor:
