@@ -228,3 +228,11 @@ def test_scaling_by_a_power_of_two_changes_no_bit():
     centred = rows - rows[:, :1]
     centred = centred - centred.mean(1, keepdim=True)
     assert torch.equal(standardize(rows), centred * (centred.square().sum(1, keepdim=True) / 99).rsqrt())
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_maps_are_standardised_place_by_place(ddof):
+    maps = torch.randn(2, 5, 3, 4, dtype=torch.float64) * 3
+    rows = maps.permute(0, 2, 3, 1).reshape(-1, 5)
+    expected = standardize(rows, ddof=ddof).view(2, 3, 4, 5).permute(0, 3, 1, 2)
+    assert torch.allclose(standardize(maps, ddof=ddof), expected, rtol=1e-12)

@@ -1,11 +1,13 @@
 """Every method trains as it should on every kind of data, or refuses it in the words of the docs."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tutelage.core.registry import Entry
+from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.serving import why_not
@@ -14,6 +16,8 @@ from tutelage.methods.end import EnD
 from tutelage.methods.kd import KD
 from tutelage.testing.conformance import check_kind, driver_equals_a_plain_loop, refuses, resumes_bit_identical
 from tutelage.testing.kinds import KINDS
+from tutelage.testing.toys import methods_of
+from tutelage.testing.trials import STEPS, take_steps
 
 OTHERS = [name for name in KINDS if name != "labels"]
 # Who trains on these is known by name, so that a method that begins to refuse them is noticed.
@@ -66,6 +70,50 @@ def test_the_toys_are_what_they_are_called(kind):
         assert ((batch.targets == -1).sum((1, 2)) == 20).all()
     if kind == "text":
         assert (batch.inputs["attention_mask"] == 0).any()
+
+
+# Options that make a method read more, or less.
+OPTIONS = [
+    ("maps", "kd", {"standardize": True}),
+    ("maps", "fkd", {"cutmix": 1.0}),
+    ("maps", "unix", {"ce_weight": 0.5}),
+    ("maps", "born-again", {"variant": "cwtm"}),
+    ("maps", "born-again", {"variant": "dkpp"}),
+    ("maps", "tf-kd-reg", {"variant": "code"}),
+    ("text", "dml", {"peer": "mean-probability"}),
+    ("text", "crd", {"alpha": 1.0}),
+    ("text", "afd", {"adversarial": False}),
+    ("multi-label", "fitnet", {"variant": "paper"}),
+    ("unlabelled", "mlld", {"ce_weight": 0.0}),
+    ("headless", "semckd", {"alpha": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "method", "options"), OPTIONS, ids=lambda value: getattr(value, "name", None))
+def test_options_that_change_what_is_read(kind, method, options):
+    toy, choice = KINDS[kind], Choice(catalogue.get(method), options)
+    assert why_not(choice, toy.offers) is None
+    for stage in methods_of(choice.entry, toy.experiment(), options).values():
+        totals = take_steps(stage, toy.batch(), steps=STEPS)
+        assert all(map(math.isfinite, totals))
+        assert min(totals[-3:]) < totals[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "options"),
+    [
+        ("multi-label", "kd", {"standardize": True}),
+        ("multi-label", "kd", {"reduction": "mean"}),
+        ("regression", "dml", {"peer": "mean-probability"}),
+        ("multi-label", "born-again", {"variant": "dkpp"}),
+        ("unlabelled", "unix", {"ce_weight": 0.5}),
+    ],
+)
+def test_options_that_the_data_cannot_serve_are_refused(kind, method, options):
+    toy, entry = KINDS[kind], catalogue.get(method)
+    assert why_not(Choice(entry, {}), toy.offers) is None
+    with pytest.raises(UserError, match=r"Its options ask for that: the defaults do not"):
+        methods_of(entry, toy.experiment(), options)
 
 
 # The checks can fail.

@@ -56,7 +56,8 @@ def check_serves(choice: Choice, offers: Collection[Offer], *, data: str) -> Non
 
 def left_out(choice: Choice, offers: Collection[Offer]) -> str | None:
     """Return what a method does without on data that offer this much, as a sentence; None if it misses nothing."""
-    missing = choice.uses - set(offers)
-    if "targets" not in missing:
+    if choice.inner is not None:
+        return left_out(choice.inner, offers)
+    if "targets" not in choice.entry.uses - set(offers):
         return None
     return f"The data have no targets, so {choice.label} trains without its supervised loss: on the teacher alone."
