@@ -18,6 +18,7 @@ from tutelage.core.teachers.naming import TeacherSource
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.ood import foreign_data
+from tutelage.data.reclassed import among
 from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
@@ -29,7 +30,7 @@ from tutelage.experiments.comparison import Comparison
 from tutelage.models.blueprint import Source, blueprint, check_classes, several
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
-from tutelage.models.saving import density_of, save_network
+from tutelage.models.saving import class_names_of, density_of, save_network
 from tutelage.report.html import write_report
 from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
@@ -278,7 +279,8 @@ def evaluate(
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
-    splits = resolve_data(data, task=task) if isinstance(data, str | Data) else as_data(data, test=data, task=task)
+    is_ready = isinstance(data, str | Data)
+    splits = resolve_data(data, task=task) if is_ready else as_data(data, test=data, task=task, for_training=False)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
     splits.split(split)
@@ -287,6 +289,7 @@ def evaluate(
     sources = several(network)
     if not sources:
         raise UserError("No network is named: pass one, or several as an ensemble.")
+    splits = among(splits, (class_names_of(sources[0]) if isinstance(sources[0], str) else None) or ())
     members = [_trained(source, splits, trust_code=trust_code) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)
     kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")

@@ -86,7 +86,7 @@ def test_one_class_is_refused_where_classes_count():
 
 @pytest.mark.parametrize("own", [["bee", "ant"], ["bee", "cat", "ant"], ["bee"], ["bee", "ant", "dog"]])
 def test_a_split_with_another_order_is_read_by_name(own):
-    with pytest.warns(Notice, match="test' of zoo are numbered in another order.*There bee"):
+    with pytest.warns(Notice, match="test' of zoo are numbered in another way.*There bee"):
         _, indices = read([0, 1, 2], [own.index("bee")], ["ant", "bee", "cat"], own)
     assert indices["test"] == [1]
 

@@ -148,3 +148,12 @@ def test_a_users_loader_of_bytes_becomes_floats():
     batch = next(OwnLoader(users, CLASSIFICATION).epoch(0))
     assert torch.equal(batch.inputs, torch.full((4, 1, 2, 2), 51).float() / 255)
     assert batch.indices is None
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_laid_on_white(mode):
+    icon = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    icon.putpixel((1, 2), (0, 0, 0, 255))
+    image = as_image(icon.convert(mode))
+    assert image[:, 2, 1].tolist() == [0, 0, 0]
+    assert image.sum() == 3 * 15

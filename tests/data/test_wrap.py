@@ -1,9 +1,9 @@
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tutelage.data import ResidentImages, as_data
-from tutelage.errors import UserError
+from tutelage.errors import Notice, UserError
 
 
 def users(n=60, classes=3, dtype=torch.float32):
@@ -88,3 +88,114 @@ def test_an_iterable_loader_must_name_its_classes():
     with pytest.raises(UserError, match="num_classes="):
         as_data(DataLoader(Stream(), batch_size=1))
     assert as_data(DataLoader(Stream(), batch_size=1), num_classes=2).in_channels == 1
+
+
+class Named(Dataset):
+    """Images as bright as their class: ant is 0, bee 0.4, cat 0.8."""
+
+    def __init__(self, *classes, each=10):
+        self.classes, self._each = list(classes), each
+
+    def __len__(self):
+        return self._each * len(self.classes)
+
+    def __getitem__(self, index):
+        label = index % len(self.classes)
+        shade = {"ant": 0.0, "bee": 0.4, "cat": 0.8, "dog": 1.0}[self.classes[label]]
+        return torch.full((1, 4, 4), shade), label
+
+
+def is_right(data, split):
+    batch = next(data.loader(split, batch_size=64, train=False).epoch(0))
+    return torch.allclose(batch.inputs[:, 0, 0, 0], batch.targets * 0.4)
+
+
+@pytest.mark.parametrize("classes", [("cat", "ant", "bee"), ("ant", "cat"), ("cat",)])
+def test_a_test_set_with_another_numbering_is_read_by_name(classes):
+    with pytest.warns(Notice, match="test split of data are numbered in another way"):
+        data = as_data(Named("ant", "bee", "cat"), test=Named(*classes))
+    assert data.class_names == ("ant", "bee", "cat")
+    assert is_right(data, "train")
+    assert is_right(data, "test")
+
+
+def test_a_test_set_that_lacks_the_last_class_is_numbered_alike():
+    assert is_right(as_data(Named("ant", "bee", "cat"), test=Named("ant", "bee")), "test")
+
+
+def test_a_class_that_training_lacks_is_refused_by_name():
+    with pytest.raises(UserError, match="'bee', which training does not have.*Training has ant, cat"):
+        as_data(Named("ant", "cat"), test=Named("ant", "bee", "cat"))
+
+
+def test_a_loader_with_another_numbering_is_refused():
+    with pytest.raises(UserError, match="pass its dataset, whose classes are read by name.*There cat, ant; training"):
+        as_data(Named("ant", "bee", "cat"), test=DataLoader(Named("cat", "ant"), batch_size=4))
+    data = as_data(Named("ant", "bee", "cat"), test=DataLoader(Named("ant", "bee"), batch_size=64))
+    assert is_right(data, "test")
+
+
+def test_names_of_ones_own_are_for_the_numbers_of_training():
+    with pytest.warns(Notice):
+        data = as_data(Named("ant", "bee", "cat"), test=Named("cat", "ant"), class_names=("A", "B", "C"))
+    assert data.class_names == ("A", "B", "C")
+    assert is_right(data, "test")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([7, 500, 100_001], "3 different numbers up to 100001, which would make 100,002 classes"),
+        ([4006381333931, 4012345678901, 5901234123457], "would make as many classes"),
+        ([3, 3, 3], "all 3: there is nothing to tell apart"),
+    ],
+)
+def test_numbers_that_are_no_class_indices_are_refused(labels, message):
+    pairs = TensorDataset(torch.rand(60, 1, 4, 4), torch.tensor(labels)[torch.arange(60) % 3])
+    for data in (pairs, DataLoader(pairs, batch_size=8)):
+        with pytest.raises(UserError, match=message):
+            as_data(data)
+
+
+def test_what_is_only_measured_may_have_one_class():
+    pairs = TensorDataset(torch.rand(12, 1, 4, 4), torch.full((12,), 3))
+    assert as_data(pairs, for_training=False, hold_out=0).num_classes == 4
+
+
+def test_gaps_are_told_and_a_number_of_classes_that_is_given_holds():
+    pairs = TensorDataset(torch.rand(60, 1, 4, 4), torch.tensor([7, 500, 900])[torch.arange(60) % 3])
+    with pytest.warns(Notice, match="3 different numbers up to 900, which makes 901 classes"):
+        assert as_data(pairs).num_classes == 901
+    assert as_data(pairs, num_classes=1000).num_classes == 1000
+
+
+def test_data_without_labels_name_the_task_that_learns_without():
+    data = as_data([torch.rand(1, 4, 4) for _ in range(12)])
+    assert (data.num_classes, data.unlabelled) == (0, {"train", "validation"})
+    with pytest.raises(UserError, match=r"data has no labels.*task='unlabelled'"):
+        data.task.check_answer((2, 3), 2, 0, who="teacher", data=data.name)
+
+
+def test_loaders_without_samples_or_a_length_are_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.rand(1, 2, 2), 0)])
+
+    class Batches(Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])
+
+    with pytest.raises(UserError, match="The Stream of a DataLoader is iterable and has no length"):
+        as_data(DataLoader(Stream(), batch_size=1), num_classes=2)
+    with pytest.raises(UserError, match="batch_size=None takes samples for batches"):
+        as_data(DataLoader(Batches(), batch_size=None))
+    with pytest.raises(UserError, match="TensorDataset"):
+        as_data((torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])))
+
+
+def test_data_to_learn_from_are_needed():
+    with pytest.raises(UserError, match="no data to learn from"):
+        as_data(test=users(9))

@@ -127,7 +127,7 @@ def test_of_many_classes_those_are_named_that_differ(saved):
 
 def shades(names):
     """Images whose brightest channel is red for ant, green for bee, blue for cat."""
-    labels = torch.arange(60) % 3
+    labels = torch.arange(60) % len(names)
     images = torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 4
     for number, name in enumerate(names):
         images[labels == number, SAVED.index(name.lower())] += 0.6
@@ -145,6 +145,11 @@ def test_a_saved_run_is_evaluated_by_name(trained):
     assert tutelage.evaluate(trained, data=shades(SAVED), split="train").accuracy == 1
     with pytest.warns(Notice, match="read by name"):
         assert tutelage.evaluate(trained, data=shades(("Cat", "ant", "bee")), split="train").accuracy == 1
+
+
+def test_a_saved_run_is_measured_on_data_that_lack_a_class(trained):
+    with pytest.warns(Notice, match="has none of bee: it is measured on the others"):
+        assert tutelage.evaluate(trained, data=shades(("cat", "ant")), split="train").accuracy == 1
 
 
 @pytest.mark.parametrize("method", ["kd", "srrl"])

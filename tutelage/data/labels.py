@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.data.class_names import listed, positions, tell_order
 from tutelage.data.split_names import TRAIN
 from tutelage.errors import UserError, notice
 from tutelage.losses import UNLABELLED
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # More classes than this, and fewer than two samples for each: numbers of samples, not classes.
 _MANY = 1000
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -160,16 +160,14 @@ def _indices(column: LabelColumn, train: LabelColumn, names: tuple[str, ...]) ->
             )
         if own == names:
             return numbers
-        _tell_order(column, names)
+        tell_order(own, names, where=where)
     else:
         own, numbers = _numbered(column)
-    position = {name: index for index, name in enumerate(names)}
-    table = np.array([position.get(name, UNLABELLED) for name in own], dtype=np.int64)
-    indices: NDArray[np.int64] = table[numbers]
+    indices: NDArray[np.int64] = positions(own, names)[numbers]
     if (strange := np.flatnonzero(indices == UNLABELLED)).size:
         raise UserError(
             f"Row {strange[0]} of {where} has the class {own[numbers[strange[0]]]!r}, which training does not have: "
-            f"remove such rows, or train on that class too. Training has {_listed(names)}."
+            f"remove such rows, or train on that class too. Training has {listed(names)}."
         )
     return indices
 
@@ -182,15 +180,3 @@ def _numbered(column: LabelColumn) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     if found.dtype.kind == "b":
         found = found.astype(np.int64)
     return tuple(map(str, found.tolist())), numbers.astype(np.int64)
-
-
-def _tell_order(column: LabelColumn, names: tuple[str, ...]) -> None:
-    notice(
-        f"The classes of {column.where} are numbered in another order than those of training: they are read by name. "
-        f"There {_listed(column.names or ())}; training has {_listed(names)}."
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -36,7 +36,7 @@ def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data
     if isinstance(source, str):
         source = load_data(source, validation=0)
     if not isinstance(source, Data):
-        source = as_data(source, test=source, hold_out=0, name="foreign", task=data.task.name)
+        source = as_data(source, test=source, hold_out=0, name="foreign", task=data.task.name, for_training=False)
     if source.test is None:
         raise UserError(f"{source.name} has no test split to measure foreign images on: pass the dataset itself.")
     images = source.test

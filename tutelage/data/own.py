@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from tutelage.data.batch import Batch
+from tutelage.data.decode import on_background
 from tutelage.data.fields import input_and_target
 from tutelage.data.images import as_inputs
 from tutelage.data.plan import FOREIGN, ORDER
@@ -42,6 +43,10 @@ class OwnSamples(Samples):
     is_steady = False
 
     def __init__(self, dataset: Any, task: Task, targets: Tensor | None = None) -> None:
+        if isinstance(dataset, tuple | list) and len(dataset) == 2 and all(hasattr(part, "shape") for part in dataset):
+            raise UserError(
+                "The data are a pair of arrays: pass torch.utils.data.TensorDataset(inputs, targets), of tensors."
+            )
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise UserError(
                 f"A {type(dataset).__name__} cannot be indexed: pass a dataset with __len__ and __getitem__."
@@ -232,7 +237,8 @@ def as_image(image: Any) -> Tensor:
         UserError: If it is no image.
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        pixels = np.asarray(image if image.mode in ("L", "RGB") else on_background(image).convert("RGB"))
+        image = torch.from_numpy(pixels.copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[-1] in _COLOURS and image.shape[0] not in _COLOURS:
             image = image.transpose(2, 0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from tutelage.data.augment import Augmentation
+from tutelage.data.class_names import listed, names_of, renumbered, tell_order
 from tutelage.data.dataset import TEST, TRAIN, Data, Split, assemble
 from tutelage.data.fields import input_and_target
 from tutelage.data.own import OwnLoader, as_samples, find_targets
 from tutelage.data.samples import Samples
 from tutelage.data.task import Task, task_named
-from tutelage.errors import UserError
+from tutelage.errors import UserError, notice
 from tutelage.losses import UNLABELLED
 from tutelage.system.chance import seeded
+
+# More classes than this for each different label, and labels are likely numbers of something else.
+_SPARSE = 10
+_MANY = 1000
 
 
 def as_data(
@@ -33,6 +38,7 @@ def as_data(
     split_seed: int = 0,
     augment: str | None = None,
     name: str = "data",
+    for_training: bool = True,
 ) -> Data:
     """Bring a user's own objects into the form that training reads.
 
@@ -53,21 +59,28 @@ def as_data(
         augment: What is done to training images on top of the dataset's own transforms, such as `"crop:4,flip"`; None
             for nothing.
         name: What the data are called in reports.
+        for_training: Whether a network will learn from them, so that there must be classes to tell apart.
 
     Raises:
         UserError: If something is no dataset, or its targets are not the task's.
     """
     kind = task_named(task)
+    if train is None:
+        raise UserError("There are no data to learn from: pass them first. To measure only, use tutelage.evaluate.")
     if class_names is not None:
         num_classes = len(class_names) if num_classes is None else num_classes
         if len(class_names) != num_classes:
             raise UserError(f"{len(class_names)} class names for {num_classes} classes: give one for each.")
     given = {"train": train, "validation": validation, "test": test}
     splits = {split: as_samples(value, kind) for split, value in given.items() if value is not None}
+    for value in splits.values():
+        _check_loader(value)
     augmentation = Augmentation() if augment is None else Augmentation.parse(augment)
     _check_augmentation(splits[TRAIN], augmentation)
-    outputs = _outputs(splits, kind) if num_classes is None else num_classes
-    names = class_names or tuple(map(str, range(outputs)))
+    own = _own_names(given) if "sample-labels" in kind.offers else {}
+    splits = {split: _by_name(value, split, own, name) for split, value in splits.items()}
+    outputs = _outputs(splits, kind, for_training=for_training) if num_classes is None else num_classes
+    names = class_names or _called(own.get(TRAIN), outputs)
     if any(isinstance(value, DataLoader) for value in splits.values()):
         loaded = _from_loaders(splits, kind, names, name)
         return replace(loaded, augmentation=augmentation, augmentation_chosen=augment is not None)
@@ -84,6 +97,51 @@ def as_data(
         split_seed=split_seed,
     )
     return replace(data, augmentation_chosen=augment is not None)
+
+
+def _check_loader(value: Split) -> None:
+    """Refuse a DataLoader without a length, or of which a sample is a batch."""
+    if not isinstance(value, DataLoader):
+        return
+    if isinstance(value.dataset, IterableDataset) and not isinstance(value.dataset, Sized):
+        raise UserError(
+            f"The {type(value.dataset).__name__} of a DataLoader is iterable and has no length, so that nobody knows "
+            "when an epoch ends: give it __len__, or pass a dataset with __len__ and __getitem__."
+        )
+    if value.batch_size is None and value.batch_sampler is None and not isinstance(value.dataset, IterableDataset):
+        raise UserError(
+            "A DataLoader with batch_size=None takes samples for batches: pass its dataset with one sample an index, "
+            "or give it a batch size."
+        )
+
+
+def _own_names(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return what each split calls its classes, where it does."""
+    found = {split: names_of(value) for split, value in given.items() if value is not None}
+    return {split: names for split, names in found.items() if names is not None}
+
+
+def _called(names: tuple[str, ...] | None, outputs: int) -> tuple[str, ...]:
+    """Return a name for each class: its own where there are enough, else its number."""
+    return tuple(map(str, range(outputs))) if names is None or len(names) < outputs else names[:outputs]
+
+
+def _by_name(value: Split, split: str, own: Mapping[str, tuple[str, ...]], name: str) -> Split:
+    """Return a split with its classes numbered as those of training."""
+    where = f"the {split} split of {name}"
+    if not (TRAIN in own and split in own) or own[split] == own[TRAIN][: len(own[split])]:
+        return value
+    if isinstance(value, DataLoader):
+        raise UserError(
+            f"The classes of {where} are numbered in another way than those of training, and a DataLoader is used as "
+            "it is: pass its dataset, whose classes are read by name, or renumber them. "
+            f"There {listed(own[split])}; training has {listed(own[TRAIN])}."
+        )
+    if value.targets is None:
+        return value
+    read = value.with_targets(renumbered(value.targets, own[split], own[TRAIN], where=where))
+    tell_order(own[split], own[TRAIN], where=where)
+    return read
 
 
 def _check_augmentation(train: Split, augmentation: Augmentation) -> None:
@@ -138,20 +196,42 @@ def _look(loader: DataLoader[Any], task: Task, split: str) -> tuple[tuple[int, t
     return shape, first.targets is not None
 
 
-def _outputs(splits: Mapping[str, Split], task: Task) -> int:
+def _outputs(splits: Mapping[str, Split], task: Task, *, for_training: bool) -> int:
     """Return how many numbers a network answers with: from the training targets, or the first others that there are."""
     for value in splits.values():
         targets = _targets(value, task)
         if targets is not None and bool((targets != UNLABELLED).any()):
-            return task.count_outputs(targets)
+            outputs = task.count_outputs(targets)
+            if for_training and "sample-labels" in task.offers:
+                _check_numbers(targets, outputs)
+            return outputs
     return 0
+
+
+def _check_numbers(labels: Tensor, classes: int) -> None:
+    """Look at labels that are numbers of something else, and would make far more classes than there are."""
+    found = labels[labels != UNLABELLED].unique()  # type: ignore[no-untyped-call]  # torch's
+    if len(found) == 1:
+        raise UserError(f"The training labels are all {int(found[0])}: there is nothing to tell apart.")
+    if classes <= _SPARSE * len(found):
+        return
+    text = f"The training labels are {len(found)} different numbers up to {int(found[-1])}"
+    if classes > _MANY:
+        raise UserError(
+            f"{text}, which would make {classes:,} classes: number the classes from 0 to {len(found) - 1}, or say how "
+            "many there are with as_data(..., num_classes=...), from tutelage.data."
+        )
+    notice(f"{text}, which makes {classes} classes: if these are fewer, number them from 0 to {len(found) - 1}.")
 
 
 def _targets(split: Split, task: Task) -> Tensor | None:
     if isinstance(split, Samples):
         return split.targets
     if isinstance(split.dataset, IterableDataset):
-        raise UserError("The classes of this DataLoader cannot be counted beforehand: pass num_classes=.")
+        raise UserError(
+            "The classes of this DataLoader cannot be counted beforehand, because its dataset is iterable: pass "
+            "as_data(loader, num_classes=...), from tutelage.data, as the data."
+        )
     with seeded(0):
         if input_and_target(split.dataset[0])[1] is None:
             return None

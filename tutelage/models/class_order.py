@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tutelage.data.class_names import are_names
 from tutelage.errors import UserError, notice
 from tutelage.models.answers import answer
 from tutelage.models.heads import last_layer, width
@@ -40,7 +41,7 @@ def put_in_order(
     Raises:
         UserError: If the classes are others, or the network has no classifier whose rows could be exchanged.
     """
-    if saved is None or wanted is None or not (_are_names(saved) and _are_names(wanted)) or [*saved] == [*wanted]:
+    if saved is None or wanted is None or not (are_names(saved) and are_names(wanted)) or [*saved] == [*wanted]:
         return
     order = _order(saved, wanted)
     both = lists(saved, wanted)
@@ -66,15 +67,9 @@ def lists(saved: Sequence[str] | None, wanted: Sequence[str] | None) -> str:
         saved: The network's.
         wanted: The data's.
     """
-    if saved is None or wanted is None or not (_are_names(saved) and _are_names(wanted)):
+    if saved is None or wanted is None or not (are_names(saved) and are_names(wanted)):
         return ""
     return f"The network has {_listed(saved, wanted)}; the data have {_listed(wanted, saved)}."
-
-
-def _are_names(classes: Sequence[str]) -> bool:
-    """Return whether the classes are called by more than their position, such as `3` or `label 3`."""
-    beginning = re.sub(r"\d+$", "", classes[0]) if classes else ""
-    return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
 
 
 def _order(saved: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

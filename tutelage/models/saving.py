@@ -233,10 +233,24 @@ def density_of(source: str) -> Density:
     Args:
         source: The network, as `NetworkSpec` reads it.
     """
+    metadata = _metadata_of(source)
+    return "categorical" if metadata is None else metadata.density
+
+
+def class_names_of(source: str) -> tuple[str, ...] | None:
+    """Return the classes of a network by name, in the order of its logits; None if that is not known.
+
+    Args:
+        source: The network, as `NetworkSpec` reads it.
+    """
+    metadata = _metadata_of(source)
+    return None if metadata is None else metadata.class_names
+
+
+def _metadata_of(source: str) -> NetworkMetadata | None:
     spec = NetworkSpec.parse(source)
     place = spec.target if spec.weights is None else spec.weights
-    metadata = metadata_beside(place) if spec.weights is not None or spec.kind == "run" else None
-    return "categorical" if metadata is None else metadata.density
+    return metadata_beside(place) if spec.weights is not None or spec.kind == "run" else None
 
 
 def architecture_of(spec: str | NetworkSpec) -> str:

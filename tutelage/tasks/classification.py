@@ -64,6 +64,11 @@ class Classification(Task):
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not answer with one score a class."""
+        if outputs == 0:
+            raise UserError(
+                f"{data} has no labels, by which its classes could be counted. To learn from a teacher alone, choose "
+                "the task unlabelled (--task unlabelled, or task='unlabelled')."
+            )
         if shape != (samples, outputs):
             raise UserError(
                 f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} classes. Give the "

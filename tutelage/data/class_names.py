@@ -1,0 +1,112 @@
+"""What classes are called, in a user's own datasets too, and labels by name where two sides have names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from tutelage.data.fields import TARGETS
+from tutelage.errors import UserError, notice
+from tutelage.losses import UNLABELLED
+
+_SHOWN = 8
+
+
+def names_of(dataset: Any) -> tuple[str, ...] | None:
+    """Return what a user's dataset calls its classes, in the order of its labels; None if it does not say.
+
+    Datasets of torchvision have `classes`, tables of Hugging Face a column of class labels.
+
+    Args:
+        dataset: A dataset, parts or several of those, or a DataLoader.
+
+    Raises:
+        UserError: If datasets that were put together number their classes differently.
+    """
+    if isinstance(dataset, DataLoader | Subset):
+        return names_of(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        found = [names_of(part) for part in dataset.datasets]
+        if len({*found} - {None}) > 1:
+            raise UserError(
+                "Datasets that are put together number their classes differently: "
+                + "; ".join(listed(names) for names in found if names)
+                + ". Renumber them before."
+            )
+        return found[0]
+    features = getattr(dataset, "features", None)
+    if isinstance(features, Mapping):
+        columns = [features[name] for name in TARGETS if name in features]
+        return _as_names(getattr(columns[0], "names", None)) if columns else None
+    return _as_names(getattr(dataset, "classes", None))
+
+
+def are_names(classes: Sequence[str]) -> bool:
+    """Return whether classes are called by more than their position, such as `3` or `label 3`."""
+    beginning = re.sub(r"\d+$", "", classes[0]) if classes else ""
+    return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
+
+
+def positions(own: Sequence[str], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return where each of a split's own classes stands among those of training, -1 if it is none of them."""
+    place = {name: index for index, name in enumerate(names)}
+    return np.array([place.get(name, UNLABELLED) for name in own], dtype=np.int64)
+
+
+def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, where: str) -> Tensor:
+    """Return class indices of a split in the order of training's classes, found by name.
+
+    Args:
+        targets: The split's class indices, int64 `[sample]`; -1 stays.
+        own: What the split calls its classes.
+        names: What training calls them.
+        where: The split, for messages.
+
+    Raises:
+        UserError: If a sample has a class that training does not have, or that has no name.
+    """
+    labels = targets.cpu().numpy()
+    if (wrong := np.flatnonzero(labels >= len(own))).size:
+        raise UserError(
+            f"Sample {wrong[0]} of {where} has the label {labels[wrong[0]]}, out of the range 0 to {len(own) - 1} of "
+            "its own class names: correct it."
+        )
+    found = np.where(labels < 0, labels, positions(own, names)[labels])
+    if (strange := np.flatnonzero((found < 0) & (labels >= 0))).size:
+        raise UserError(
+            f"Sample {strange[0]} of {where} has the class {own[labels[strange[0]]]!r}, which training does not have: "
+            f"leave such samples out, or train on that class too. Training has {listed(names)}."
+        )
+    return torch.from_numpy(found)
+
+
+def tell_order(own: Sequence[str], names: Sequence[str], *, where: str) -> None:
+    """Tell that a split is read by name, because it numbers its classes in another way than training."""
+    notice(
+        f"The classes of {where} are numbered in another way than those of training: they are read by name. "
+        f"There {listed(own)}; training has {listed(names)}."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence; of many the first."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _as_names(given: Any) -> tuple[str, ...] | None:
+    """Return class names from what a dataset has under that name: text, or for ImageNet synonyms, each once."""
+    if not isinstance(given, list | tuple) or not given:
+        return None
+    names = tuple(", ".join(name) if isinstance(name, tuple | list) and _are_text(name) else name for name in given)
+    return names if _are_text(names) and len(set(names)) == len(names) else None
+
+
+def _are_text(names: Sequence[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
