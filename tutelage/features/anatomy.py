@@ -1,4 +1,4 @@
-"""What a network is made of, found from one forward pass: its stages, its classifier, the map that it classifies."""
+"""The parts of a network, found from one forward pass: its stages, its classifier, and the map that it classifies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.models.answers import uncompiled
 from tutelage.models.normalization import bare
 
 EMBEDDING = "embedding"
-# How many stages a network of equal blocks is divided in.
+# Into how many stages a network of equal blocks is divided.
 _DEPTHS = 4
 
 
@@ -30,8 +30,8 @@ class Tap:
     """A layer that is read, and how its output becomes a map.
 
     Attributes:
-        layer: Its name, as in `FeatureExtractor`.
-        layout: What its output looks like.
+        layer: Its name: a submodule's, `name:in` for its first input, or `embedding`.
+        layout: How its output is laid out.
         channels: Channels of the map.
         size: Height and width of the map.
     """
@@ -57,14 +57,14 @@ class Tap:
         return cls(layer, layout, channels, (size[0], size[1]))
 
     def map(self, output: Output) -> Tensor:
-        """Return what was read there as a map `[batch, channel, height, width]`."""
+        """Return the layer's output as a map `[batch, channel, height, width]`."""
         return self.layout.to_map(output.features[self.layer])
 
     def mask(self, output: Output) -> Tensor | None:
-        """Return the places of the map that are no padding, `[batch, 1, height, width]`; None if all are.
+        """Return which places of the map are not padding, `[batch, 1, height, width]`; None if no place is padding.
 
         Raises:
-            UserError: If padding cannot be told from places there.
+            UserError: If padding cannot be told from places in this layer.
         """
         return self.layout.mask(output.features[self.layer], output.valid)
 
@@ -85,7 +85,7 @@ def classifier(model: nn.Module, example: Any) -> str:
     trace = Trace.of(model, example)
     logits = trace.logits
     for event in reversed(trace.events):
-        # What was changed in place afterwards is not what the layer gave.
+        # A tensor that was changed in place afterwards no longer holds the layer's output.
         if event.side == "out" and isinstance(event.module, nn.Linear | nn.Conv2d) and event.is_intact:
             output = event.value
             if output.numel() == logits.numel() and torch.equal(output.view_as(logits), logits):
@@ -118,17 +118,17 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
 
 
 def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
-    """Return where the map is read whose mean over its places is what the classifier reads.
+    """Return the layer whose map, averaged over its places, is the classifier's input.
 
-    For most convolutional networks that is the last map, after the last normalisation and activation. Where there is
-    none, as behind a class token, a second layer of the classifier or a normalisation of the mean, it is `"embedding"`,
-    the classifier's input itself: a map of one place.
+    For most convolutional networks that is the last map, after the last normalisation and activation. Some networks
+    have no such map: their classifier reads a class token, has a second layer, or normalises the mean. Then the result
+    is `"embedding"`, the classifier's input itself, a map of one place.
 
     Args:
         model: The network.
         example: Inputs for one forward pass, or a `Trace` of it.
-        once: Whether to pass over layers that a forward pass calls again and again, such as one ReLU for all places:
-            nothing can be put behind one of their calls alone.
+        once: Whether to skip layers that a forward pass calls several times, such as one ReLU shared by many blocks:
+            nothing can be inserted after only one of their calls.
 
     Raises:
         UserError: If the classifier cannot be found.
@@ -148,9 +148,9 @@ def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
 def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
     """Return the ends of a network's stages, from the first to the last.
 
-    A network may name them itself in an attribute `stage_names` (a stem is no stage). Otherwise they are the layers at
-    which it leaves each resolution. A network of equal blocks and one resolution, such as a vision or text transformer,
-    is divided by depth into four.
+    A network may name its stages in an attribute `stage_names` (a stem is not a stage). Otherwise they are the last
+    layers at each resolution. A network with one resolution, such as a vision or text transformer, is divided by depth
+    into four.
 
     Args:
         model: The network.
@@ -162,7 +162,7 @@ def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
     trace = Trace.of(model, example)
     found = {event.name: event for event in trace.events if event.side == "out" and event.name}
     taps = {name: tap for name, event in found.items() if (tap := _tap(event, trace)) is not None}
-    # On small images the last of them may be maps of one place.
+    # A declared stage without a tap is skipped: on small images the last ones may be maps of one place.
     declared = [name for name in getattr(trace.network, "stage_names", ()) if name in taps and name != "stem"]
     if not taps:
         raise UserError(f"{type(trace.network).__name__} has no layer whose output is a map or tokens.")
@@ -176,7 +176,7 @@ def place(model: nn.Module, layer: str, example: Any = None) -> str:
 
     Args:
         model: The network.
-        layer: As in `FeatureExtractor`.
+        layer: A submodule's dotted name for its output, `name:in` for its first input, or `embedding`.
         example: Inputs for one forward pass, or a `Trace` of it: needed to find the classifier.
 
     Raises:
@@ -188,11 +188,11 @@ def place(model: nn.Module, layer: str, example: Any = None) -> str:
 
 
 def reads(model: nn.Module, layers: Sequence[str], example: Any) -> dict[str, Event]:
-    """Return what is read at some layers.
+    """Return the events at which some layers are read.
 
     Args:
         model: The network.
-        layers: As in `FeatureExtractor`.
+        layers: Their names: a submodule's, `name:in` for its first input, or `embedding`.
         example: Inputs for one forward pass, or a `Trace` of it.
 
     Raises:
@@ -207,7 +207,7 @@ def reads(model: nn.Module, layers: Sequence[str], example: Any) -> dict[str, Ev
 
 
 def not_reached(layers: Sequence[str], model: nn.Module) -> UserError:
-    """Return the error for layers that took no part in a forward pass."""
+    """Return the error for layers that a forward pass did not reach."""
     return UserError(
         f"The network ran without reaching the layers {list(layers)} of {type(bare(uncompiled(model))).__name__}, "
         "so there is nothing to distill from them. Choose layers that take part in every forward pass."
@@ -215,7 +215,7 @@ def not_reached(layers: Sequence[str], model: nn.Module) -> UserError:
 
 
 def _output(event: Event) -> Any:
-    """Return what a module gave, or the first of several. Which entry of a mapping is the map is not known."""
+    """Return a module's output, or the first of several. A mapping stays whole: its map could be any entry."""
     several = isinstance(event.value, tuple | list)
     return next(iter(event.value), None) if several else event.value
 
@@ -226,10 +226,10 @@ def _mean(tap: Tap, output: Tensor, example: Any) -> Tensor:
 
 
 def _check_padding(layout: MapLayout, feature: Tensor, example: Any) -> None:
-    """Refuse an output of padded inputs in which padding cannot be told from places.
+    """Refuse an output of padded inputs if padding cannot be told from places in it.
 
     Raises:
-        UserError: If it is one.
+        UserError: If it cannot.
     """
     layout.mask(feature, valid_tokens(example))
     mask = example.get(ATTENTION_MASK) if isinstance(example, Mapping) else None
@@ -244,18 +244,18 @@ def _equal(mean: Tensor, embedding: Tensor) -> bool:
 
 
 def _tap(event: Event, trace: Trace) -> Tap | None:
-    """Return the tap of a module whose output has places, and None for any other."""
+    """Return the tap of a module whose output has places; None for any other module."""
     output = _output(event)
     has_places = isinstance(output, Tensor) and output.ndim in (3, 4) and output.is_floating_point()
     if not has_places or len(output) != trace.samples or isinstance(event.module, nn.Identity):
         return None
     if output.ndim == 3 and output.shape[2] == 1:
-        # A vector that a pooling over tokens left.
+        # Pooling over tokens leaves such a vector: its axis 1 holds channels, not places.
         return None
     try:
         tap = Tap.of(event.name, output, trace.example)
     except UserError:
-        # Of padded inputs: attention between tokens, or a sequence that was shortened.
+        # Such outputs of padded inputs have no mask: attention between tokens, or a shortened sequence.
         return None
     return tap if math.prod(tap.size) > 1 else None
 
@@ -263,9 +263,9 @@ def _tap(event: Event, trace: Trace) -> Tap | None:
 def _last_of_each_resolution(taps: Mapping[str, Tap]) -> Sequence[str]:
     """Return the layer at which each resolution is left.
 
-    A layer inside a block that itself leaves at another resolution belongs to that block, and is not taken where there
-    is one further out. Resolutions only fall: what looks like a finer map behind a coarser one is a matrix of attention
-    or transposed tokens.
+    A layer inside a block that ends at another resolution belongs to that block. A layer outside of such blocks is
+    preferred to it. Resolutions only fall: what looks like a finer map after a coarser one is a matrix of attention or
+    transposed tokens.
     """
     sizes = {name: tap.size for name, tap in taps.items()}
     last: dict[tuple[int, int], str] = {}
@@ -278,7 +278,7 @@ def _last_of_each_resolution(taps: Mapping[str, Tap]) -> Sequence[str]:
 
 
 def _blocks_around(name: str, sizes: Mapping[str, tuple[int, int]]) -> int:
-    """Return how many blocks around a layer leave at another resolution. A trunk of many resolutions is no block."""
+    """Return how many blocks around a layer end at another resolution. A trunk of many resolutions is not a block."""
     parts = name.split(".")
     around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
     others = [outer for outer in around if sizes.get(outer, sizes[name]) != sizes[name]]
@@ -286,7 +286,7 @@ def _blocks_around(name: str, sizes: Mapping[str, tuple[int, int]]) -> int:
 
 
 def _depths(taps: Mapping[str, Tap], found: Mapping[str, Event]) -> Sequence[str]:
-    """Return blocks at equal depths: of the longest row of blocks of one kind in one container."""
+    """Return blocks at equal depths, taken from the longest row of blocks of one class in one container."""
     rows: dict[tuple[str, type[nn.Module]], list[str]] = {}
     for name in taps:
         row = (name.rpartition(".")[0], type(found[name].module))

@@ -1,4 +1,4 @@
-"""Compiled forward passes: which calls are worth them, and what may be taken for constant in them."""
+"""Compiled forward passes: which calls use them, and which tensors they treat as constants."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 class Compiled:
     """The forward pass of a network, compiled for the mode that the network is in.
 
-    Where nothing of the network can be trained any more, its tensors are constants of the compiled code: batch norm is
-    folded into the convolutions, and weights are stored once in the layout and precision they are multiplied in. The
-    network's own tensors stay as they are; should they change all the same, they are constants no longer. A write
-    through `.data` leaves no trace, and is not seen before `serves` is asked.
+    If no parameter of the network is trainable, its tensors are constants of the compiled code: batch norm is folded
+    into the convolutions, and weights are stored once in the layout and precision they are multiplied in. The network's
+    own tensors stay as they are. If one of them changes later, the constants are given up. A write through `.data`
+    changes no version counter, so only `serves` notices it.
 
     Args:
         run: The forward pass: a method of `network`.
         network: What it runs.
-        *args: As in `torch.compile`.
-        whole: How many samples whole inputs have, and other sizes that are as frequent. Multiples of the first count as
-            whole, too; other inputs run as they are. Without any, what is rare is told from what was seen so far.
-        **kwargs: As in `torch.compile`. Constants are for the default backend.
+        *args: Positional arguments of `torch.compile`.
+        whole: The usual numbers of samples, the size of a whole batch first. Multiples of the first also count. Inputs
+            of other sizes run uncompiled. If empty, a size counts as rare by how often it was seen so far.
+        **kwargs: Keyword arguments of `torch.compile`. With any argument of it, tensors are no constants.
 
     Attributes:
         freezes: Whether the network's tensors are constants.
@@ -43,14 +43,14 @@ class Compiled:
         self.network, self.training, self.whole = network, network.training, tuple(whole)
         self.freezes = not args and not kwargs and can_freeze(network)
         self._plain = run
-        # Of what compiles to several graphs, all but the first are kept with code that other networks run as well.
+        # One whole graph: if there were several, all but the first would be kept with code that other networks share.
         self._run = torch.compile(_apart(run), fullgraph=True) if self.freezes else _compiled(run, *args, **kwargs)
         self._sizes: Counter[int] = Counter()
         self._constants: list[tuple[Tensor, int]] | None = None
         self._digest = ""
 
     def suits(self, inputs: Any) -> bool:
-        """Return whether to answer these inputs by the compiled code, rather than by the network as it is."""
+        """Return whether the compiled code should answer these inputs, instead of the plain network."""
         if self.network.training != self.training or (self.freezes and torch.is_grad_enabled()):
             return False
         if not self._is_whole(batch_size(inputs)):
@@ -60,10 +60,10 @@ class Compiled:
         return True
 
     def serves(self, whole: Sequence[int]) -> bool:
-        """Return whether these constants are still the network's, so that nothing is gained by compiling it again.
+        """Return whether the constants still equal the network's tensors, so that compiling again would gain nothing.
 
         Args:
-            whole: As above.
+            whole: The usual numbers of samples, as given to the class. Other numbers than those need a new compilation.
         """
         if not self.freezes or self.network.training != self.training or self.whole != tuple(whole):
             return False
@@ -77,7 +77,7 @@ class Compiled:
             try:
                 with _freezing():
                     return self._run(inputs)
-            except Exception:  # Of several graphs, of the compiler, or the network's own, which comes again.
+            except Exception:  # The compiler failed, or the network did: then the call below raises it again.
                 self._thaw()
         return self._run(inputs)
 
@@ -90,8 +90,8 @@ class Compiled:
     def _is_unchanged(self) -> bool:
         found = _tensors(self.network)
         if self._constants is None:
-            # Not before the first call: networks are moved after they are built. What is kept holds the memory, so that
-            # no other tensor can come to lie there.
+            # Recorded at the first call, because networks are moved after they are built. Keeping the tensors holds
+            # their memory, so that no other tensor can get the same address.
             self._constants = [(tensor.detach(), _version(tensor)) for tensor in found]
             self._digest = _digest(self.network)
             return True
@@ -101,7 +101,7 @@ class Compiled:
         )
 
     def _thaw(self) -> None:
-        """Take the network's tensors for inputs from now on."""
+        """Give up the constants: from now on the network's tensors are inputs of the compiled code."""
         self.freezes, self._constants = False, None
         self._run = _compiled(self._plain)
 
@@ -109,8 +109,8 @@ class Compiled:
 def can_freeze(network: nn.Module) -> bool:
     """Return whether the network's parameters may become constants, and something is gained by it.
 
-    It is known to pay on a CPU, for convolutions with batch norms; networks of other kinds it has made slower, such as
-    those that attend to shifted windows (pytorch/pytorch issue 190757).
+    It is known to pay on a CPU, for convolutions with batch norms. It made other kinds of networks slower, such as
+    those with shifted-window attention (pytorch/pytorch issue 190757).
     """
     tensors = _tensors(network)
     is_still = not network.training and not any(parameter.requires_grad for parameter in network.parameters())
@@ -121,7 +121,7 @@ def can_freeze(network: nn.Module) -> bool:
 
 
 def batch_size(inputs: Any) -> int:
-    """Return the number of samples; 0 where it is not to be seen."""
+    """Return the number of samples; 0 if no tensor tells it."""
     parts = inputs.values() if isinstance(inputs, Mapping) else [inputs]
     return next((len(part) for part in parts if isinstance(part, Tensor) and part.ndim), 0)
 
@@ -143,8 +143,8 @@ def _compiled(run: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Callable[
 def _apart(run: Any) -> Any:
     """Return the method with code of its own.
 
-    Compiled code is kept with the code of the function, a limited number of pieces: of a ninth network nothing would be
-    compiled. And constants serve one network only.
+    PyTorch keeps compiled code with the function's code object, and only a few versions of it: a ninth network would
+    run uncompiled. Constants must not be shared either: they belong to one network.
     """
     function = run.__func__
     twin = FunctionType(
@@ -164,7 +164,7 @@ def _tensors(network: nn.Module) -> list[Tensor]:
         own = vars(module)
         for named in (own["_parameters"], own["_buffers"]):
             found += [tensor for tensor in named.values() if tensor is not None]
-        # This runs before every call: what each module has is left out.
+        # This runs before every call, so attributes that every module has are skipped: none of them is a tensor.
         found += [value for name, value in own.items() if name not in _OF_EVERY_MODULE and isinstance(value, Tensor)]
     return found
 
@@ -177,4 +177,5 @@ def _digest(network: nn.Module) -> str:
 
 
 def _version(tensor: Tensor) -> int:
+    # Tensors made in inference mode have no version counter.
     return 0 if tensor.is_inference() else tensor._version

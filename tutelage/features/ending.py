@@ -1,4 +1,4 @@
-"""Networks that run no further than the last layer that is read, and the logits that they then do not give."""
+"""Networks that stop after the last layer that is read, and a stand-in for the logits they then do not compute."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tutelage.errors import UserError
 
 
 class AbsentLogits(Tensor):
-    """Stands in an `Output` for logits that were not computed: whoever reads them gets an error.
+    """Stands in an `Output` for logits that were not computed. Using them is an error.
 
-    It can be moved, copied and shown, so that the output around it can be, too.
+    It can be moved, copied and printed, so that the `Output` that holds it can be, too.
     """
 
     @staticmethod
@@ -23,17 +23,17 @@ class AbsentLogits(Tensor):
         return Tensor._make_subclass(cls, torch.empty(0))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[[], Tensor], tuple[()]]:
-        """Be the same one when it was pickled or copied."""
+        """Stay one object: pickling and copying give back `ABSENT` itself."""
         return _absent, ()
 
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Refuse whatever is done with it.
+        """Refuse every operation on it but moving, copying and printing.
 
         Raises:
-            UserError: Always, but for moving, copying and showing it.
+            UserError: For every other operation.
         """
         if func in (Tensor.__repr__, Tensor.__format__):
             return "AbsentLogits()"
@@ -53,11 +53,11 @@ def _absent() -> Tensor:
 
 
 class ReachedError(Exception):
-    """The forward pass has come as far as anybody reads.
+    """Ends a forward pass early: nothing after this point is read.
 
     Args:
-        ending: Whose it is.
-        value: What was read last.
+        ending: The ending that raised it.
+        value: The tensor that was read last.
     """
 
     def __init__(self, ending: Ending, value: Tensor) -> None:
@@ -66,10 +66,10 @@ class ReachedError(Exception):
 
 
 class Ending:
-    """Where a forward pass ends: once each layer was reached as often as on the example, whatever the order.
+    """Ends a forward pass as soon as each layer was reached as often as on the example, in any order.
 
-    The pass is left by an exception, as the network itself knows nothing of it. What is compiled to read features alone
-    needs none: the compiler leaves out whatever they do not depend on.
+    An exception ends the pass, because the network itself has no way to stop early. Compiled code needs none: the
+    compiler leaves out everything that the features do not depend on.
 
     Args:
         calls: How often each layer was reached on the example.
@@ -83,13 +83,13 @@ class Ending:
         """Run a forward pass as far as it is needed.
 
         Returns:
-            What was read last; None if the pass came to its own end.
+            The tensor that was read last; None if the pass ran to its own end.
         """
         self._left = dict(self.calls)
         try:
             forward()
         except ReachedError as reached:
-            # A network within may have an ending of its own.
+            # Endings may be nested: an exception of another one is left for that one to catch.
             if reached.ending is not self:
                 raise
             return reached.value
@@ -98,10 +98,10 @@ class Ending:
         return None
 
     def note(self, layer: str, value: Tensor) -> None:
-        """Take notice of what is read at a layer that was reached.
+        """Count a layer that was reached, and end the pass if it was the last one needed.
 
         Raises:
-            ReachedError: If it was the last.
+            ReachedError: If it was.
         """
         if layer not in self._left:
             return

@@ -1,4 +1,4 @@
-"""Where a network is read: a network and the layers whose outputs leave with its logits."""
+"""A network and the layers that are read from it: their outputs are returned together with the logits."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tutelage.models.normalization import bare
 
 
 class FeatureExtractor(nn.Module):
-    """A network and the layers that are read from it. No layers, no hooks.
+    """A network and the layers that are read from it. Without layers it attaches no hooks.
 
-    A layer is the dotted name of a submodule, whose output is read; `"name:in"` reads the submodule's first input
-    instead, and `"embedding"` is the input of the classifier, wherever that is. What follows may change it in place,
-    such as a ReLU behind a batch norm: given an example, that is noticed, and a copy is read.
+    A layer is named by the dotted name of a submodule, whose output is read. `"name:in"` reads the submodule's first
+    input instead, and `"embedding"` is the input of the classifier. A later module may change the output in place, such
+    as a ReLU after a batch norm. If an example is given, that is noticed, and a copy is returned.
 
     Args:
         model: Any module that maps inputs to logits, or to an object with `.logits`.
         layers: Names of the layers to read.
         example: Inputs for one forward pass (batch of two or more), or a `Trace` of it, from which `shapes` are known
             at construction, so that adapters can be sized in a method's `__init__`. Needed for `"embedding"`.
-        logits: Whether the logits are read as well. Without them the network ends behind the last layer that is read,
-            given an example, and to read `Output.logits` is an error.
+        logits: Whether the logits are read as well. If not, and an example is given, the network stops after the last
+            layer that is read. Reading `Output.logits` is then an error.
 
     Attributes:
         shapes: The shape of each layer on the example, batch dimension included.
@@ -50,7 +50,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         if not (logits or layers):
             raise UserError("A network of which neither logits nor layers are read says nothing: name layers.")
-        # A network that its user compiled may skip hooks that come later. The driver compiles where it pays back.
+        # Hooks added to a compiled network may never run, so the plain one is hooked. The driver compiles later.
         self.model = uncompiled(model) if layers else model
         self.layers = tuple(layers)
         self.shapes: Mapping[str, torch.Size] = {}
@@ -76,7 +76,7 @@ class FeatureExtractor(nn.Module):
 
     @property
     def gives_logits(self) -> bool:
-        """Whether there are logits in what it says now."""
+        """Whether its outputs have logits now."""
         return self._logits
 
     def release(self) -> nn.Module:
@@ -90,9 +90,9 @@ class FeatureExtractor(nn.Module):
         """Compile the network for the mode that it is in now (a student trains, a teacher evaluates).
 
         Args:
-            *args: As in `torch.compile`.
-            whole: Sizes of whole batches, as in `Compiled`; others run as they are.
-            **kwargs: As in `torch.compile`.
+            *args: Positional arguments of `torch.compile`.
+            whole: Sizes of whole batches, the usual one first; inputs of other sizes run uncompiled.
+            **kwargs: Keyword arguments of `torch.compile`.
         """
         if len(self._handles) != len(self._places):
             self._attach()
@@ -115,6 +115,7 @@ class FeatureExtractor(nn.Module):
         return logits_of(raw) if self.gives_logits else None, features
 
     def _answer(self, inputs: Any) -> Any:
+        # Compiled code needs no early ending: the compiler drops the layers that nothing depends on.
         if torch.compiler.is_compiling():
             return call(self.model, inputs)
         with keeping_padding(self._encoders):
@@ -123,7 +124,7 @@ class FeatureExtractor(nn.Module):
             return self._ending.run(lambda: call(self.model, inputs))
 
     def _learn(self, trace: Trace) -> None:
-        """Learn the shapes of the layers, how often they are reached, and which what follows changes in place."""
+        """Learn the shapes of the layers, how often they are reached, and which are changed in place afterwards."""
         found = reads(self.model, self.layers, trace)
         if self.gives_logits:
             logits_of(trace.raw)
@@ -138,7 +139,7 @@ class FeatureExtractor(nn.Module):
             self._handles.append(self._listen(layer, hear))
 
     def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
-        """Call a function with what is read at a layer, as soon as it is there."""
+        """Call a function with the tensor of a layer as soon as it is computed."""
         there = self._places[layer]
         module = bare(self.model).get_submodule(there.removesuffix(":in"))
         check_readable(module)
@@ -163,7 +164,7 @@ def _hear_output(hear: Callable[[Any], None], _: nn.Module, args: Any, output: A
 
 
 def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied: bool, value: Any) -> None:
-    # Only while this extractor runs: others may run the same network, and nothing must be held for nobody.
+    # Store only while this extractor runs: others may run the same network, and nobody would free the tensor.
     if layer in store:
         tensor = tensor_at(layer, value)
         store[layer] = tensor.clone() if copied else tensor
@@ -172,11 +173,11 @@ def _capture(store: dict[str, Tensor | None], ending: Ending, layer: str, copied
 
 
 def value_at(trace: Trace, layer: str) -> Tensor:
-    """Return what is read at a layer of a traced network on the example, as it was when it was read.
+    """Return the tensor of a layer on the example, as it was when the layer gave it.
 
     Args:
-        trace: The forward pass. Only where the value was changed in place afterwards, there is another one.
-        layer: As in `FeatureExtractor`.
+        trace: The forward pass. If the tensor was changed in place afterwards, the network runs once more.
+        layer: A submodule's dotted name for its output, `name:in` for its first input, or `embedding`.
     """
     event = reads(trace.model, [layer], trace)[layer]
     if event.is_intact:

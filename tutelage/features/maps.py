@@ -1,4 +1,4 @@
-"""Features as maps: whatever a layer gives, as `[batch, channel, height, width]`."""
+"""Features as maps: outputs of any layer as `[batch, channel, height, width]`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MOST_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True)
 class MapLayout:
-    """How a layer's output is laid out, and so how it becomes a map.
+    """How a layer's output is laid out. This decides how it becomes a map.
 
     Attributes:
-        kind: `map` is `[batch, channel, height, width]`; `channels-last` has the channels behind; `tokens` is
+        kind: `map` is `[batch, channel, height, width]`; `channels-last` has the channels last; `tokens` is
             `[batch, token, channel]`; `vector` is `[batch, channel]`, a map of one place.
-        prefix: Tokens before the patches: class token and registers, which have no place on the map.
+        prefix: Number of tokens before the patches: class token and registers, which have no place on the map.
         aspect: Height over width of the grid of tokens; None for a sequence, which becomes one row.
     """
 
@@ -39,7 +39,7 @@ class MapLayout:
 
         Args:
             shape: Its shape, batch first.
-            image_size: Height and width of the images it comes from; None if they are no images.
+            image_size: Height and width of the images it comes from; None if the inputs are not images.
 
         Raises:
             UserError: If it is neither a map nor tokens nor a vector.
@@ -71,14 +71,14 @@ class MapLayout:
         return places.transpose(1, 2).reshape(batch, channels, height, tokens // height)
 
     def mask(self, feature: Tensor, valid: Tensor | None) -> Tensor | None:
-        """Return the places of the map that are no padding, `[batch, 1, height, width]`; None if all are.
+        """Return which places of the map are not padding, `[batch, 1, height, width]`; None if no place is padding.
 
         Args:
             feature: The output.
-            valid: Which tokens of the inputs are no padding, `[batch, token]`; None if all are.
+            valid: Which tokens of the inputs are not padding, `[batch, token]`; None if no token is padding.
 
         Raises:
-            UserError: If the output has places, and not one for each token.
+            UserError: If the output has places, but not one for each token.
         """
         if valid is None or self.kind == "vector":
             return None
@@ -94,7 +94,7 @@ def pool_to_smaller(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         one: `[batch, channel, height, width]`.
-        other: The same with its own sizes.
+        other: `[batch, channel, height, width]`, with its own sizes.
     """
     size = (min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3]))
     return resize(one, size), resize(other, size)
@@ -114,7 +114,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _prefix(tokens: int, aspect: float) -> int:
-    """Return how many tokens stand before a grid of this aspect: as few as leave the best one."""
+    """Return the number of tokens before the patches: the smallest whose rest fits the image's aspect best."""
     prefixes = range(min(_MOST_PREFIX_TOKENS, tokens - 1) + 1)
     return min(prefixes, key=lambda prefix: (round(_best(tokens - prefix, aspect)[0], 3), prefix))
 
@@ -131,4 +131,5 @@ def _best(places: int, aspect: float) -> tuple[float, int]:
 
 
 def _misfit(height: int, width: int, aspect: float) -> float:
+    # A logarithm, so that twice too tall and twice too wide count the same.
     return abs(math.log(height / width / aspect))

@@ -12,11 +12,11 @@ _WEIGHING = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAtten
 
 
 def entered_before(trace: Trace, places: Sequence[str]) -> tuple[nn.Module, ...]:
-    """Return the modules that have begun when the last of some places is read.
+    """Return the modules that have started when the last of some places is read.
 
     Args:
         trace: The forward pass.
-        places: As in `Trace`. A module whose input is read has not begun by then.
+        places: Modules' names for their outputs, `name:in` for a first input, before which the module has not started.
     """
     before = trace.events[: max(map(trace.when, places))]
     return tuple(event.module for event in before if event.side == "in")
@@ -25,11 +25,11 @@ def entered_before(trace: Trace, places: Sequence[str]) -> tuple[nn.Module, ...]
 def unused(trace: Trace, place: str) -> tuple[str, ...]:
     """Return the outermost modules that are not called before a place is read.
 
-    A module that was left by then is kept whole, because it may use its parts without calling them.
+    A module that has already finished is kept whole, because it may use its parts without calling them.
 
     Args:
         trace: The forward pass.
-        place: As in `Trace`.
+        place: A module's name, for its output, or `name:in`, for its first input.
     """
     before = trace.events[: trace.when(place) + 1]
     entered = frozenset(event.name for event in before)
@@ -38,11 +38,11 @@ def unused(trace: Trace, place: str) -> tuple[str, ...]:
 
 
 def is_stem(trace: Trace, place: str) -> bool:
-    """Return whether a place only normalises or activates what the network's first convolution gives.
+    """Return whether only normalisation or activation lies between the first convolution and a place.
 
     Args:
         trace: The forward pass.
-        place: As in `Trace`.
+        place: A module's name, for its output, or `name:in`, for its first input.
     """
     before = trace.events[: trace.when(place) + 1]
     weighing = [event for event in before if event.side == "out" and isinstance(event.module, _WEIGHING)]

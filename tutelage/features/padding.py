@@ -1,8 +1,8 @@
-"""Padding is no place: which tokens count, and how means, batch norms and convolutions leave out those that do not.
+"""Padding: which tokens count, and how means, batch norms and convolutions leave out the padding.
 
-A mask is `[batch, 1, height, width]`, true where a place is a token of the sample. Without one, as for images, every
-function here does what the plain operation does, and nothing more. Of samples that differ in length each weighs the
-same: a mean is taken over the places of a sample first.
+A mask is `[batch, 1, height, width]`, true where a place is a token of the sample. Without a mask, as for images, every
+function here is the plain operation. Samples of different lengths weigh the same, because means are taken over the
+places of each sample first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tutelage.losses import wide
 from tutelage.models.zoo.resnet import Residual
 
 ATTENTION_MASK = "attention_mask"
-"""What the mask is called where inputs have names: `[batch, token]`, zero for padding."""
+"""Name of the mask among inputs that have names: `[batch, token]`, zero for padding."""
 
 
 def image_size(inputs: Any) -> tuple[int, int] | None:
@@ -40,7 +40,7 @@ def without_padding(maps: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def places(mask: Tensor) -> Tensor:
-    """Return how many places each sample has, `[batch]`; one where it has none, so that it can divide."""
+    """Return the number of places of each sample, `[batch]`; at least one, so that dividing by it is safe."""
     return mask.flatten(1).sum(1).clamp(min=1)
 
 
@@ -49,10 +49,11 @@ def mean_over_places(maps: Tensor, mask: Tensor | None) -> Tensor:
 
     Args:
         maps: `[batch, channel, height, width]`.
-        mask: Its places.
+        mask: Its places that are not padding, `[batch, 1, height, width]`.
     """
     if mask is None:
         return maps.mean((2, 3))
+    # Half precision would lose digits in the sum over many places.
     total = wide(without_padding(maps, mask)).sum((2, 3))
     return (total / places(mask)[:, None]).to(maps.dtype)
 
@@ -62,25 +63,25 @@ def mean_of_squares(values: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         values: `[batch, channel, height, width]`.
-        mask: Its places.
+        mask: Its places that are not padding, `[batch, 1, height, width]`.
     """
     return (without_padding(values, mask).square().sum((2, 3)) / places(mask)[:, None]).mean(0)
 
 
 def through(module: nn.Module, maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Return what a module makes of maps, as if each sample ended with its last token.
+    """Return the module's output for maps as if each sample ended with its last token.
 
-    A convolution meets the zeros that it meets behind the end of a map, and a batch norm takes its statistics of the
-    places alone.
+    A convolution sees zeros instead of padding, as it does outside of a map. A batch norm takes its statistics from
+    places that are not padding.
 
     Args:
         module: Convolutions that keep the size of a map, batch norms, activations, and sequences and residual blocks
             of them.
         maps: `[batch, channel, height, width]`.
-        mask: Its places.
+        mask: Its places that are not padding, `[batch, 1, height, width]`.
 
     Raises:
-        UserError: If it has another part, which may mix places with padding.
+        UserError: If the module has any other part, which may mix places with padding.
     """
     if mask is None:
         return module(maps)  # type: ignore[no-any-return]
@@ -104,7 +105,7 @@ def padded(why: str) -> UserError:
     """Return the error for padded inputs where padding cannot be left out.
 
     Args:
-        why: What stands in the way.
+        why: The reason, as part of a sentence.
     """
     return UserError(
         f"These inputs are padded ({ATTENTION_MASK}), and padding cannot be left out here: {why}. Choose layers whose "
@@ -113,7 +114,7 @@ def padded(why: str) -> UserError:
 
 
 def _keeps_size(convolution: nn.Conv2d) -> bool:
-    """Return whether each place of the output is that of the input, with zeros around the map."""
+    """Return whether a convolution keeps the size of its map, with zeros around it."""
     keeps = all(
         step == 1 and pad == spread * (side - 1) // 2 and side % 2
         for side, step, pad, spread in zip(
@@ -135,7 +136,7 @@ def _sides(convolution: nn.Conv2d) -> tuple[int, ...]:
 def _normalized(norm: nn.BatchNorm2d, maps: Tensor, mask: Tensor) -> Tensor:
     """Return maps normalised by the statistics of their places, with zeros for padding."""
     chosen = mask[:, 0]
-    # Each place as a map of its own: its statistics are those of all of them, and the running ones follow as ever.
+    # Each place becomes a sample of one pixel: statistics then cover all places, and the running ones follow as usual.
     rows: Tensor = norm(maps.movedim(1, 3)[chosen][:, :, None, None])[:, :, 0, 0]
     found = rows.new_zeros(*chosen.shape, rows.shape[1])
     found[chosen] = rows

@@ -17,7 +17,7 @@ def gram(features: Tensor) -> Tensor:
     Args:
         features: `[batch, ...]`; each sample is flattened.
     """
-    # In which order a sample is laid out does not matter, and in memory it is a row already.
+    # An inner product ignores the order of elements, and in this order a sample is a row in memory: no copy is made.
     is_channels_last = features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last)
     rows = (features.permute(0, 2, 3, 1) if is_channels_last else features).flatten(1)
     found: Tensor = _Gram.apply(rows)
@@ -25,7 +25,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 class _Gram(torch.autograd.Function):
-    """The products of all pairs of rows. No copy in float32 is kept, and the way back is one product instead of two."""
+    """Products of all pairs of rows. It keeps no float32 copy, and its backward pass takes one product, not two."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -46,16 +46,16 @@ def mean_square(values: Tensor, dims: tuple[int, ...]) -> Tensor:
 
     Args:
         values: Any tensor.
-        dims: The dimensions to average over, the first one first; they do not stay.
+        dims: The dimensions to average over, in rising order; they are removed.
     """
     found: Tensor = _MeanSquare.apply(values, dims)
     return found
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Nothing is kept but the values themselves, and the way back makes one tensor of their size.
+    """Keeps only the values themselves; its backward pass makes one tensor of their size.
 
-    By itself autograd would keep a copy in float32 of values in half precision, and make three such tensors.
+    For values in half precision, autograd would keep a float32 copy and make three such tensors.
     """
 
     @staticmethod
@@ -78,11 +78,11 @@ def unit_rows(rows: Tensor, *, shortest: float = 0.0) -> Tensor:
 
     Args:
         rows: `[row, column]`.
-        shortest: Rows below this length count as zeros: a direction has gradients of the order of one over the length,
-            and that of rounding errors is none.
+        shortest: Rows below this length count as zeros. The gradient of a direction grows as one over the length, and
+            so short a row may be nothing but rounding errors.
     """
     raw = wide(rows)
-    # The square of anything shorter underflows.
+    # The square of any shorter length underflows to zero.
     shortest = max(shortest, torch.finfo(raw.dtype).tiny ** 0.5)
     is_zero = torch.linalg.vector_norm(raw.detach(), dim=1, keepdim=True) < shortest
     return F.normalize(raw.masked_fill(is_zero, 0.0), dim=1, eps=shortest)

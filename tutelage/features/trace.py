@@ -1,8 +1,8 @@
-"""What a network does with an example: one forward pass, in which everything that enters and leaves a module is noted.
+"""A trace: one forward pass over an example that notes everything that enters and leaves a module.
 
-Where a network's stages, its classifier, its shapes and its order are asked for, they are all taken from one `Trace`,
-which is handed from one question to the next. It is of the network as it was: asked about another one, or about one
-that was changed since, it refuses.
+A network's stages, classifier, shapes and order of modules are all read from one `Trace`, so that they cost one forward
+pass together. A trace describes the network as it was. It refuses to answer for another network, or for one that was
+changed since.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Event:
         side: `in` or `out`.
         module: The module.
         value: What it was given first, or what it gave.
-        version: How often the tensor in `value` had been changed in place by then.
+        version: How often the tensor in `value` had been changed in place when the event happened.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Event:
 class Trace:
     """A forward pass of a network over an example, in eval mode and without gradients.
 
-    A place is where something can be read: the name of a module for what it gives, `"name:in"` for its first input. Of
-    several calls the last one counts.
+    A place is where a tensor can be read: a module's name for its output, `"name:in"` for its first input. If a module
+    is called several times, its last call counts.
 
     Attributes:
         model: The network, uncompiled.
         network: The same without normalisation and wrappers, in which modules have their names.
         example: The inputs.
-        events: What was entered and left, in this order.
+        events: The modules that were entered and left, in this order.
         raw: What the network returned.
         parts: The modules and parameters that it had, which `check` compares.
     """
@@ -94,7 +94,7 @@ class Trace:
         handles = []
         for name, module in network.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                # A part in TorchScript is passed as a whole: nobody is told when it is entered or left.
+                # A part in TorchScript has no readable inside, so it gets no hooks.
                 continue
             enter, leave = partial(_note_entry, events, name), partial(_note_exit, events, name)
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
@@ -122,7 +122,7 @@ class Trace:
         return len(next(iter(self.example.values()))) if isinstance(self.example, Mapping) else len(self.example)
 
     def check(self, model: nn.Module) -> None:
-        """Refuse to answer for another network, or for what became of this one.
+        """Refuse to answer for another network, or for this one after a change.
 
         Raises:
             ValueError: If the network is another, or its modules or weights were exchanged or changed since.
@@ -133,7 +133,7 @@ class Trace:
             )
 
     def last(self, place: str) -> Event | None:
-        """Return what can be read at a place; None if the pass never came there."""
+        """Return the last event at a place; None if the forward pass never reached it."""
         name, side = _split(place)
         return next((event for event in reversed(self.events) if event.side == side and event.name == name), None)
 
@@ -141,18 +141,18 @@ class Trace:
         """Return the position of the event at which a place is read.
 
         Raises:
-            ValueError: If the pass never came there.
+            ValueError: If the forward pass never reached it.
         """
         name, side = _split(place)
         return max(at for at, event in enumerate(self.events) if event.side == side and event.name == name)
 
     def calls(self, place: str) -> int:
-        """Return how often something could be read there."""
+        """Return how often the forward pass reached a place."""
         return sum((event.name, event.side) == _split(place) for event in self.events)
 
 
 def check_readable(module: nn.Module) -> None:
-    """Refuse to read inside of TorchScript, which tells nobody what its layers compute.
+    """Refuse to read inside of TorchScript, which does not show what its layers compute.
 
     Args:
         module: A network, or the layer that is to be read.
@@ -177,7 +177,7 @@ def checked_place(network: nn.Module, place: str) -> str:
 
     Args:
         network: The bare network.
-        place: As in `Trace`.
+        place: A module's name, for its output, or `name:in`, for its first input.
 
     Raises:
         UserError: If there is no such module, with the nearest names, or the place is neither output nor input.
@@ -236,8 +236,8 @@ def _version(value: Any) -> int:
 def _parts(network: nn.Module) -> tuple[tuple[str, nn.Module | Tensor, int], ...]:
     """Return what a trace depends on: all modules, and all parameters with their versions.
 
-    Buffers are left out, because a network may count or remember in them. They are held, not only named, so that
-    nothing new can come to lie where one of them lay.
+    Buffers are left out, because a forward pass may change them. The objects themselves are kept, not only their names:
+    a new object at the address of an old one cannot be mistaken for it.
     """
     modules = ((name, module, 0) for name, module in network.named_modules(remove_duplicate=False))
     weights = ((name, weight, _version(weight)) for name, weight in network.named_parameters(remove_duplicate=False))
