@@ -143,11 +143,12 @@ def measure(network: nn.Module, density: Density) -> dict[str, float]:
     test, foreign = spirals(TEST, 1), around(TEST, 2, BEGIN)
     own, other = answers(network, test.tensors[0]), answers(network, foreign)
     meter = CLASSIFICATION.meter(density=density)
-    members = own if own.ndim == 3 else None
-    meter.update(own if members is None else log_mean_probability(own), test.tensors[1], members)
-    meter.update_foreign(
-        other if members is None else log_mean_probability(other), other if members is not None else None
-    )
+    if own.ndim == 3:
+        meter.update(log_mean_probability(own), test.tensors[1], own)
+        meter.update_foreign(log_mean_probability(other), other)
+    else:
+        meter.update(own, test.tensors[1])
+        meter.update_foreign(other)
     found, told = meter.compute(), meter.compute_foreign()
     far: Uncertainty = uncertainty_of(other, density=density)
     return {

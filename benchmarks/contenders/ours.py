@@ -42,7 +42,7 @@ class Reports(Silent):
 
     def note(self, text: str, *, once: bool = False) -> None:
         """Keep what was decided."""
-        self.notes.append(text.replace("[dim]", "").replace("[/dim]", ""))
+        self.notes.append(str(text))
 
     def advance(self, steps: int) -> None:
         """Hand a report on."""

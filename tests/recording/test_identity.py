@@ -211,7 +211,7 @@ def test_of_images_on_disk_sixty_four_are_looked_at(tmp_path):
     before, looked_at = DataIdentity.of(data), spread(len(data.train), 64)
     missed = next(position for position in range(len(data.train)) if position not in looked_at)
     for position, told in ((missed, False), (looked_at[30], True)):
-        number, label, _ = data.train[position][0][:, 0, 0].tolist()
+        number, label, _ = data.train[position][0][:, 1, 1].tolist()
         name = ("cat", "dog")[label // 100]
         image = Image.new("RGB", (8, 8), (9, 9, 200))
         image.putpixel((0, 0), (255, 255, 255))

@@ -183,7 +183,8 @@ class Run:
                 self._finish(folder, name, method, data, state, keep)
                 file.unlink(missing_ok=True)
             processes.wait()
-            method.to("cpu")
+            # Laid out as a network that is read from the folder: it then computes the same, to the last bit.
+            method.to("cpu", memory_format=torch.contiguous_format)
         network = method.export()
         load_weights(network, folder / WEIGHTS)
         # In place, because a wrapping run shares it.
