@@ -88,7 +88,7 @@ class Flip:
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw which images are mirrored, `[n, 1]`."""
-        return (torch.rand((n, 1), generator=generator) < self.probability).float()
+        return (torch.rand((n, 1), generator=generator, dtype=torch.float32) < self.probability).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Mirror the chosen images."""
@@ -165,7 +165,7 @@ class ResizedCrop:
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the boxes, `[n, 4]`."""
-        area, ratio, x, y = torch.rand((n, 4), generator=generator).unbind(1)
+        area, ratio, x, y = torch.rand((n, 4), generator=generator, dtype=torch.float32).unbind(1)
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * area
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = torch.exp(low + (high - low) * ratio)
@@ -242,7 +242,7 @@ class RandomCutout:
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the squares, `[n, 3]` in pixels."""
-        sides = torch.rand((n, 1), generator=generator) * (self.largest * min(size))
+        sides = torch.rand((n, 1), generator=generator, dtype=torch.float32) * (self.largest * min(size))
         return torch.cat([_positions(generator, n, size), sides.round()], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

@@ -112,9 +112,10 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
     weight = layer.weight.detach().flatten(1)
     if weight.shape[1] != layer.weight.shape[1] or getattr(layer, "groups", 1) > 1:
         raise UserError(f"The classifier {name} is a convolution of {list(layer.weight.shape)}: one place is needed.")
-    twin = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    kind = {"device": weight.device, "dtype": weight.dtype}
+    twin = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, **kind)
     twin.load_state_dict({"weight": weight} | ({} if layer.bias is None else {"bias": layer.bias.detach()}))
-    return twin.to(weight.device, weight.dtype).requires_grad_(False)
+    return twin.requires_grad_(False)
 
 
 def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:

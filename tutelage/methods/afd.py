@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.criterion import CROSS_ENTROPY
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import resize
 from tutelage.features.padding import padded, valid_tokens
@@ -134,6 +135,9 @@ class AFD(Method):
         self.size = tuple(map(min, zip(*(tap.size for tap in read), strict=True)))
         self.transfers = nn.ModuleList(transfer(tap.channels, width) for tap in read)
         self.discriminators = nn.ModuleList(Discriminator(width, (self.size[0], self.size[1])) for _ in read)
+        for adapters in (self.transfers, self.discriminators):
+            for adapter, network in zip(adapters, found):
+                adapting(adapter, network)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield for each network `ce` and `peers`; then for each `discriminator`; then for each `adversarial`."""
@@ -172,7 +176,8 @@ class AFD(Method):
             maps = self._maps(batch.inputs)
         contestants = list(zip(self.peers, self.discriminators, strict=True))
         for number, (name, discriminator) in enumerate(contestants):
-            real, fake = discriminator(maps[number - 1].detach()), discriminator(maps[number].detach())
+            peer = maps[number - 1].detach().to(maps[number].dtype)
+            real, fake = discriminator(peer), discriminator(maps[number].detach())
             yield Update({"discriminator": discriminator_loss(real, fake)}, _judge_of(name))
         for number, (name, discriminator) in enumerate(contestants):
             with keeping_statistics(discriminator):

@@ -17,6 +17,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.label_noise import training_labels
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting, taken_by
 from tutelage.features.anatomy import EMBEDDING
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import wide
@@ -137,6 +138,8 @@ class CRD(Method):
         self.teacher_embedding = Embedding(self.teacher.shapes[EMBEDDING], embedding_dim)
         self.student_bank = MemoryBank(len(targets), embedding_dim, temperature=temperature, momentum=bank_momentum)
         self.teacher_bank = MemoryBank(len(targets), embedding_dim, temperature=temperature, momentum=bank_momentum)
+        for part in (self.student_embedding, self.teacher_embedding, self.student_bank, self.teacher_bank):
+            adapting(part, student, wide=True)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the losses as `ce`, `crd` and, if it has a weight, `kd`; then put the batch into the banks."""
@@ -185,7 +188,7 @@ class Embedding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return embeddings `[batch, dim]` in float32."""
         with torch.autocast(device_type=features.device.type, enabled=False):
-            return unit(self.linear(wide(features).flatten(1)))
+            return unit(self.linear(taken_by(self, wide(features).flatten(1))))
 
 
 def _targets(data: Data) -> Tensor:

@@ -15,6 +15,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_over_places
 from tutelage.features.products import unit_rows
@@ -101,7 +102,7 @@ class Features(Method):
         _check(delta, ce_weight=ce_weight, pooled_weight=pooled_weight, places_weight=places_weight)
         super().__init__({"ce": ce_weight, "pooled": pooled_weight})
         self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="last", logits=False)
-        self.adapters = nn.ModuleList(FeatureAdapter(one) for one in self.pairs)
+        self.adapters = adapting(nn.ModuleList(FeatureAdapter(one) for one in self.pairs), student, wide=True)
         self.distance, self.delta = distance, delta
         if any(adapter.has_places for adapter in self.adapters):
             self.weights = {**self.weights, "places": places_weight}

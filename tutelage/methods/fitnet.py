@@ -16,6 +16,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.padding import mean_of_squares
 from tutelage.losses import wide
@@ -108,7 +109,7 @@ class FitNet(Method):
     ) -> None:
         super().__init__({"ce": 1.0, "hint": weight})
         self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="middle", logits=False)
-        self.hint = Hint(self.pairs, final_relu=final_relu)
+        self.hint = adapting(Hint(self.pairs, final_relu=final_relu), student)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the mean squared error of the regressed maps as `hint`."""
@@ -139,7 +140,7 @@ class FitNetHints(Method):
         paired = pair(student, teacher, layers, seen, take="middle", logits=False)
         self.teacher, self.pairs = paired.teacher, paired.pairs
         self.student = Trunk(paired.student.release(), paired.student.layers, example=seen.student)
-        self.hint = Hint(self.pairs, final_relu=final_relu)
+        self.hint = adapting(Hint(self.pairs, final_relu=final_relu), student)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the mean squared error of the regressed maps as `hint`."""

@@ -16,6 +16,7 @@ from tutelage.core.teachers import FrozenTeacher, Teacher
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.losses import check_shapes, cross_entropy, wide
 from tutelage.methods.parts.discriminator import Adversarial, Discriminator, fooling_loss, norms, telling_losses
 from tutelage.methods.parts.squeezing import (
@@ -99,8 +100,9 @@ class KSANC(Method):
         super().__init__(student | {"squeezed": squeezed_weight, "norms": mu, "leniency": leniency})
         self.student, self.pairs = paired.student, paired.pairs
         self.teacher = AttendedTeacher(paired.teacher, attention, pooling=pooling)
-        self.squeezing = attention.of_student(self.pairs)
-        self.discriminator = Discriminator(num_classes, hidden)
+        self.squeezing = adapting(attention.of_student(self.pairs), self.student, wide=True)
+        adapting(self.squeezing.lifts, self.student)
+        self.discriminator = adapting(Discriminator(num_classes, hidden), self.student, wide=True)
         self.adversarial, self.pooling, self.discriminator_lr = adversarial, pooling, discriminator_lr
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:

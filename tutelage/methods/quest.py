@@ -18,6 +18,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import places
 from tutelage.features.products import unit_rows
@@ -143,6 +144,7 @@ class Quest(Method):
             WordPredictor(each.student.channels, codebook, cosine_scale=cosine_scale)
             for each, codebook in zip(self.pairs, codebooks, strict=True)
         )
+        adapting(self.predictors, self.student, wide=True)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`, and the divergence of the predicted words, over all pairs, as `quest`."""

@@ -15,6 +15,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting, taken_by
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_over_places, through, without_padding
@@ -105,6 +106,9 @@ class SemCKD(Method):
         pairs = [LayerPair(one, other) for one in ours for other in theirs]
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=alpha != 0)
         self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
+        adapting(self.calibration.queries, student, wide=True)
+        adapting(self.calibration.keys, student, wide=True)
+        adapting(self.calibration.regressors, student)
         self.ours, self.theirs, self.temperature = tuple(ours), tuple(theirs), temperature
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -188,7 +192,7 @@ class SemanticCalibration(nn.Module):
             return torch.einsum("bsd,btd->bst", queries, keys).softmax(2)
 
     def _embedded(self, mlps: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
-        rows = [unit_rows(mlp(self._padded(gram(each)))) for mlp, each in zip(mlps, maps)]
+        rows = [unit_rows(mlp(taken_by(mlp, self._padded(gram(each))))) for mlp, each in zip(mlps, maps)]
         return torch.stack(rows, 1)
 
     def _padded(self, similarities: Tensor) -> Tensor:

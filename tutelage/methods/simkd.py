@@ -16,6 +16,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
 from tutelage.features.extractor import value_at
 from tutelage.features.maps import pool_to_smaller
@@ -93,7 +94,7 @@ class SimKD(Method):
         theirs = classified(network, seen.teacher)
         maps = theirs.layout.to_map(value_at(seen.teacher, theirs.layer))
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
-        reused = classifier_copy(network, seen.teacher)
+        reused = adapting(classifier_copy(network, seen.teacher), student)
         layer = self._graft(seen.student, theirs, reused, factor=factor, relu=relu)
         seen = seen.with_student(student)
         pairs = [LayerPair(taps(student, [layer], seen.student, who="student")[layer], theirs)]
@@ -105,6 +106,7 @@ class SimKD(Method):
         ours, own = classified(student, trace, once=True), classifier(student, trace)
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
         projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
+        adapting(projector, student)
         # On a copy, so that a student that is refused stays as it is.
         trial = copy_of(student)
         graft(trial, layer, own, copy_of(projector), copy_of(reused))

@@ -14,6 +14,7 @@ from tutelage.core.pairing import AUTO, LayerPair, Seen, reading, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
+from tutelage.features.adapting import adapting
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.features.extractor import value_at
 from tutelage.features.padding import mean_over_places, through
@@ -85,7 +86,7 @@ class SRRL(Method):
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
         self.classifier = classifier_copy(network, seen.teacher)
         reaches = bool((value_at(seen.teacher, EMBEDDING) >= 0).all())
-        self.connector = connector(ours.channels, theirs.channels, relu=reaches)
+        self.connector = adapting(connector(ours.channels, theirs.channels, relu=reaches), student)
         self.variant = variant
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -112,7 +113,8 @@ def softmax_regression(embedding: Tensor, target: Tensor, classifier: nn.Linear)
         classifier: The teacher's classifier, from the embedding to $K$ logits.
     """
     with torch.autocast(embedding.device.type, enabled=False):
-        return F.linear(wide(embedding) - wide(target), classifier.weight).square().mean()
+        difference = wide(embedding) - wide(target)
+        return F.linear(difference, classifier.weight.to(difference.dtype)).square().mean()
 
 
 def connector(student_channels: int, teacher_channels: int, *, relu: bool = True) -> nn.Sequential:

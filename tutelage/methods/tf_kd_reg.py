@@ -13,6 +13,7 @@ from tutelage.core.registry import register
 from tutelage.core.teachers import VirtualTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import number_type, wide_type
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import UNLABELLED, kd_loss
 from tutelage.methods.kd import check_soft_term
@@ -73,7 +74,8 @@ class TfKDReg(Method):
         softening: Literal["log-probability", "probability"] = (
             "log-probability" if variant == "paper" else "probability"
         )
-        self.teacher = VirtualTeacher(num_classes, confidence=confidence, softening=softening)
+        dtype = wide_type(number_type(student))
+        self.teacher = VirtualTeacher(num_classes, confidence=confidence, softening=softening, dtype=dtype)
         self.temperature, self.variant, self.t_squared = temperature, variant, t_squared
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -16,6 +16,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_of_squares
 from tutelage.features.products import mean_square
@@ -83,6 +84,10 @@ class VID(Method):
             GaussianGuess(one.student.channels, one.teacher.channels, initial_variance=initial_variance, eps=eps)
             for one in self.pairs
         )
+        for guess in adapting(self.guesses, student):
+            assert isinstance(guess, GaussianGuess)
+            # Once more, because what was rounded to one type is not exact in a wider one.
+            guess.start_at(initial_variance)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' negative log-likelihoods as `information`."""
@@ -123,10 +128,19 @@ class GaussianGuess(nn.Module):
             nn.ReLU(),
             nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
         )
-        excess = initial_variance - eps
-        # The inverse of the softplus, written so that no exponential overflows.
-        self.scale = nn.Parameter(torch.full((teacher_channels,), excess + math.log(-math.expm1(-excess))))
         self.eps = eps
+        self.scale = nn.Parameter(torch.empty(teacher_channels))
+        self.start_at(initial_variance)
+
+    def start_at(self, variance: float) -> None:
+        r"""Give each channel a variance, above `eps`.
+
+        Args:
+            variance: $\sigma^2$.
+        """
+        excess = variance - self.eps
+        # The inverse of the softplus, written so that no exponential overflows.
+        nn.init.constant_(self.scale, excess + math.log(-math.expm1(-excess)))
 
     @property
     def variance(self) -> Tensor:

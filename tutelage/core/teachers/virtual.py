@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -43,6 +43,7 @@ class VirtualTeacher(Teacher):
         softening: What a temperature is applied to. `"log-probability"` returns $\log p^d$ as logits, so that
             temperature $\tau$ gives $p^{1/\tau} / Z$; `"probability"` returns $p^d$ itself as logits, as the
             authors' code does.
+        dtype: The type of its logits; torch's default type if none is given.
 
     Raises:
         UserError: If the confidence is not a probability above chance, or one class is too few.
@@ -56,8 +57,10 @@ class VirtualTeacher(Teacher):
         *,
         confidence: float = 0.99,
         softening: Literal["log-probability", "probability"] = "log-probability",
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self._dtype = dtype
         if num_classes < 2:
             raise UserError(f"A virtual teacher needs two classes or more, not {num_classes}.")
         if not 1 / num_classes <= confidence <= 1:
@@ -73,6 +76,7 @@ class VirtualTeacher(Teacher):
         high, low = self.confidence, other
         if self.softening == "log-probability":
             high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
-        logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, device=labels.device)
-        right = torch.full(labels.shape, high, device=labels.device).masked_fill(labels == UNLABELLED, low)
+        kind: Any = {"dtype": self._dtype, "device": labels.device}
+        logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, **kind)
+        right = torch.full(labels.shape, high, **kind).masked_fill(labels == UNLABELLED, low)
         return Output(logits=logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1)))

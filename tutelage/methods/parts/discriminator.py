@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import UserError
+from tutelage.features.adapting import taken_by
 from tutelage.losses import cross_entropy, wide
 
 Adversarial = Literal["non-saturating", "minimax"]
@@ -54,7 +55,7 @@ class Discriminator(nn.Module):
                 "ksanc's discriminator normalises over the batch, and this is one sample: take two or more."
             )
         with torch.autocast(logits.device.type, enabled=False):
-            said = self.layers(wide(logits))
+            said = self.layers(taken_by(self, wide(logits)))
         return Judgement(said[:, 0], said[:, 1:])
 
     def weights(self) -> Iterable[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tutelage.core.pairing import AUTO, taps
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
+from tutelage.features.adapting import adapting
 from tutelage.features.anatomy import EMBEDDING, Tap, stages
 from tutelage.features.ending import Ending
 from tutelage.features.extractor import FeatureExtractor
@@ -129,7 +130,7 @@ def attach(
         Place(layer=tap.layer, calls=trace.calls(tap.layer), layout=tap.layout, unused=unused(trace, tap.layer))
         for tap in chosen
     ]
-    head = Exits(places, plans, own).to(output.logits.device)
+    head = adapting(Exits(places, plans, own), student)
     return extractor, _checked(head, student, output, example)
 
 

@@ -13,6 +13,7 @@ from tutelage.core.method import Method
 from tutelage.core.pairing import LayerPair, Paired, Seen, pair, reading, taps
 from tutelage.core.teachers import FrozenTeacher, Teacher
 from tutelage.data.batch import Batch, Output
+from tutelage.features.adapting import adapting
 from tutelage.features.anatomy import EMBEDDING, Tap
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.maps import resize
@@ -206,8 +207,8 @@ class TeacherAttention(Method):
 
     def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, num_classes: int) -> None:
         super().__init__()
-        self.teacher, self.squeezing = teacher, squeezing
-        self.classifier = nn.Linear(squeezing.length, num_classes)
+        self.teacher, self.squeezing = teacher, adapting(squeezing, teacher, wide=True)
+        self.classifier = adapting(nn.Linear(squeezing.length, num_classes), teacher, wide=True)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`."""
