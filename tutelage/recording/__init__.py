@@ -1,1 +1,1 @@
-"""What a teacher said about recorded views of the data, on disk: written once, replayed for the very same pixels."""
+"""Recordings: a teacher's answers to views of the data, written to disk once and replayed for the same pixels."""

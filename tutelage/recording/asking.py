@@ -1,4 +1,4 @@
-"""The teacher that is recorded: where it comes from, what it computes in, what it answers."""
+"""The teacher to record: how it is found, which precision it computes in, and how it is asked."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ _DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Asked:
-    """A teacher, and what a recording must know of it.
+    """A teacher, and the facts about it that a recording stores.
 
     Attributes:
-        teacher: It answers batches.
+        teacher: The teacher, which answers batches.
         identity: Which network it is.
-        layers: The layers that it reads in the order in which they run, each with its shape without the batch.
-        stages: The ends of its network's stages, likewise; none where no layers are read.
+        layers: The layers that it reads, in the order in which they run. Each has its shape without the batch.
+        stages: The last layer of each stage of its network, each with its shape without the batch; empty if no layers
+            are read.
     """
 
     teacher: Teacher
@@ -56,16 +57,16 @@ def asked(
     """Return the teacher that a user names.
 
     Args:
-        source: A trained network, as elsewhere, or a `Teacher`; of several networks, their ensemble.
-        data: What it is asked about.
+        source: A trained network, its name, or a `Teacher`. Several networks answer as an ensemble.
+        data: The data that it is asked about.
         layers: Names of the layers to read.
-        logits: Whether its logits are wanted too; otherwise it may have any classes, or none.
+        logits: Whether its logits are recorded too. If not, it may have other classes than the data, or none.
         classes: Which of its classes stand for the data's, where it has others.
         trust_code: Whether saved networks may run the code that they name.
 
     Raises:
-        UserError: If there is none, it is a recording or untrained, its classes are not the data's, or it has no such
-            layers.
+        UserError: If no teacher is named, the teacher is a recording or untrained, its classes are not the data's, or
+            it lacks one of the layers.
     """
     named = named_teacher(source, data, classes=classes, trust_code=trust_code)
     if named.answers is not None:
@@ -91,7 +92,7 @@ def asked(
 
 
 class Alone(Method):
-    """A teacher where a method is expected: what it runs on is decided, and it is compiled, as for a training.
+    """A method that holds only a teacher, so that `decide` and `compiled` treat it as they treat a training.
 
     Args:
         teacher: The teacher.
@@ -103,14 +104,15 @@ class Alone(Method):
 
 
 def decision_of(found: Asked, data: Data, training: Training, *, views: int, begun_in: str | None) -> Decision:
-    """Return what the teacher computes with, and why.
+    """Return the device, precision and memory format of the teacher, and the reasons for them.
 
     Args:
         found: The teacher.
-        data: What it is asked about.
+        data: The data that it is asked about.
         training: The settings.
         views: How many views of each sample it is asked about.
-        begun_in: The precision of what is recorded already, which `auto` takes; None if nothing is.
+        begun_in: The precision of the shards that exist already. `auto` keeps it, so that all shards agree. None if
+            there are no shards.
     """
     return decide(
         training,
@@ -129,11 +131,11 @@ class Answers:
 
     Args:
         teacher: The teacher; it is moved to its device.
-        decision: What it computes with.
+        decision: The device, precision and memory format to use.
 
     Attributes:
-        teacher: The teacher, where it computes.
-        decision: What it computes with.
+        teacher: The teacher, on its device.
+        decision: The device, precision and memory format in use.
     """
 
     def __init__(self, teacher: Teacher, decision: Decision) -> None:
@@ -148,24 +150,24 @@ class Answers:
             return self.teacher(batch)
 
     def about(self, images: Tensor, targets: Tensor | None, indices: Tensor, parameters: Tensor, data: Data) -> Output:
-        """Return what the teacher says about a view of images, and ask as a training that replays it would.
+        """Return the teacher's output for a view of images, made exactly as a training that replays it makes the view.
 
         Args:
-            images: As they are stored, `[batch, ...]`, on the device.
+            images: The stored images, `[batch, ...]`, on the device.
             targets: Their targets, `[batch, ...]`, on the device; None if they have none.
             indices: Their positions in the training split, `[batch]`.
-            parameters: Those of the view, `[batch, width]`.
+            parameters: The parameters of the view, `[batch, width]`.
             data: The data, whose augmentation makes the view.
         """
         view = parameters.to(images.device, non_blocking=True)
-        # The augmentation sees what is stored, the network what is made of that.
+        # The order matters: augmentation works on the stored pixels, and the network gets the converted result.
         inputs = as_inputs(data.augmentation.apply(images, view), channels_last=self.decision.channels_last)
         indices = indices.to(images.device, non_blocking=True)
         return self(Batch(inputs=inputs, targets=targets, indices=indices, extras={"view": view}))
 
 
 def _in_order(trace: Trace, layers: Sequence[str]) -> list[str]:
-    """Return layers in the order in which they run: however they are named, the rows are the same."""
+    """Return layers in the order in which they run, so that the order of the user's names does not change the rows."""
     found = reads(trace.model, layers, trace)
     return sorted(found, key=lambda layer: (trace.events.index(found[layer]), layer))
 
@@ -174,7 +176,7 @@ def _stages(teacher: Teacher, seen: Trace) -> dict[str, tuple[int, ...]]:
     try:
         found = [tap.layer for tap in teacher.stages(seen)]
     except UserError:
-        # Nothing in it is a map; its layers can still be read by name.
+        # The network has no feature maps and so no stages. Its layers can still be read by name.
         return {}
     return _shapes(teacher.reading(found, example=seen))
 
@@ -195,7 +197,8 @@ def _trained(
 
 
 def _check_classes(teacher: Teacher, data: Data) -> None:
-    """Refuse a teacher of other classes before anything is recorded, by what it says about two samples."""
+    """Refuse a teacher whose classes are not the data's: ask it about two samples before anything is recorded."""
     teacher.check_answers(data)
+    # The values of targets and indices do not matter here: only the shape of the answer is checked.
     blanks = torch.zeros(2, dtype=torch.int64)
     teacher(Batch(inputs=data.example(2), targets=blanks, indices=blanks))

@@ -1,4 +1,4 @@
-"""Whether a teacher says the same again: when it is asked twice, and as it was recorded before."""
+"""Checks that a teacher repeats its answers: when asked twice, and when asked again about recorded views."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ from tutelage.recording.identity import read, spread, training_images
 from tutelage.system.chance import generator
 
 _PROBES = 16
-# What other kernels, machines and batches may change, by precision: as a share of the logits' deviation from their
-# mean, and, for what is rounded at the end, of the logits themselves. In resnet20 and vgg13 all of bfloat16 changes
-# 0.004 of the first, and all of float16, which is as fine as the TF32 of a GPU, 0.0006.
+# How much other kernels, machines and batches may change an answer, by precision. The first number is a share of the
+# logits' deviation from their mean; the second, for rounding at the end, is a share of the logits themselves. Measured
+# in resnet20 and vgg13: bfloat16 throughout changes 0.004 of the deviation; float16, as fine as TF32, changes 0.0006.
 _ROUNDING = {"32-true": (0.005, 0.001), "16-mixed": (0.005, 0.001), "bf16-mixed": (0.03, 0.004)}
-# The same question in the same batch is answered by the same kernels.
+# Narrower bounds for asking twice: the same question in the same batch runs through the same kernels.
 _REPEATED = {"32-true": 1e-4, "16-mixed": 2e-3, "bf16-mixed": 4e-3}
-# Nobody learns from logits so far below the highest; and probabilities this small are rounded off in float16.
+# Differences below these bounds are ignored: such classes have no effect on a student, and float16 rounds them off.
 _LOWEST_LOGIT, _LOWEST_PROBABILITY = -100.0, 1e-5
 
 
 def check_answers(
     folder: Path, header: Header, data: Data, answers: Answers, sound: Collection[tuple[int, int]]
 ) -> None:
-    """Refuse a teacher that answers by chance, or otherwise than the recording in the folder.
+    """Refuse a teacher whose answers are random, or differ from the recording in the folder.
 
-    Weights do not tell all: teachers without any, those that alter answers, and networks of other options may differ by
-    what they say alone.
+    Equal weights do not prove equal answers. Teachers without weights, teachers that alter answers, and networks with
+    other options can differ in their answers alone.
 
     Args:
         folder: Where the recording is, or will be.
-        header: Its header, which the teacher's weights and the data fit.
-        data: What is recorded.
+        header: Its header. The teacher's weights and the data have been compared with it already.
+        data: The data that are recorded.
         answers: The teacher.
-        sound: Views and shards whose content is known to be what was written.
+        sound: Pairs of view and shard whose content has been verified.
 
     Raises:
-        UserError: If the teacher is such a one.
+        UserError: If the teacher's answers are random, or differ from recorded ones.
     """
     _check_repeated(header, data, answers)
+    # A verified shard is used if there is one; otherwise shards are read until one proves complete.
     place = min(sound, default=None) or next(
         (
             (view, shard)
@@ -94,9 +95,10 @@ def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, 
 
 
 def _said(header: Header, data: Data, answers: Answers, indices: list[int], parameters: Tensor) -> Tensor:
-    """Return what a teacher says about views of some samples, float64 on the CPU.
+    """Return a teacher's answers to views of some samples, float64 on the CPU.
 
-    That is its logits `[sample, class]`; where no answers are kept, its layers, one after the other, `[sample, value]`.
+    These are its logits `[sample, class]`. If the recording keeps no answers, they are its layers, flattened and
+    joined, `[sample, value]`.
     """
     images = training_images(data)
     device = answers.decision.device
@@ -112,7 +114,7 @@ def _said(header: Header, data: Data, answers: Answers, indices: list[int], para
 
 
 def _excess_of_layers(header: Header, rows: NDArray[Any], said: Tensor) -> float:
-    """Return how far recorded layers are from what is read now, in units of what rounding explains."""
+    """Return the distance of recorded layers from the layers now; above 1, rounding does not explain it."""
     share = sum(_ROUNDING.get(header.precision, _ROUNDING["bf16-mixed"]))
     sizes = [math.prod(shape) for shape in header.layers.values()]
     worst = 0.0
@@ -123,10 +125,10 @@ def _excess_of_layers(header: Header, rows: NDArray[Any], said: Tensor) -> float
 
 
 def _excess(header: Header, rows: NDArray[Any], logits: Tensor) -> float:
-    """Return how far recorded answers are from what is said now, in units of what rounding explains."""
+    """Return the distance of recorded answers from the answers now; above 1, rounding does not explain it."""
     share, of_all = _ROUNDING.get(header.precision, _ROUNDING["bf16-mixed"])
     error = share * _rms(logits - logits.mean(1, keepdim=True)) + of_all * _rms(logits)
-    # The logarithm of a probability has the errors of two logits; and three times the usual one is still no wonder.
+    # A log-probability carries the errors of two logits. Three times the usual error still counts as rounding.
     usual, largest = 3 * error + 0.01, 6 * error + 0.01
     now, keep = logits.log_softmax(1), header.quantization
     if keep.kept is None:
@@ -135,12 +137,13 @@ def _excess(header: Header, rows: NDArray[Any], logits: Tensor) -> float:
         return _rms(recorded.log_softmax(1) - now) / usual
     lowest = math.log(_LOWEST_PROBABILITY)
     kept = now.gather(1, torch.from_numpy(rows["classes"].astype(np.int64)))
-    # Of classes that are as likely, any may be kept.
+    # Equally likely classes may be kept in place of each other, so probabilities are compared, not class numbers.
     missed = now.topk(keep.kept, 1).values.amin(1).clamp(min=lowest) - kept.amin(1).clamp(min=lowest)
     excess = float(missed.max()) / largest
     if keep.name == "hard":
         return excess
     if not keep.spread:
+        # Renormalized schemes store probabilities that sum to one over the kept classes.
         kept = kept.log_softmax(1)
     recorded = torch.from_numpy(rows["probabilities"].astype(np.float64)).clamp(min=_LOWEST_PROBABILITY).log()
     return max(excess, _rms(recorded - kept.clamp(min=lowest)) / usual)

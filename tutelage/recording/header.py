@@ -1,4 +1,4 @@
-"""What a recording is of: its header, and why it does not fit other data or another teacher."""
+"""The header of a recording: which data and teacher it belongs to, and why it does not fit others."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ NAME = "recording.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All that must be known to read a recording, and to tell whether it fits.
+    """Everything needed to read a recording, and to check that it fits the data and the teacher.
 
     Attributes:
         keep: What is kept of an answer, as `Quantization.parse` reads it.
         values: How logits, probabilities and features are stored.
         classes: The number of classes.
-        samples: Samples of the training split, in whose order the rows stand.
+        samples: Number of samples in the training split. The rows are in the order of that split.
         rows_per_shard: Rows of every shard but the last, which may have fewer.
         augmentation: What was done to the images, as `Augmentation.parse` reads it.
         parameters: How many numbers describe a view.
         image_size: Height and width in pixels, before the augmentation.
-        seed: All chance came from it.
-        precision: What the teacher computed in.
+        seed: Seed of all random numbers in the views.
+        precision: Precision in which the teacher computed.
         teacher: Which network answered.
         data: Which samples were asked about.
         layers: The layers that are kept, each with its shape without the batch.
-        stages: The ends of the teacher's stages, kept or not, likewise; none where no layers are kept. By them, layers
-            are paired as with the network itself.
+        stages: The last layer of each of the teacher's stages, kept or not, each with its shape without the batch;
+            empty if no layers are kept. With them, layers are paired as they are with the network itself.
     """
 
     keep: str
@@ -124,7 +124,7 @@ class Header:
         return header
 
     def write(self, folder: Path) -> None:
-        """Store the header in the folder of its recording; the one of another process that was faster stays.
+        """Store the header in the folder of its recording. If another process has stored one first, that one stays.
 
         Raises:
             UserError: If it cannot be written.
@@ -152,12 +152,14 @@ class Header:
 
 
 def begun(folder: Path) -> Header | None:
-    """Return the header of the recording that is in a folder already; None if nothing is.
+    """Return the header of the recording that is in a folder already; None if there is none.
 
     Raises:
-        UserError: If it cannot be read, there are shards without it, which may be another teacher's, or a network.
+        UserError: If the header cannot be read, there are shards without a header (they may be another teacher's), or
+            the folder holds a network.
     """
-    # Looked for first: another process leaves the header before its first shard.
+    # Shards are looked for before the header: another process writes its header before its first shard, so a shard
+    # seen here without a header is never one that is just being made.
     shard = next(folder.glob("view-*/*.npy"), None)
     if (folder / NAME).exists():
         return Header.read(folder)
@@ -175,7 +177,7 @@ def begun(folder: Path) -> Header | None:
 
 
 def differences(recorded: Header, now: Header) -> list[str]:
-    """Return, in plain words, all in which a recording differs from what would be recorded now."""
+    """Return, in plain words, every difference between a recording and what would be recorded now."""
     found = recorded.data.differences(
         now.data,
         same_number=recorded.samples == now.samples,
@@ -203,10 +205,10 @@ def differences(recorded: Header, now: Header) -> list[str]:
 
 
 def check(folder: Path, recorded: Header, now: Header) -> None:
-    """Refuse to add to a recording what does not belong to it.
+    """Refuse to add to a recording that was made in another way.
 
     Raises:
-        UserError: If anything differs, with all that does.
+        UserError: If anything differs; the message lists every difference.
     """
     found = differences(recorded, now)
     if found:
@@ -223,12 +225,13 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
     Args:
         folder: Where the recording is.
         recorded: Its header.
-        data: What is trained on.
-        augmentation: What the user wants done to the images; None if that was left open.
+        data: The data to train on.
+        augmentation: The augmentation that the user asked for; None if the user left it open.
 
     Raises:
-        UserError: If the data are others, with all that differs, or cannot be read by position.
+        UserError: If the data differ (the message lists every difference) or cannot be read by position.
     """
+    # All that is not about the data is copied from the recording, so only the data can differ.
     now = replace(
         recorded,
         data=DataIdentity.of(data),
@@ -247,12 +250,12 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
 
 
 def _check_facts(header: Header) -> None:
-    """Refuse a header by whose facts no row can be read.
+    """Refuse a header whose values cannot describe a recording.
 
     Raises:
-        TypeError: If a fact is of another type.
-        ValueError: If it is out of range.
-        UserError: If there is no such scheme, type of values or augmentation.
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is out of range.
+        UserError: If the scheme, the type of stored values or the augmentation does not exist.
     """
     for name in ("keep", "values", "augmentation", "precision"):
         _check_fact(name, getattr(header, name), str)
@@ -272,11 +275,12 @@ def _check_facts(header: Header) -> None:
         raise ValueError(f"image_size={list(header.image_size)} is no height and width")
     if Augmentation.parse(header.augmentation).width != header.parameters:
         raise ValueError(f"parameters={header.parameters} does not belong to {header.augmentation}")
-    # Made here, because whatever else is wrong shows by that.
+    # Computing the row type finds the remaining faults, such as an unknown scheme, while they can still be reported.
     _ = header.row_dtype
 
 
 def _check_fact(name: str, fact: object, kind: type, *, least: int | None = None) -> None:
+    # Not isinstance: True is an int, and would pass as a number.
     if type(fact) is not kind:
         raise TypeError(f"{name}={fact!r} is no {kind.__name__}")
     if least is not None and isinstance(fact, int) and fact < least:

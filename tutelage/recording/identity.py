@@ -1,4 +1,4 @@
-"""What a recording is of: which network answered, about which samples."""
+"""Identities stored in a recording: which network answered, and about which samples."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class TeacherIdentity:
     """Which network answered.
 
     Attributes:
-        name: What it is called.
-        source: Where it came from: as the user wrote it, with the paths in it made absolute.
+        name: The network's name.
+        source: Where it came from: the user's text, with its paths made absolute.
         weights: Digest of its parameters and buffers; empty if it has none.
         normalization: Its own input normalisations as text, means before stds; empty if it has none.
     """
@@ -49,11 +49,11 @@ class TeacherIdentity:
 
         Args:
             network: The network, bare or wrapped.
-            name: What it is called.
+            name: The network's name.
             source: Where it came from.
         """
         inner = bare(network)
-        # No state dict holds these, and they are told apart from the weights.
+        # Input statistics are compared by themselves, so that a message can name them rather than "other weights".
         statistics = {f"{path}.{buffer}" for path in _normalized(inner) for buffer in ("mean", "std")}
         state = inner.state_dict() | dict(inner.named_buffers())
         weights = {key: value for key, value in state.items() if key not in statistics}
@@ -63,21 +63,23 @@ class TeacherIdentity:
 
     @classmethod
     def of_teacher(cls, teacher: Teacher) -> Self:
-        """Return the identity of a teacher that a user made, which only its weights and its label tell from others."""
+        """Return the identity of a teacher object. Only its weights and its given names distinguish it from others."""
         name = " ".join([type(teacher).__name__, *teacher.names_given()])
         return cls.of(teacher, name=name, source=name)
 
     def mapped(self, weights: str) -> Self:
-        """Return the identity of the same networks with other classes, which are no longer where they came from.
+        """Return the identity of the same networks after their classes were mapped to the data's.
+
+        The source is changed too: the networks as stored at the source do not give these answers.
 
         Args:
-            weights: What stands for the weights and the class map.
+            weights: Digest of the weights and the class map together.
         """
         text = "with mapped classes"
         return replace(self, name=f"{self.name} {text}", source=f"{self.source} {text}", weights=weights)
 
     def differences(self, now: Self) -> list[str]:
-        """Return, in plain words, in what the teacher that is there now differs."""
+        """Return, in plain words, how the teacher `now` differs from this one."""
         found = []
         if self.weights != now.weights:
             found.append(
@@ -87,7 +89,7 @@ class TeacherIdentity:
                 )
             )
         elif not now.weights and self.name != now.name:
-            # Nothing else tells teachers without weights apart.
+            # Teachers without weights differ in their names alone. With equal weights, the name does not matter.
             found.append(contrast("another teacher", self.name, now.name))
         if self.normalization != now.normalization:
             there, here = (it.normalization or "none" for it in (self, now))
@@ -98,16 +100,16 @@ class TeacherIdentity:
 def trained_networks(
     sources: Sequence[Source | NetworkSpec], data: Data, *, own_classes: bool = False, trust_code: bool = False
 ) -> tuple[list[nn.Module], TeacherIdentity]:
-    """Return the networks of a teacher, and which it is; several are an ensemble.
+    """Return the networks of a teacher, and its identity. Several networks are an ensemble.
 
     Args:
-        sources: Its networks, as users name them.
-        data: What it is asked about.
-        own_classes: Whether they keep the classes that they come with.
+        sources: The networks, as the user named them.
+        data: The data that the teacher is asked about.
+        own_classes: Whether the networks keep the classes that they come with.
         trust_code: Whether saved networks may run the code that they name.
 
     Raises:
-        UserError: If a name cannot be read, or what it names comes untrained.
+        UserError: If a name cannot be read, or a network is untrained.
     """
     plans = [
         blueprint(source, data, trained=True, teaches=True, own_classes=own_classes, trust_code=trust_code)
@@ -131,20 +133,20 @@ def trained_networks(
 
 
 def _lasting(source: str | NetworkSpec) -> str:
-    """Return a network's name as it is understood in any folder: a replay looks there whether it has changed."""
+    """Return a network's name with absolute paths: a replay in another folder checks whether the network changed."""
     return str((NetworkSpec.parse(source) if isinstance(source, str) else source).absolute())
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataIdentity:
-    """Which samples were asked about: the training split, and nothing else of the data.
+    """Which samples were asked about. Only the training split counts.
 
     Attributes:
-        name: What the data are called, for messages alone.
+        name: The data's name, used only in messages.
         class_names: One name per class, in the order of the labels.
         labels: Digest of all labels, in the order of the samples.
         probes: Digest of 64 images that are spread over the split.
-        pixels: Digest of all images where they live in memory; empty where they are read from elsewhere.
+        pixels: Digest of all images if they are in memory; empty if they are read from disk when needed.
     """
 
     name: str
@@ -161,6 +163,7 @@ class DataIdentity:
             UserError: If they cannot be read by position, or are not the same each time.
         """
         images = training_images(data)
+        # Read again under another seed: a random transform inside the dataset shows as other pixels.
         probes = _probes(images, seed=0)
         if not images.is_resident and probes != _probes(images, seed=1):
             raise UserError(
@@ -176,12 +179,12 @@ class DataIdentity:
         )
 
     def differences(self, now: Self, *, same_number: bool = True, same_size: bool = True) -> list[str]:
-        """Return, in plain words, in what the data that are there now differ.
+        """Return, in plain words, how the data `now` differ from these.
 
         Args:
-            now: Those.
-            same_number: Whether there are as many samples; else labels and pixels differ anyway.
-            same_size: Whether the images are of the same size; else pixels differ anyway.
+            now: The identity of the data now.
+            same_number: Whether the number of samples is the same. If not, labels and pixels are not compared.
+            same_size: Whether the images have the same size. If not, pixels are not compared.
         """
         found = []
         moved = self._moved_class(now)
@@ -197,12 +200,12 @@ class DataIdentity:
 
     def shows_images_of(self, now: Self) -> bool:
         """Return whether the images are the same, as far as both are known."""
-        # The same data may live in the memory of one machine, and be too large for another's.
+        # One machine may hold the data in memory while another reads them from disk; then only the probes compare.
         whole = self.pixels == now.pixels or not (self.pixels and now.pixels)
         return whole and self.probes == now.probes
 
     def _moved_class(self, now: Self) -> str | None:
-        """Return, in words, a class that has another number now; None if none has, by a name that is its own."""
+        """Return, in words, a class whose number changed; None if none did. Only names that occur once are compared."""
         if self.class_names == now.class_names:
             return None
         there, here = (_numbers(names) for names in (self.class_names, now.class_names))
@@ -211,12 +214,12 @@ class DataIdentity:
 
 
 def contrast(what: str, there: object, here: object) -> str:
-    """Return a line on a fact that is one thing in a recording, and another now."""
+    """Return a line about a fact whose value in the recording differs from its value now."""
     return f"{what} ({there} there, {here} here)"
 
 
 def _numbers(class_names: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class, but of those that share a name."""
+    """Return the number of each class, by name; names that several classes share are left out."""
     times = Counter(class_names)
     return {name: number for number, name in enumerate(class_names) if times[name] == 1}
 
@@ -239,14 +242,14 @@ def training_images(data: Data) -> Samples:
 
 
 def read(images: Samples, indices: Sequence[int], *, seed: int = 0) -> Tensor:
-    """Return images at some positions, `[sample, ...]`, as they are stored, read under one state of all chance."""
+    """Return the stored images at some positions, `[sample, ...]`, read with every random generator set to a seed."""
     with seeded(seed):
         found: Tensor = images.read_batch(torch.tensor(indices) if images.is_resident else indices)[0]
         return found
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Return numbers from 0 to below `count`, all over that range, from its first to its last; `most` or fewer."""
+    """Return at most `most` positions, evenly spread from 0 to `count - 1`, both ends included."""
     return sorted({round((count - 1) * place / (most - 1)) for place in range(most)})
 
 
@@ -255,7 +258,7 @@ def _probes(images: Samples, *, seed: int) -> str:
 
 
 def _digest(images: Tensor) -> str:
-    """Return a digest of images, `[sample, ...]`, of which no second copy is made."""
+    """Return a digest of images, `[sample, ...]`, part by part, so that no second copy of all of them is made."""
     digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
     for part in torch.split(images, _AT_ONCE):
         digest.update(part.cpu().contiguous().numpy().data)

@@ -1,4 +1,4 @@
-"""Where a recorded answer lies: the row of a sample, the shard of a row, the file of a shard; and what it all takes."""
+"""The layout of a recording on disk: rows, shards, files, and their size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from tutelage.recording.quantization import VALUES, Quantization, Values
 
 PARAMETERS, FEATURE = "parameters", "feature:"
+# A shard is filled in memory before it is written, so its size is bounded by rows and by bytes.
 MOST_ROWS, MOST_BYTES = 8_192, 256 * 2**20
 
 
@@ -22,7 +23,7 @@ def row_dtype(
     values: Values,
     layers: Mapping[str, Sequence[int]],
 ) -> np.dtype[Any]:
-    """Return the type of a row: what is recorded of one view of one sample, little-endian and without gaps.
+    """Return the type of a row, little-endian and without gaps. A row is what is recorded of one view of one sample.
 
     Args:
         parameters: How many numbers describe a view.
@@ -32,7 +33,7 @@ def row_dtype(
         layers: The layers that are kept, each with its shape without the batch.
 
     Raises:
-        UserError: If more classes are to be kept than there are, or there is no such type.
+        UserError: If `keep` asks for more classes than there are, or `values` is no known type.
     """
     fields: list[Any] = [(PARAMETERS, "<f4", (parameters,)), *keep.fields(classes, values)]
     fields += [(FEATURE + layer, VALUES[values], tuple(shape)) for layer, shape in layers.items()]
@@ -40,7 +41,7 @@ def row_dtype(
 
 
 def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
-    """Return what the rows of a recording take, in bytes; headers and checksums add about 500 bytes a shard."""
+    """Return the size of a recording's rows, in bytes. Headers and checksums add about 500 bytes a shard."""
     return row_bytes * samples * views
 
 
@@ -59,7 +60,7 @@ def shard_range(samples: int, rows_per_shard: int, shard: int) -> range:
 
     Args:
         samples: Samples of the dataset.
-        rows_per_shard: As the header says.
+        rows_per_shard: Rows of every shard but the last, as stored in the header.
         shard: Which shard, from 0.
     """
     assert 0 <= shard < shard_count(samples, rows_per_shard)
@@ -77,5 +78,5 @@ def shard_path(folder: Path, view: int, shard: int) -> Path:
 
 
 def checksum_path(shard: Path) -> Path:
-    """Return the file that holds a shard's checksum, and says that the shard is complete."""
+    """Return the file of a shard's checksum. It is written last, so its presence says that the shard is complete."""
     return shard.with_name(f"{shard.name}.sha256")

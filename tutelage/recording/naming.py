@@ -1,4 +1,4 @@
-"""How users name a recording: `recording:PATH`, with options behind commas, or the recording itself."""
+"""How users name a recording: `recording:PATH`, `recording:PATH,views=4`, or a `Recording` object."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def opened(text: str) -> Recording:
     place = text.removeprefix(f"{PREFIX}:").strip()
     if not place:
         raise UserError(f"{text!r} names no folder: write recording:PATH.")
+    # A folder whose name holds a comma is a folder, not a path with options.
     if Path(place).is_dir():
         return Recording(place)
     written = read(place, kind="recording", is_place=True)

@@ -1,4 +1,4 @@
-"""What a recording takes: the work, in the order in which it is done, dealt out to those who share it."""
+"""The work of a recording: which shards are written in which order, and how several processes divide them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
         """Read a part such as `2/4`; None is the whole.
 
         Raises:
-            UserError: If it is none.
+            UserError: If the text is not a part.
         """
         if text is None:
             return cls()
@@ -44,11 +44,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Unit:
-    """Samples that are read once, and the views of them that are recorded meanwhile.
+    """One piece of work: the samples of a shard are read once, and several views of them are recorded.
 
     Attributes:
-        shard: Which shard of each view; it has the samples.
-        views: Which views.
+        shard: The number of the shard, the same in each view.
+        views: The numbers of the views.
     """
 
     shard: int
@@ -56,34 +56,35 @@ class Unit:
 
 
 def units(shards: int, *, views: int, at_once: int, part: Part) -> list[Unit]:
-    """Return the units of a part, such that views become complete in order.
+    """Return the units of a part, in an order that completes the first views first.
 
     Args:
         shards: How many shards a view has.
         views: How many views are wanted.
         at_once: How many views a unit has at most.
-        part: Whose work it is; the parts together have each unit once.
+        part: Which share of the work. Each unit belongs to exactly one part.
     """
+    # Every n-th unit, not a block of them: all parts then work on the same views, which are complete sooner.
     groups = [tuple(range(first, min(first + at_once, views))) for first in range(0, views, at_once)]
     return [Unit(shard, group) for group in groups for shard in range(shards)][part.number - 1 :: part.of]
 
 
 def without(work: Sequence[Unit], done: Collection[tuple[int, int]]) -> list[Unit]:
-    """Return the units without what is done.
+    """Return the units that are left, without the shards that are done.
 
     Args:
         work: The units.
-        done: Views, each with a shard of it that is done.
+        done: Pairs of view and shard that are done.
     """
     left = [replace(unit, views=tuple(v for v in unit.views if (v, unit.shard) not in done)) for unit in work]
     return [unit for unit in left if unit.views]
 
 
 class Chunks:
-    """Batches of consecutive samples, unit after unit: the same ones whatever views of them are wanted.
+    """Batches of consecutive samples, unit after unit. A batch is read once for all views of its unit.
 
     Args:
-        header: The recording's, which knows the samples of a shard.
+        header: The recording's header, which knows the samples of a shard.
         work: The units.
         batch_size: Samples per batch; the last one of a shard may be smaller.
     """
@@ -95,7 +96,7 @@ class Chunks:
         return sum(len(range(0, len(self._header.rows(unit.shard)), self._batch_size)) for unit in self._work)
 
     def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
-        """Yield the samples of each batch; there is no chance in them."""
+        """Yield the positions of each batch's samples. Both arguments are ignored: nothing is shuffled."""
         for unit in self._work:
             rows = self._header.rows(unit.shard)
             for start in range(rows.start, rows.stop, self._batch_size):
@@ -103,12 +104,12 @@ class Chunks:
 
 
 def images_in(header: Header, work: Sequence[Unit]) -> int:
-    """Return how many views of samples some units have."""
+    """Return how many images some units record, each view of a sample counted."""
     return sum(len(header.rows(unit.shard)) * len(unit.views) for unit in work)
 
 
 def foretold(header: Header, *, views: int) -> str:
-    """Return what a recording takes on disk, in words."""
+    """Return a recording's size on disk, in words."""
     total = layout.total_bytes(header.row_dtype.itemsize, samples=header.samples, views=views)
     return f"{in_views(views)} of {header.samples:,} samples, {header.keep} in {header.values}: {in_bytes(total)}"
 
@@ -119,8 +120,9 @@ def in_views(count: int) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """Return a number of bytes for people, such as `18.4 MB`: a thousand kB are a MB."""
+    """Return a number of bytes for people, such as `18.4 MB`; a MB is 1000 kB."""
     for unit in ("B", "kB", "MB", "GB"):
+        # 999.95 and more would be shown as 1000.0 of this unit.
         if count < 999.95:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000

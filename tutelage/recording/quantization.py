@@ -1,4 +1,4 @@
-"""How much of a teacher's answer is kept, how it is stored, and the logits that come back from it."""
+"""Which part of a teacher's answer a recording keeps, how it is stored, and how logits are restored from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Quantization:
 
     $$q_c = p_c \text{ if } c \text{ is kept, else } \frac{1 - \sum_{j \text{ kept}} p_j}{K - k}$$
 
-    (`smoothed` with $k = 1$, `topk` with more), or, where it says `renormalized`,
-    $q_c = p_c / \sum_{j \text{ kept}} p_j$, else 0. `hard` is the one-hot vector of the likeliest class. `none` keeps
-    nothing of an answer, for a teacher of which only layers are recorded.
+    (`smoothed` with $k = 1$, `topk` with more). The `renormalized` schemes restore
+    $q_c = p_c / \sum_{j \text{ kept}} p_j$ if $c$ is kept, else 0. `hard` is the one-hot vector of the likeliest class.
+    `none` keeps no answers, for recordings of layers alone.
 
     Attributes:
-        name: As the user writes it.
+        name: The scheme's name, as users write it.
         kept: How many classes are kept, $k$; None keeps all logits.
         spread: Whether the rest of the probability is spread over the other classes.
 
@@ -108,7 +108,7 @@ class Quantization:
             values: How logits and probabilities are stored.
 
         Raises:
-            UserError: If they are no matrix, are not finite or do not fit the type, or there are too few classes.
+            UserError: If the logits are not a matrix, are not finite or do not fit the type, or have too few classes.
         """
         if not self.keeps_answers:
             return {}
@@ -132,21 +132,21 @@ class Quantization:
         return {"classes": indices, "probabilities": as_values(highest, values, what="probabilities")}
 
     def fill(self, rows: NDArray[Any], logits: Tensor, *, values: Values = "float32") -> None:
-        """Put what is stored of logits into rows, `[batch]`, which hold the fields of `fields`.
+        """Store logits in rows, in the form that `pack` returns.
 
         Args:
-            rows: Structured rows.
-            logits: As for `pack`.
-            values: As for `pack`.
+            rows: Structured rows `[batch]` that hold the fields of `fields`; changed in place.
+            logits: `[batch, class]`, on any device.
+            values: How logits and probabilities are stored.
 
         Raises:
-            UserError: As for `pack`.
+            UserError: If the logits are not a matrix, are not finite or do not fit the type, or have too few classes.
         """
         for field, kept in self.pack(logits, values=values).items():
             rows[field] = kept
 
     def logits(self, rows: NDArray[Any], classes: int) -> Tensor:
-        """Return logits whose softmax is the restored distribution, float32 `[batch, class]`; or that there are none.
+        """Return logits whose softmax is the restored distribution, float32 `[batch, class]`; `ABSENT` without any.
 
         Args:
             rows: Structured rows that hold the fields of `fields`.
@@ -162,7 +162,7 @@ class Quantization:
         else:
             probability = rows["probabilities"].astype(np.float64)
         total = probability.sum(axis=1, keepdims=True)
-        # Rounding may carry the sum above 1, and where there is no rest it must be 1.
+        # Rounding can make the sum exceed 1. If no rest is spread, the kept probabilities must sum to exactly 1.
         spread = self.spread and self.kept < classes
         probability /= np.maximum(total, 1) if spread else total
         rest = np.maximum(1 - total, 0) / (classes - self.kept) if spread else np.zeros_like(total)
@@ -178,15 +178,15 @@ def class_type(classes: int) -> str:
 
 
 def as_values(tensor: Tensor, values: Values, *, what: str) -> NDArray[Any]:
-    """Return a tensor as it is stored.
+    """Return a tensor as an array of the stored type.
 
     Args:
         tensor: Of any shape, on any device.
-        values: How it is stored.
-        what: What to call it in the message.
+        values: The stored type.
+        what: The tensor's name in the message.
 
     Raises:
-        UserError: If a value is not finite, or becomes so in this type.
+        UserError: If a value is not finite, or overflows in this type.
     """
     stored = tensor.detach().to(getattr(torch, values)).cpu()
     if not bool(stored.isfinite().all()):

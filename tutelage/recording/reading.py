@@ -1,4 +1,4 @@
-"""Reading a recording: the views of a batch, and what the teacher said about them."""
+"""Reading a recording: the views of a batch, and the teacher's answers to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tutelage.recording.layout import FEATURE, PARAMETERS, shard_path
 from tutelage.recording.planning import in_views
 
 PREFIX = "recording"
-"""What stands before the folder of a recording where a teacher is named."""
+"""Prefix of a recording's folder in the name of a teacher."""
 
 
 def _most_open() -> int:
@@ -38,7 +38,8 @@ def _most_open() -> int:
     except ImportError:  # Not a Unix.
         return 256
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Half of them, as others open files, too; and each is a mapping, of which a process may have 65,530.
+    # Half of the limit, because other code opens files too. Each shard is also a memory mapping, and Linux allows a
+    # process 65,530 of those.
     return 4096 if allowed == resource.RLIM_INFINITY else max(64, min(4096, allowed // 2))
 
 
@@ -48,16 +49,16 @@ _MOST_OPEN = _most_open()
 class Recording(RecordedViews):
     """The finished views of a recording, as `RecordedViews`.
 
-    Which views are used is settled here: those that are added later are not seen.
+    The set of views is fixed here: views that are added to the folder later are not used.
 
     Args:
-        folder: Where it is.
-        views: How many views to use, the first ones; None for all that are finished.
+        folder: The recording's folder.
+        views: How many views to use, counted from the first; None for all finished ones.
 
     Attributes:
-        folder: Where it is.
-        header: What it is of.
-        note: What is left out because it is unfinished; empty if nothing is.
+        folder: The recording's folder.
+        header: Its header.
+        note: Which views are left out because they are unfinished; empty if none are.
         layers: The recorded layers that are read.
 
     Raises:
@@ -89,7 +90,7 @@ class Recording(RecordedViews):
 
     @cached_property
     def augmentation(self) -> Augmentation:
-        """What the views' parameters belong to."""
+        """The augmentation that the views' parameters belong to."""
         return Augmentation.parse(self.header.augmentation)
 
     def origin(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class Recording(RecordedViews):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Stands for the content that is used: header and checksums."""
+        """Digest of the used content: the header and the checksums of the used views."""
         digest = hashlib.sha256(json.dumps(self.header.to_json(), sort_keys=True).encode())
         for view in self._numbers.tolist():
             for shard in range(self.header.shards):
@@ -106,10 +107,10 @@ class Recording(RecordedViews):
         return digest.hexdigest()[:16]
 
     def only(self, layers: Collection[str]) -> Recording:
-        """Return the same recording, of which no other layers are read.
+        """Return the same recording, restricted to some layers; the others are not read from disk.
 
         Args:
-            layers: Their names; those that were not recorded do not matter.
+            layers: Names of the layers to read; names that were not recorded are ignored.
         """
         if set(self.layers) <= set(layers):
             return self
@@ -121,13 +122,13 @@ class Recording(RecordedViews):
         return twin
 
     def check(self, data: Data) -> None:
-        """Refuse to be replayed for other samples than were recorded; their labels may be others.
+        """Refuse to be replayed for other samples than the recorded ones. Labels may differ.
 
         Args:
-            data: What is about to be trained on.
+            data: The data to train on.
 
         Raises:
-            UserError: If their number or their pixels differ, as far as `DataIdentity` knows these.
+            UserError: If the number of samples or the pixels differ, as far as `DataIdentity` knows the pixels.
         """
         same_number = data.count("train") == self.header.samples
         if not same_number or not self.header.data.shows_images_of(DataIdentity.of(data)):
@@ -137,7 +138,7 @@ class Recording(RecordedViews):
             )
 
     def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:
-        """Refuse to go on with a training on more or fewer views of the same recording, and say how to go on.
+        """Refuse to resume a training with another number of views of the same recording, and say how to resume it.
 
         Args:
             begun: The `identity` that the training was begun with.
@@ -161,11 +162,11 @@ class Recording(RecordedViews):
             )
 
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
-        """Return the view parameters, float32 `[batch, width]`, and what the teacher said, in float32.
+        """Return the view parameters, float32 `[batch, width]`, and the teacher's output, in float32.
 
         Args:
             indices: Position of each sample in the training split, `[batch]`, on the CPU.
-            views: Which of the used views of it, `[batch]`, from 0.
+            views: The view of each sample, counted from 0 among the used views, `[batch]`.
 
         Raises:
             UserError: If a shard is damaged, or there is no such sample or view.
@@ -176,7 +177,7 @@ class Recording(RecordedViews):
         return parameters, Output(logits=self._keep.logits(rows, self._classes), features=features)
 
     def verify(self) -> list[str]:
-        """Return the names of the damaged shards, such as `view-0003/shard-0001.npy`: all content is read."""
+        """Return the names of the damaged shards, such as `view-0003/shard-0001.npy`. All content is read for this."""
         damaged = [
             shard_path(Path(), view, shard)
             for view in shards.views_present(self.folder)
@@ -186,7 +187,7 @@ class Recording(RecordedViews):
         return [path.as_posix() for path in damaged]
 
     def _rows(self, indices: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the rows of samples and views, those of one shard read at once."""
+        """Return the rows of samples and views. Rows of the same shard are read together."""
         if not len(indices):
             return np.empty(0, self._row)
         if indices.min() < 0 or indices.max() >= self.header.samples or views.min() < 0 or views.max() >= self.views:
@@ -207,7 +208,7 @@ class Recording(RecordedViews):
         return rows
 
     def _taken(self, shard: NDArray[Any], place: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows of a shard, of which only what is wanted is read from disk."""
+        """Return rows of a shard; fields that are not wanted are not read from disk."""
         if self._row == shard.dtype:
             return shard[place]
         rows = np.empty(len(place), self._row)
@@ -216,7 +217,7 @@ class Recording(RecordedViews):
         return rows
 
     def _shard(self, key: int) -> NDArray[Any]:
-        """Return an opened shard; its checksum is compared the first time."""
+        """Return an opened shard. Its checksum is verified the first time only, because that reads the whole file."""
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
@@ -229,7 +230,7 @@ class Recording(RecordedViews):
         return rows
 
     def __getstate__(self) -> dict[str, Any]:
-        # Mapped files would travel as their content.
+        # Pickling a memory-mapped array would copy its content; workers open the files themselves.
         return {**self.__dict__, "_open": OrderedDict()}
 
 

@@ -1,4 +1,4 @@
-"""A recording in place of a teacher: held against data and teacher, described."""
+"""A recording in place of a teacher: checks against the data and the teacher, and its description."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tutelage.recording.identity import trained_networks
 from tutelage.recording.planning import in_views
 from tutelage.recording.reading import Recording
 
-# What may be read to find out how good a teacher is, and how many answers are looked at.
+# Limits on what is read to estimate a teacher's accuracy: bytes of one view, answers in all, answers at once.
 _CHEAP_BYTES, _ASKED, _AT_ONCE = 2**30, 20_000, 1024
 
 
 def held_against(recording: Recording, data: Data, *, trust_code: bool = False) -> list[str]:
-    """Hold a recording against the data, and against its teacher as it is now; return what the user should know.
+    """Check a recording against the data and against its teacher as it is now; return notes for the user.
 
     Args:
         recording: The recording.
-        data: What is trained on.
-        trust_code: Whether code that the recording names may run, to see whether its teacher is still what it was.
+        data: The data to train on.
+        trust_code: Whether code that the recording names may run, to load its teacher and check that it is unchanged.
 
     Raises:
-        UserError: If it does not belong to the data, the augmentation that was asked for, or the teacher.
+        UserError: If the recording does not belong to the data, the requested augmentation, or the teacher.
     """
     chosen = str(data.augmentation) if data.augmentation_chosen else None
     check_data(recording.folder, recording.header, data, augmentation=chosen)
@@ -41,8 +41,9 @@ def held_against(recording: Recording, data: Data, *, trust_code: bool = False) 
 
 
 def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> list[str]:
-    """Refuse answers of a teacher that is still where it was, but is another one now; note what cannot be loaded."""
+    """Refuse the recording if the teacher at its source has changed; return a note if it cannot be loaded."""
     recorded = recording.header.teacher
+    # `trained_networks` joined the names of an ensemble's members with this separator.
     sources = recorded.source.split(" + ")
     if not all(map(_is_local, sources)):
         return []
@@ -51,9 +52,9 @@ def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> lis
         specs = [replace(NetworkSpec.parse(source), origin=origin) for source in sources]
         _, now = trained_networks(specs, data, trust_code=trust_code)
     except (UserError, ImportError, OSError) as error:
-        # Parts of it are gone, or of what it is made with: its answers are there none the less.
+        # A file or package of the teacher is missing. Its recorded answers are still usable, so this is only noted.
         return [f"Whether {recorded.source} is still what was recorded was not checked: it cannot be loaded. {error}"]
-    # What it is called depends on the folder that it is called from.
+    # The name depends on the folder in which it was written, so names are not compared.
     found = recorded.differences(replace(now, name=recorded.name))
     if found:
         raise UserError(
@@ -66,7 +67,7 @@ def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> lis
 
 
 def _is_local(source: str) -> bool:
-    """Return whether a network's trained weights are still in a file or folder here, whatever folder this is."""
+    """Return whether a network's trained weights still exist at an absolute path on this machine."""
     try:
         spec = NetworkSpec.parse(source)
         place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights
@@ -76,7 +77,7 @@ def _is_local(source: str) -> bool:
 
 
 def name_of(recording: RecordedViews) -> str:
-    """Return what tables and reports call a recording: `recording: resnet56 (top5, 8 views)`."""
+    """Return a recording's name in tables and reports: `recording: resnet56 (top5, 8 views)`."""
     views = in_views(recording.views)
     if not isinstance(recording, Recording):
         return f"recording ({views})"
@@ -84,16 +85,16 @@ def name_of(recording: RecordedViews) -> str:
 
 
 def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED) -> tuple[Tensor, Tensor] | None:
-    """Return what a teacher said of the first view of samples all over the data.
+    """Return a teacher's recorded answers to the first view of samples spread over the data.
 
     Args:
         recording: The recording.
-        data: The data that it is of.
+        data: The data that were recorded.
         most: How many samples, at most.
 
     Returns:
-        Its answers `[sample, class]` and the samples' targets `[sample]`; None where the samples have none, where
-        no answers were kept, or where a view is too large to be read for that.
+        Its answers `[sample, class]` and the samples' targets `[sample]`; None if the samples have no targets, no
+        answers were kept, or a view is too large to be read for this.
     """
     header = recording.header if isinstance(recording, Recording) else None
     if header is not None and header.samples * header.row_dtype.itemsize > _CHEAP_BYTES:
@@ -103,6 +104,7 @@ def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED)
     if TRAIN in data.unlabelled:
         return None
     labels = training_labels(data)
+    # Spread over the split, because files are often sorted by class; float64 keeps large positions exact.
     chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels)), dtype=torch.float64).round().long()
     first = torch.zeros(_AT_ONCE, dtype=torch.int64)
     answers = [recording.read(part, first[: len(part)])[1].logits for part in torch.split(chosen, _AT_ONCE)]

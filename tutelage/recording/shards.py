@@ -1,4 +1,4 @@
-"""The files of a recording: each appears whole, carries a checksum, and is believed only if that is right."""
+"""The files of a recording: each is written atomically, has a checksum, and is used only if the checksum is right."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tutelage.recording.layout import checksum_path, shard_path
 from tutelage.system.files import atomic
 
 State = Literal["missing", "complete", "damaged"]
-# Seconds within which a shard is stored, by far.
+# Seconds after which a temporary file is surely abandoned: storing a shard takes far less.
 _DEAD_AFTER = 600
 
 
 @contextmanager
 def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDArray[Any]]:
-    """Give the rows of a shard to be filled; they are stored at the end, unless an error passes.
+    """Yield the rows of a shard to be filled, and store them at the end of the block unless it raises.
 
-    Processes that write the same shard at once do no harm: one of them wins.
+    Several processes may write the same shard at once; one of them wins.
 
     Args:
         folder: Where the recording is.
@@ -45,20 +45,21 @@ def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDA
     rows = np.zeros(len(header.rows(shard)), header.row_dtype)
     yield rows
     path = shard_path(folder, view, shard)
-    # A file that is replaced is incomplete until its own checksum is there.
+    # Removed first: the old checksum must never stand beside the new content.
     checksum_path(path).unlink(missing_ok=True)
     with atomic(path) as file:
         hashed, own = _Hashed(file), os.fstat(file.fileno()).st_ino
         np.lib.format.write_array(hashed, rows, allow_pickle=False)
     _store_checksum(path, hashed.digest.hexdigest())
-    # Another process may have put its file here before our checksum.
+    # Another process may have replaced the file after ours and before our checksum; then the file's own is stored.
     if path.stat().st_ino != own:
         _store_checksum(path, _digest(path))
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes had begun to store; what is younger may be another's that still runs."""
+    """Remove temporary files of killed processes. Younger files are kept: their process may still be running."""
     for path in folder.glob("view-*/.shard-*"):
+        # Another process may sweep the same file meanwhile.
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _DEAD_AFTER:
                 path.unlink()
@@ -75,7 +76,7 @@ def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool 
         verify: Whether to compare the content with the checksum.
 
     Raises:
-        UserError: If the shard is missing, truncated, of another type, or not what was written.
+        UserError: If the shard is missing, truncated, of another type, or differs from what was written.
     """
     path = shard_path(folder, view, shard)
     if verify and _digest(path) != checksum(folder, view, shard):
@@ -87,7 +88,7 @@ def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool 
     expected = (len(header.rows(shard)),)
     if rows.dtype != header.row_dtype or rows.shape != expected:
         raise _damaged(path, f"it holds {rows.shape} rows of {rows.dtype}, not {expected} of {header.row_dtype}")
-    # A plain array: each selection from a memmap would cost more.
+    # A plain array, still backed by the file: selecting rows from a memmap object is slower.
     return np.asarray(rows)
 
 
@@ -97,7 +98,7 @@ def is_complete(folder: Path, view: int, shard: int) -> bool:
 
 
 def state(folder: Path, header: Header, view: int, shard: int) -> State:
-    """Return whether a shard is there, and is what was written: its whole content is read for that."""
+    """Return whether a shard is missing, complete or damaged. Its whole content is read for this."""
     if not is_complete(folder, view, shard):
         return "missing"
     try:
@@ -121,7 +122,7 @@ def checksum(folder: Path, view: int, shard: int) -> str:
 
 
 def views_present(folder: Path) -> list[int]:
-    """Return the views of which anything is there, in order."""
+    """Return the numbers of the views that have a folder, in order."""
     names = (path.name.removeprefix("view-") for path in folder.glob("view-*"))
     return sorted(int(name) for name in names if name.isdecimal())
 

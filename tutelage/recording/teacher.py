@@ -25,10 +25,10 @@ class RecordedTeacher(Teacher):
     """A teacher whose answers travel with the data, for the very views that the student sees.
 
     Args:
-        recording: What is replayed, for whoever must know beforehand which layers it holds.
-        layers: Names of the layers to read, which were recorded.
-        example: Inputs whose number is the batch of the layers' shapes.
-        logits: Whether anybody reads the logits.
+        recording: The recording that is replayed. It tells which layers were recorded; None if that is unknown.
+        layers: Names of the layers to read; they must have been recorded.
+        example: Inputs whose number of samples becomes the batch size of `shapes`.
+        logits: Whether the logits are read.
 
     Raises:
         NoLayersError: If a layer was not recorded.
@@ -62,7 +62,7 @@ class RecordedTeacher(Teacher):
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
-        """The shape of each layer that is read, for as many samples as the example has."""
+        """The shape of each layer that is read, with the example's batch size."""
         return self._shapes
 
     def inner_network(self) -> nn.Module:
@@ -86,7 +86,9 @@ class RecordedTeacher(Teacher):
         return example
 
     def stages(self, example: Any) -> Sequence[Tap]:
-        """Return the ends of the network's stages, recorded or not: who pairs by them gets the network's own pairs.
+        """Return the last layer of each of the network's stages, recorded or not.
+
+        So layers are paired by stage in the same way as with the network itself.
 
         Raises:
             NoLayersError: If no layers were recorded, or the network has no stages.
@@ -94,17 +96,18 @@ class RecordedTeacher(Teacher):
         stages = self.recording.header.stages if isinstance(self.recording, Recording) else {}
         if not stages:
             self._refuse("This method reads layers of the teacher", *(self._named or [_RECORD]))
+        # Tensors on the meta device have shapes without memory: only shapes are needed for pairing.
         blanks = {layer: torch.empty(_batched(shape, example), device="meta") for layer, shape in stages.items()}
         return [Tap.of(layer, blank, example) for layer, blank in blanks.items()]
 
     def known_by(self) -> None:
-        """Return nothing: a training knows the recording itself."""
+        """Return nothing: the training's fingerprint already holds the recording itself."""
 
     def check_answers(self, data: Data) -> None:
-        """Refuse a recording of layers alone where answers are read; all else was held against the data.
+        """Refuse a recording without answers if the method reads answers. `settle` checks everything else.
 
         Raises:
-            UserError: If it is one.
+            UserError: If the logits are read and were not recorded.
         """
         kept = self.recording.header.quantization if isinstance(self.recording, Recording) else None
         if self._logits and kept is not None and not kept.keeps_answers:
@@ -126,10 +129,10 @@ class RecordedTeacher(Teacher):
         raise UserError(f"{why}: {remedy}.")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
-        """Return the data, augmented as they were recorded; and what the user should know.
+        """Return the data with the recorded augmentation, and notes for the user.
 
         Raises:
-            UserError: If the recording does not belong to the data, or to its teacher as it is now.
+            UserError: If the recording does not belong to the data, or its teacher has changed since.
         """
         if self.recording is None:
             return data, ()
@@ -145,7 +148,7 @@ class RecordedTeacher(Teacher):
         """Return the recorded output of the batch.
 
         Raises:
-            UserError: If there is none, or the batch asks about inputs that are not those which were recorded.
+            UserError: If the batch carries no recorded output, or its inputs are not the recorded ones.
         """
         if batch.teacher is None:
             raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
@@ -158,7 +161,7 @@ class RecordedTeacher(Teacher):
 
     @property
     def _named(self) -> Sequence[str]:
-        """How to do with what was recorded, where any layer was."""
+        """A remedy for error messages: name pairs of layers; empty if no layer was recorded."""
         return ["name pairs of layers (--layers student_layer:teacher_layer)"] if self._recorded else []
 
     def _refuse(self, why: str, *remedies: str) -> NoReturn:

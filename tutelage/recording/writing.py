@@ -1,4 +1,4 @@
-"""Making a recording: a teacher is asked about views of every sample, shard by shard."""
+"""Making a recording: the teacher is asked about views of every training sample, shard by shard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tutelage.training.decisions import Decision
 from tutelage.training.settings import Training
 
 Read = tuple[PlannedBatch, Any, Tensor | None]
-# What is read once serves so many views; each has a shard in memory until that is full, and lost if it is stopped.
+# How many views share one reading of the images. Each view fills a shard in memory, which an interruption loses.
 _VIEWS_AT_ONCE = 4
 _USUAL_VIEWS = 8
 SETTINGS = ("batch_size", "precision", "channels_last", "compile", "keep_memory", "threads", "device", "workers")
@@ -66,25 +66,27 @@ def record(
     trust_code: bool = False,
     **settings: Any,
 ) -> Recording | None:
-    """Write down what a teacher says about views of every training sample, to be replayed instead of the teacher.
+    """Record a teacher's answers to views of every training sample, to be replayed instead of the teacher.
 
-    What is finished in the folder is kept: the same call goes on after an interruption and mends what is damaged, and
-    one with more views adds them.
+    Finished shards in the folder are kept. The same call goes on after an interruption and rewrites damaged shards; a
+    call with more views adds them.
 
     Args:
         teacher: A trained module, a `Teacher`, or a name as on the command line. Several modules or names answer as an
             ensemble.
         data: A dataset of (image, label), or a name or path; its training split is recorded.
         out: The folder of the recording.
-        teacher_classes: As for `distill`: what is recorded are the data's classes.
+        teacher_classes: Which of the teacher's classes stand for the data's, if it has others: a class map, or the
+            path of a file with one. The data's classes are recorded.
         views: How many views of each sample there should be; by default eight, or one where nothing is augmented.
         keep: What is kept of an answer: `full` (the logits), `hard`, `smoothed`, `topK` or `topK-renormalized`; or
-            `none`, for a teacher of which only layers are recorded: it may have any classes, or none.
+            `none`, to record layers alone. The teacher may then have any classes, or none.
         values: How logits, probabilities and features are stored: `float32` or `float16`.
         layers: Names of layers of the teacher to record as well.
-        validation: As for `distill`: what is held out of the training split is not recorded.
-        augment: As for `distill`: it makes the views.
-        part: Such as `2/4`, of several processes or machines that share the folder and the work.
+        validation: Validation data, or the share of the training samples to hold out for validation. Held-out samples
+            are not recorded.
+        augment: The augmentation of the training images, such as `crop:4,flip`. It makes the views.
+        part: Which share of the work to do, such as `2/4`, if several processes or machines share the folder.
         seed: Seed of the views.
         progress: Whether to show progress.
         trust_code: Whether a saved network may run the code that it names, though you never named that code yourself.
@@ -95,8 +97,8 @@ def record(
         The recording; None if it has no finished view yet because other parts are still at work.
 
     Raises:
-        UserError: If anything does not fit, such as a recording in the folder that was made otherwise or of another
-            teacher, or if the teacher answers the same question otherwise each time.
+        UserError: If anything does not fit: for example, the folder holds a recording of another teacher or with other
+            settings, or the teacher's answers to the same question differ each time.
         Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
 
     Examples:
@@ -121,12 +123,12 @@ def record(
     decision = decision_of(found, splits, training, views=views, begun_in=None if begun is None else begun.precision)
     header = _header(found, splits, keep=keep, values=values, seed=seed, precision=decision.precision)
     if begun is not None:
-        # How many rows a shard has follows from nothing that anybody asked for.
+        # The user never chooses the rows per shard, so another version's choice must not count as a difference.
         header = replace(header, rows_per_shard=begun.rows_per_shard)
         headers.check(folder, begun, header)
     with Interruption() as interruption, threads(decision.threads), kept_memory(decision.keep_memory):
         writer = _Writer(folder, header, splits, interruption, Terminal() if progress else Silent())
-        # Small images are read so fast that a view at a time costs nothing, and is sooner complete.
+        # Images in memory cost nothing to read again, and one view at a time is complete sooner.
         at_once = 1 if isinstance(images, ResidentImages) else _VIEWS_AT_ONCE
         work = units(header.shards, views=views, at_once=at_once, part=share)
         sound = writer.sound(work)
@@ -177,14 +179,14 @@ def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, p
 
 
 class _Writer:
-    """What one part does to a folder.
+    """Writes the shards of one part.
 
     Args:
         folder: Where the recording is, or will be.
         header: Its header.
-        data: What is recorded.
-        interruption: Whether it was asked to stop.
-        reporter: Told how it goes.
+        data: The data to record.
+        interruption: Notes a request to stop.
+        reporter: Shows the progress.
     """
 
     def __init__(
@@ -194,7 +196,7 @@ class _Writer:
         self._interruption, self._reporter = interruption, reporter
 
     def sound(self, work: Sequence[Unit]) -> set[tuple[int, int]]:
-        """Return the views and shards that are there, are what was written, and need no work; damage is named."""
+        """Return the pairs of view and shard that exist and are intact; damaged shards are reported."""
         pairs = [(view, unit.shard) for unit in work for view in unit.views]
         there = [pair for pair in pairs if shards.is_complete(self.folder, *pair)]
         found = set()
@@ -210,13 +212,13 @@ class _Writer:
         return found
 
     def foretell(self, work: Sequence[Unit], views: int, decision: Decision) -> None:
-        """Say what will be written, and refuse if the disk has no room for it."""
+        """Report what will be written, and refuse if the disk has no room for it."""
         needed = images_in(self.header, work) * self.header.row_dtype.itemsize
         self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
         self._reporter.note(Text(str(decision), "dim"), once=True)
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free
-        # Of all parts, who fill the same disk.
+        # All parts fill the same disk, so the check counts what every part still has to write.
         missing = self._missing(views)
         if missing > free:
             raise UserError(
@@ -225,15 +227,15 @@ class _Writer:
             )
 
     def _missing(self, views: int) -> int:
-        """Return what is still to be written by anyone, in bytes."""
+        """Return how many bytes all parts together still have to write."""
         pairs = [(view, shard) for view in range(views) for shard in range(self.header.shards)]
         missing = [shard for view, shard in pairs if not shards.is_complete(self.folder, view, shard)]
         return sum(len(self.header.rows(shard)) for shard in missing) * self.header.row_dtype.itemsize
 
     def begin(self) -> None:
-        """Leave the header, which all parts have in common."""
+        """Store the header, which all parts share."""
         self.header.write(self.folder)
-        # Another process may have begun another recording meanwhile.
+        # `write` keeps an existing header. Another process may have stored that of another recording meanwhile.
         headers.check(self.folder, Header.read(self.folder), self.header)
 
     def write(self, work: Sequence[Unit], answers: Answers, training: Training, *, all_work: Sequence[Unit]) -> None:
@@ -265,10 +267,10 @@ class _Writer:
                 left -= len(unit.views)
 
     def _fill(self, unit: Unit, read: Iterator[Read], answers: Answers, tick: Callable[[int], None]) -> None:
-        """Fill the shards of a unit side by side; `tick` is told the number of images of each answer."""
+        """Fill the shards of a unit side by side; `tick` is called with the number of images of each answer."""
         header, samples = self.header, len(self.header.rows(unit.shard))
         with ExitStack() as stack:
-            # What is entered last is left first, and the first view is to be complete first.
+            # An ExitStack leaves its contexts in reverse order, and the first view should be complete first.
             rows = {
                 view: stack.enter_context(shards.writing(self.folder, header, view, unit.shard))
                 for view in reversed(unit.views)
@@ -284,7 +286,7 @@ class _Writer:
                 done = part.stop
 
     def _parameters(self, view: int, shard: int) -> Tensor:
-        """Return the parameters of a view of a shard's samples, `[row, width]`: the same ones in any process."""
+        """Return the parameters of a view of a shard's samples, `[row, width]`; they are the same in any process."""
         chance = generator(self.header.seed, RECORDED, view, shard)
         height, width = self.header.image_size
         return self.data.augmentation.sample(chance, len(self.header.rows(shard)), (height, width))
@@ -299,7 +301,7 @@ class _Writer:
         *,
         into: NDArray[Any],
     ) -> None:
-        """Ask about a view of some images, and keep what is kept of the answer."""
+        """Ask the teacher about a view of some images, and store its answer in rows."""
         output = answers.about(images, targets, planned.indices, parameters, self.data)
         into[layout.PARAMETERS] = parameters.numpy()
         self.header.quantization.fill(into, output.logits, values=self.header.values)
