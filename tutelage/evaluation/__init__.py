@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, scores, uncertainty."""
+"""Evaluating predictions: metrics, scores, uncertainty."""

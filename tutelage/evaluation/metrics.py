@@ -1,4 +1,4 @@
-"""What logits say about accuracy, calibration and the likeness of classes. All sums are in float64."""
+"""Accuracy, calibration and class similarity of logits. All sums are in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutelage.errors import UserError
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
-    """Return the fraction of samples whose highest logit is the target's.
+    """Return the fraction of samples whose target class has the highest logit.
 
     Args:
         logits: Scores before the softmax, `[sample, class]`.
@@ -59,11 +59,11 @@ def reliability(logits: Tensor, targets: Tensor, *, bins: int = 15) -> tuple[Ten
 
 
 def reliability_of(confidence: Tensor, right: Tensor, *, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `reliability` does, from the highest probability of each answer and whether it is right.
+    """Return the result of `reliability`, from confidences instead of logits.
 
     Args:
-        confidence: float64 `[sample]`.
-        right: bool `[sample]`.
+        confidence: Highest probability of each answer, float64 `[sample]`.
+        right: Whether each answer is right, bool `[sample]`.
         bins: The number of bins.
 
     Raises:
@@ -71,7 +71,7 @@ def reliability_of(confidence: Tensor, right: Tensor, *, bins: int = 15) -> tupl
     """
     if bins < 1:
         raise UserError(f"{bins} bins cannot hold the samples: give 1 or more.")
-    # Rounding may carry a probability a hair above 1.
+    # Rounding can make a probability slightly exceed 1, which would fall into a bin that does not exist.
     position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(position, minlength=bins)
     filled = count.clamp(min=1)
@@ -101,11 +101,11 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, *, bins: int = 1
 
 
 def calibration_error(confidence: Tensor, right: Tensor, *, bins: int = 15) -> float:
-    """Return `expected_calibration_error` from the highest probability of each answer and whether it is right.
+    """Return the result of `expected_calibration_error`, from confidences instead of logits.
 
     Args:
-        confidence: float64 `[sample]`.
-        right: bool `[sample]`.
+        confidence: Highest probability of each answer, float64 `[sample]`.
+        right: Whether each answer is right, bool `[sample]`.
         bins: The number of bins.
 
     Raises:
@@ -116,17 +116,17 @@ def calibration_error(confidence: Tensor, right: Tensor, *, bins: int = 15) -> f
 
 
 def class_similarity(logits: Tensor, targets: Tensor, *, temperature: float = 4.0) -> Tensor:
-    r"""Return the dark knowledge of a network: what it says, on average, about the samples of each class.
+    r"""Return the dark knowledge of a network: its mean softened answer to the samples of each class.
 
     Row $i$ is the mean of $softmax(z / T)$ over the samples of class $i$; a class without samples has a row of zeros.
 
     Args:
         logits: Scores before the softmax, `[sample, class]`.
         targets: Class indices, `[sample]`.
-        temperature: $T$; the higher, the more is seen of the improbable classes.
+        temperature: $T$; a higher one shows more of the improbable classes.
 
     Returns:
-        float64 `[class, class]`: true class, class spoken of.
+        float64 `[class, class]`: the true class, and the class of the probability.
 
     Raises:
         UserError: If the shapes do not belong together, there is no sample, or the temperature is not above 0.
@@ -136,12 +136,12 @@ def class_similarity(logits: Tensor, targets: Tensor, *, temperature: float = 4.
 
 
 def sums_by_class(logits: Tensor, targets: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return what `class_similarity` is the quotient of, so that it can be added up batch by batch.
+    """Return the numerator and the denominator of `class_similarity`, which can be added up batch by batch.
 
     Args:
-        logits: As for `class_similarity`.
-        targets: As for `class_similarity`.
-        temperature: As for `class_similarity`.
+        logits: Scores before the softmax, `[sample, class]`.
+        targets: Class indices, `[sample]`.
+        temperature: $T$, by which the logits are divided before the softmax.
 
     Returns:
         The sum of the probabilities over the samples of each class, float64 `[class, class]`, and the number of these

@@ -1,4 +1,4 @@
-"""What a method's predictions score once it is trained: every prediction, on every split but the training one."""
+"""Scores of a trained method: every prediction, on every measured split."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tutelage.models.modes import evaluating
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What the predictions of a method score.
+    """The scores of a method's predictions.
 
     Attributes:
-        scores: By split and metric, `test_accuracy`; those of other predictions than the deployed one end in `/name`.
-        pictures: What the report draws of the deployed prediction, by the picture's name.
+        scores: Scores by split and metric, such as `test_accuracy`. Names of predictions other than the deployed one
+            have `/name` at the end.
+        pictures: Data for the report's pictures of the deployed prediction, by the picture's name.
     """
 
     scores: dict[str, float]
@@ -29,8 +30,7 @@ def score_method(method: Method, data: Data) -> Scored:
 
     Args:
         method: The method, with the weights to score.
-        data: The data; the last of its splits, which is the test split where there is one, decides what the pictures
-            show.
+        data: The data. The pictures show the last measured split: the test split if there is one.
     """
     scores: dict[str, float] = {}
     pictures: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What networks score on data: one pass over a split, batch by batch, for every prediction at once."""
+"""Scores of networks on data: one pass over a split, batch by batch, for all predictions at once."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a network or an ensemble scores on a split. A score is also an attribute: `evaluation.accuracy`.
+    """The scores of a network or an ensemble on a split. A score is also an attribute: `evaluation.accuracy`.
 
     Attributes:
-        scores: The task's metrics by name; those that compare with foreign data begin with `foreign_`.
-        metrics: What each of them is: its title, unit and direction.
+        scores: The task's scores by metric. Names of scores on foreign data begin with `foreign_`.
+        metrics: The title, unit and direction of each metric, by the same names.
     """
 
     scores: Mapping[str, float]
     metrics: Mapping[str, Metric]
 
     def __getattr__(self, name: str) -> float:
-        # Private names are asked for by copy and pickle, before there are any scores.
+        # copy and pickle ask for private names before `scores` is set, which would recurse without end.
         if name.startswith("_") or name not in self.scores:
             raise AttributeError(f"There is no score {name!r}; there are {', '.join(vars(self).get('scores', ()))}.")
         return self.scores[name]
@@ -65,11 +65,11 @@ def measure(
     """Return a meter for every prediction, over one pass of a loader.
 
     Args:
-        predict: From inputs to named answers.
+        predict: Maps inputs to answers by name.
         loader: The data, in a fixed order.
-        make_meter: Makes a fresh meter.
-        foreign: Samples from elsewhere, for meters that compare uncertainty.
-        autocast: Makes the context in which to predict.
+        make_meter: Returns a new meter.
+        foreign: Samples of another dataset, for meters that compare uncertainty.
+        autocast: Returns the context in which to predict.
     """
     meters: dict[str, Meter] = {}
     for batch, answers in _answered(predict, loader, autocast):
@@ -92,14 +92,14 @@ def measure_network(
     detail: Detail = "scores",
     batches: int | None = None,
 ) -> Meter:
-    """Return what a network or an `Ensemble` measures on a split of the data; it ends on the CPU.
+    """Return a meter of a network's or an `Ensemble`'s answers on a split of the data. The network ends on the CPU.
 
     Args:
-        network: The network. Of an ensemble, the members are asked one after the other for each batch.
-        data: The data; its foreign samples, if there are any, are measured as well.
-        split: Such as `train`, `validation` or `test`.
+        network: The network. Members of an ensemble are asked one after the other for each batch.
+        data: The data; their foreign samples, if any, are measured as well.
+        split: The split's name, such as `train`, `validation` or `test`.
         device: Where to compute.
-        density: What the logits of one network are.
+        density: How logits are read: `categorical` by their softmax, `dirichlet` as logarithms of concentrations.
         detail: How much to measure.
         batches: How many batches to measure on; all by default.
 
@@ -121,14 +121,14 @@ def measure_network(
 def evaluate_network(
     network: nn.Module, data: Data, split: str, *, device: str, density: Density = "categorical"
 ) -> Evaluation:
-    """Return all that a network or an `Ensemble` scores on a split, beside foreign data if there are any.
+    """Return all scores of a network or an `Ensemble` on a split, and on foreign data if there are any.
 
     Args:
         network: The network; it ends on the CPU.
         data: The data.
-        split: Such as `train`, `validation` or `test`.
+        split: The split's name, such as `train`, `validation` or `test`.
         device: Where to compute.
-        density: What the logits of one network are.
+        density: How logits are read: `categorical` by their softmax, `dirichlet` as logarithms of concentrations.
     """
     meter = measure_network(network, data, split, device=device, density=density, detail="full")
     foreign = {f"foreign_{name}": value for name, value in meter.compute_foreign().items()}
@@ -141,13 +141,13 @@ def evaluate_network(
 def validation_metrics(
     method: Method, loader: Loader, data: Data, *, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
-    """Return what an epoch's history says of the validation data: the deployed prediction, and the others' main metric.
+    """Return an epoch's validation scores: all watched ones of the deployed prediction, the main one of the others.
 
     Args:
-        method: From inputs to named answers, the deployed one first.
+        method: The method; its first prediction is the deployed one.
         loader: The validation data.
-        data: The data that they belong to.
-        autocast: Makes the context in which to predict.
+        data: The data, for their task.
+        autocast: Returns the context in which to predict.
     """
     task = data.task
     with evaluating(method):
@@ -160,7 +160,7 @@ def validation_metrics(
 
 
 def predictor(method: Method, data: Data) -> Predict:
-    """Return what of a method's networks is measured: its predictions, or the embeddings of the networks that ship."""
+    """Return a function to the measured answers of a method: its predictions, or the embeddings of its networks."""
     if data.task.measures == "answer":
         return method
     shipped = {DEPLOYED: method.export(), **method.members()}
@@ -169,7 +169,7 @@ def predictor(method: Method, data: Data) -> Predict:
 
 
 def _asker(network: nn.Module, data: Data) -> Callable[[Any], tuple[Tensor, Tensor | None]]:
-    """Return what asks a network: for what the task measures, and for the members' answers of an ensemble."""
+    """Return a function from inputs to the measured answer and, of an ensemble, the members' answers (else None)."""
     if isinstance(network, Ensemble):
         return lambda inputs: _agreed([answer(member, inputs).float() for member in network.networks], data)
     if data.task.measures == "embedding" and (reader := _embedding_reader(network, data)) is not None:
@@ -178,7 +178,7 @@ def _asker(network: nn.Module, data: Data) -> Callable[[Any], tuple[Tensor, Tens
 
 
 def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:
-    """Return the answer of several networks together, and what each of them says."""
+    """Return the joint answer of several networks, and the answer of each."""
     shapes = [tuple(answer.shape[1:]) for answer in answers]
     if len(set(shapes)) > 1:
         raise UserError(f"The members of an ensemble must agree on the classes; they answer with {shapes}.")
@@ -187,7 +187,7 @@ def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:
 
 
 def _embedding_reader(network: nn.Module, data: Data) -> FeatureExtractor | None:
-    """Return what reads the input of a network's classifier; None if it has none, and answers with an embedding."""
+    """Return an extractor of the input of a network's classifier; None if it has no classifier."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     try:
         return FeatureExtractor(network, (EMBEDDING,), example=data.example(2).to(device), logits=False)

@@ -1,4 +1,4 @@
-"""How uncertain an answer is, and of what: total, data and knowledge uncertainty, and what they are good for.
+"""The uncertainty of answers: total, data and knowledge uncertainty, and how well they find errors and foreign samples.
 
 All sums are in float64, in nats.
 """
@@ -15,19 +15,19 @@ from torch import Tensor
 from tutelage.data.criterion import Density
 from tutelage.errors import UserError
 
-# From here on the first three terms of the series are exact in float64.
+# Above this value the first three terms of the asymptotic series are exact in float64.
 _ASYMPTOTIC = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """The uncertainty of each answer, `[sample]`, in nats. None is what a single softmax cannot tell.
+    """The uncertainty of each answer, `[sample]`, in nats. Parts that a single softmax does not give are None.
 
     Attributes:
-        total: Entropy of the prediction: how uncertain it is, whatever of.
-        data: Expected entropy: what no further training would remove, such as classes that overlap.
-        knowledge: Total minus data, the mutual information of prediction and parameters: what the members disagree
-            about, largest where the training data said nothing.
+        total: Entropy of the prediction. Total uncertainty, from any source.
+        data: Expected entropy. More training does not remove it; it comes, for example, from classes that overlap.
+        knowledge: Total minus data, the mutual information of prediction and parameters. It measures how much the
+            members disagree, and is largest far from the training data.
     """
 
     total: Tensor
@@ -45,10 +45,11 @@ def uncertainty_of(logits: Tensor, *, density: Density = "categorical") -> Uncer
 
     Args:
         logits: `[sample, class]`, or `[member, sample, class]` of an ensemble of two or more.
-        density: What the logits of one network are. An ensemble's members are read by their softmax.
+        density: How one network's logits are read: `categorical` by their softmax, `dirichlet` as logarithms of
+            concentrations. Members of an ensemble are always read by their softmax.
 
     Raises:
-        UserError: If the shape is another.
+        UserError: If the logits have another shape.
     """
     if logits.ndim == 3 and len(logits) > 1:
         return of_members(logits)
@@ -72,7 +73,7 @@ def of_members(logits: Tensor) -> Uncertainty:
     """
     members = logits.double().log_softmax(2)
     mean = members.logsumexp(0) - math.log(len(members))
-    # The difference of total and data, without its cancellation.
+    # Equal to total minus data, but without subtracting two nearly equal numbers.
     knowledge = (members.exp() * (members - mean)).sum(2).mean(0).clamp(min=0)
     return Uncertainty(total=entropy(mean), data=entropy(members).mean(0), knowledge=knowledge)
 
@@ -92,7 +93,7 @@ def of_dirichlet(logits: Tensor) -> Uncertainty:
     """
     raw = logits.double()
     mean = raw.log_softmax(1)
-    # The difference of total and data, without its cancellation: knowledge of large concentrations is tiny.
+    # Equal to total minus data, but without subtracting nearly equal numbers: at large concentrations it is tiny.
     spread = mean.exp() * (_excess(raw) - _excess(raw.logsumexp(1, keepdim=True)))
     total, knowledge = entropy(mean), spread.sum(1).clamp(min=0)
     return Uncertainty(total=total, data=(total - knowledge).clamp(min=0), knowledge=knowledge)
@@ -104,20 +105,20 @@ def entropy(log_probabilities: Tensor) -> Tensor:
 
 
 def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
-    r"""Return the prediction rejection ratio: how well an uncertainty finds the errors, 1 for all of them first.
+    r"""Return the prediction rejection ratio: how well an uncertainty finds errors; 1 if it ranks all of them first.
 
     $$ \frac{A - A_{random}}{A_{oracle} - A_{random}} $$
 
-    $A$ is one minus the area under the share of all samples that is still wrong, once the most uncertain ones are
-    handed to an oracle, against the share handed over. The random order has 0, a misleading one less. Samples that are
-    equally uncertain count by their mean.
+    The most uncertain samples are handed to an oracle, which corrects them. $A$ is one minus the area under the curve
+    of the share of all samples that is still wrong, over the share handed over. A random order scores 0, a misleading
+    one less. Equally uncertain samples count by their mean error.
 
     Args:
         uncertainty: `[sample]`.
         wrong: Whether each answer is wrong, `[sample]`.
 
     Returns:
-        The ratio, or None where no answer or every answer is wrong, and any order is as good.
+        The ratio; None if no answer or every answer is wrong, because every order is then equally good.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
     """
@@ -137,13 +138,13 @@ def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
 def histograms(
     own: Mapping[str, Tensor], foreign: Mapping[str, Tensor] | None = None, *, bins: int = 30
 ) -> dict[str, dict[str, list[float]]]:
-    """Return how often each uncertainty occurs, by kind: `edges`, and counts in `test` and, where there are, `foreign`.
+    """Return histograms by kind of uncertainty: `edges`, counts in `test`, and counts in `foreign` if there are any.
 
-    The bins are equally wide from zero to the 99th percentile of all samples; the last one also holds what is beyond.
+    The bins are equally wide from zero to the 99th percentile of all samples. The last bin also holds higher values.
 
     Args:
-        own: Of samples as in training, `[sample]` by kind.
-        foreign: Of samples from elsewhere, likewise.
+        own: Uncertainty of samples like the training data, `[sample]` by kind.
+        foreign: Uncertainty of samples of another dataset, `[sample]` by kind.
         bins: The number of bins.
     """
     found = {}
@@ -157,11 +158,11 @@ def histograms(
 
 
 def auroc(foreign: Tensor, own: Tensor) -> float:
-    """Return the area under the ROC curve of an uncertainty that is to tell foreign samples, the positive class.
+    """Return the area under the ROC curve for detecting foreign samples, the positive class, by their uncertainty.
 
     Args:
-        foreign: Uncertainty of samples from elsewhere, `[sample]`.
-        own: Uncertainty of samples as in training, `[sample]`.
+        foreign: Uncertainty of samples of another dataset, `[sample]`.
+        own: Uncertainty of samples like the training data, `[sample]`.
 
     Raises:
         UserError: If either is empty.

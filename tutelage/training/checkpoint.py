@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, without the teacher, and read without executing anything."""
+"""Checkpoints: written atomically, without the teacher, and read without executing code."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def load(source: Path) -> dict[str, Any]:
         if (entry := damaged_entry(source)) is not None:
             raise ValueError(f"{entry} is not what was written")
         content: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    # torch.load raises errors of many types for a damaged file, so every type is caught.
     except Exception as error:
         raise UserError(
             f"{source} is damaged or no checkpoint of ours ({type(error).__name__}). Delete it: the run then starts "
@@ -39,20 +40,21 @@ def load(source: Path) -> dict[str, Any]:
 
 
 def student_state(method: nn.Module) -> dict[str, Tensor]:
-    """Return the state of everything in a method but its teachers."""
+    """Return the state of a method without its teachers, which are frozen and come from elsewhere."""
     teachers = tuple(f"{name}." for name, module in method.named_modules() if isinstance(module, Teacher))
     return {key: value for key, value in method.state_dict().items() if not (teachers and key.startswith(teachers))}
 
 
 def student_buffers(method: nn.Module) -> list[Tensor]:
-    """Return the buffers of everything in a method but its teachers, which never change."""
+    """Return the buffers of a method without its teachers, whose buffers never change."""
     teachers = [module for module in method.modules() if isinstance(module, Teacher)]
+    # By identity: tensors compare by value, and `in` would compare each pair of them.
     of_teachers = {id(buffer) for teacher in teachers for buffer in teacher.buffers()}
     return [buffer for buffer in method.buffers() if id(buffer) not in of_teachers]
 
 
 def load_student_state(method: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put back what `student_state` returned, strictly: no key too many, none too few."""
+    """Restore what `student_state` returned. The keys must match exactly."""
     own = student_state(method)
     if own.keys() != state.keys():
         odd = sorted(own.keys() ^ state.keys())[:5]

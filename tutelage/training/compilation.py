@@ -1,4 +1,4 @@
-"""Compiled networks, and what happens where they cannot be compiled: they run as they are, and one line says so."""
+"""Compiling networks. A network that cannot be compiled runs as it is, and one line says so."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from tutelage.system.console import Reporter
     from tutelage.training.decisions import Decision
 
-# What speaks of compilation where nobody asked: of GPUs that are absent, and of folders that failures leave.
+# Loggers that are silenced: they warn about absent GPUs and about folders that failures leave behind.
 _TALKATIVE = ("torch.utils.cpp_extension", "torch._inductor.utils")
 _GIVES_UP = "torch._dynamo.convert_frame"
-# Pieces of code that are compiled of one function: of a network's, one for each layout and precision of its inputs; of
-# the functions that networks share, which are compiled by themselves where a graph breaks, that for each network.
+# How often one function may be compiled. A network's function is compiled once for each layout and precision of its
+# inputs. A function that networks share is compiled by itself after a graph break, and then once more for each network.
 _LIMITS = {"recompile_limit": 64, "accumulated_recompile_limit": 1024}
 
 
 def compiled(method: Method, decision: Decision, loader: Loader, reporter: Reporter) -> AbstractContextManager[None]:
-    """Compile the networks of a method, where that was decided, and return the context in which to run them.
+    """Compile the networks that the decision names, and return the context in which to run them.
 
-    What was compiled before, for another training, and shall not be, is so no longer.
+    Networks that an earlier training compiled are restored if this one does not compile them.
 
     Args:
         method: The method, its networks in the modes in which they run.
         decision: Which of them to compile.
-        loader: Its whole batches are compiled for; what is smaller runs as it is.
-        reporter: Told in one line what could not be compiled.
+        loader: The training loader. Code is compiled for its whole batches; smaller batches run uncompiled.
+        reporter: Shows one line if a network could not be compiled.
     """
     compiles = decision.compile or decision.compile_teachers
     whole = loader.sizes() if compiles else ()
@@ -48,20 +48,21 @@ def compiled(method: Method, decision: Decision, loader: Loader, reporter: Repor
 
 @contextmanager
 def forgiving(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within it a network that cannot be compiled runs as it is, to the same results.
+    """Let networks that cannot be compiled run as they are, with the same results.
 
-    A compiler is first asked for anything when a network first runs, in the middle of a training step: a broken one
-    must not end the training there.
+    Compilation starts when a network first runs, in the middle of a training step. A broken compiler must not end the
+    training there.
 
     Args:
-        tell: Told why, in one line, the first time.
+        tell: Called with the reason, in one line, at the first failure.
     """
+    # Imported here, because it is slow and only compiled runs need it.
     import torch._dynamo
 
     told: list[str] = []
 
     def hear(record: logging.LogRecord) -> bool:
-        """Take what a failure logs, its traceback of a hundred lines included."""
+        """Replace a failure's log record, a traceback of a hundred lines, by one line."""
         if record.levelno < logging.WARNING:
             return True
         if not told:

@@ -1,6 +1,6 @@
-"""What the switches on `auto` become on this machine: precision, memory format, compilation.
+"""How settings on `auto` are decided on this machine: precision, memory format, compilation.
 
-Decided before training, from the sizes alone, so that a resumed or repeated run decides the same.
+The decision is made before training and depends on sizes alone, so that a resumed or repeated run decides the same.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ from tutelage.system.memory import can_keep_memory
 from tutelage.training.settings import Switch, Training
 from tutelage.training.soundness import unsound_convolutions
 
-# Seconds that compiling a network takes the first time, the share of its time that this saves, and what it does with a
-# sample, in forward passes. Measured for ResNet-8x4, ResNet-20 and WRN-16-2, in bf16 on one core, in processor time:
-# 31 to 38 s and 15 to 26 % where they are trained, 7 to 9 s and 6 to 21 % where they answer.
+# For a network: seconds that compiling takes, the share of its time that this saves, and the cost of a sample in
+# forward passes. Measured for ResNet-8x4, ResNet-20 and WRN-16-2, in bf16 on one core, in processor time: 31 to 38 s
+# and 15 to 26 % if they are trained, 7 to 9 s and 6 to 21 % if they only answer.
 _TRAINED, _ANSWERING = (35.0, 0.15, 3), (10.0, 0.15, 1)
-# Where parameters become constants: ResNet-32x4 fell from 110 ms to 48 ms a batch of 64; the seconds are a guess.
+# If parameters become constants. ResNet-32x4 fell from 110 ms to 48 ms for a batch of 64; the seconds are a guess.
 _FROZEN = (15.0, 0.5, 1)
-# As these figures are rough, it must have paid back by this share of the run.
+# The figures above are rough, so compilation must pay back within this share of the run.
 _PAID_BACK_BY = 0.5
+# Cost of all networks' forward passes for one sample below which bf16 and more threads gain nothing on a processor.
 SMALL_FLOPS = 1e7
-# Rough: on the processor, the 1.7e11 to 3.8e11 that the above reach on one core, twice; the others are guesses.
+# Rough figures. The networks above reach 1.7e11 to 3.8e11 on one core; cpu assumes two cores. The others are guesses.
 FLOPS_PER_SECOND = {"cpu": 5e11, "cuda": 2e13, "mps": 2e12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a training run uses, and why.
+    """The device, precision and speed settings of a training run, and the reasons for them.
 
     Attributes:
         device: Type of the device.
         precision: Fabric's name of the precision.
         channels_last: Whether images and convolutions are stored channels-last.
         compile: Whether the networks that are trained are compiled.
-        compile_teachers: Whether those that only answer are.
+        compile_teachers: Whether the networks that only answer are compiled.
         fused: Whether an optimizer updates all its parameters in one pass.
         threads: Processor threads to compute with; None leaves torch's choice.
-        reasons: One line for each decision, that for the precision first.
-        goes_on: Whether the precision is that of a run that goes on, where another would be chosen here.
+        reasons: One line for each decision; the precision comes first.
+        goes_on: Whether the precision is kept from an interrupted run although `auto` would choose another one here.
         keep_memory: Whether memory that a step frees is kept for the next one.
     """
 
@@ -88,16 +89,17 @@ def decide(
         training: The settings.
         method: The method, for the cost of its networks.
         example: Inputs of one or more samples.
-        samples: Training samples that the run still has to see, over all epochs.
-        epochs: How many epochs these are.
-        called: What to call them.
-        dataset: Where they come from, which is told too.
-        begun_in: The precision of what has run already, which `auto` takes; None if nothing has.
+        samples: Number of training samples over all epochs; a sample counts once for each epoch.
+        epochs: Number of epochs.
+        called: The word for epochs in the reasons, such as `views`.
+        dataset: The training samples, described in the reasons.
+        begun_in: The precision of an interrupted run, which `auto` keeps; None for a new run.
 
     Raises:
-        UserError: If a wish cannot be granted.
+        UserError: If a setting cannot be met on this machine.
     """
     device = device_type(training.device)
+    # Students and teachers are decided separately: training a network costs three forward passes, answering one.
     roles = {"student": networks(method, trained=True), "teacher": networks(method, trained=False)}
     flops = {network: _flops(network, example) for role in roles.values() for network in role}
     total = sum(flops.values())
@@ -153,7 +155,7 @@ def _as_begun(begun_in: str, here: str, device: str, flops: float, method: Metho
 
 
 def _on(device: str, precision: str) -> str:
-    """Return what Fabric makes of a precision on a device: a processor computes in bf16 instead of fp16."""
+    """Return the precision that Fabric uses on a device: a processor computes in bf16 instead of fp16."""
     return "bf16-mixed" if precision == "16-mixed" and device == "cpu" else precision
 
 
@@ -170,10 +172,10 @@ def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
 
 
 def _fused(training: Training, method: Method, precision: str) -> tuple[bool, tuple[str, ...]]:
-    """Return whether optimizers are fused; and why, where anything is trained.
+    """Return whether optimizers are fused, and the reason; no reason if nothing is trained.
 
     Raises:
-        UserError: If they are to be, and cannot.
+        UserError: If fusing is asked for and impossible.
     """
     if not any(parameter.requires_grad for parameter in method.parameters()):
         return False, ()
@@ -191,14 +193,15 @@ def _fused(training: Training, method: Method, precision: str) -> tuple[bool, tu
 
 
 def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> float:
-    """Return after what share of the run the compilation of some networks has saved as much time as it takes.
+    """Return the share of the run after which compiling some networks has saved as much time as it takes.
 
     Args:
-        seconds: What the forward passes of each network take over the run.
+        seconds: Time of each network's forward passes over the whole run.
         device: Type of the device.
     """
     spent = saved = 0.0
     for network, forward in seconds.items():
+        # Weights become constants of the code on processors only.
         frozen = device == "cpu" and can_freeze(network)
         takes, gain, passes = _TRAINED if is_trained(network) else _FROZEN if frozen else _ANSWERING
         spent, saved = spent + takes, saved + gain * passes * forward
@@ -206,7 +209,7 @@ def _pays_back_after(seconds: Mapping[FeatureExtractor, float], device: str) -> 
 
 
 def _compiled(wish: Switch, shares: Mapping[str, float], epochs: int, called: str) -> tuple[set[str], str]:
-    """Return whose networks are compiled, and why, given after what share of the run it pays back for whom."""
+    """Return the roles whose networks are compiled, and the reason, from the share at which each role pays back."""
     if wish != "auto":
         return {"student", "teacher"} if wish == "on" else set(), f"compilation {wish} (asked for)"
     after = {who: max(1, math.ceil(share * epochs)) for who, share in shares.items() if share < _PAID_BACK_BY}
@@ -226,22 +229,22 @@ def _constants(teachers: Sequence[FeatureExtractor], device: str) -> tuple[str, 
 
 
 def _threads(wish: int | None, device: str, flops: float) -> tuple[int | None, tuple[str, ...]]:
-    """Return how many processor threads compute, None for torch's choice; and why, where they matter."""
+    """Return the number of processor threads, None for torch's choice, and the reason; no reason off the processor."""
     if wish is not None:
         return wish, (f"{wish} threads (asked for)",)
     if device != "cpu":
         return None, ()
-    # Threads wait for each other longer than networks this small compute: over twenty times, on a busy machine.
+    # Threads of a network this small wait for each other longer than they compute: on a busy machine, 20 times longer.
     if flops < SMALL_FLOPS:
         return 1, ("1 thread (networks this small gain nothing from more)",)
     return None, (f"{torch.get_num_threads()} threads",)
 
 
 def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
-    """Return whether freed memory is kept for the next step, and why, where that matters.
+    """Return whether freed memory is kept for the next step, and the reason; no reason if `auto` does not keep it.
 
     Raises:
-        UserError: If it is to be, and cannot.
+        UserError: If keeping it is asked for and impossible.
     """
     if wish == "on" and not can_keep_memory():
         raise UserError("The C library here cannot be told to keep freed memory: leave --keep_memory away.")
@@ -260,7 +263,7 @@ def _data(dataset: Any, workers: int) -> tuple[str, ...]:
 
 
 def _last(network: FeatureExtractor) -> str:
-    """Return behind what a network ends of which only layers are read."""
+    """Return the layer after which a network stops if only its layers are read."""
     return network.layers[0] if len(network.layers) == 1 else f"the last of {', '.join(network.layers)}"
 
 

@@ -1,4 +1,4 @@
-"""The loop: the only file that knows Fabric. It knows no method."""
+"""The training loop. Only this file uses Fabric, and it knows no method by name."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Driver:
 
     Args:
         training: The settings.
-        seed: Seed of the data's order and views, and of whatever a method draws.
-        reporter: Told how training goes.
+        seed: Seed of the data's order and views, and of every random number that a method draws.
+        reporter: Shows the progress.
     """
 
     def __init__(self, training: Training, *, seed: int = 0, reporter: Reporter | None = None) -> None:
@@ -65,13 +65,13 @@ class Driver:
         Args:
             method: The method; it ends with the weights of the last epoch.
             data: The data to train and validate on.
-            title: What to call the run while it is shown.
+            title: The run's name while progress is shown.
             epochs: Length of the schedule; the settings' by default.
-            stop: When to end before that.
+            stop: When to end before the schedule does; never by default.
             checkpoint_file: Where to save; nothing is saved by default.
 
         Raises:
-            Interrupted: If Ctrl-C or SIGTERM came; the checkpoint holds everything.
+            Interrupted: If Ctrl-C or SIGTERM came; everything is saved in the checkpoint, if there is one.
             UserError: If a loss is not finite.
         """
         chance.seed_everything(self.seed)
@@ -169,7 +169,7 @@ class _Fit:
             self._average_gradients(spec.params)
             clip = spec.clip_norm or self.training.clip_norm
             if clip:
-                # What overflows in fp16 the scaler skips, and what is broken shows in the loss.
+                # No error here: the scaler skips steps that overflow in fp16, and other faults show in the loss.
                 self.fabric.clip_gradients(self.method, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             self._add(update)
@@ -178,6 +178,7 @@ class _Fit:
 
     def _updates(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         updates = self.method.step(batch, progress)
+        # Not a for loop: only the method's own code runs under autocast, not the backward pass between two updates.
         while True:
             with self.fabric.autocast():
                 update = next(updates, None)
@@ -197,6 +198,7 @@ class _Fit:
         if self.fabric.world_size == 1:
             return
         gradients = [p.grad for p in params if p.grad is not None]
+        # One message for all gradients: many small ones would cost more.
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         mean = cast("Tensor", self.fabric.all_reduce(flat, reduce_op="mean"))
         for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
@@ -205,6 +207,7 @@ class _Fit:
     def _add(self, update: Update) -> None:
         prefix = "train/" if update.optimizer == "student" else f"train/{update.optimizer}/"
         for name, loss in update.losses.items():
+            # Sums stay tensors on the device: reading a value here would wait for the device at each step.
             total, count = self.state.sums.get(prefix + name, (torch.zeros((), device=loss.device), 0))
             self.state.sums[prefix + name] = (total + loss.detach(), count + 1)
 
@@ -224,7 +227,7 @@ class _Fit:
     def _end_epoch(self) -> None:
         self._check_finite()
         if self.fabric.world_size > 1:
-            # Batch-norm statistics differ; validation, and so the best epoch, must be one for all.
+            # Each process has its own batch-norm statistics, but all must choose the same best epoch.
             processes.share(checkpoint.student_buffers(self.method))
         state = self.state
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
@@ -256,6 +259,7 @@ class _Fit:
     def _save(self) -> None:
         if self.checkpoint_file is None or not self.fabric.is_global_zero:
             return
+        # A checkpoint with a broken loss would replace the last sound one.
         self._check_finite()
         content = {
             "method": checkpoint.student_state(self.method),
@@ -278,9 +282,11 @@ class _Fit:
         checkpoint.load_student_state(self.method, content["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
+        # Empty unless the precision is 16-mixed.
         if scale := content.get("loss_scale"):
             self.fabric.strategy.precision.load_state_dict(scale)
         self.state = State.unpacked(content["state"], self.fabric.device)
+        # Last: a draw after this would make the resumed run differ from an uninterrupted one.
         chance.restore_random_state(content["random"])
         told = f" {self.decision}" if self.decision.goes_on else ""
         text = f"Going on from epoch {self.state.epoch + 1}, batch {self.state.batch}.{told}"
@@ -288,17 +294,17 @@ class _Fit:
 
 
 def _is_best(scores: Sequence[float], metric: Metric) -> bool:
-    """Return whether the last score is the best so far; of equal ones the first is."""
+    """Return whether the last score is better than all before it; of equal scores, the first counts as best."""
     if not scores or math.isnan(scores[-1]):
         return False
     return all(math.isnan(before) or metric.better(scores[-1], before) for before in scores[:-1])
 
 
 def _fabric(training: Training, decision: Decision) -> Fabric:
-    # Imported here, because it takes a second, which commands that train nothing need not wait.
+    # Imported here, because the import takes a second, and commands that train nothing should not wait for it.
     from lightning_fabric import Fabric
 
-    # Fabric repeats what `Decision` has said.
+    # Fabric would log device and precision, which the decision's line has shown already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=decision.device,

@@ -1,4 +1,4 @@
-"""A run that trains nothing and writes nothing: a recipe's stages are met one after the other."""
+"""A run that trains nothing and writes nothing: it visits a recipe's stages one after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class DryRun(Run):
-    """Builds whatever a recipe builds, and hands back its networks as they are.
+    """Builds the methods and networks of a recipe, and returns the networks untrained.
 
     Args:
         training: The settings.
@@ -30,7 +30,7 @@ class DryRun(Run):
         super().__init__(Path(), training)
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
-        """Look at a method that would now be trained; whoever wants to know something overrides this."""
+        """Look at a method that a real run would train now. Does nothing; subclasses override it."""
 
     def fit(
         self,
@@ -43,20 +43,20 @@ class DryRun(Run):
         keep: Keep | None = None,
         schedule: Course | None = None,
     ) -> nn.Module:
-        """Meet the method, and return its network.
+        """Check the method, pass it to `meet`, and return its network.
 
         Raises:
-            UserError: If a network that could ship answers otherwise than the data's task asks for.
+            UserError: If a network's answers do not have the shape that the data's task asks for.
         """
         method = self.wrap(method)
         check_teachers(method, data)
         check_predictions(method, data)
         self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
-        # A copy, because whoever comes next may freeze or train it.
+        # A copy, because the next stage may freeze or train it.
         return copy_of(method.to("cpu").export()).eval()
 
     def stage(self, name: str, make: Callable[[], T], *, rehearse: Callable[[], T] | None = None, **identity: Any) -> T:
-        """Make an artefact, or what stands for it in a rehearsal, and store it nowhere."""
+        """Make an artefact without storing it; `rehearse`, if given, makes a quick substitute."""
         chance.seed_everything(self.seed_of(name))
         return (rehearse or make)()
 

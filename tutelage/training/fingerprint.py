@@ -1,4 +1,4 @@
-"""What makes two pieces of work the same work."""
+"""Fingerprints of work: equal fingerprints mean the same work, so a run folder is never reused for other work."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Plain = bool | int | float | str | None
 
 
 def of_method(method: nn.Module) -> dict[str, Any]:
-    """Return what a method is: its hyper-parameters, its structure and its initial weights, the teacher included."""
+    """Return a method's fingerprint: its hyper-parameters, structure and initial weights, the teacher included."""
     parts: dict[str, Any] = {}
     for name, module in method.named_modules():
         settings = {key: _plain(value) for key, value in vars(module).items() if _is_setting(key, value)}
+        # Stored runs hold the networks' former names, and must be recognised under the new ones.
         if isinstance(module, Normalized) and module.spec is not None:
             settings["spec"] = former_spec(module.spec)
         parts[name] = [type(module).__name__, settings]
@@ -37,9 +38,9 @@ def of_method(method: nn.Module) -> dict[str, Any]:
     return {
         "method": own,
         "networks": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16],
-        # Buffers that no state dict holds, such as input statistics, count as well.
+        # Non-persistent buffers, such as input statistics, are in no state dict, but change the answers.
         "weights": of_tensors(method.state_dict() | dict(method.named_buffers())),
-        # What neither settings nor weights tell, where there is any.
+        # Facts that settings and weights do not show. Absent if there are none, as in runs of earlier versions.
         **({"teachers": known} if known else {}),
     }
 
@@ -64,10 +65,11 @@ def check(file: Path, now: Mapping[str, Any]) -> None:
         now: The fingerprint of the work that is asked for.
 
     Raises:
-        UserError: If they differ, with what differs.
+        UserError: If they differ; the message names the differences.
     """
     if not file.exists():
         return
+    # Through JSON and back, because the stored side has lists for tuples and text for keys.
     lines = difference(read_json(file), json.loads(json.dumps(now)))
     if lines:
         raise UserError(
@@ -94,7 +96,7 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, FunctionType):
-        # A schedule is a function, and what it was made from makes it another one.
+        # A schedule is a closure: its name alone does not tell a cosine to 0 from a cosine to 0.1.
         made_from = {key: item for key, item in inspect.getclosurevars(value).nonlocals.items() if item is not value}
         return [value.__qualname__, _plain(made_from)]
     return value if isinstance(value, Plain) else getattr(value, "__qualname__", type(value).__name__)

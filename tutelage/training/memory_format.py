@@ -1,4 +1,4 @@
-"""How images and convolutions lie in memory."""
+"""The memory format of images and convolutions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 def store_channels_last(module: nn.Module) -> nn.Module:
     """Store a module's images and convolutions channels-last, and return it.
 
-    What is stored so stays where it is, so that code that was compiled for it still serves; `Module.to` copies what has
-    one channel each time.
+    Tensors that are channels-last already are not copied, so that code compiled for them stays valid. `Module.to` would
+    copy tensors with one channel each time.
     """
     form = torch.channels_last
 

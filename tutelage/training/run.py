@@ -1,4 +1,4 @@
-"""A run: stages that are done once, training that is resumed, and the folder that holds both."""
+"""A run: a folder of stages, each of which is done once, and training that can be resumed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MEMBERS, WEIGHTS = "members", "student.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What a training stage left behind, beside its weights.
+    """The results of a training stage, beside its weights.
 
     Attributes:
         name: Name of the stage.
@@ -51,8 +51,8 @@ class Fitted:
         history: Metrics, one value an epoch.
         scores: Scores by `best` and `last` weights, then by split and metric: `scores["best"]["test_accuracy"]`.
         members: The other networks that can ship, by the name of their prediction: spec, parameters, multiply-adds.
-        pictures: What the report draws of the kept weights' answers, by the picture's name.
-        density: What the logits of the networks are.
+        pictures: Data for the report's pictures of the kept weights' answers, by the picture's name.
+        density: How logits are read: `categorical` by their softmax, `dirichlet` as logarithms of concentrations.
     """
 
     name: str
@@ -68,9 +68,9 @@ class Fitted:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what `asdict` made plain values of, by this version or an earlier one."""
+        """Return the results that `asdict` made plain, in this version or an earlier one."""
         known = {name.name for name in fields(cls)}
-        # Before there were tasks, a picture was a field of its own; an empty one had nothing to show.
+        # Earlier versions stored each picture as a field of its own. Empty ones showed nothing and are dropped.
         others = {name: value for name, value in content.items() if name not in known and value}
         own = {name: value for name, value in content.items() if name in known}
         return cls(**{**own, "pictures": content.get("pictures", {}) | others})
@@ -83,12 +83,13 @@ class Run:
         folder: Where everything goes.
         training: The settings of every training stage.
         seed: Seed from which each stage derives its own, by name.
-        reporter: Told how the work goes.
-        title: What to call the run while it is shown.
+        reporter: Shows the progress.
+        title: The run's name while progress is shown.
 
     Attributes:
-        fitted: What the training stages left, in the order in which they were asked for.
-        members: The networks beside the one that the last training returned, trained, by the name of their prediction.
+        fitted: The results of the training stages, in the order of the calls of `fit`.
+        members: The other trained networks of the last training, beside the one it returned, by the name of their
+            prediction.
         notes: Facts that a recipe wants in the report, by name.
     """
 
@@ -103,10 +104,10 @@ class Run:
         self.wrap: Wrap = _as_it_is
 
     def wrapping(self, wrap: Wrap) -> Self:
-        """Return this run with every method that it trains wrapped first; folder, stages and notes are shared.
+        """Return a run that wraps every method before training it. It shares folder, stages and notes with this run.
 
         Args:
-            wrap: From the method that is to be trained to the one that is trained instead.
+            wrap: Takes the method to train, and returns the one that is trained instead.
         """
         twin, before = copy.copy(self), self.wrap
         twin.wrap = lambda method: before(wrap(method))
@@ -121,12 +122,13 @@ class Run:
 
         Args:
             name: Name of the stage, and of its folder.
-            make: Makes it: tensors and plain values, in dictionaries, lists or tuples. It is seeded by the name.
-            rehearse: Makes something like it quickly, for a dry run; `make` does by default.
-            **identity: Whatever the artefact depends on; plain values.
+            make: Makes the artefact: tensors and plain values, in dictionaries, lists or tuples. All random generators
+                are seeded from the stage's name first.
+            rehearse: Makes a similar artefact quickly, for a dry run; `make` by default.
+            **identity: Everything that the artefact depends on, as plain values.
 
         Raises:
-            UserError: If the stored artefact was made from something else.
+            UserError: If the stored artefact was made with another identity.
         """
         folder = self.folder / name
         self._claim(folder, {"seed": self.seed, **identity})
@@ -134,6 +136,7 @@ class Run:
         if not file.exists():
             chance.seed_everything(self.seed_of(name))
             checkpoint.save(file, {"artefact": make()})
+        # Read back even if just made, so that a resumed run goes on with exactly the same values.
         artefact: T = checkpoint.load(file)["artefact"]
         self._seed_what_follows(name)
         return artefact
@@ -156,13 +159,13 @@ class Run:
             method: The method, freshly made.
             data: The data.
             epochs: Length of the schedule; the settings' by default.
-            stop: When to end before that.
+            stop: When to end before the schedule does; never by default.
             keep: Which weights to return; the settings' choice by default.
             schedule: Course of the learning rate after the warm-up; the settings' by default.
 
         Raises:
-            UserError: If the folder holds a different stage, the samples are not those that were recorded, or a network
-                answers otherwise than the data's task asks for.
+            UserError: If the folder holds a different stage, the samples are not the recorded ones, or a network's
+                answers do not have the shape that the data's task asks for.
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
@@ -174,6 +177,7 @@ class Run:
         if data.recording is not None and (begun := _begun(folder).get("recording")) is not None:
             data.recording.check_goes_on(begun, folder)
         self._claim(folder, self._identity(method, data, training, epochs, stop, keep))
+        # The result is written last, so its presence says that the stage is finished.
         if not (folder / "result.json").exists():
             driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
             title = f"{self.title} {name}".strip()
@@ -187,7 +191,7 @@ class Run:
             method.to("cpu", memory_format=torch.contiguous_format)
         network = method.export()
         load_weights(network, folder / WEIGHTS)
-        # In place, because a wrapping run shares it.
+        # In place, because a run made by `wrapping` shares this dictionary.
         self.members.clear()
         for member, other in method.members().items():
             load_weights(other, folder / MEMBERS / member / WEIGHTS)
@@ -206,7 +210,7 @@ class Run:
         return self.stage(name, measure, weights=weights, data=data.fingerprint, split=split)
 
     def member_folders(self) -> dict[str, Path]:
-        """Return where the last training left the networks beside the deployed one, by name."""
+        """Return the folders of the last training's other networks, beside the deployed one, by name."""
         return {name: self.folder / self.fitted[-1].name / MEMBERS / name for name in self.members}
 
     def note(self, **facts: Any) -> None:
@@ -214,7 +218,7 @@ class Run:
         self.notes |= facts
 
     def _seed_what_follows(self, name: str) -> None:
-        """Make what a recipe draws next the same, whether this stage was done now or before."""
+        """Seed the generators so that a recipe's next draws do not depend on whether this stage ran now or earlier."""
         chance.seed_everything(self.seed_of(f"after {name}"))
 
     def _identity(
@@ -225,7 +229,7 @@ class Run:
             "epochs": epochs or self.training.epochs,
             "stop": (stop or Stop()).identity(),
             "keep": keep,
-            # What is kept is said above, and may differ from the settings' choice.
+            # Without `keep`: the stage's own choice is above, and may differ from the settings'.
             "training": {name: value for name, value in training.identity().items() if name != "keep"},
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
@@ -243,6 +247,7 @@ class Run:
     def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, keep: Keep) -> None:
         states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
         states["best"] = state.best or states["last"]
+        # The kept weights come last, so that the method ends with them loaded and the pictures show them.
         order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
         scores: dict[Keep, dict[str, float]] = {}
         kept = Scored(scores={})
@@ -288,10 +293,10 @@ class Run:
 
 
 def replayed(method: Method, data: Data) -> Data:
-    """Return data of whose recording, if there is one, only the layers are read that the method's teachers read.
+    """Return the data with their recording, if any, restricted to the layers that the method's teachers read.
 
     Raises:
-        UserError: If the recording is of other samples, or the method trains on samples or views that it lacks.
+        UserError: If the recording belongs to other samples, or lacks samples or views that the method trains on.
     """
     if data.recording is None:
         return data
@@ -303,10 +308,10 @@ def replayed(method: Method, data: Data) -> Data:
 
 
 def check_predictions(method: Method, data: Data) -> None:
-    """Refuse a method of which a prediction is not what the data's task asks for, such as a score for each class.
+    """Refuse a method whose predictions do not have the shape that the data's task asks for.
 
     Raises:
-        UserError: If one has another shape.
+        UserError: If a prediction has another shape, such as scores of another number of classes.
     """
     example = data.example(2)
     with evaluating(method), torch.no_grad():
@@ -317,17 +322,17 @@ def check_predictions(method: Method, data: Data) -> None:
 
 
 def check_teachers(method: Method, data: Data) -> None:
-    """Refuse teachers whose logits the method reads, and are not answers to the data.
+    """Refuse teachers whose logits the method reads although they do not answer for the data's classes.
 
     Raises:
-        UserError: If there is such a one: here, or, where asking has a price, when it first answers.
+        UserError: If there is such a teacher. One whose answers have a price is checked at its first answer instead.
     """
     for teacher in teachers_in(method):
         teacher.check_answers(data)
 
 
 def _begun(folder: Path) -> dict[str, Any]:
-    """Return the fingerprint that a stage was begun with; empty if it was not."""
+    """Return the fingerprint with which a stage was begun; empty if it was not begun."""
     file = folder / "fingerprint.json"
     return read_json(file) if file.exists() else {}
 

@@ -1,4 +1,4 @@
-"""The settings of a training run, and what follows from them: the optimizer and its learning rate."""
+"""The settings of a training run, and the optimizer and learning rate that follow from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tutelage.errors import UserError
 
 Switch = Literal["auto", "on", "off"]
 Course = Literal["cosine", "steps", "constant"]
-# An interrupted run may go on with other values of these.
+# An interrupted run may go on with other values of these, because they do not change the result.
 CONVENIENCES = frozenset({"fused", "keep_memory", "threads", "workers", "checkpoint_seconds", "log_every"})
 
 
@@ -81,6 +81,7 @@ class Training:
         # Here and not in the types of the flags, so that Python and the command line refuse the same in the same words.
         positive = ("epochs", "batch_size", "lr", "devices", "log_every")
         for name in positive:
+            # `<= 0` would let NaN through.
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be above zero.")
         for name in ("momentum", "weight_decay", "warmup_epochs", "workers", "checkpoint_seconds"):
@@ -91,12 +92,13 @@ class Training:
         check_milestones(self.milestones)
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that a result depends on; the others, mere conveniences, are at their defaults."""
+        """Return the settings that a result depends on. The others are set to their defaults."""
         return asdict(self) | {found.name: found.default for found in fields(self) if found.name in CONVENIENCES}
 
     def lr_factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         """Return the factor on the peak learning rate for the batch number `step`, counted from zero."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
+        # A warm-up as long as the run would never reach the peak, so it is left out.
         if warmup and total_steps > warmup and step < warmup:
             return (step + 1) / warmup
         return self._course(Progress(step=step, total_steps=total_steps))
@@ -116,8 +118,9 @@ class Training:
         """Return the optimizer of a spec, each parameter group with its peak learning rate as `initial_lr`.
 
         Args:
-            spec: What it trains.
-            fused: Whether it may update all its parameters in one pass; by default where it is not turned off.
+            spec: The parameters to train, and the settings of their own.
+            fused: Whether the optimizer may update all its parameters in one pass; by default, unless `self.fused` is
+                `off`.
         """
         fused = self.fused != "off" if fused is None else fused
         optimizer = spec.build(spec.params) if spec.build else self._default(spec.params, fused=fused)
@@ -137,16 +140,16 @@ class Training:
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
-            # Not False, which would rule out torch's next fastest way, too.
+            # None rather than False: False would also disable torch's multi-tensor updates.
             fused=fused or None,
         )
 
 
 def _take_apart(optimizer: Optimizer) -> None:
-    """Let an optimizer that has not stepped yet not be fused, whoever made it."""
+    """Turn off fusing in an optimizer that has not stepped yet; it may be one that a method built."""
     for group in (optimizer.defaults, *optimizer.param_groups):
         if group.get("fused"):
             group["fused"] = None
-    # Whoever scales gradients takes this for one that divides by the scale itself.
+    # The gradient scaler reads this attribute, and would leave the division by the scale to the optimizer.
     if hasattr(optimizer, "_step_supports_amp_scaling"):
         optimizer._step_supports_amp_scaling = False

@@ -1,7 +1,7 @@
-"""Whether this machine computes in half precision what it computes in float32.
+"""Whether this machine computes convolutions correctly in half precision.
 
-Vendors' kernels for single shapes can be wrong: on some processors the bf16 convolution of 16 channels, 4 x 4 places
-and a stride of 4 gives noise. A network is then trained for numbers that no other machine will repeat.
+A vendor's kernel can be wrong for a single shape: on some processors the bf16 convolution of 16 channels, 4 x 4 places
+and a stride of 4 gives noise. A network trained there would have results that no other machine repeats.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 # Rounding in bf16 leaves a few thousandths; a wrong kernel leaves about one.
 TOLERANCE = 0.1
-# Kernels differ with the size of the batch and of the map: the wrong ones show from here on.
+# Which kernel runs depends on the sizes of batch and map. From these sizes on, the wrong ones are used.
 _SAMPLES, _KERNELS = 8, 4
 
 
 def unsound_convolutions(network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> list[str]:
     """Return the names of the convolutions that are wrong in half precision, forwards or backwards.
 
-    Each shape is tried once, on random numbers, against float32.
+    Each shape is compared once with float32, on random numbers.
 
     Args:
-        network: Whatever holds the convolutions; nothing of it changes, nor does the state of any generator.
+        network: The module that holds the convolutions. Neither it nor any global random generator changes.
         dtype: The half precision.
     """
     verdicts: dict[tuple[object, ...], bool] = {}
@@ -63,6 +63,6 @@ def _answer_and_gradients(layer: nn.Conv2d, inputs: Tensor, weight: Tensor) -> S
             layer.dilation,
             layer.groups,
         )
-        # A loss whose gradient has no pattern of its own.
+        # A plain sum would send back a constant gradient, which can hide faults; squares send back the answer itself.
         found = torch.autograd.grad(answer.square().sum(), (inputs, weight))
     return [tensor.detach().float() for tensor in (answer, *found)]

@@ -1,4 +1,4 @@
-"""Where a training run stands, and when it ends before its schedule does."""
+"""The state of a training run, and the conditions that end it early."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Stop:
     """When training ends before its schedule does.
 
     Attributes:
-        after: Number of epochs.
-        at_score: Score of the task's primary metric on validation data that is enough.
+        after: Number of epochs after which to stop; None for the whole schedule.
+        at_score: Validation score of the task's primary metric at which to stop; None for no such limit.
     """
 
     after: int | None = None
@@ -35,22 +35,22 @@ class Stop:
         return enough or epochs_done == self.after
 
     def identity(self) -> dict[str, Any]:
-        """Return what a fingerprint says of it, by the names that runs of earlier versions have."""
+        """Return its part of a fingerprint, under the names that earlier versions stored."""
         return {"after": self.after, "at_accuracy": self.at_score}
 
 
 @dataclass(kw_only=True)
 class State:
-    """Where a training run stands. All of it goes into the checkpoint.
+    """The state of a training run. All of it goes into the checkpoint.
 
     Attributes:
         epoch: Epochs finished.
-        batch: Batches seen in the epoch under way.
+        batch: Batches seen in the current epoch.
         steps: Batches seen in all.
         samples: Samples seen in all.
         seconds: Time spent, interruptions not counted.
         history: Metrics, one value an epoch.
-        sums: Sum of each loss over the epoch under way, and how many were added.
+        sums: For each loss, the sum over the current epoch and the number of values added.
         best_epoch: Epoch of the best validation score, counted from one; the earliest if several.
         best: The method's state after that epoch.
     """
