@@ -11,17 +11,17 @@ from tutelage.errors import UserError
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """Return the network itself, where it comes compiled by its user."""
+    """Return the plain network of one that its user compiled; any other as it is."""
     inner = getattr(model, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else model
 
 
 def call(network: nn.Module, inputs: Any) -> Any:
-    """Return whatever a network returns.
+    """Return a network's answer as the network gives it.
 
     Args:
         network: The network.
-        inputs: What it takes: a mapping, such as tokens and their mask, by keyword; anything else as it is.
+        inputs: Its inputs. A mapping, such as tokens and their mask, is passed by keyword; anything else as it is.
     """
     return network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
 
@@ -31,7 +31,7 @@ def answer(network: nn.Module, inputs: Any) -> Tensor:
 
     Args:
         network: The network.
-        inputs: As for `call`.
+        inputs: Its inputs. A mapping, such as tokens and their mask, is passed by keyword; anything else as it is.
 
     Raises:
         UserError: If there are no logits in what it returns.
@@ -42,7 +42,7 @@ def answer(network: nn.Module, inputs: Any) -> Tensor:
 def logits_of(raw: Any) -> Tensor:
     """Return the logits in what a network returned: the tensor itself, its `.logits`, or its entry `"out"`.
 
-    The last is how torchvision's networks for segmentation answer.
+    torchvision's segmentation networks answer with such a mapping.
 
     Raises:
         UserError: If there are none.

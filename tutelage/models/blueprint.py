@@ -33,11 +33,11 @@ class Blueprint:
     """Makes a network as often as it is needed, each time from the seed and the name of its part.
 
     Attributes:
-        make: Makes it once, from whatever the random generators hold.
+        make: Makes it once, from the present state of the random generators.
         name: What to call it.
         trained: Whether it comes with weights that already solve the task.
         untrained: The same architecture without weights.
-        class_names: What it calls its classes, where it comes with classes of its own; empty if there is no telling.
+        class_names: The names of its own classes, if it comes with some; empty if they are not known.
     """
 
     make: Callable[[], nn.Module]
@@ -47,7 +47,7 @@ class Blueprint:
     class_names: tuple[str, ...] = ()
 
     def build(self, seed: int, part: str) -> nn.Module:
-        """Return the network for a part such as `student`, on the CPU; its seed follows from both."""
+        """Return the network for a part such as `student`, on the CPU. Seed and part together decide its weights."""
         return _seeded(self.make, seed, part)
 
     def build_untrained(self, seed: int, part: str) -> nn.Module:
@@ -56,7 +56,7 @@ class Blueprint:
 
 
 def part_of(role: str, position: int) -> str:
-    """Return what the network at a position of a role is called: `student`, `student-2`, `student-3` and so on.
+    """Return the name of a network by its role and position: `student`, `student-2`, `student-3` and so on.
 
     Args:
         role: Such as `student` or `teacher`.
@@ -79,11 +79,11 @@ def blueprint(
     Args:
         source: A spec such as `resnet20`, `timm:resnet34`, `runs/teacher`; a factory without arguments; or a module,
             whose copies start from the weights it has.
-        data: The data that it is for: classes, channels, and the statistics of its inputs.
-        trained: Whether a module or factory comes trained. A spec knows.
-        teaches: Whether it is a teacher: one that comes trained may have other classes than the data, or none.
-        own_classes: Whether pretrained weights keep their own classifier, whatever classes the data have.
-        trust_code: Whether a saved network may run the code that it names, as in `load_network`.
+        data: The data for which it is built: they give classes, channels and input statistics.
+        trained: Whether a module or factory comes trained. A spec tells that itself.
+        teaches: Whether it is a teacher. A trained teacher may have other classes than the data, or none.
+        own_classes: Whether pretrained weights keep their own classifier, even if the data have other classes.
+        trust_code: Whether a saved network may run the code that its `network.json` names.
 
     Raises:
         UserError: If the spec names nothing, or its classes are not the data's.
@@ -125,7 +125,7 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
 
 
 def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
-    """Refuse a network that cannot take the data's inputs, and return whatever it returns for two samples.
+    """Refuse a network that cannot take the data's inputs, and return its answer to two samples as it gives it.
 
     Args:
         network: The network.
@@ -142,7 +142,7 @@ def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
     except UserError:
         raise
     except Exception as error:
-        # A foreign network may refuse its inputs with any error.
+        # A user's network may refuse its inputs with an error of any class.
         raise refused_inputs(network, example, error, who=who, data=data) from error
 
 
@@ -170,7 +170,7 @@ def check_answer(network: nn.Module, shape: Sequence[int], data: Data, *, who: s
         who: What the message calls it.
 
     Raises:
-        UserError: If it has.
+        UserError: If it has another shape or other classes.
     """
     samples = len(Batch(inputs=data.example(2)))
     data.task.check_answer(tuple(shape), samples, data.num_classes, who=who, data=data.name)
@@ -191,7 +191,7 @@ def _from_spec(spec: NetworkSpec, data: Data, *, teaches: bool, own_classes: boo
     statistics = Normalization(mean=tuple(data.mean), std=tuple(data.std)) if data.mean else None
     kept = with_own_classes(spec) if own_classes else spec
 
-    # Where the labels are put away, the data's classes are none of the networks'.
+    # If the task hides the labels, the data's classes say nothing about the network's.
     names = None if data.task.hides_targets else data.class_names
 
     def load(what: NetworkSpec) -> nn.Module:
@@ -217,7 +217,7 @@ def _from_spec(spec: NetworkSpec, data: Data, *, teaches: bool, own_classes: boo
 
 def _seeded(make: Callable[[], nn.Module], seed: int, part: str) -> nn.Module:
     with starting_at(seed_of(seed, f"network/{part}"), accelerators=True):
-        # Where its user has it may not be where the examples are; the driver moves both.
+        # A user's factory may build on another device than that of the examples; the driver moves both later.
         return make().cpu()
 
 

@@ -1,4 +1,4 @@
-"""Classes by name: a saved network's answers are put in the order of the data's classes, or refused."""
+"""Classes by name: puts a saved network's answers in the order of the data's classes, or refuses the network."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def put_in_order(
 ) -> None:
     """Let a network answer in the order of the data's classes, by exchanging the rows of its classifier.
 
-    Names that are mere positions say nothing, and such classes are taken by position. Names count as the same though
-    they differ in upper case, spaces or hyphens.
+    Names that only count positions, such as `label 3`, say nothing: such classes are matched by position. Names that
+    differ only in upper case, spaces, underscores or hyphens count as the same.
 
     Args:
         network: The network, changed in place.
         saved: Its classes in the order of its logits; None if that is not known.
         wanted: The data's classes; None if they have none.
-        source: What messages call the network.
-        shapes: Shapes of a sample, of which the network is asked with the first that it takes.
+        source: The network's name in messages.
+        shapes: Possible shapes of a sample. The first that the network accepts is used to test the new order.
 
     Raises:
         UserError: If the classes are others, or the network has no classifier whose rows could be exchanged.
@@ -61,7 +61,7 @@ def put_in_order(
 
 
 def lists(saved: Sequence[str] | None, wanted: Sequence[str] | None) -> str:
-    """Return a sentence with the classes of a network and of the data; empty where either has none.
+    """Return a sentence with the classes of a network and of the data; empty if either has no names.
 
     Args:
         saved: The network's.
@@ -73,7 +73,8 @@ def lists(saved: Sequence[str] | None, wanted: Sequence[str] | None) -> str:
 
 
 def _order(saved: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Return where each of the data's classes stands among the network's; None if they are others."""
+    """Return the network's position of each of the data's classes; None if the classes differ."""
+    # First as they are, because two names may differ in nothing but case.
     for plain in (str, _plain):
         place = {plain(name): position for position, name in enumerate(saved)}
         names = [plain(name) for name in wanted]
@@ -88,7 +89,7 @@ def _plain(name: str) -> str:
 
 @torch.no_grad()
 def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Put the rows of the last layer in another order; undo it, and return False, if the answer does not follow."""
+    """Put the rows of the last layer in another order. If the answer does not follow, undo it and return False."""
     found = last_layer(network)
     if found is None or width(found[1]) != len(order):
         return False
@@ -103,7 +104,7 @@ def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...
         after = answer(network, example)
     expected, size = before[:, order], before.abs().max()
     follows = torch.allclose(after, expected, rtol=1e-4, atol=1e-5 * float(size))
-    # Equal logits would follow any order.
+    # The test proves nothing if the logits are equal: they would follow any order.
     if follows and not torch.allclose(before, expected, rtol=1e-4, atol=1e-5 * float(size)):
         return True
     for tensor, values in zip(own, kept):
@@ -112,7 +113,7 @@ def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...
 
 
 def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor | None, Tensor]:
-    """Return a network's answer to random inputs of the first shape that it takes, and these."""
+    """Return a network's answer to random inputs of the first shape that it accepts, and those inputs."""
     chance = torch.Generator().manual_seed(0)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     example = torch.empty(0)
@@ -121,7 +122,7 @@ def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tenso
         try:
             with evaluating(network):
                 return answer(network, example), example
-        except Exception:  # A foreign network may refuse a size with any error; then the next one is tried.
+        except Exception:  # A user's network may refuse a size with any error; then the next one is tried.
             continue
     return None, example
 
@@ -140,7 +141,7 @@ def usual_shapes(in_channels: int, size: Sequence[int] | None) -> list[tuple[int
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:
     if len(names) <= _SHOWN:
         return ", ".join(names)
-    # Of many, those that tell the lists apart.
+    # Of many classes, show those that differ between the two lists.
     differing = [name for name in names if name not in set(others)] or [
         f"{name} at {position}" for position, name in enumerate(names) if others[position : position + 1] != [name]
     ]

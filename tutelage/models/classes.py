@@ -1,4 +1,4 @@
-"""The classes that a network comes with, whatever the data have: how many, and what it calls them."""
+"""The classes that a network comes with, independent of the data: their number and their names."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def with_own_classes(spec: NetworkSpec) -> NetworkSpec:
 
 
 def class_names_of(spec: NetworkSpec) -> tuple[str, ...]:
-    """Return what a network calls its classes, in the order of its logits; empty if there is no telling.
+    """Return the names of a network's classes, in the order of its logits; empty if they are not known.
 
     Args:
-        spec: The network: a saved run knows the names that it was trained with, pretrained weights those of their data.
+        spec: The network. A saved run has stored its names; pretrained weights have those of their data.
 
     Raises:
         UserError: If there are no such weights.

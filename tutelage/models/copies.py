@@ -1,4 +1,4 @@
-"""Copies of a user's network, whatever it keeps, and layers that learn their sizes from a first input."""
+"""Copies of a user's network with everything it holds, and layers that learn their sizes from a first input."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ N = TypeVar("N", bound=nn.Module)
 def copy_of(network: N) -> N:
     """Return a copy that shares nothing with a network: parameters, buffers and whatever else it holds.
 
-    What it computed and kept, such as activations or the weight of an old `weight_norm`, is copied without the way it
-    was computed: a copy has none.
+    Tensors that it computed and kept, such as activations or the weight of an old `weight_norm`, are copied without
+    their gradient history.
 
     Args:
         network: The network, unchanged.
 
     Raises:
-        UserError: It holds something of which no copy can be made.
+        UserError: It holds something that cannot be copied.
     """
     try:
-        # TorchScript would remember that the copied parameters were computed from the originals.
+        # Without no_grad, TorchScript's copied parameters would have a history: computed from the originals.
         with _Detaching(), torch.no_grad():
             twin = copy.deepcopy(network)
     except (TypeError, RuntimeError, NotImplementedError, AttributeError, RecursionError) as error:
@@ -38,6 +38,7 @@ def copy_of(network: N) -> N:
             f"{type(network).__name__} is trained or asked as a copy, and no copy of it can be made: {error}. Pass a "
             "factory, which builds it (student=lambda: Net()), or leave out of it what cannot be copied."
         ) from error
+    # Copying under no_grad may change which parameters are trainable.
     for old, new in zip(network.parameters(), twin.parameters()):
         if new.requires_grad is not old.requires_grad:
             new.requires_grad_(old.requires_grad)
@@ -45,10 +46,10 @@ def copy_of(network: N) -> N:
 
 
 def freeze(network: N) -> N:
-    """Let no gradient reach a network's parameters, TorchScript included; return it.
+    """Freeze a network's parameters, also in TorchScript, and return the network.
 
     Raises:
-        UserError: It has lazy layers, whose parameters are not there yet.
+        UserError: It has lazy layers, whose parameters do not exist yet.
     """
     if is_lazy(network):
         raise UserError(
@@ -80,7 +81,7 @@ def is_lazy(network: nn.Module) -> bool:
 
 
 class _Detaching(TorchFunctionMode):
-    """Copies what was computed, where `copy.deepcopy` refuses to."""
+    """Copies computed tensors without their history; `copy.deepcopy` alone would refuse to copy them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:

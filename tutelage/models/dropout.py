@@ -1,4 +1,4 @@
-"""Dropout that goes on in eval mode."""
+"""Dropout that stays active in eval mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ActiveDropout(nn.Module):
 
     Args:
         p: Probability that an element, or with some kinds a channel, becomes zero; from 0 to below 1.
-        kind: The name of the class whose dropout it is, such as `Dropout2d`.
+        kind: Name of PyTorch's class that drops in the same way, such as `Dropout2d`.
     """
 
     def __init__(self, p: float, kind: str = "Dropout") -> None:
@@ -32,19 +32,19 @@ class ActiveDropout(nn.Module):
         self._drop = next(drop for layer, drop in _DROP.items() if layer.__name__ == kind)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inputs with some of them dropped and the others scaled up by as much, whatever the mode."""
+        """Return the inputs with some elements dropped and the others scaled up to keep the mean, in any mode."""
         return inputs if self._steady else self._drop(inputs, self.p, training=True)
 
 
 def kind_of_dropout(layer: nn.Module) -> str | None:
-    """Return which kind of dropout a layer is if it drops anything in train mode, else None."""
+    """Return the kind of dropout that a layer is; None if it never drops anything."""
     kind = next((known.__name__ for known in _DROP if isinstance(layer, known)), None)
     return kind if kind is not None and layer.p else None
 
 
 @contextmanager
 def steady(*networks: nn.Module) -> Iterator[None]:
-    """Let networks drop nothing for a while."""
+    """Switch `ActiveDropout` off within the context."""
     layers = [layer for network in networks for layer in network.modules() if isinstance(layer, ActiveDropout)]
     before = [layer._steady for layer in layers]
     for layer in layers:

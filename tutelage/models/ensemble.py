@@ -13,7 +13,7 @@ from tutelage.models.answers import answer
 
 
 class Ensemble(nn.Module):
-    r"""Several networks as one: its logits are the log of the members' mean probability.
+    r"""Several networks as one. Its logits are the log of the members' mean probability.
 
     $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$, in log-space.
 
@@ -29,8 +29,8 @@ class Ensemble(nn.Module):
         """Return `[batch, class]`.
 
         Args:
-            inputs: What each member takes.
-            **named: The same by keyword, for members that are asked so.
+            inputs: Inputs of each member.
+            **named: Inputs by keyword instead, for members that take them so.
         """
         return log_mean_probability(self.member_logits(named if inputs is None else inputs))
 

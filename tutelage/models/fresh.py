@@ -1,4 +1,4 @@
-"""The same network with new parameters, as every generation of a chain needs."""
+"""The same network with new parameters, which each generation of a chain of students starts from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SHOWN = 5
 def fresh(module: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a network with new parameters, the same for the same seed on any device.
 
-    Every submodule resets itself by its `reset_parameters`, inner ones first, so that a network's own initialisation
-    has the last word; what is left may be reset by a method `init_weights`, as timm's networks have. What a network did
-    only in its constructor is not repeated: where that matters, build it again from its spec.
+    Every submodule resets itself with its `reset_parameters`. Inner ones come first, so that the outer network's own
+    initialisation wins. Parameters still left may be reset by a method `init_weights`, which timm's networks have. Any
+    initialisation that happens only in a constructor is not repeated: if it matters, build the network from its spec.
 
     Args:
         module: The network, unchanged.
@@ -31,7 +31,7 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
     """
     # Reset on the CPU, so that a seed means the same on every device.
     network = copy_of(module).cpu()
-    # NaN marks what nobody resets: any method of resetting overwrites it, and none can leave it by accident.
+    # NaN marks parameters that nothing resets: every way to reset overwrites it, and none produces it by accident.
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(math.nan)
@@ -45,6 +45,7 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
             f"These submodules have parameters of their own and no `reset_parameters`: {', '.join(named[:_SHOWN])}"
             f"{more}. Pass a factory instead of the network."
         )
+    # Loaded into a second copy, which keeps the module's device.
     result = copy_of(module)
     result.load_state_dict(network.state_dict())
     return result

@@ -1,4 +1,4 @@
-"""The first and the last layer of a foreign network: what it takes in, and how many classes it answers."""
+"""The first and the last layer of a user's network: its input channels, and its number of classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROBE_SIDES = (32, 64, 224)
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
-    """Return name and module of the linear layer or convolution that was registered last, the likely classifier.
+    """Return name and module of the linear layer or convolution registered last: it is probably the classifier.
 
     Args:
         network: Any network.
@@ -34,11 +34,11 @@ def width(layer: nn.Linear | nn.Conv2d) -> int:
 
 
 def replace_classifier(network: nn.Module, num_classes: int) -> None:
-    """Put an untrained classifier in the place of a network's own, if it has another number of classes.
+    """Replace a network's classifier by an untrained one, if it has another number of classes.
 
     Args:
         network: The network, changed in place.
-        num_classes: Classes K of the new classifier; 0 leaves none, and the network answers with what it read.
+        num_classes: Classes K of the new classifier; with 0 there is none, and the network returns its embedding.
 
     Raises:
         UserError: The network has no layer that could be a classifier.
@@ -61,7 +61,7 @@ def replace_classifier(network: nn.Module, num_classes: int) -> None:
 
 
 def adapt_input(network: nn.Module, in_channels: int) -> None:
-    """Make the first convolution take another number of channels, which share what the old ones had learnt.
+    """Give the first convolution another number of input channels; each gets an equal share of the old weights.
 
     Args:
         network: The network, changed in place.
@@ -85,6 +85,7 @@ def adapt_input(network: nn.Module, in_channels: int) -> None:
         bias=old.bias is not None,
     )
     with torch.no_grad():
+        # Divided, so that equal values in all channels give the same output as before.
         new.weight.copy_(old.weight.sum(dim=1, keepdim=True) / in_channels)
         if new.bias is not None and old.bias is not None:
             new.bias.copy_(old.bias)
@@ -94,20 +95,20 @@ def adapt_input(network: nn.Module, in_channels: int) -> None:
 def check_classes(network: nn.Module, num_classes: int, *, in_channels: int, source: str) -> None:
     """Refuse a network that answers another number of classes than the data have.
 
-    The last layer is looked at first. Only where it disagrees, images are passed through the network to be sure; a
-    network that takes none of the usual sizes is believed.
+    If the last layer has the right width, that is enough. Otherwise the network is run on images to be sure; if it
+    accepts none of the usual sizes, it is not refused.
 
     Args:
         network: The bare network.
         num_classes: Classes of the data.
         in_channels: Channels of the data.
-        source: How the user named the network, for the message.
+        source: The user's name for the network, for the message.
 
     Raises:
         UserError: The numbers differ.
     """
     found = last_layer(network)
-    # To ask a lazy network would give its layers the sizes of the images that it is asked about.
+    # Running a lazy network would fix its layers to the sizes of these test images.
     if found is None or width(found[1]) == num_classes or is_lazy(network):
         return
     answered = _answered_classes(network, in_channels)
@@ -122,7 +123,7 @@ def _answered_classes(network: nn.Module, in_channels: int) -> int | None:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with evaluating(network), torch.no_grad():
         for side in _PROBE_SIDES:
-            # A foreign network may refuse a size with any error; then the next one is tried.
+            # A user's network may refuse a size with any error; then the next one is tried.
             with suppress(Exception):
                 shape = answer(network, torch.zeros(1, in_channels, side, side, device=device)).shape
                 return shape[1] if len(shape) >= 2 else None

@@ -24,7 +24,7 @@ _SILENT_SECONDS = 20.0
 
 
 def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int | None:
-    """Return for how many classes the pretrained weights were trained, or None if there is no telling.
+    """Return for how many classes the pretrained weights were trained; None if it is not known.
 
     Args:
         kind: `timm` or `torchvision`.
@@ -38,12 +38,12 @@ def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int 
 
 
 def pretrained_class_names(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the pretrained weights call their classes, in the order of the logits; empty if there is no telling.
+    """Return the names of the pretrained weights' classes, in the order of the logits; empty if they are not known.
 
     Args:
-        kind: As for `pretrained_classes`.
-        name: As for `pretrained_classes`.
-        options: As for `pretrained_classes`.
+        kind: `timm` or `torchvision`.
+        name: The network's name there.
+        options: The spec's options; `weights` chooses among torchvision's.
     """
     if kind == "torchvision":
         return tuple(_torchvision_weights(name, options).meta["categories"])
@@ -56,10 +56,10 @@ def pretrained_class_names(kind: str, name: str, options: Mapping[str, Any]) -> 
 def build_timm(
     name: str, *, num_classes: int, in_channels: int, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Normalization | None]:
-    """Return a network of timm, and the statistics that its pretrained weights want.
+    """Return a network of timm, and the input statistics that its pretrained weights expect.
 
     Args:
-        name: Name, with or without a tag: `resnet18.a1_in1k`.
+        name: Name with or without a tag, such as `resnet18.a1_in1k`.
         num_classes: Classes K; pretrained weights for another number get an untrained classifier.
         in_channels: Channels of the images.
         pretrained: Whether timm's weights are fetched.
@@ -98,7 +98,7 @@ def build_timm(
 def build_torchvision(
     name: str, *, num_classes: int, in_channels: int, pretrained: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Normalization | None]:
-    """Return a network of torchvision, and the statistics that its pretrained weights want.
+    """Return a network of torchvision, and the input statistics that its pretrained weights expect.
 
     Args:
         name: Name of a classification network, such as `resnet18`.
@@ -146,7 +146,7 @@ def _check_timm_name(name: str) -> None:
 
 
 def _timm_config(name: str) -> Mapping[str, Any]:
-    """Return what timm knows about its pretrained weights of this name."""
+    """Return timm's configuration of the pretrained weights of this name."""
     import timm
 
     _check_timm_name(name)
@@ -193,7 +193,7 @@ def _torchvision_weights(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _check_options(options: Mapping[str, Any], network: nn.Module, *, of: str) -> None:
-    """Refuse what a network's constructor stores without a look, and trips over in training."""
+    """Refuse options that a constructor stores without a check, and that would fail only in training."""
     check_all(options, type(network), of=of)
     for name, value in options.items():
         if name.endswith(("drop_rate", "drop_path_rate", "dropout")):
@@ -215,7 +215,7 @@ def _not_fetched(network: str, error: Exception) -> UserError:
 
 @contextmanager
 def _short_waits() -> Iterator[None]:
-    """Answer from the cache, at once, if the hub is out of reach; its client would retry for most of a minute."""
+    """Use the cache at once if the hub is out of reach: its client would retry for most of a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -228,7 +228,7 @@ def _short_waits() -> Iterator[None]:
 
 @contextmanager
 def _bounded_sockets() -> Iterator[None]:
-    """Give up on a silent server; torch.hub opens its connections without a limit."""
+    """Give up on a server that does not answer: torch.hub opens its connections without a time limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENT_SECONDS)
     try:
@@ -242,6 +242,7 @@ def _reachable(address: str) -> bool:
         with urlopen(Request(address, method="HEAD"), timeout=_REACH_SECONDS):
             return True
     except HTTPError:
+        # Any answer proves that the server is there.
         return True
     except URLError as error:
         return isinstance(error.reason, ssl.SSLError)

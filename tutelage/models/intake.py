@@ -1,4 +1,4 @@
-"""What is told of a network that does not take the data as they are, or cannot be trained as it is."""
+"""Checks and messages for a network that cannot take the data, or cannot be trained as it is."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tutelage.models.answers import answer, call
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import bare
 
-# At which networks of a fixed size are usually built.
+# Image sizes for which networks of a fixed size are usually built, the likeliest first.
 _USUAL_SIDES = (224, 256, 384, 32, 64, 96, 128, 28, 299, 336, 448, 512)
 
 
 def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: str, data: Data) -> UserError:
-    """Return the error for a network that failed on inputs; where only their size is wrong, it says which is right.
+    """Return the error for a network that failed on inputs. If only their size is wrong, it names the right one.
 
     Args:
         network: The network.
         example: The inputs.
-        error: What it raised.
-        who: What the message calls the network.
-        data: Where the inputs are from.
+        error: The error that it raised.
+        who: The network's name in the message.
+        data: The data of the inputs.
     """
     reason = _line(error)
     if not isinstance(example, Tensor):
@@ -43,7 +43,7 @@ def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: s
 
 
 def check_learns(network: nn.Module, *, who: str) -> None:
-    """Refuse to train a network whose training mode is baked in.
+    """Refuse to train a network whose mode, training or eval, can no longer be changed.
 
     Args:
         network: The network.
@@ -60,9 +60,9 @@ def check_learns(network: nn.Module, *, who: str) -> None:
 
 
 def check_graph(network: nn.Module, data: Data, *, who: str) -> None:
-    """Refuse a recorded graph that takes one batch size alone, or in which a sample's answer depends on the others.
+    """Refuse a recorded graph that accepts only one batch size, or whose answer for a sample depends on the others.
 
-    Networks of Python code are not asked.
+    Networks of Python code are not tested.
 
     Args:
         network: The network.
@@ -95,7 +95,7 @@ def check_graph(network: nn.Module, data: Data, *, who: str) -> None:
 
 
 def _has_one_mode(network: nn.Module) -> bool:
-    """Return whether a recorded graph holds layers that differ in training, and no way to tell them that it is on."""
+    """Return whether a recorded graph has layers that act differently in training, but cannot switch its mode."""
     if isinstance(network, torch.jit.ScriptModule):
         graph = str(network.inlined_graph)
         differs = any(f"aten::{layer}" in graph for layer in ("batch_norm", "dropout", "instance_norm"))
@@ -104,7 +104,7 @@ def _has_one_mode(network: nn.Module) -> bool:
 
 
 def _is_exported(network: nn.Module) -> bool:
-    """Return whether a network is a graph of operators, as torch.export makes it, and not of modules."""
+    """Return whether a network is a graph of operators, as torch.export makes it, instead of modules."""
     nodes: Any = network.graph.nodes if isinstance(network, torch.fx.GraphModule) else []
     return any(isinstance(node.target, torch._ops.OpOverload) for node in nodes)
 
@@ -114,7 +114,7 @@ def _line(error: Exception) -> str:
 
 
 def _side_taken(network: nn.Module, example: Tensor) -> int | None:
-    """Return a usual height and width at which a network takes images of an example's kind; None if there is none."""
+    """Return a usual side length of images at which the network runs; None if no usual one works."""
     for side in _USUAL_SIDES:
         try:
             with evaluating(network), torch.no_grad():

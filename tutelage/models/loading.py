@@ -1,4 +1,4 @@
-"""Any network by its spec, built, filled and normalised."""
+"""Loads any network by its spec: builds it, loads its weights, and adds its input statistics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_network(
 ) -> Normalized:
     """Build a network, load its weights if it has any, and give it its input statistics.
 
-    The statistics are, in this order: those that the spec's `normalize=` gives; those that a saved network was trained
+    The statistics are the first that exist of: those of the spec's `normalize=`; those that a saved network was trained
     with; those of timm's or torchvision's pretrained weights; the dataset's; none.
 
     Args:
@@ -39,12 +39,12 @@ def load_network(
         num_classes: Classes of the data.
         in_channels: Channels of the data.
         normalization: The dataset's statistics.
-        class_names: The data's classes, in whose order a saved network that knows its own by name will answer; None
-            takes them by position.
-        trust_code: Whether a saved network may run the code that its `network.json` names, though you have never named
+        class_names: Names of the data's classes. A saved network that knows the names of its own then answers in this
+            order; None matches classes by position.
+        trust_code: Whether a saved network may run the code that its `network.json` names, even if you have never named
             that code yourself.
-        any_classes: Whether a network that comes trained may have other classes than the data, or none: a teacher of
-            which only layers are read has no need of them.
+        any_classes: Whether a trained network may have other classes than the data, or none. A teacher whose layers
+            alone are read does not need the data's.
 
     Raises:
         UserError: The spec names nothing, its weights do not fit, classes or channels differ from the data's, or a
@@ -71,6 +71,7 @@ def load_network(
         load_weights(network, weights_file(weights))
         if metadata is not None:
             shapes = usual_shapes(in_channels, metadata.input_size)
+            # Another number of classes was refused above, or is allowed; only an equal number can be put in order.
             if metadata.num_classes == len(class_names or ()):
                 try:
                     put_in_order(network, metadata.class_names, class_names, source=str(spec), shapes=shapes)
@@ -94,7 +95,7 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
     if spec.kind == "catalogue":
         return call_factory(factory(spec.name), spec.options, source=spec.target, **sizes), None
     if spec.kind == "composed":
-        # What it is made from must know where it was read, as its factory may be a user's.
+        # The inner network keeps the file that named it: its factory may be a user's, whose code needs trust.
         options = spec.options if (within := spec.within) is None else {**spec.options, "student": within}
         return call_factory(import_factory(COMPOSED[spec.name]), options, source=spec.target, **sizes), None
     code = spec.code
@@ -127,7 +128,7 @@ def _choose(
     elif own is not None and len(own.mean) in (1, in_channels):
         chosen = own
     else:
-        # Also for pretrained colour weights adapted to grey images: three means say nothing about one channel.
+        # Pretrained colour weights adapted to grey images also end here: three means say nothing about one channel.
         chosen = data
     chosen = chosen or Normalization.named("none")
     if len(chosen.mean) not in (1, in_channels):

@@ -1,4 +1,4 @@
-"""Eval mode for a while, and train mode that leaves no trace."""
+"""Eval mode within a context, and train mode that changes no running statistics."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tutelage.models.dropout import steady
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules in eval mode for a while; every submodule returns to the mode that it had.
+    """Put modules in eval mode within the context; afterwards every submodule has its former mode.
 
-    Dropout that goes on in eval mode rests as well: looking at a network uses no random numbers.
+    `ActiveDropout`, which drops in eval mode too, is off as well: looking at a network uses no random numbers.
     """
-    # What torch.jit.freeze or torch.export made has one mode, and no way to another.
+    # Networks from torch.jit.freeze or torch.export have only one mode and cannot change it.
     modes = {one: one.training for root in modules for one in root.modules() if hasattr(one, "training")}
     for root in modules:
         with suppress(NotImplementedError):
@@ -31,19 +31,19 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def encoders_of(network: nn.Module) -> list[nn.TransformerEncoder]:
-    """Return the parts of a network that `keeping_padding` is about."""
+    """Return the transformer encoders of a network that remove padding in eval mode, for `keeping_padding`."""
     found = (module for module in network.modules() if isinstance(module, nn.TransformerEncoder))
     return [encoder for encoder in found if getattr(encoder, "use_nested_tensor", False)]
 
 
 @contextmanager
 def keeping_padding(encoders: Sequence[nn.TransformerEncoder]) -> Iterator[None]:
-    """Let torch's transformer encoders keep the padding that they pack away in eval mode.
+    """Let torch's transformer encoders keep the padding, which they remove in eval mode.
 
-    Packed, their layers give nested tensors, in which nothing can be read by its place.
+    Without padding their layers give nested tensors, in which no place can be read by its index.
 
     Args:
-        encoders: As `encoders_of` finds them.
+        encoders: The encoders, as returned by `encoders_of`.
     """
     for encoder in encoders:
         encoder.use_nested_tensor = False
@@ -56,9 +56,9 @@ def keeping_padding(encoders: Sequence[nn.TransformerEncoder]) -> Iterator[None]
 
 @contextmanager
 def keeping_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Let batch norm normalise by its batch, as in train mode, without its running statistics taking notice.
+    """Let batch norm normalise by its batch, as in train mode, without updating its running statistics.
 
-    For a second forward pass on samples that are not another batch of the data: mixed, or seen already.
+    Use it for a second forward pass over samples that are not new data: mixed ones, or ones seen already.
     """
     norms = [layer for root in modules for layer in root.modules() if isinstance(layer, _BatchNorm)]
     tracking = [layer.track_running_stats for layer in norms]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import UserError, unknown
 
-# What images are called where inputs have names.
+# The name of images among inputs that have names.
 _IMAGES = "pixel_values"
 
 
@@ -89,7 +89,7 @@ _NAMED: Mapping[str, Normalization] = MappingProxyType(
 class Normalized(nn.Module):
     """A network with its own input normalisation: `model((inputs - mean) / std)`.
 
-    The statistics are no part of the state dict, so the weights of `model` fit any other home of the same network.
+    The statistics are not in the state dict, so that the weights of `model` also fit the same network elsewhere.
     """
 
     mean: Tensor
@@ -111,8 +111,8 @@ class Normalized(nn.Module):
             mean: Mean of each channel, for inputs in [0, 1]; one value stands for all channels.
             std: Standard deviation of each channel.
             spec: How the network was built, as `NetworkSpec` reads it; None if it was given as a Python object.
-            refusal: Why its answers are none to the data, though they have the same shape, such as other classes; its
-                layers can still be read.
+            refusal: Why its answers do not fit the data although their shape does, such as other classes. Its layers
+                can still be read.
 
         Raises:
             UserError: The statistics do not fit each other.
@@ -125,7 +125,7 @@ class Normalized(nn.Module):
 
     @property
     def refusal(self) -> str | None:
-        """Why its answers are none to the data; None if they may be."""
+        """Why its answers do not fit the data; None if nothing speaks against them."""
         return self._refusal
 
     def forward(self, inputs: Tensor | None = None, /, **named: Any) -> Any:
@@ -133,8 +133,8 @@ class Normalized(nn.Module):
 
         Args:
             inputs: Images `[B, C, H, W]` in [0, 1].
-            **named: Instead of them, inputs by keyword: `pixel_values` are images, and normalised; all else, such as
-                tokens and their mask, is handed on as it is.
+            **named: Inputs by keyword instead. `pixel_values` are images and are normalised; all others, such as tokens
+                and their mask, are passed on unchanged.
 
         Raises:
             UserError: If the images have another number of channels than the statistics, or are integers; or if

@@ -1,4 +1,4 @@
-"""What is in a file of weights: read without running its code, and called by its name where it is something else."""
+"""Reads files of weights without running code in them. If a file is something else, the error says what it is."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _WRAPPERS = (
 )  # fmt: skip
 _SHOWN = 5
 _HEAD_BYTES = 512
-# What training scripts often save beside the weights; none of it can run code.
+# Types that training scripts often save beside the weights. None of them can run code.
 _HARMLESS = [
     argparse.Namespace, np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType,  # type: ignore[attr-defined]
     np.dtypes.Int64DType,
 ]  # fmt: skip
 _SAVE = "`torch.save(model.state_dict(), FILE)`"
-# What people have in place of weights, by how it begins.
+# Other files that people pass as weights, by their first bytes.
 _OTHERS: Mapping[bytes, str] = {
     b"version https://git-lfs": "is a Git LFS pointer, which stands for the file: fetch the file itself by `git lfs "
     "pull`, or download it again.",
@@ -51,16 +51,16 @@ _OTHERS: Mapping[bytes, str] = {
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name, out of the dictionaries that training scripts put around them.
+    """Return the tensors of a file by name, taken out of the dictionaries that training scripts put around them.
 
-    The content decides what it is, not the name: safetensors, or a file of `torch.save`.
+    The content decides the format, not the file's name: safetensors, or a file of `torch.save`.
 
     Args:
         path: The file. Pickled code is never run.
 
     Raises:
-        UserError: The file is absent, damaged, something else, holds pickled objects, or holds no weights that can be
-            told.
+        UserError: The file is absent, damaged or of another format, holds pickled objects, or holds no dictionary that
+            is clearly the weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,7 +82,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
-    """Refuse what is no file of weights, and say what it is."""
+    """Refuse a file that holds no weights, and say what it is."""
     if not head:
         raise UserError(f"{path} is empty: whatever wrote or downloaded it was stopped. Fetch it again.")
     for beginning, what in _OTHERS.items():
@@ -103,7 +103,7 @@ def _refuse_others(path: Path, head: bytes) -> None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Return whether a file begins with the length of a header in JSON, and that header."""
+    """Return whether a file begins as safetensors do: the length of a JSON header, then the header."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**40
 
 
@@ -122,9 +122,9 @@ def _unpickled(path: Path, head: bytes) -> Any:
         if (entry := damaged_entry(path)) is not None:
             raise UserError(f"{path} is damaged: its entry {entry} is not what was written. Fetch it again.")
     with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-        # It warns of formats that it may not know, and then either reads them or raises.
+        # PyTorch warns of formats that it may not know. The warning adds nothing: it then reads the file or raises.
         warnings.simplefilter("ignore")
-        # Opened here, because of a path PyTorch would heed the name.
+        # An open file, because PyTorch would judge a path by its name.
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -164,7 +164,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _refused(path: Path, head: bytes, error: Exception) -> UserError:
-    # PyTorch's own message tells the reader to switch the protection off, and is not repeated.
+    # PyTorch's own message is not repeated: it advises the reader to switch the protection off.
     asked = re.search(r"GLOBAL ([\w.]+)|unsupported class ([\w.]+)|unrecognized function ([\w.]+)", str(error))
     if asked is None and not head.startswith((b"PK", b"\x80")):
         return UserError(f"{path} is not a file of `torch.save` or safetensors, or it is damaged. Fetch it again.")

@@ -1,4 +1,4 @@
-"""A network in a folder: its weights, and what is needed to build it again."""
+"""A network in a folder: its weights, and everything needed to build it again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WEIGHTS = (".safetensors", ".pt", ".pth")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkMetadata:
-    """What a saved network's `network.json` says.
+    """The content of a saved network's `network.json`.
 
     Attributes:
         spec: The architecture as `NetworkSpec` reads it, or None for a network that was given as a Python object.
@@ -38,8 +38,8 @@ class NetworkMetadata:
         weights: Name of the file of weights in the same folder.
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images in training, in pixels.
-        density: What its logits are: a softmax's, or the logarithms of a Dirichlet distribution's concentrations.
-        sha256: Digest of the file of weights; None in what earlier versions saved.
+        density: Kind of its logits: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations.
+        sha256: Digest of the file of weights; None if an earlier version saved it.
     """
 
     spec: str | None
@@ -72,18 +72,18 @@ def save_network(
     density: Density = "categorical",
     filename: str = "student.safetensors",
 ) -> Path:
-    """Save a network so that `load_network(folder)` finds it; a file is replaced whole or not at all.
+    """Save a network so that `load_network(folder)` can load it. Each file is replaced as a whole or not at all.
 
     Args:
         folder: Where to save; made if absent.
         network: The network, in `Normalized` or bare.
-        spec: How it was built; None if it was given as a Python object, which only Python can build again.
+        spec: The spec it was built from; None if it was given as a Python object, which only Python can build again.
         num_classes: Classes K.
         in_channels: Channels of the images.
-        normalization: The statistics of a bare network; those of a `Normalized` one are its own.
+        normalization: The input statistics of a bare network. A `Normalized` network has its own.
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images, in pixels.
-        density: What its logits are.
+        density: Kind of its logits: a softmax's (`categorical`) or a Dirichlet distribution's.
         filename: Name of the file of weights, `.safetensors`.
 
     Returns:
@@ -98,11 +98,11 @@ def save_network(
     if isinstance(network, Normalized):
         normalization = network.normalization
     statistics = normalization or Normalization.named("none")
-    # Cloned, because the format refuses tensors that share memory, as tied weights do.
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
     content = save(state)
     metadata = NetworkMetadata(
-        # A relative path would mean another file in another working directory.
+        # A relative path would name another file when read from another working directory.
         spec=None if spec is None else str(NetworkSpec.parse(architecture_of(spec)).absolute()),
         num_classes=num_classes,
         in_channels=in_channels,
@@ -121,13 +121,13 @@ def save_network(
 
 
 def read_metadata(path: str | Path) -> NetworkMetadata:
-    """Return what is known of a saved network.
+    """Return the metadata of a saved network.
 
     Args:
         path: The folder, or a file of weights in it.
 
     Raises:
-        UserError: There is no `network.json`, or it is not ours.
+        UserError: There is no `network.json`, or it does not describe a network.
     """
     file = metadata_file(path)
     if not file.is_file():
@@ -149,10 +149,10 @@ def read_metadata(path: str | Path) -> NetworkMetadata:
 
 
 def _check_metadata(metadata: NetworkMetadata) -> None:
-    """Refuse facts that no network has.
+    """Refuse metadata with impossible values.
 
     Raises:
-        ValueError: If there are any.
+        ValueError: If a value is impossible.
     """
     if not (metadata.spec is None or isinstance(metadata.spec, str)):
         raise ValueError(f"spec={metadata.spec!r} is no text")
@@ -162,12 +162,12 @@ def _check_metadata(metadata: NetworkMetadata) -> None:
             raise ValueError(f"{name}={number!r} is no number above zero")
     if not isinstance(metadata.weights, str) or Path(metadata.weights).name != metadata.weights:
         raise ValueError(f"weights={metadata.weights!r} is no file beside it")
-    # Made, because whatever is wrong with the statistics shows by that.
+    # Building it raises if the statistics are wrong.
     _ = metadata.normalization
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the file of weights that a path means: of a saved network's folder, or the path itself.
+    """Return the file of weights in a saved network's folder; a path of a file is returned as it is.
 
     Args:
         path: A folder or a file.
@@ -176,7 +176,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def metadata_beside(path: str | Path) -> NetworkMetadata | None:
-    """Return what is known of a file of weights or a folder, or None if it was not saved by us.
+    """Return the metadata of a file of weights or a folder; None if this library did not save it.
 
     Args:
         path: A folder, or a file of weights.
@@ -185,7 +185,7 @@ def metadata_beside(path: str | Path) -> NetworkMetadata | None:
 
 
 def metadata_file(path: str | Path) -> Path:
-    """Return the `network.json` of a folder or beside a file of weights, whether it is there or not.
+    """Return the path of the `network.json` in a folder or beside a file of weights, even if it does not exist.
 
     Args:
         path: A folder, or a file of weights.
@@ -195,20 +195,20 @@ def metadata_file(path: str | Path) -> Path:
 
 
 def check_digest(path: Path) -> None:
-    """Refuse a file of weights that is not what was saved, as far as a `network.json` beside it tells.
+    """Refuse a file of weights whose digest is not the one in the `network.json` beside it, if there is one.
 
     Args:
         path: The file.
 
     Raises:
-        UserError: Its digest is another.
+        UserError: The digests differ.
     """
     file = metadata_file(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         saved = content.get("sha256") if content.get("weights") == path.name else None
     except (OSError, ValueError, AttributeError):
-        # None of ours, or damaged, which is told where the metadata are needed.
+        # It is absent, not ours or damaged; the last is reported where the metadata are read.
         return
     if saved is None:
         return
@@ -223,12 +223,12 @@ def check_digest(path: Path) -> None:
 
 
 def holds_network(folder: Path) -> bool:
-    """Return whether a folder holds a network that was saved by us, or weights of another."""
+    """Return whether a folder holds a network saved by this library, or a file of weights from elsewhere."""
     return any(file.name == METADATA or file.suffix in _WEIGHTS for file in folder.glob("*"))
 
 
 def density_of(source: str) -> Density:
-    """Return what the logits of a network by name are: what a run's folder says, else a softmax's.
+    """Return the kind of a named network's logits: the kind that a run's folder names, else a softmax's.
 
     Args:
         source: The network, as `NetworkSpec` reads it.
@@ -254,7 +254,7 @@ def _metadata_of(source: str) -> NetworkMetadata | None:
 
 
 def architecture_of(spec: str | NetworkSpec) -> str:
-    """Return the spec of the same network without weights; for a saved network, that of what was saved.
+    """Return the spec of the same network without weights; for a saved network, the spec that was saved.
 
     Args:
         spec: The network.
@@ -266,11 +266,11 @@ def architecture_of(spec: str | NetworkSpec) -> str:
 
 
 def architecture(spec: NetworkSpec, *, trust_code: bool = False) -> NetworkSpec:
-    """Return the same network without weights; for a saved network, what its `network.json` says.
+    """Return the spec of the same network without weights; for a saved network, the one in its `network.json`.
 
     Args:
         spec: The network.
-        trust_code: Whether code that a `network.json` names may run when the network is built.
+        trust_code: Whether the code that a `network.json` names may run when the network is built.
 
     Raises:
         UserError: A saved network was given as a Python object, or its spec names no architecture.

@@ -1,4 +1,4 @@
-"""How large a network is."""
+"""The size of a network: its parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
         network: The network; its state is left as it was.
         run: The forward pass.
     """
-    # It warns of every operation that it has no formula for.
+    # Hides the counter's warnings about operations for which it has no formula.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
@@ -72,7 +72,7 @@ def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
 
 
 def size_for(network: nn.Module, data: Data) -> NetworkSize:
-    """Return how large a network is on one sample of the data."""
+    """Return the size of a network on one sample of the data."""
     shape = (data.in_channels, *data.image_size)
     return describe(network, input_shape=shape) if all(shape) else measure(network, data.example(1))
 
@@ -84,5 +84,5 @@ def _first(example: Any) -> Any:
 
 
 def _like(network: nn.Module) -> Tensor:
-    """Return a tensor of the device and precision of a network."""
+    """Return a tensor with the device and dtype of a network."""
     return next(network.parameters(), torch.empty(0))

@@ -1,4 +1,4 @@
-"""How a network is named in one line: `TARGET[,key=value]*[@WEIGHTS]`."""
+"""The one-line name of a network, its spec: `TARGET[,key=value]*[@WEIGHTS]`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tutelage.system.grammar import read, split_last
 
 Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
 
-# Names that stand for no network, by what they begin with: they can only teach. Where each kind is made is text,
-# because teachers stand above this folder.
+# Prefixes of names that are no networks and can only teach. The place of each kind is text, not an import, because
+# teachers may import this folder and not the reverse.
 TEACHERS: Mapping[str, str] = MappingProxyType({"recording": "tutelage.recording.naming:RECORDINGS"})
 
 _WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
@@ -33,11 +33,11 @@ class NetworkSpec:
     Attributes:
         target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `package.module:factory`,
             `path/to/file.py:factory`, or the path of a saved run's folder or weights.
-        options: What the factory is called with, besides classes and channels.
-        normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None leaves the choice.
-        pretrained: Whether timm's or torchvision's weights are fetched; None means yes where no `weights` are given.
+        options: Arguments of the factory, besides classes and channels.
+        normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None takes the default.
+        pretrained: Whether timm's or torchvision's weights are fetched; None means yes unless `weights` are given.
         weights: A file of weights, or a saved run's folder.
-        origin: The file in which the spec was read; None if the user wrote it. It is no part of the text.
+        origin: The file from which the spec was read; None if the user wrote it. The text does not show it.
     """
 
     target: str
@@ -69,7 +69,7 @@ class NetworkSpec:
             UserError: The text does not follow this grammar.
         """
         text = text.strip()
-        if _exists(text):  # Whatever it looks like, as a path it names one thing.
+        if _exists(text):  # An existing path may hold commas or @; then it is no spec to take apart.
             return cls(target=text)
         head, weights = split_last(text, "@")
         if weights is not None and not weights.strip():
@@ -93,10 +93,10 @@ class NetworkSpec:
 
     @property
     def kind(self) -> Kind:
-        """What `target` is.
+        """The kind of network that `target` names.
 
         Raises:
-            UserError: It is nothing known.
+            UserError: It names nothing known.
         """
         if self.target.partition(":")[0] in TEACHERS:
             raise UserError(
@@ -136,15 +136,15 @@ class NetworkSpec:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the network comes with weights at all; a bare architecture does not."""
+        """Whether the network comes with any weights; an architecture alone does not."""
         return self.weights is not None or self.kind == "run" or self.uses_pretrained
 
     def trained_for(self, num_classes: int) -> bool:
         """Return whether the network comes with weights and a classifier for this many classes.
 
-        Pretrained weights with another number of classes get a new, untrained classifier, unless the options say that
-        they keep theirs (`num_classes=1000`) or have none (`num_classes=0`). Files of weights and runs do not: loading
-        one with another number of classes is an error, but for a teacher.
+        Pretrained weights with another number of classes get a new, untrained classifier. Options can keep their own
+        (`num_classes=1000`) or leave it out (`num_classes=0`). Files of weights and runs never get a new one: another
+        number of classes is an error, except for a teacher.
 
         Args:
             num_classes: Classes of the data.
@@ -160,7 +160,7 @@ class NetworkSpec:
         return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
 
     def absolute(self) -> NetworkSpec:
-        """Return the spec with the paths in it made absolute: it means the same wherever it is read."""
+        """Return the spec with absolute paths, so that it means the same in every working directory."""
         target, weights, options = self.target, self.weights, self.options
         if self.kind == "run":
             target = _absolute(target)
@@ -173,20 +173,20 @@ class NetworkSpec:
 
     @property
     def within(self) -> NetworkSpec | None:
-        """The network that a composed one was made from, read where this spec was read; None for any other network."""
+        """The inner network of a composed one, with the origin of this spec; None for any other network."""
         student = self.options.get("student") if self.kind == "composed" else None
         return replace(NetworkSpec.parse(student), origin=self.origin) if isinstance(student, str) else None
 
     @property
     def code(self) -> str | None:
-        """The user's factory that building the network calls, with its options; None if only our own code runs."""
+        """The user's factory that builds the network, with its options; None if no code of a user runs."""
         if self.kind in ("file", "import"):
             return str(self.architecture().absolute())
         return None if (within := self.within) is None else within.code
 
 
 def _absolute(path: str) -> str:
-    """Return a path from the root, one text for one place; links in it stay, unless `..` may lead out of one."""
+    """Return an absolute path. Links in it stay, unless `..` stands in it: after a link, `..` may lead elsewhere."""
     absolute = Path(path).expanduser().absolute()
     return str(absolute.resolve() if ".." in absolute.parts else absolute)
 

@@ -1,4 +1,4 @@
-"""Whose code may run: what this user has named runs, what only a file names does not."""
+"""Which code may run: a factory that this user has named runs; one that only a file names does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED_HERE: set[str] = set()
 
 @dataclass(frozen=True)
 class Origin:
-    """The file in which a network's spec was read, where no user wrote it on a command line or in Python.
+    """The file from which a network's spec was read, if no user wrote it on a command line or in Python.
 
     Attributes:
         file: The file.
@@ -28,7 +28,7 @@ class Origin:
 
 
 def remember(code: str) -> None:
-    """Remember that this user named a factory; a network that is saved with it loads again without being asked about.
+    """Remember that this user named a factory. Networks saved with it then load without a question of trust.
 
     Args:
         code: The factory with its options, as `NetworkSpec` writes them, with absolute paths.
@@ -43,16 +43,16 @@ def remember(code: str) -> None:
         with os.fdopen(os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w") as file:
             file.write(digest + "\n")
     except OSError:
-        # Without a place to write, the next process asks for trust, which is no error.
+        # If nothing can be written, the next process asks for trust again, which does no harm.
         return
 
 
 def allow(code: str, origin: Origin | None) -> None:
-    """Refuse to run a factory that only a file names; nothing is imported before this is asked.
+    """Refuse to run a factory that only a file names. Call it before anything of the factory is imported.
 
     Args:
-        code: As in `remember`.
-        origin: Where the factory was read; None if the user named it, which is remembered.
+        code: The factory with its options, as `NetworkSpec` writes them, with absolute paths.
+        origin: The file that names the factory; None if the user named it, which is then remembered.
 
     Raises:
         UserError: If this user neither named it before nor trusts the file.
@@ -74,7 +74,7 @@ def _is_known(code: str) -> bool:
     try:
         ledger = _ledger()
         about = ledger.stat()
-        # In a shared folder others may write; what they wrote says nothing about this user.
+        # In a shared folder, others could write digests to let their own code run as this user.
         is_own = os.name == "nt" or (about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
         return is_own and digest in ledger.read_text().split()
     except (OSError, ValueError):
@@ -82,7 +82,7 @@ def _is_known(code: str) -> bool:
 
 
 def _ledger() -> Path:
-    """Return the file of digests of what this user has named."""
+    """Return the file with the digests of all factories that this user has named."""
     user = "" if os.name == "nt" else f"-{os.getuid()}"
     return cache_folder() / f"named-code{user}"
 

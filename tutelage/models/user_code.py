@@ -18,9 +18,9 @@ from torch import nn
 from tutelage.errors import UserError, unknown
 from tutelage.system.values import check_all
 
-# Where files of users were run.
+# Folders whose files were run, to find modules that were imported from beside them.
 _FOLDERS: set[Path] = set()
-# What a factory raises when an option does not fit, or when it is wrong itself.
+# Errors that a factory may raise because an option does not fit, or because of a fault of its own.
 FAILURES = (
     TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, AssertionError, NameError,
     ImportError,
@@ -32,15 +32,15 @@ def build_with(target: str, options: Mapping[str, Any], *, num_classes: int, in_
 
     Args:
         target: `package.module:factory` or `path/to/file.py:factory`.
-        options: As for `call_factory`.
-        num_classes: As for `call_factory`.
-        in_channels: As for `call_factory`.
+        options: Keyword arguments of the factory.
+        num_classes: Passed if the factory has an argument of this name and `options` do not give it.
+        in_channels: Passed if the factory has an argument of this name and `options` do not give it.
 
     Raises:
         UserError: There is no such factory, it does not accept the options, or does not return a module.
     """
     source = target.rpartition(":")[0]
-    # A function may import what lies beside its file as late as when it is called.
+    # The folder stays importable during the call, because a factory may import a neighbour only then.
     with _importable(Path(source).expanduser().resolve().parent if source.endswith(".py") else None):
         factory = import_factory(target)
         return call_factory(factory, options, source=target, num_classes=num_classes, in_channels=in_channels)
@@ -74,8 +74,8 @@ def call_factory(
         factory: The function or class.
         options: Its keyword arguments.
         num_classes: Passed if the factory has an argument of this name and `options` do not give it.
-        in_channels: Likewise.
-        source: How the user named the factory, for messages.
+        in_channels: Passed if the factory has an argument of this name and `options` do not give it.
+        source: The user's name for the factory, for messages.
 
     Raises:
         UserError: The factory does not accept the options, fails with them, or does not return a module.
@@ -114,7 +114,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _run_file(path: Path) -> ModuleType:
-    """Run a file as a module. No bytecode is written: the file's folder may be read-only or shared."""
+    """Run a file as a module. It writes no bytecode, because the folder may be read-only or shared."""
     if not path.is_file():
         raise UserError(
             f"There is no file {str(path)!r} to take a network from. Of a saved network, say where its file is now: "
@@ -126,7 +126,7 @@ def _run_file(path: Path) -> ModuleType:
     sys.modules[module.__name__] = module  # Dataclasses and pickles look a class's module up by name.
     try:
         with _importable(path.parent):
-            # Bytes, so that Python itself heeds a byte order mark and a line that names another encoding.
+            # Bytes, so that Python itself reads a byte order mark or a line that names the encoding.
             exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except SyntaxError as error:
         place = f"{error.filename or path}:{error.lineno or 1}"
@@ -138,10 +138,10 @@ def _run_file(path: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """Let modules be imported from a folder for a while.
+    """Let modules be imported from a folder within the context.
 
-    A module that was imported from beside another user's file, and has the name of one in this folder, makes way: each
-    file gets its own.
+    Two users' files may each have a neighbour of the same name, such as `layers.py`. The one imported earlier is
+    forgotten, so that each file gets its own.
     """
     if folder is None:
         yield
@@ -159,7 +159,7 @@ def _importable(folder: Path | None) -> Iterator[None]:
 
 
 def _is_namesake(name: str, folder: Path) -> bool:
-    """Return whether a module was imported from beside another user's file, and this folder has one of its name."""
+    """Return whether a module came from beside another user's file, and this folder has one of the same name."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:
         return False

@@ -1,4 +1,4 @@
-"""Files of weights are compared with the network before loading; all of it is loaded, or nothing."""
+"""Loads a file of weights into a network: all of them, or none if they do not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.models.normalization import bare
 from tutelage.models.reading import read_weights
 
 _SHOWN = 5
-# What profilers leave in every layer, and the parts of a training that are no part of the network.
+# Counters that profilers and batch norms keep in layers, and losses that training scripts save with the network.
 _COUNTERS = ("total_ops", "total_params", "num_batches_tracked")
 _LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_function.")
 
@@ -22,7 +22,7 @@ _LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_function.")
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a file of weights into a network, all of them or none.
 
-    Prefixes such as `module.` or `model.` may stand before all names, or before those of one network among several.
+    All names in the file may have a prefix such as `module.` or `model.`, or those of one network among several.
 
     Args:
         network: The network, wrapped by `Normalized` or not; changed in place.
@@ -47,7 +47,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the weights without what wrappers inside the network put into their names."""
+    """Return the weights without the name parts that wrappers inside the network added."""
     for wrapper in ("_orig_mod", "module"):
         if not any(wrapper in key.split(".") for key in expected):
             found = {".".join(part for part in key.split(".") if part != wrapper): found[key] for key in found}
@@ -55,7 +55,7 @@ def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mappi
 
 
 def _prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return what stands in the file before a name of the network, once for each network that may be in it."""
+    """Return the possible prefixes of the network's names in the file: one for each network that it may hold."""
     sought = next((key for key in expected if not _is_counter(key)), None)
     if sought is None:
         return [""]
@@ -73,13 +73,13 @@ def _fits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
 def _differences(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Return the names that are missing, unexpected, of another shape, and of another kind of number."""
+    """Return the names that are missing, are unexpected, have another shape, or another kind of number."""
     missing = [key for key in expected if key not in found and not _is_counter(key)]
     unexpected = [key for key in found if key not in expected and not _is_counter(key) and not key.startswith(_LOSSES)]
     both = [key for key in expected if key in found]
     sized = [key for key in both if not isinstance(expected[key], UninitializedBuffer | UninitializedParameter)]
     different = [key for key in sized if expected[key].shape != found[key].shape]
-    # Weights of eight bits, say, mean nothing without their scales.
+    # Quantised weights, of eight bits for instance, mean nothing without their scales.
     numbers = [key for key in both if expected[key].is_floating_point() != found[key].is_floating_point()]
     return missing, unexpected, different, [key for key in numbers if not _is_counter(key)]
 
@@ -89,7 +89,7 @@ def _is_counter(key: str) -> bool:
 
 
 def _common_prefix(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Return what stands before all names of the file and none of the network, for messages about the rest."""
+    """Return the prefix that all names in the file share and the network lacks; messages leave it out."""
     prefix = ""
     while found:
         first = next(iter(found)).removeprefix(prefix).partition(".")[0]
