@@ -1,1 +1,1 @@
-"""What a method is made of: updates, teachers, pairs of layers, schedules, and its registration."""
+"""The parts of a method: updates, teachers, pairs of layers, schedules, and registration."""

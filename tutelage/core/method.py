@@ -1,4 +1,4 @@
-"""What a distillation method is: losses on a batch, and which optimizer steps on them."""
+"""Distillation methods: losses on a batch, and the optimizers that step on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training run stands; schedules of weights and temperatures are functions of it.
+    """How far a training run has come. Schedules of weights and temperatures are functions of it.
 
     Attributes:
         step: Batches seen before this one.
@@ -50,7 +50,7 @@ class Progress:
 
 
 DEPLOYED = "student"
-"""What the prediction of the deployed network is called."""
+"""Name of the deployed network's prediction."""
 
 Weight = float | Callable[[Progress], float]
 
@@ -65,7 +65,7 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec:
-    """What an optimizer trains, and how it differs from the run's default.
+    """The parameters that an optimizer trains, and its differences from the run's default.
 
     Attributes:
         params: Its parameters. An update touches no others.
@@ -73,7 +73,7 @@ class OptimizerSpec:
         lr_scale: Factor on the run's learning rate.
         weight_decay_scale: Factor on the run's weight decay.
         clip_norm: Largest gradient norm; None takes the run's.
-        schedule: Factor on its peak learning rate; None takes the run's course, the warm-up included.
+        schedule: Factor on its peak learning rate; None takes the run's schedule with its warm-up.
     """
 
     params: Sequence[nn.Parameter]
@@ -90,12 +90,12 @@ class TransferSet:
 
     Attributes:
         dataset: The samples.
-        batches: Which of them form a batch, where that is the method's affair.
-        sections: How many equal sections a batch of that sampler consists of, such as samples and then their partners.
-            Several processes share each section, so that what belongs together stays together.
-        views: How many views of a sample a batch of that sampler shows at once.
-        make_loader: Makes the batches themselves, from the arguments of `Data.loader`, for samples that no dataset
-            holds, such as a generator's.
+        batches: Chooses the samples of each batch, if the method needs special ones.
+        sections: Number of equal sections in a batch of that sampler, such as samples and then their partners. Several
+            processes share each section, so that a sample and its partner stay in one process.
+        views: Number of views of a sample that a batch of that sampler shows at once.
+        make_loader: Makes the batches from the arguments of `Data.loader`, for samples that no dataset holds, such as
+            a generator's.
     """
 
     dataset: AnySamples
@@ -105,14 +105,14 @@ class TransferSet:
     make_loader: Callable[..., Loader] | None = None
 
     def loader(self, data: Data, **arguments: Any) -> Loader:
-        """Return the training batches of data whose samples these take the place of.
+        """Return the training batches of the data, with these samples instead of its own.
 
         Args:
             data: The data.
-            **arguments: As for `Data.loader`.
+            **arguments: Arguments of `Data.loader`, such as the batch size and the seed.
 
         Raises:
-            UserError: As `check`.
+            UserError: If the views are recorded, and these are other samples or need more views than were recorded.
         """
         self.check(data)
         if self.make_loader is not None:
@@ -122,13 +122,13 @@ class TransferSet:
         )
 
     def check(self, data: Data) -> None:
-        """Refuse what a recording has no views of.
+        """Refuse samples and views that a recording does not have.
 
         Args:
             data: The data.
 
         Raises:
-            UserError: If the views are recorded, and these are other samples, or a batch shows more views of one.
+            UserError: If the views are recorded, and these are other samples or need more views than were recorded.
         """
         if data.recording is not None and self.dataset is not data.train:
             raise UserError(
@@ -143,16 +143,16 @@ class TransferSet:
 
 
 class Method(nn.Module, ABC):
-    """A distillation method: it owns its networks and says what is to be minimised on a batch.
+    """A distillation method: it owns its networks and defines the losses of a batch.
 
-    Write `losses`, which most methods need alone; or `step`, when several optimizers alternate. The code after a
-    `yield` in `step` runs after the optimizer has stepped. A method knows no training framework.
+    Most methods define only `losses`. Define `step` instead if several optimizers alternate. Code after a `yield` in
+    `step` runs after the optimizer has stepped. A method does not depend on a training framework.
 
     Attributes:
         weights: Weight of each loss by name: a number or a function of `Progress`. A loss that is absent weighs 1.
         student: The network that is trained and deployed, for methods that have one.
         pairs: Which layer of the student is compared with which of the teacher, for methods that compare layers.
-        density: What the logits of its predictions are; it is kept with the network that ships.
+        density: Kind of its predictions' logits, of a softmax or a Dirichlet distribution; saved with the network.
     """
 
     weights: Mapping[str, Weight]
@@ -181,15 +181,15 @@ class Method(nn.Module, ABC):
         return {DEPLOYED: self.student(inputs).logits}
 
     def export(self) -> nn.Module:
-        """Return the network that ships, free of adapters and hooks. It computes the first prediction."""
+        """Return the network that ships, without adapters and hooks. It computes the first prediction."""
         return self.student.release()
 
     def members(self) -> Mapping[str, nn.Module]:
-        """Return the other networks that can ship, by the name of the prediction that each computes: peers, exits."""
+        """Return the other networks that can ship, such as peers or exits, each by the name of its prediction."""
         return {}
 
     def transfer_set(self, dataset: AnySamples) -> TransferSet:
-        """Return the data to train on: pairs, views or negatives where the method needs them."""
+        """Return the data to train on, with pairs, views or negatives if the method needs them."""
         return TransferSet(dataset)
 
     def total(self, update: Update, progress: Progress) -> Tensor:
@@ -210,6 +210,6 @@ class Method(nn.Module, ABC):
 
 
 def networks(method: Method, *, trained: bool) -> list[FeatureExtractor]:
-    """Return the networks of a method that are trained, or those that only answer."""
+    """Return the networks of a method that are trained, or those that are not."""
     found = (module for module in method.modules() if isinstance(module, FeatureExtractor))
     return [network for network in found if is_trained(network) == trained]

@@ -1,4 +1,4 @@
-"""Which layer of the student is compared with which of the teacher."""
+"""Pairs of layers: which layer of the student is compared with which layer of the teacher."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Compared(NamedTuple):
 
     Attributes:
         student: The student's, `[batch, channel, height, width]`.
-        teacher: The teacher's, likewise.
-        mask: The places that are no padding, `[batch, 1, height, width]`, at the size of both; None if all are.
+        teacher: The teacher's, `[batch, channel, height, width]`.
+        mask: Places that are not padding, `[batch, 1, height, width]`, at the size of both maps; None without padding.
     """
 
     student: Tensor
@@ -47,11 +47,11 @@ class LayerPair:
     teacher: Tap
 
     def maps(self, student: Output, teacher: Output) -> tuple[Tensor, Tensor]:
-        """Return what was read at both as maps `[batch, channel, height, width]`."""
+        """Return the outputs of both layers as maps `[batch, channel, height, width]`."""
         return self.student.map(student), self.teacher.map(teacher)
 
     def masks(self, student: Output, teacher: Output) -> tuple[Tensor | None, Tensor | None]:
-        """Return the places of both maps that are no padding, each `[batch, 1, height, width]`; None if all are.
+        """Return which places of each map are not padding, `[batch, 1, height, width]`; None without padding.
 
         Raises:
             UserError: If padding cannot be told from places at one of them.
@@ -61,11 +61,11 @@ class LayerPair:
     def compared(self, student: Output, teacher: Output) -> Compared:
         """Return both maps, and the places at which they are compared.
 
-        Where there is padding, both have the same places: a map of which the other side has one place alone becomes its
-        mean.
+        With padding, both maps must have the same places. If one of them has a single place, the other becomes its
+        mean, which also has a single place.
 
         Raises:
-            UserError: If padding cannot be told from places, or the maps have other places than each other.
+            UserError: If padding cannot be told from places, or the two maps have different places.
         """
         one, other = self.maps(student, teacher)
         ours, theirs = self.masks(student, teacher)
@@ -83,7 +83,7 @@ class LayerPair:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a student and a teacher do with an example, each seen in one forward pass. It stands for the example.
+    """The traces of a student and a teacher on one example. It can be passed wherever the example can.
 
     Attributes:
         example: The inputs.
@@ -97,28 +97,28 @@ class Seen:
 
     @classmethod
     def of(cls, student: nn.Module, teacher: Teacher, example: Any) -> Seen:
-        """Return what both do with an example; or the example itself, where it is that already.
+        """Return the traces of both on an example. An example that is a `Seen` already is returned as it is.
 
         Raises:
             UserError: If the teacher has no layers to read.
         """
         if isinstance(example, Seen):
             return example
-        # First the teacher, which may have no layers.
+        # The teacher first: if it has no layers, the error comes before the student's forward pass.
         answers = teacher.look(example)
         return cls(example, Trace.of(student, example), answers)
 
     def with_student(self, student: nn.Module) -> Seen:
-        """Return the same with another student, or with this one as it is now."""
+        """Return a copy with the trace of another student, or of the same one after a change."""
         return replace(self, student=Trace.of(student, self.example))
 
 
 class Paired(NamedTuple):
-    """A student and a teacher that are read where they are compared.
+    """A student and a teacher that read the layers in which they are compared.
 
     Attributes:
         student: The student, which reads its layers of the pairs.
-        teacher: The teacher, likewise.
+        teacher: The teacher, which reads its layers of the pairs.
         pairs: The pairs, from the first layers to the last.
     """
 
@@ -138,9 +138,9 @@ def pair(
         layers: `auto` pairs the ends of the stages by resolution and depth, the last with the last. Otherwise pairs
             by name, `student_layer:teacher_layer`, joined by `+`, such as `layer2:blocks.5+layer3:blocks.11`; one name
             stands for the same in both. `name:in` is a layer's input.
-        example: Inputs for one forward pass (batch of two or more), or what both do with it, `Seen`.
+        example: Inputs for one forward pass (batch of two or more), or the traces of both on them, a `Seen`.
         take: Which of the automatic pairs: all, the one in the middle, or the last.
-        logits: Whether anybody reads the teacher's logits.
+        logits: Whether the teacher's logits are needed.
 
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
@@ -159,7 +159,7 @@ def pair(
 def reading(
     student: nn.Module, teacher: Teacher, pairs: Sequence[LayerPair], example: Any, *, logits: bool = True
 ) -> Paired:
-    """Return a student and a teacher that read the layers of some pairs; arguments as for `pair`."""
+    """Return a student and a teacher that read the layers of these pairs. The other arguments are those of `pair`."""
     seen = Seen.of(student, teacher, example)
     read = [list(dict.fromkeys(names)) for names in zip(*((p.student.layer, p.teacher.layer) for p in pairs))]
     extractor = FeatureExtractor(student, read[0], example=seen.student)
@@ -167,13 +167,13 @@ def reading(
 
 
 def taps(model: nn.Module, layers: Sequence[str], example: Any, *, who: str) -> Mapping[str, Tap]:
-    """Return where the named layers are read.
+    """Return the taps of the named layers.
 
     Args:
         model: The network.
-        layers: Names, as in `FeatureExtractor`.
+        layers: Names of submodules, `name:in` for a first input, or `embedding`.
         example: Inputs for one forward pass, or a `Trace` of it.
-        who: What to call the network in messages.
+        who: The network's name in messages.
 
     Raises:
         UserError: If a layer does not exist, with the nearest names, or cannot be a map.
@@ -190,7 +190,7 @@ def _is_point(maps: Tensor) -> bool:
 
 
 def _point(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean over the places as a map of one."""
+    """Return the mean over the places as a map of one place."""
     return mean_over_places(maps, mask)[:, :, None, None]
 
 
@@ -208,8 +208,9 @@ def _parse(layers: str) -> Sequence[tuple[str, str]]:
 
 
 def _aligned(student: Sequence[Tap], teacher: Sequence[Tap]) -> tuple[LayerPair, ...]:
-    """Pair all stages of the network that has fewer, in order and the last with the last, with the nearest stages."""
+    """Pair every stage of the network with fewer stages with the nearest of the other, the last with the last."""
     count = min(len(student), len(teacher))
+    # Trying every choice is cheap: networks have few stages.
     best = min(
         (
             (_distance(student, teacher, ours, theirs), ours, theirs)
@@ -225,9 +226,10 @@ def _choices(length: int, count: int) -> Sequence[tuple[int, ...]]:
 
 
 def _distance(student: Sequence[Tap], teacher: Sequence[Tap], ours: Sequence[int], theirs: Sequence[int]) -> float:
-    """Return how unlike the paired stages are: octaves of resolution, and shares of the depth."""
+    """Return how different the paired stages are: in octaves of resolution, plus in shares of the depth."""
     total = 0.0
     for one, other in zip(ours, theirs):
+        # Half the logarithm of the area is that of the side length.
         octaves = math.log2(math.prod(student[one].size) / math.prod(teacher[other].size)) / 2
         total += abs(octaves) + abs((one + 1) / len(student) - (other + 1) / len(teacher))
     return total

@@ -1,4 +1,4 @@
-"""What is known of a method: its name, papers, family and arguments."""
+"""The register of methods: name, papers, family and arguments of each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Family = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Where a method comes from.
+    """A paper that a method comes from.
 
     Attributes:
         key: BibTeX key.
@@ -87,14 +87,14 @@ class Entry:
         name: Its name on the command line.
         build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
         papers: The papers it comes from.
-        family: What it learns from, beside the labels; a control takes away what another method learns from.
-        trains: Which of the two networks it trains and returns: the student, or the teacher's architecture.
-        plain: Whether it is plain training on the targets, which methods that train the same network are compared with.
-        reads: What it needs of the data, beside inputs; see `Offer`. Data that do not offer all of it are refused.
-        uses: What it takes where the data offer it, and does without where they do not.
-        reads_if: What it needs beside that if a hyper-parameter is set (`standardize`: neither false, none nor zero) or
-            has a value (`variant=code`).
-        exceptions: Checks of the conformance suite that it truly cannot meet, and why.
+        family: What it learns from, besides the labels. A `control` takes away what another method learns from.
+        trains: The network that it trains and returns: the student, or the teacher's architecture.
+        plain: Whether it is plain training on the targets: the baseline of methods that train the same network.
+        reads: What it needs from the data besides inputs, see `Offer`. Data that do not offer all of it are refused.
+        uses: What it uses if the data offer it. It also works without.
+        reads_if: What else it needs if a hyper-parameter is set (`standardize`: not false, none or zero) or has a
+            certain value (`variant=code`).
+        exceptions: Checks of the conformance suite that it cannot pass, each with the reason.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Entry:
 
     @property
     def is_recipe(self) -> bool:
-        """Whether it is a recipe, which runs stages itself, or has others run them: no method for one training run."""
+        """Whether it is a recipe, which runs stages itself or lets other methods run them, and not a single method."""
         return bool(self.fixtures & {"run", "distill"})
 
     @cached_property
@@ -128,14 +128,14 @@ class Entry:
         return {name: p.default for name, p in self._parameters.items() if name not in FIXTURES}
 
     def reads_with(self, options: Mapping[str, Any] | None = None) -> frozenset[Offer]:
-        """Return what it needs of the data with some hyper-parameters, or with the defaults."""
+        """Return what it needs from the data with these hyper-parameters, or with the defaults."""
         values = self.hyper_parameters | dict(options or {})
         beside = (offers for setting, offers in self.reads_if.items() if _is_set(setting, values))
         return self.reads.union(*beside)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether it needs a teacher network, trained or as an architecture; a wrapper, whether its method may."""
+        """Whether it needs a teacher network, trained or as an architecture. A wrapper may: its method may need one."""
         return bool(self.fixtures & {"teacher", "make_teacher", "distill"})
 
     @property
@@ -145,7 +145,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """What its docstring calls it, up to the colon."""
+        """Its name in words: the first line of its docstring up to the colon."""
         return self.summary.partition(":")[0]
 
     @property
@@ -164,7 +164,7 @@ class Entry:
 
 
 REGISTERED: dict[str, Entry] = {}
-"""The methods that were registered so far, by name."""
+"""The methods registered so far, by name."""
 
 
 def register(
@@ -182,15 +182,15 @@ def register(
     """Register a method or a recipe under its command-line name.
 
     Args:
-        name: Kebab case.
+        name: Its name, in kebab case.
         papers: The papers it comes from, at least one.
-        family: What it learns from, beside the labels.
-        trains: Which network it trains and returns.
+        family: What it learns from, besides the labels.
+        trains: The network that it trains and returns.
         plain: Whether it is plain training on the targets.
-        reads: What it needs of the data, beside inputs. By default all that labelled images offer.
-        uses: What it takes where the data offer it, such as the targets of a term that it can do without.
-        reads_if: What it needs beside that with some hyper-parameters, as in `Entry`.
-        exceptions: Checks of the conformance suite that it cannot meet, and why.
+        reads: What it needs from the data besides inputs. By default everything that labelled images offer.
+        uses: What it uses if the data offer it, such as the targets of a loss that it can leave out.
+        reads_if: What else it needs if a hyper-parameter is set (`standardize`) or has a value (`variant=code`).
+        exceptions: Checks of the conformance suite that it cannot pass, each with the reason.
 
     Raises:
         ValueError: If the name is taken.

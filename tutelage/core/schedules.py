@@ -12,12 +12,12 @@ Schedule = Callable[[Progress], float]
 
 
 def constant(value: float) -> Schedule:
-    """Return a schedule that is `value` throughout."""
+    """Return a schedule that always gives `value`."""
     return lambda progress: value
 
 
 def linear(start: float, end: float, *, until: float = 1.0) -> Schedule:
-    r"""Return a straight line from `start` to `end`, reached at the share `until` of the run, then constant.
+    r"""Return a straight line from `start` to `end`. It reaches `end` at the share `until` of the run and stays there.
 
     Raises:
         UserError: If `until` is not in (0, 1].
@@ -27,7 +27,7 @@ def linear(start: float, end: float, *, until: float = 1.0) -> Schedule:
 
 
 def cosine(start: float, end: float, *, until: float = 1.0) -> Schedule:
-    r"""Return $e + (s - e)(1 + \cos \pi f)/2$: half a cosine from `start` to `end`, reached at the share `until`.
+    r"""Return $e + (s - e)(1 + \cos \pi f)/2$: half a cosine from `start` to `end`, which it reaches at `until`.
 
     Raises:
         UserError: If `until` is not in (0, 1].
@@ -42,15 +42,15 @@ def cosine(start: float, end: float, *, until: float = 1.0) -> Schedule:
 
 
 def steps(value: float, *, milestones: Sequence[float], gamma: float) -> Schedule:
-    """Return stairs: `value` times `gamma` for each milestone that the run has passed.
+    """Return stairs: `value`, multiplied by `gamma` at each milestone that the run has reached.
 
     Args:
-        value: The height before the first.
-        milestones: Shares of the run, rising.
-        gamma: Factor of each.
+        value: The value before the first milestone.
+        milestones: Shares of the run, in rising order.
+        gamma: Factor at each milestone.
 
     Raises:
-        UserError: If the milestones do not rise, or one is no share of the run.
+        UserError: If the milestones do not rise, or one is not between 0 and 1.
     """
     shares = tuple(milestones)
     check_milestones(shares)
@@ -58,7 +58,7 @@ def steps(value: float, *, milestones: Sequence[float], gamma: float) -> Schedul
 
 
 def ramp(value: float, *, epochs: int) -> Schedule:
-    """Return a warm-up: `value` times (epoch + 1) / `epochs` until it is whole."""
+    """Return a warm-up: `value` times (epoch + 1) / `epochs`, then `value`."""
     if epochs < 1:
         raise UserError(f"A warm-up takes at least one epoch, not {epochs}.")
     return lambda progress: value * min(1.0, (progress.epoch + 1) / epochs)

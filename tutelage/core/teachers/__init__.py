@@ -1,4 +1,4 @@
-"""Teachers: one kind, one file. All that training and reports know of a teacher is asked from `Teacher`."""
+"""Teachers, one file for each kind. Training and reports learn everything about a teacher through `Teacher`."""
 
 from tutelage.core.teachers.altered import NoisyTeacher, ShuffledTeacher
 from tutelage.core.teachers.black_box import BlackBoxTeacher

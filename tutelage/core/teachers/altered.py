@@ -1,4 +1,4 @@
-"""Teachers that alter what another one says."""
+"""Teachers that change the answers of another teacher."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tutelage.data.batch import Batch, Output
 
 
 class NoisyTeacher(Teacher):
-    r"""A teacher whose logits are disturbed: $z' = z \odot (1 + \sigma \xi)$, $\xi \sim N(0, 1)$.
+    r"""A teacher with noise on its logits: $z' = z \odot (1 + \sigma \xi)$, $\xi \sim N(0, 1)$.
 
     Args:
-        teacher: The teacher to disturb.
+        teacher: The teacher whose logits get the noise.
         std: Standard deviation $\sigma$ of the relative noise.
     """
 
@@ -23,7 +23,7 @@ class NoisyTeacher(Teacher):
         self.teacher, self.std = teacher, std
 
     def forward(self, batch: Batch) -> Output:
-        """Return the teacher's output with disturbed logits."""
+        """Return the teacher's output with noisy logits."""
         output = self.teacher(batch)
         return replace(output, logits=output.logits * (1 + self.std * torch.randn_like(output.logits)))
 
@@ -31,7 +31,7 @@ class NoisyTeacher(Teacher):
 class ShuffledTeacher(Teacher):
     """A control: each sample gets the answer that the teacher gave to another sample of the batch.
 
-    Whatever a student still gains from it has nothing to do with what the teacher knows about the sample.
+    A student that still gains from it gains something other than the teacher's knowledge of each sample.
 
     Args:
         teacher: The teacher whose answers are shuffled.
@@ -44,6 +44,6 @@ class ShuffledTeacher(Teacher):
     def forward(self, batch: Batch) -> Output:
         """Return the teacher's logits in a random order."""
         output = self.teacher(batch)
-        # A random cycle: unlike a random permutation, it leaves no sample its own answer.
+        # A random cycle: unlike a random permutation, it never gives a sample its own answer.
         order = torch.randperm(len(output.logits), device=output.logits.device)
         return Output(logits=torch.empty_like(output.logits).index_copy_(0, order, output.logits[order.roll(1)]))

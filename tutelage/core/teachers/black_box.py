@@ -1,4 +1,4 @@
-"""A teacher behind a query, of which nothing is known but what it says."""
+"""A teacher behind a query: only its answers are known."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tutelage.errors import UserError
 
 
 class BlackBoxTeacher(Teacher):
-    """A teacher behind a query: only logits leave it, and each sample that it is asked about is counted.
+    """A teacher behind a query. It gives only logits, and it counts each sample that it is asked about.
 
-    Checking a run before it starts asks it nothing, and `tutelage doctor` says how many samples it asks about.
+    The checks before a run do not ask it. `tutelage doctor` says how many samples it asks about.
 
     Args:
         query: Function from inputs to logits `[batch, class]`.
-        identity: What is behind the query, such as the name and version of a model: boxes of one identity answer alike.
-            Without it the box is another one each time it is made, unless it is a module, which its weights tell: then
-            no later call takes up what it taught.
+        identity: Name of the model behind the query, such as its name and version. Boxes with one identity answer
+            alike. Without it every new box counts as another teacher, so that no later call takes up what it taught. A
+            query that is a module needs none: its weights identify it.
 
     Raises:
         UserError: If the identity is empty.
@@ -37,11 +37,11 @@ class BlackBoxTeacher(Teacher):
 
     @property
     def queries(self) -> int:
-        """How many samples it was asked about."""
+        """Number of samples that it was asked about."""
         return self._queries
 
     def known_by(self) -> str | None:
-        """Return the identity that the user gave; without one, what any teacher says."""
+        """Return the user's identity for it; without one, the default of every teacher."""
         return super().known_by() if self._given is None else f"black box {self._given}"
 
     def forward(self, batch: Batch) -> Output:

@@ -1,4 +1,4 @@
-"""A teacher of other classes: which of them stand for the data's."""
+"""Class maps: for a teacher with other classes, which of them stand for the data's."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tutelage.models.blueprint import check_answer, check_takes
 
 Named = str | int
 TeacherClasses = str | Path | Mapping[Any, Any] | Sequence[Named]
-"""What users name a class map by: a file, the class of the data for each class of the teacher, or the teacher's class
-for each class of the data, in their order."""
+"""How a user gives a class map: a file; a mapping from each class of the teacher to a class of the data; or a sequence
+with the teacher's class for each class of the data, in order."""
 
 _SHOWN = 5
 
@@ -33,8 +33,8 @@ _SHOWN = 5
 class ClassMap:
     r"""The classes of a teacher that stand for each class of the data.
 
-    Where several stand for one, as breeds for "dog", their probabilities add up: $z_k = \log \sum_{j \in S_k} e^{z_j}$.
-    Classes of the teacher that stand for none are left out: a softmax shares their probability among the others.
+    If several stand for one, as breeds for "dog", their probabilities add up: $z_k = \log \sum_{j \in S_k} e^{z_j}$.
+    Classes of the teacher that stand for none are left out. The softmax then gives their probability to the others.
 
     Attributes:
         groups: For each class of the data, the indices of the teacher's classes.
@@ -44,9 +44,9 @@ class ClassMap:
 
     @classmethod
     def read(cls, given: TeacherClasses, *, teacher_names: Sequence[str], data_names: Sequence[str]) -> ClassMap:
-        """Return the class map that a user names.
+        """Return the class map that a user gives.
 
-        A class is named by its name or its number, counted from 0; what is both is taken for a name.
+        A class is given by its name or by its number, counted from 0. A text that could be both is read as a name.
 
         Args:
             given: A file, a mapping or a sequence.
@@ -82,8 +82,8 @@ class ClassMap:
         """Return the logits of the data's classes.
 
         Args:
-            logits: The teacher's, with its classes on an axis.
-            axis: That axis.
+            logits: The teacher's logits.
+            axis: The axis of the teacher's classes in them.
 
         Raises:
             UserError: If the teacher has fewer classes than the map names.
@@ -116,11 +116,11 @@ class ClassMapTeacher(Teacher):
         self.teacher, self._classes = teacher, classes
 
     def known_by(self) -> str:
-        """Return what stands for the class map."""
+        """Return a digest of the class map: with another map it is another teacher."""
         return f"classes {hashlib.sha256(repr(self._classes.groups).encode()).hexdigest()[:16]}"
 
     def inner_network(self) -> nn.Module:
-        """Refuse: who asks for the network uses its classifier.
+        """Refuse, because methods that ask for the network use its classifier.
 
         Raises:
             NoLayersError: Always.
@@ -131,7 +131,7 @@ class ClassMapTeacher(Teacher):
         )
 
     def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> Teacher:
-        """Return a teacher that reads these layers; without logits there are no classes to map."""
+        """Return a teacher that reads these layers. Without logits it needs no class map."""
         inner = self.teacher.reading(layers, example=example, logits=logits)
         return ClassMapTeacher(inner, self._classes) if logits else inner
 
@@ -141,11 +141,11 @@ class ClassMapTeacher(Teacher):
         return self.teacher.shapes
 
     def release(self) -> None:
-        """Free the network of hooks; the next answer attaches them again."""
+        """Remove the hooks from the network; the next answer attaches them again."""
         self.teacher.release()
 
     def stages(self, example: Any) -> Sequence[Tap]:
-        """Return the ends of the stages of the teacher's network."""
+        """Return the taps at the ends of the stages of the teacher's network."""
         return self.teacher.stages(example)
 
     def look(self, example: Any) -> Any:
@@ -158,7 +158,7 @@ class ClassMapTeacher(Teacher):
         return None if network is None else _Mapped(network, self._classes).eval()
 
     def check_answers(self, data: Data) -> None:
-        """Ask the network about two samples, where there is one: the mapped answer must be the data's."""
+        """Check that the mapped answer has the data's classes: now if there is a network, else at the first answer."""
         network = self.as_network()
         if network is None:
             self._awaited = answer_check(data)
@@ -168,7 +168,7 @@ class ClassMapTeacher(Teacher):
             check_answer(network, shape, data, who="teacher")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
-        """Say how many of the teacher's classes count."""
+        """Return the data, and a note on how many of the teacher's classes count."""
         data, notes = super().settle(data, trust_code=trust_code)
         return data, (*notes, str(self._classes))
 
@@ -205,7 +205,7 @@ def _pairs(given: TeacherClasses, data_names: Sequence[str]) -> list[tuple[Named
 
 
 def _read(file: Path, data_names: Sequence[str]) -> list[tuple[Named, Named]]:
-    """Return the pairs that a file names: JSON, CSV or lines of text, by its ending."""
+    """Return the pairs in a file. Its ending tells the format: JSON, CSV, or lines of text."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -214,7 +214,7 @@ def _read(file: Path, data_names: Sequence[str]) -> list[tuple[Named, Named]]:
         return _from_json(text, file, data_names)
     if file.suffix == ".csv":
         rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row]
-        # A first line may name the columns.
+        # A header line `teacher,data` is allowed, and is no pair.
         rows = rows[1:] if rows and [cell.lower() for cell in rows[0]] == ["teacher", "data"] else rows
     else:
         lines = (line.strip() for line in text.splitlines())
@@ -230,7 +230,7 @@ def _read(file: Path, data_names: Sequence[str]) -> list[tuple[Named, Named]]:
 
 def _from_json(text: str, file: Path, data_names: Sequence[str]) -> list[tuple[Named, Named]]:
     try:
-        # Pairs, because a dictionary would keep the last of two equal keys alone.
+        # Read as pairs, because a dictionary would silently drop the first of two equal keys.
         content = json.loads(text, object_pairs_hook=list)
     except ValueError as error:
         raise UserError(f"The class map {file} is no JSON: {error}.") from error
@@ -242,7 +242,8 @@ def _from_json(text: str, file: Path, data_names: Sequence[str]) -> list[tuple[N
 
 
 def _index(named: Named, names: Sequence[str], whose: str) -> int:
-    """Return the number of a class that is named by its name or its number."""
+    """Return the number of a class that is given by its name or by its number."""
+    # A name wins over a number, because class names may be digits themselves.
     text = str(named).strip()
     count = names.count(text) if isinstance(named, str) else 0
     if count > 1:

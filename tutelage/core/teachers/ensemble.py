@@ -15,9 +15,9 @@ from tutelage.models.ensemble import Ensemble
 
 
 class EnsembleTeacher(Teacher):
-    r"""Several teachers as one: `logits` are what the task makes of all answers, `members` the single logits.
+    r"""Several teachers as one: `logits` are the task's mean of all answers, `members` each teacher's own logits.
 
-    Of scores of classes that is the log of the mean probability, $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$.
+    For scores of classes the mean is the log of the mean probability, $\log \frac{1}{M} \sum_m \mathrm{softmax}(z_m)$.
 
     Args:
         teachers: The members, at least one.
@@ -30,7 +30,7 @@ class EnsembleTeacher(Teacher):
         self.teachers = nn.ModuleList(teachers)
 
     def forward(self, batch: Batch) -> Output:
-        """Return the answer of all, `[batch, class, ...]`, and those of the members, `[member, batch, class, ...]`."""
+        """Return the mean answer, `[batch, class, ...]`, and the members' answers, `[member, batch, class, ...]`."""
         answers = [wide(teacher(batch).logits) for teacher in self.teachers]
         shapes = [tuple(answer.shape) for answer in answers]
         if len(set(shapes)) > 1:

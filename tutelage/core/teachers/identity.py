@@ -1,4 +1,4 @@
-"""What can be compared of a teacher, and what cannot."""
+"""Attributes of a teacher that cannot be compared with another teacher's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Plain = bool | int | float | str | None
 def incomparable(module: nn.Module, *, apart_from: frozenset[str] = frozenset()) -> list[str]:
     """Return the names of the attributes that are neither weights nor plain settings, such as functions and clients.
 
-    Two modules with such attributes may differ, and nothing tells.
+    Two modules with such attributes may differ although everything comparable is equal.
 
     Args:
-        module: The module; what lies in its submodules does not count.
-        apart_from: Names that are not looked at.
+        module: The module; attributes of its submodules do not count.
+        apart_from: Names to leave out.
     """
     own = vars(nn.Module()).keys() | {"_compiled_call_impl"} | apart_from
     return [name for name, value in vars(module).items() if name not in own and not _is_plain(value)]

@@ -1,4 +1,4 @@
-"""From what a user names to a teacher: a network, a `Teacher`, or what a prefix stands for."""
+"""Makes a teacher from what the user gives: a network, a `Teacher`, or a name with a prefix."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ TeacherSource = Source | Teacher | RecordedViews | Sequence[Source | Teacher] | 
 
 
 class TeacherKind(ABC):
-    """A kind of teacher that users name in a way of its own.
+    """A kind of teacher with names of its own.
 
-    It is one class, and one entry in `TEACHERS`; one of another package is an entry point.
+    A new kind takes one class and one entry in `TEACHERS`. A kind of another package is an entry point instead.
 
     Attributes:
-        prefix: What its names begin with, before a colon.
+        prefix: The beginning of its names, before a colon.
     """
 
     prefix: ClassVar[str]
 
     @abstractmethod
     def teacher(self, source: object) -> Teacher | None:
-        """Return the teacher that is named; None for whatever is no name of this kind.
+        """Return the named teacher; None if the source is not a name of this kind.
 
         Raises:
-            UserError: If it is one, or looks like one, and there is no such teacher.
+            UserError: If it is a name of this kind, or looks like one, but there is no such teacher.
         """
 
 
@@ -53,9 +53,9 @@ class NamedTeacher:
     """The teacher that a user named.
 
     Attributes:
-        answers: What answers already; None where networks have to be built first.
-        networks: The networks otherwise, each trained or as an architecture; several answer as an ensemble.
-        classes: For each network, which of its classes stand for the data's; empty where they are the data's.
+        answers: The teacher, if it can answer already; None if networks must be built first.
+        networks: The networks to build, each trained or as an architecture; several answer as an ensemble.
+        classes: For each network, which of its classes stand for the data's; empty if its classes are the data's.
     """
 
     answers: Teacher | None = None
@@ -69,13 +69,13 @@ def named_teacher(
     """Return the teacher that a user names.
 
     Args:
-        source: A network (a name, a module, a factory), a `Teacher`, a recording; or several, which are an ensemble.
-        data: What it teaches.
-        classes: Which of its classes stand for the data's, where it has others.
-        trust_code: Whether saved networks may run the code that they name, as in `load_network`.
+        source: A network (a name, a module, a factory), a `Teacher` or a recording. Several are an ensemble.
+        data: The data that it teaches.
+        classes: Which of its classes stand for the data's, if it has other classes.
+        trust_code: Whether saved networks may run the code that their `network.json` names.
 
     Raises:
-        UserError: If a name stands for nothing, they cannot be an ensemble, or the class map does not fit.
+        UserError: If a name is unknown, the teachers cannot be an ensemble, or the class map does not fit.
     """
     found = [one if (one := _answering(each)) is not None else each for each in _several(source)]
     answering = [one for one in found if isinstance(one, Teacher)]
@@ -97,13 +97,13 @@ def teacher_of(networks: Sequence[nn.Module], classes: Sequence[ClassMap] = ()) 
 
     Args:
         networks: The networks.
-        classes: For each of them, which of its classes stand for the data's; empty where they are the data's.
+        classes: For each of them, which of its classes stand for the data's; empty if its classes are the data's.
     """
     members: list[Teacher] = [FrozenTeacher(network) for network in networks]
     if classes:
         members = [ClassMapTeacher(one, found) for one, found in zip(members, classes, strict=True)]
     teacher = members[0] if len(members) == 1 else EnsembleTeacher(members)
-    # Its name in folders is that of the bare networks, however they are wrapped.
+    # Its identity is that of the bare networks, so that wrapping them does not rename its folders.
     bare = networks[0] if len(networks) == 1 else Ensemble(networks)
     return teacher.with_identity(digests.of_tensors(bare.state_dict()))
 
@@ -134,7 +134,7 @@ def _several(source: TeacherSource) -> Sequence[Source | Teacher]:
 
 
 def _answering(source: object) -> Teacher | None:
-    """Return the teacher that something is or stands for; None for a network."""
+    """Return the teacher that a source is or names; None if it is a network."""
     if isinstance(source, Teacher):
         return source
     return next((found for kind in _kinds() if (found := kind.teacher(source)) is not None), None)

@@ -20,9 +20,9 @@ class FrozenTeacher(Teacher):
 
     Args:
         model: The network; it is frozen in place.
-        layers: Names of the layers to read, as in `FeatureExtractor`.
-        example: Inputs from which the layers' shapes are known at once.
-        logits: Whether the logits are read as well, as in `FeatureExtractor`.
+        layers: Names of the layers to read: submodules, `name:in` for a first input, or `embedding`.
+        example: Inputs for one forward pass, which tells the layers' shapes at once.
+        logits: Whether the logits are read as well. If not, the network may stop after the last layer.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class FrozenTeacher(Teacher):
         return self.extractor.shapes
 
     def release(self) -> None:
-        """Free the network of hooks; the next answer attaches them again."""
+        """Remove the hooks from the network; the next answer attaches them again."""
         self.extractor.release()
 
     def check_answers(self, data: Data) -> None:
-        """Ask the network about two samples, where its logits are read.
+        """Check the network's answer to two samples, if its logits are read.
 
         Raises:
-            UserError: If it answers with other classes than the data's, or with none.
+            UserError: If it answers with other classes than the data's, or without classes.
         """
         if self.extractor.gives_logits:
             shape = check_takes(self.network, data, who="teacher")
@@ -73,7 +73,7 @@ class FrozenTeacher(Teacher):
                 check_answer(self.network, shape, data, who="teacher")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
-        """Return the data as they are.
+        """Return the data unchanged.
 
         Raises:
             UserError: If the network cannot take them.

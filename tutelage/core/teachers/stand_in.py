@@ -1,4 +1,4 @@
-"""What stands for a teacher whose answers have a price, where nothing is trained."""
+"""Stand-ins for teachers whose answers have a price, for checks that train nothing."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from tutelage.data.batch import Batch, Output
 
 
 def rehearsed(teacher: Teacher, batch: Batch | None, classes: int) -> Teacher:
-    """Return what answers in a teacher's place where nothing is trained: itself, unless its answers have a price.
+    """Return the teacher for a check that trains nothing: itself, or a stand-in if its answers have a price.
 
     Args:
         teacher: The teacher.
-        batch: What each teacher within it whose answers have a price is asked about, once. None asks nothing, and the
-            answers are zeros.
+        batch: Samples that each teacher with a price is asked about, once. With None nothing is asked, and the answers
+            are zeros.
         classes: The number of classes.
     """
     nothing = torch.zeros(1, classes)
     twins = {id(one): StandIn(one, nothing if batch is None else one(batch).logits) for one in teacher.priced()}
-    # Whatever is in the memo is not copied, but replaced: a query may hold what cannot be copied.
+    # The memo makes deepcopy put in the stand-ins without copying the originals, whose queries may be uncopyable.
     return copy.deepcopy(teacher, dict(twins)) if twins else teacher
 
 
 class StandIn(Teacher):
-    """Stands for a teacher whose answers have a price, where nothing is trained.
+    """Stands for a teacher whose answers have a price, in checks that train nothing.
 
     Args:
         teacher: The teacher.
-        logits: What it said about some samples, `[sample, ...]`: it says the same of all others.
+        logits: The teacher's answers to some samples, `[sample, ...]`. They are repeated for all others.
     """
 
     def __init__(self, teacher: Teacher, logits: Tensor) -> None:
         super().__init__()
-        # In a tuple, so that it is no part of this one.
+        # In a tuple, so that the teacher does not become a submodule.
         self._of, self._logits = (teacher,), logits
 
     def inner_network(self) -> nn.Module:
-        """Return the network of the teacher, or refuse as it does."""
+        """Return the network of the teacher, or raise the teacher's own error."""
         return self._of[0].inner_network()
 
     def forward(self, batch: Batch) -> Output:
-        """Return as many of the answers as the batch has samples."""
+        """Return one of the stored answers for each sample of the batch."""
         inputs = batch.inputs
         first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
         rows = torch.arange(len(batch)) % len(self._logits)

@@ -1,4 +1,4 @@
-"""What a teacher is: it answers batches. Frozen, always in eval mode, never in a checkpoint."""
+"""Teachers answer batches. They are frozen, always in eval mode, and never in a checkpoint."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ LIVE = "pass it, not what it recorded"
 
 
 class Teacher(nn.Module):
-    """Answers a batch. It stays in eval mode whatever its parent does, and its answers carry no gradient.
+    """Answers a batch. It stays in eval mode even if its parent trains, and its answers carry no gradient.
 
-    A network that becomes its attribute is frozen. A new kind of teacher is one class: it defines `forward`, and of the
-    other methods those whose answer is another for it.
+    A network that becomes its attribute is frozen. A new kind of teacher is one class: it defines `forward`, and
+    overrides those of the other methods whose default does not fit.
 
     Attributes:
-        has_price: Whether each sample that it is asked about costs something, such as money or a share of a quota.
+        has_price: Whether each sample that it is asked about costs something, such as money or part of a quota.
     """
 
     has_price: ClassVar[bool] = False
@@ -62,10 +62,10 @@ class Teacher(nn.Module):
         super().__setattr__(name, freeze(value).eval() if isinstance(value, nn.Module) else value)
 
     def __call__(self, batch: Batch) -> Output:
-        """Return what the teacher says about the batch, without a gradient."""
+        """Return the teacher's answer to the batch, without a gradient."""
         if batch.teacher_inputs is not None:
             batch = replace(batch, inputs=batch.teacher_inputs, teacher_inputs=None)
-        # Not inference mode: it is no faster, and no loss could keep what it gives for the backward pass.
+        # Not inference mode: it is no faster, and losses could not save its tensors for their backward pass.
         with torch.no_grad():
             output: Output = super().__call__(batch)
         if self._awaited is not None:
@@ -78,44 +78,44 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, batch: Batch) -> Output:
-        """Return what the teacher says about the batch."""
+        """Return the teacher's answer to the batch."""
         raise TypeError(f"{type(self).__name__} must define forward(batch) -> Output")
 
     def within(self) -> list[Teacher]:
-        """Return the teachers within it, itself first."""
+        """Return all teachers within it, itself first."""
         return [module for module in self.modules() if isinstance(module, Teacher)]
 
-    # What it is.
+    # Identity: when two teachers count as one.
 
     def identity(self) -> str:
-        """Return what it is, for the names of folders: the same for two teachers only if they answer alike."""
+        """Return its identity, for the names of folders. Two teachers have the same only if they answer alike."""
         weights = self._identity or digests.of_tensors(self.state_dict())
         return " ".join([weights, *(name for one in self.within() if (name := one.known_by()) is not None)])
 
     def names_given(self) -> list[str]:
-        """Return the names that tell it and the teachers within it apart, but for those that nobody gave."""
+        """Return the names given to it and to the teachers within it. Names made at random are left out."""
         return [name for one in self.within() if (name := one.known_by()) is not None and name != one._name]
 
     def known_by(self) -> str | None:
-        """Return what tells it from others with its settings and weights; None where these say all.
+        """Return a name that tells it from others with equal settings and weights; None if these tell everything.
 
-        What holds anything else, such as a function, cannot be compared: it is another teacher each time it is made, so
-        that nothing an earlier one taught is taken for its work. Override this to say which teachers are the same.
+        A teacher that holds anything else, such as a function, cannot be compared. Each new one then counts as another
+        teacher, so that results of an earlier one are never taken for its own. Override this to name equal teachers.
         """
         return self._name if incomparable(self, apart_from=_OWN) else None
 
     def with_identity(self, identity: str) -> Self:
-        """Give it an identity of its own, in place of the digest of its weights, and return it."""
+        """Replace the digest of its weights by this identity, and return the teacher."""
         self._identity = identity
         return self
 
-    # What it can say.
+    # Answers: logits and layers.
 
     def inner_network(self) -> nn.Module:
         """Return the network whose layers can be read.
 
         Raises:
-            NoLayersError: If there is none to look into: only logits leave this teacher.
+            NoLayersError: If there is none: this teacher gives only logits.
         """
         raise NoLayersError(
             f"This method reads layers of the teacher, and a {type(self).__name__} gives only logits. Pass the network "
@@ -126,9 +126,9 @@ class Teacher(nn.Module):
         """Return a teacher on the same network that reads these layers.
 
         Args:
-            layers: Their names, as in `FeatureExtractor`.
-            example: Inputs from which their shapes are known at once.
-            logits: Whether anybody reads its logits; otherwise it may end behind the last of the layers.
+            layers: Names of submodules, `name:in` for a first input, or `embedding`.
+            example: Inputs for one forward pass, which tells the layers' shapes at once.
+            logits: Whether its logits are needed. If not, the network may stop after the last of the layers.
 
         Raises:
             UserError: If there is no network to read, or no such layer.
@@ -146,10 +146,10 @@ class Teacher(nn.Module):
         return {}
 
     def release(self) -> None:
-        """Free the network of hooks; the next answer attaches them again."""
+        """Remove the hooks from the network; the next answer attaches them again."""
 
     def look(self, example: Any) -> Any:
-        """Return what `stages`, `taps` and `reading` take as their example: its trace, so that they share one pass.
+        """Return its trace of the example, for `stages`, `taps` and `reading`: so they share one forward pass.
 
         Raises:
             UserError: If there is no network to read.
@@ -157,7 +157,7 @@ class Teacher(nn.Module):
         return Trace.of(self.inner_network(), example)
 
     def stages(self, example: Any) -> Sequence[Tap]:
-        """Return the ends of the stages that can be read, from the first to the last.
+        """Return the taps at the ends of its stages, from the first to the last.
 
         Raises:
             UserError: If there is no network to read, or nothing in it is a map.
@@ -165,7 +165,7 @@ class Teacher(nn.Module):
         return stages(self.inner_network(), example)
 
     def taps(self, layers: Sequence[str], example: Any) -> Mapping[str, Tap]:
-        """Return where named layers are read.
+        """Return the taps of the named layers.
 
         Raises:
             UserError: If there is no network to read, a layer does not exist, or it cannot be a map.
@@ -173,7 +173,7 @@ class Teacher(nn.Module):
         try:
             reader = self.reading(layers, example=example, logits=False)
             reader.release()
-            # What is read there does not matter, only its shape.
+            # A tap depends only on the shape, so tensors without memory are enough.
             features = {name: torch.empty(shape, device="meta") for name, shape in reader.shapes.items()}
             return {name: Tap.of(name, feature, inputs_of(example)) for name, feature in features.items()}
         except NoLayersError:
@@ -182,29 +182,29 @@ class Teacher(nn.Module):
             raise UserError(f"In the teacher: {error}") from error
 
     def as_network(self) -> nn.Module | None:
-        """Return a network that answers inputs as it does, and can be measured; None if there is none."""
+        """Return a network with the same answers, which can be measured; None if there is none."""
         return None
 
     def check_answers(self, data: Data) -> None:
-        """Hold it to the classes of the data, because a method reads its logits.
+        """Check that it answers with the data's classes. Methods that read its logits need this.
 
-        A network is asked about two samples. Any other teacher is looked at when it first answers, for asking may cost.
+        A network is asked about two samples. Any other teacher is checked at its first answer, because asking may cost.
 
         Raises:
-            UserError: If it answers with other classes, or none; here or when it first answers.
+            UserError: If it answers with other classes, or without classes; here or at its first answer.
         """
         for teacher in teachers_in(self):
             teacher.check_answers(data)
         self._awaited = answer_check(data)
 
-    # What it costs, and where its answers come from.
+    # Cost, and where the answers come from.
 
     def priced(self) -> list[Teacher]:
         """Return the teachers, itself included, whose answers have a price."""
         return [teacher for teacher in self.within() if teacher.has_price]
 
     def replays(self) -> RecordedViews | None:
-        """Return the recording whose answers it gives, itself or by a teacher within it; None if it answers itself.
+        """Return the recording whose answers it gives, or a teacher within it gives; None if there is none.
 
         Raises:
             UserError: If there are several.
@@ -215,10 +215,10 @@ class Teacher(nn.Module):
         return next(iter(found.values()), None)
 
     def must_be_live(self, why: str, remedy: str = LIVE) -> None:
-        """Refuse to give answers that were recorded.
+        """Refuse if its answers are recorded.
 
         Args:
-            why: What it is needed for, as a sentence without its end.
+            why: Why it must answer itself, as a sentence without its full stop.
             remedy: What to do instead.
 
         Raises:
@@ -228,11 +228,11 @@ class Teacher(nn.Module):
             teacher.must_be_live(why, remedy)
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
-        """Return the data as it teaches them, such as augmented as they were recorded; and what the user should know.
+        """Return the data as it teaches them, such as with a recording's augmentation, and notes for the user.
 
         Args:
-            data: What it is to teach.
-            trust_code: Whether code that it names may run, as in `load_network`.
+            data: The data that it shall teach.
+            trust_code: Whether the code that a saved network's `network.json` names may run.
 
         Raises:
             UserError: If it cannot teach these data.
@@ -247,7 +247,7 @@ class Teacher(nn.Module):
 
 
 def teachers_in(module: nn.Module) -> Iterator[Teacher]:
-    """Yield the teachers within a module, itself excluded, but not those within another of them."""
+    """Yield the outermost teachers within a module, itself excluded."""
     for child in module.children():
         if isinstance(child, Teacher):
             yield child
@@ -256,12 +256,12 @@ def teachers_in(module: nn.Module) -> Iterator[Teacher]:
 
 
 def several_recordings() -> UserError:
-    """Return the error for a recording beside other teachers."""
+    """Return the error for a recording among several teachers."""
     return UserError(": ".join(ALONE) + ".")
 
 
 def answer_check(data: Data) -> Callable[[tuple[int, ...], int], None]:
-    """Return a function that refuses an answer which is not one to the data, from its shape and its samples."""
+    """Return a function of an answer's shape and number of samples that refuses an answer that does not fit."""
     return partial(_check_answer, data.task, data.num_classes, data.name)
 
 
@@ -272,7 +272,7 @@ def _check_answer(task: Task, outputs: int, data_name: str, shape: tuple[int, ..
 
 @contextmanager
 def ways_out() -> Iterator[None]:
-    """Add to an error about a teacher's classes what can be done with such a teacher."""
+    """Add advice to an error about a teacher's classes: the ways to use such a teacher."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Teachers made by hand: no network answers."""
+"""Hand-made teachers, whose answers come from no network."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class UniformTeacher(Teacher):
     def forward(self, batch: Batch) -> Output:
         """Return zeros, `[batch, class, ...]`, with the places that the labels have."""
         labels = batch.labels
-        # Labels that are probabilities have an axis of classes themselves.
+        # Labels that are probabilities have an axis of classes, which is no place.
         places = labels.shape[2:] if labels.is_floating_point() else labels.shape[1:]
         return Output(logits=torch.zeros(len(labels), self.num_classes, *places, device=labels.device))
 
 
 class VirtualTeacher(Teacher):
-    r"""The hand-made teacher of Tf-KD (eq. 8): right with probability $a$, equally wrong everywhere else.
+    r"""The hand-made teacher of Tf-KD (eq. 8): probability $a$ for the label, the rest shared equally.
 
     $p^d(k) = a$ for the label and $(1 - a) / (K - 1)$ for every other class, which sums to one.
 
     Args:
         num_classes: Number of classes $K$, at least two.
         confidence: Probability $a$ of the label, between $1/K$ and 1.
-        softening: What a temperature is applied to. `"log-probability"` returns $\log p^d$ as logits, so that
+        softening: The quantity that a temperature divides. `"log-probability"` returns $\log p^d$ as logits, so that
             temperature $\tau$ gives $p^{1/\tau} / Z$; `"probability"` returns $p^d$ itself as logits, as the
             authors' code does.
         dtype: The type of its logits; torch's default type if none is given.
 
     Raises:
-        UserError: If the confidence is not a probability above chance, or one class is too few.
+        UserError: If the confidence is not between chance and 1, or there are fewer than two classes.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
     """
@@ -70,7 +70,7 @@ class VirtualTeacher(Teacher):
         self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
 
     def forward(self, batch: Batch) -> Output:
-        """Return the virtual logits, `[batch, class, ...]`; equal ones where there is no label."""
+        """Return the virtual logits, `[batch, class, ...]`. Without a label all classes get equal logits."""
         labels = batch.labels
         other = (1 - self.confidence) / (self.num_classes - 1)
         high, low = self.confidence, other
