@@ -1,4 +1,4 @@
-"""A method that trains as another does, on batches that are altered first."""
+"""A method that trains like another one, on altered batches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Altered(Method):
-    """Another method, whose training batches are altered first. Whatever it predicts, it predicts without that.
+    """Another method on altered training batches. Predictions use unaltered inputs.
 
     Args:
         method: The other method; its parameters keep their names, under `method.`.
-        change: From a training batch and the `Progress` to the batch that the method is trained on.
+        change: Makes the altered batch from a training batch and the `Progress`.
     """
 
     def __init__(self, method: Method, change: nn.Module) -> None:

@@ -10,15 +10,15 @@ from tutelage.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Annealing:
-    """A temperature that stays, then falls in a straight line to one, and stays there.
+    """A temperature that first stays constant, then falls in a straight line to one, and stays there.
 
     Attributes:
-        temperature: The temperature of the beginning, one or above.
-        hold: Share of the run over which it stays.
-        fall: Share of the run over which it falls; 0 for at once.
+        temperature: The temperature at the start, one or above.
+        hold: Share of the run during which it stays there.
+        fall: Share of the run during which it falls; with 0 it drops at once.
 
     Raises:
-        UserError: If the temperature is below one, or the shares are none.
+        UserError: If the temperature is below one, or the shares are negative or more than 1 together.
     """
 
     temperature: float
@@ -32,7 +32,7 @@ class Annealing:
             raise UserError(f"hold={self.hold} and fall={self.fall} must be shares of the run, 1 together at most.")
 
     def __call__(self, progress: Progress) -> float:
-        """Return the temperature of a batch."""
+        """Return the temperature at this point of the run."""
         since = progress.fraction - self.hold
         if since < 0:
             return self.temperature

@@ -1,4 +1,4 @@
-"""What stands between a map inside a network and a classifier of its own."""
+"""Branches: the layers between a map inside a network and an exit's own classifier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WIDEST_BASIC = 512
 
 
 class Answer(NamedTuple):
-    """What an exit says: its logits `[batch, class]`, and what its classifier reads, `[batch, channel]`."""
+    """An exit's answer: its logits `[batch, class]`, and the input of its classifier, `[batch, channel]`."""
 
     logits: Tensor
     embedding: Tensor
@@ -32,16 +32,16 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class BranchPlan:
-    """What a branch is made from.
+    """The facts from which a branch is built.
 
     Attributes:
-        kind: `bottleneck` or `residual`, see the functions of these names.
+        kind: `bottleneck` or `residual`; see the functions with these names.
         path: Channels, height and width of the map that it reads, and of the end of each later stage.
         width: Channels of its embedding.
-        relu: Whether the embedding is that of a ReLU.
-        num_classes: Classes.
-        separable: Whether its convolutions over several places work on one channel each, with a 1x1 convolution where
-            none follows: a dense branch costs more than the later stages of a network that is itself made so.
+        relu: Whether the branch ends in a ReLU.
+        num_classes: Number of classes.
+        separable: Whether its convolutions over several places work on one channel each, with a 1x1 convolution after
+            them. In a network of separable convolutions, a dense branch would cost more than the later stages.
     """
 
     kind: Kind
@@ -53,10 +53,10 @@ class BranchPlan:
 
 
 class Branch(nn.Module):
-    """A body that goes from a map to another, whose mean over the places is classified.
+    """A body of layers, the mean of its map over the places, and a classifier of that mean.
 
     Args:
-        plan: What it is made from.
+        plan: The facts from which it is built.
     """
 
     def __init__(self, plan: BranchPlan) -> None:
@@ -71,7 +71,7 @@ class Branch(nn.Module):
 
         Args:
             maps: The map.
-            mask: Its places that are no padding, `[batch, 1, height, width]`.
+            mask: Its places that are not padding, `[batch, 1, height, width]`.
 
         Raises:
             UserError: If there is padding, and the branch changes the size of the map.
@@ -81,16 +81,16 @@ class Branch(nn.Module):
 
 
 def bottleneck(path: Sequence[Size], width: int, *, relu: bool, separable: bool = False) -> nn.Sequential:
-    """Return BYOT's branch: a 1x1 convolution, one as large as its stride, and a 1x1 convolution.
+    """Return BYOT's branch: a 1x1 convolution, one whose kernel is as large as its stride, and a 1x1 convolution.
 
-    The second convolution brings the map to the size of the deepest one; where that does not divide, the map is pooled
-    to the nearest multiple first. All three have a bias, as in the released code.
+    The second convolution brings the map to the size of the deepest one. If the sizes do not divide, the map is first
+    pooled to the nearest multiple. All three have a bias, as in the released code.
 
     Args:
-        path: As in `BranchPlan`.
+        path: Channels, height and width of the map that it reads, and of the end of each later stage.
         width: Channels at the end; a quarter of them inside.
         relu: Whether it ends in a ReLU.
-        separable: As in `BranchPlan`.
+        separable: Whether the branch's large convolutions work on one channel each, followed by a 1x1 convolution.
     """
     (channels, *size), (_, *deepest) = path[0], path[-1]
     kernel = (max(1, size[0] // deepest[0]), max(1, size[1] // deepest[1]))
@@ -108,14 +108,14 @@ def residual(path: Sequence[Size], width: int, *, relu: bool, separable: bool = 
     """Return MSD's branch: for each later stage one residual block with its channels and its stride.
 
     The blocks are those of a ResNet: two 3x3 convolutions, or a bottleneck where the last stage has more than 512
-    channels. Where no stride leads from one size to the next, the map is pooled first. A 1x1 convolution follows where
-    the embedding is of another width than the last stage, or reaches below zero.
+    channels. If no stride leads from one size to the next, the map is pooled first. A 1x1 convolution follows if the
+    embedding has another width than the last stage, or may be negative.
 
     Args:
-        path: As in `BranchPlan`.
+        path: Channels, height and width of the map that it reads, and of the end of each later stage.
         width: Channels at the end.
         relu: Whether it ends in a ReLU.
-        separable: As in `BranchPlan`.
+        separable: Whether the branch's large convolutions work on one channel each, followed by a 1x1 convolution.
     """
     layers: list[nn.Module] = []
     for (before, *size), (after, *target) in pairwise(path):
@@ -130,19 +130,19 @@ def residual(path: Sequence[Size], width: int, *, relu: bool, separable: bool = 
 
 
 class _Resized(nn.Module):
-    """Brings maps to a size."""
+    """Resizes maps to one size."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return the maps, pooled where they are larger."""
+        """Return the maps at that size, pooled where they are larger."""
         return resize(maps, self.size)
 
 
 def _stride(size: Sequence[int], target: Sequence[int]) -> int | None:
-    """Return the stride by which a padded convolution leads from one size to another; None if there is none."""
+    """Return the stride of a padded convolution that leads from one size to another; None if there is none."""
     strides = range(1, max(size) + 1)
     return next((s for s in strides if [math.ceil(side / s) for side in size] == list(target)), None)
 

@@ -1,4 +1,4 @@
-"""A codebook of a teacher's features: k-means over all places of all training images."""
+"""A codebook of a teacher's features: k-means over all places of all training samples."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tutelage.losses import wide
 from tutelage.system.devices import device_type
 from tutelage.training.run import Run
 
-# The sums of three threads or more add up in any order, and the same seed would not give the same words.
+# Three or more threads add up their sums in any order, so that one seed would not always give the same words.
 _THREADS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering:
-    """How words are learned.
+    """Settings for learning the words.
 
     Attributes:
         clusters: Number of words.
         iterations: Iterations of k-means, at most.
-        max_vectors: How many vectors to learn from; None takes all.
+        max_vectors: Largest number of vectors to learn from; None takes all.
 
     Raises:
-        UserError: If a number makes no sense.
+        UserError: If a number is out of its range.
     """
 
     clusters: int = 4096
@@ -57,11 +57,11 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     """Return the words of a layer of the teacher, `[word, channel]`.
 
     Args:
-        run: The run, which is told what this takes.
+        run: The run. It gives device and seed, and its reporter is told the memory that this takes.
         teacher: A teacher that reads the layer.
-        pair: The layer of the teacher, and the student's that it is compared with.
+        pair: The layer of the teacher, and the student's layer that it is compared with.
         data: The data.
-        clustering: How many words, and how to learn them.
+        clustering: The settings, such as the number of words.
     """
     device, seed, clusters = device_type(run.training.device), run.seed_of("codebook"), clustering.clusters
     total = count_vectors(pair, data)
@@ -79,23 +79,24 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
 
 
 def first_vectors(run: Run, teacher: Teacher, pair: LayerPair, data: Data, clustering: Clustering) -> Tensor:
-    """Return as many of the teacher's vectors as words are wanted: they stand for the words in a dry run."""
+    """Return the teacher's first vectors, one for each word. They stand for the words in a dry run."""
     total = count_vectors(pair, data)
     wanted = torch.arange(total) < min(clustering.clusters, clustering.max_vectors or total)
     return teacher_vectors(teacher, pair, data, wanted, device=device_type(run.training.device))
 
 
 def count_vectors(pair: LayerPair, data: Data) -> int:
-    """Return how many places there are in all training samples, padding left out.
+    """Return the number of places in all training samples, without padding.
 
     Args:
-        pair: The layer of the teacher, and the student's that it is compared with.
+        pair: The layer of the teacher, and the student's layer that it is compared with.
         data: The data.
     """
     each = math.prod(compared_size(pair))
     if pair.teacher.layout.kind != "tokens" or pair.teacher.layout.aspect is not None:
         return data.count("train") * each
     batches = data.loader("train", train=False, batch_size=EVALUATION_BATCH).epoch(0)
+    # The lengths of sequences differ, so they are counted batch by batch.
     masks = ((valid_tokens(batch.inputs), len(batch)) for batch in batches)
     return sum(samples * each if valid is None else int((valid != 0).sum()) for valid, samples in masks)
 
@@ -104,10 +105,10 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
     """Return the teacher's features at places of the training images, without augmentation, `[vector, channel]`.
 
     Args:
-        teacher: A teacher that reads the layer; it ends on the CPU.
-        pair: The layer, and the student's, to whose size the map is pooled where that is smaller.
+        teacher: A teacher that reads the layer. It is moved to the CPU in the end.
+        pair: The teacher's layer and the student's. The map is pooled to the student's size if that is smaller.
         data: The data.
-        wanted: Which places are asked for, image by image and row by row, padding left out: booleans
+        wanted: Which places to return, image by image and row by row, without padding: booleans
             `[image x height x width]`.
         device: Where to compute.
     """
@@ -134,15 +135,15 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
 
 
 def k_means(vectors: Tensor, clusters: int, *, iterations: int = 20, seed: int = 0) -> Tensor:
-    """Return the centres of clusters, `[cluster, channel]`, without those to which no vector is nearest.
+    """Return the centres of clusters, `[cluster, channel]`. Centres to which no vector is nearest are left out.
 
     Args:
-        vectors: `[vector, channel]`, in float32 and on the CPU. They are shifted and shifted back in place.
-        clusters: How many, at most as many as vectors. They start at vectors drawn at random.
+        vectors: `[vector, channel]`, in float32 and on the CPU. They are changed in place, and changed back in the end.
+        clusters: Number of clusters, at most as many as vectors. They start at vectors drawn at random.
         iterations: Iterations of Lloyd's algorithm, at most.
-        seed: Decides where they start.
+        seed: Seed for drawing the starts.
     """
-    # Imported here, because it takes a second, which commands that learn no words need not wait.
+    # Imported here, because it takes a second: commands that learn no words should not wait for it.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
@@ -151,20 +152,20 @@ def k_means(vectors: Tensor, clusters: int, *, iterations: int = 20, seed: int =
         clusters, init="random", n_init=1, max_iter=iterations, tol=0.0, copy_x=False, random_state=seed % 2**32
     )
     with threadpool_limits(_THREADS), warnings.catch_warnings():
-        # It warns of clusters that stay empty, which are left out.
+        # scikit-learn warns of clusters that stay empty; those are left out below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         search.fit(vectors.numpy())
     return torch.from_numpy(search.cluster_centers_[np.unique(search.labels_)])
 
 
 def compared_size(pair: LayerPair) -> tuple[int, int]:
-    """Return the height and the width at which two maps are compared: the smaller of each."""
+    """Return the height and width at which two maps are compared: the smaller height and the smaller width."""
     (height, width), (other_height, other_width) = pair.student.size, pair.teacher.size
     return min(height, other_height), min(width, other_width)
 
 
 def _drawn(total: int, count: int, seed: int) -> Tensor:
-    """Return which of all vectors are learned from: booleans."""
+    """Return which of all vectors to learn from, as booleans."""
     if count == total:
         return torch.ones(total, dtype=torch.bool)
     wanted = torch.zeros(total, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Several crops of an image in a batch, and mixtures of them: what FKD and FerKD share."""
+"""Several crops of an image in a batch, and mixtures of them, for FKD and FerKD."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_crops(dataset: AnySamples, *, crops: int, batch_size: int, single_from: i
         dataset: The samples.
         crops: Crops of an image in a batch.
         batch_size: Crops in a batch, over all processes.
-        single_from: First epoch that shows one crop of each image; none by default.
+        single_from: First epoch that shows one crop of each image; None if there is no such epoch.
 
     Raises:
         UserError: If the data are a DataLoader, or the crops or the processes do not divide the batch.
@@ -58,14 +58,14 @@ def first_single_epoch(epochs: int | None, crops: int) -> int | None:
     """Return the first epoch that shows one crop of each image: `crops` before the end, in the second half.
 
     Args:
-        epochs: Length of the run; where it is not known, there is no such epoch.
-        crops: Crops of an image in a batch, before.
+        epochs: Length of the run; None if it is not known, and then there is no such epoch.
+        crops: Crops of an image in a batch, in the epochs before.
     """
     return None if epochs is None else epochs - min(crops, epochs // 2)
 
 
 def check_crops(crops: int, temperature: float, mixup: float, cutmix: float) -> None:
-    """Refuse numbers that make no sense.
+    """Refuse numbers that are out of their range.
 
     Raises:
         UserError: If there is less than one crop, the temperature is not above zero, or a Beta parameter is negative.
@@ -80,11 +80,11 @@ def check_crops(crops: int, temperature: float, mixup: float, cutmix: float) -> 
 
 
 def soft_label_losses(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    r"""Return $-\sum_k q_k \log \mathrm{softmax}(z / T)_k$ of each sample or place: logits without axis 1.
+    r"""Return $-\sum_k q_k \log \mathrm{softmax}(z / T)_k$ of each sample or place, `[batch, ...]`.
 
     Args:
         logits: $z$, `[batch, class]` (or `[batch, class, ...]`).
-        targets: $q$, the same, which sum to one over the classes.
+        targets: $q$, of the same shape; they sum to one over the classes.
         temperature: $T$.
 
     Raises:
@@ -96,10 +96,10 @@ def soft_label_losses(logits: Tensor, targets: Tensor, temperature: float) -> Te
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Which two samples are mixed, and where.
+    """The pairs of samples to mix, and the places where they are mixed.
 
     Attributes:
-        partners: The sample that each is mixed with, `[batch]`; one that is its own partner stays as it is.
+        partners: Index of the sample that each is mixed with, `[batch]`. A sample that is its own partner is unchanged.
         shares: The partner's share at each pixel, `[height, width]`, float32, from 0 to 1.
     """
 
@@ -115,7 +115,7 @@ class Mixture:
         """Return the soft labels of the mixed images, linear in the partner's share of the pixels.
 
         Args:
-            labels: `[batch, class]`; or `[batch, class, height, width]`, which are mixed by the share at each place.
+            labels: `[batch, class]`; or `[batch, class, height, width]`, mixed by the partner's share at each place.
         """
         if labels.ndim == 4:
             shares = resize(self.shares[None, None], (labels.shape[2], labels.shape[3]))[0, 0]
@@ -128,15 +128,15 @@ def draw_shares(images: Any, *, mixup: float, cutmix: float) -> Tensor:
     r"""Return the partner's share at each pixel, `[height, width]`, in float32: one draw for a batch.
 
     Mixup has $1 - \lambda$ everywhere. CutMix has 1 in a box of $\sqrt{1 - \lambda}$ of the height and the width around
-    a random point, as far as it lies inside the image, and 0 elsewhere. Where both are asked for, it is an even chance.
+    a random point, cut at the border of the image, and 0 elsewhere. If both are asked for, a fair coin chooses one.
 
     Args:
         images: `[batch, channel, height, width]`, floats.
         mixup: $\alpha$ of $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ for Mixup; 0 for none.
-        cutmix: The same for CutMix. One of the two is above zero.
+        cutmix: $\alpha$ for CutMix; 0 for none. One of the two must be above zero.
 
     Raises:
-        UserError: If they are no images.
+        UserError: If the inputs are not images.
     """
     if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4):
         raise UserError("Only images are mixed: for other inputs, take mixup=0 and cutmix=0.")
@@ -162,5 +162,5 @@ def _box(height: int, width: int, area: Tensor) -> Tensor:
 
 def _beta(parameter: float, device: torch.device) -> Tensor:
     concentration = torch.full((), parameter, device=device)
-    # Validating the arguments would wait for the device.
+    # Validating the arguments would make the CPU wait for the device.
     return torch.distributions.Beta(concentration, concentration, validate_args=False).sample()

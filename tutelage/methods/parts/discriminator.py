@@ -1,4 +1,4 @@
-"""KSANC's discriminator of logits, what it learns from, and what the student must do to fool it."""
+"""KSANC's discriminator of logits, its losses, and the student's loss against it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tutelage.features.adapting import taken_by
 from tutelage.losses import cross_entropy, wide
 
 Adversarial = Literal["non-saturating", "minimax"]
-# Four batch norms with the usual 1e-5 would multiply the gradients of a batch of equal logits by ten billion.
+# With the usual 1e-5, four batch norms would multiply the gradients of a batch of equal logits by ten billion.
 _EPS = 1e-2
 
 
 class Judgement(NamedTuple):
-    """What a discriminator says of a batch of logits.
+    """A discriminator's answer to a batch of logits.
 
     Attributes:
-        real: Log-odds that they are the teacher's, `[batch]`.
-        classes: Its own logits of the classes, `[batch, class]`.
+        real: Log-odds that the logits are the teacher's, `[batch]`.
+        classes: The discriminator's own logits of the classes, `[batch, class]`.
     """
 
     real: Tensor
@@ -32,9 +32,9 @@ class Judgement(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Tells the teacher's logits from the student's, and the classes; in float32 under autocast too.
+    """Tells the teacher's logits from the student's, and names the class. It stays in float32 under autocast.
 
-    Each batch that it is given is normalised by itself: give it those of the teacher and of the student separately.
+    Each batch is normalised by itself, so pass the logits of the teacher and of the student separately.
 
     Args:
         num_classes: Number of classes.
@@ -49,7 +49,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], 1 + num_classes))
 
     def forward(self, logits: Tensor) -> Judgement:
-        """Return what it says of logits `[batch, class]`."""
+        """Return its judgement of logits `[batch, class]`."""
         if self.training and len(logits) < 2:
             raise UserError(
                 "ksanc's discriminator normalises over the batch, and this is one sample: take two or more."
@@ -59,31 +59,31 @@ class Discriminator(nn.Module):
         return Judgement(said[:, 0], said[:, 1:])
 
     def weights(self) -> Iterable[Tensor]:
-        """Return the weights of the linear layers, without biases and batch norms: what is regularised."""
+        """Return the weights to regularise: those of the linear layers, without biases and batch norms."""
         return [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
 def fooling_loss(real: Tensor, *, adversarial: Adversarial = "non-saturating") -> Tensor:
-    r"""Return what the student minimises to pass for the teacher, the mean over the batch.
+    r"""Return the loss that the student minimises to pass for the teacher, the mean over the batch.
 
     $-\log D(l_S)$ (`non-saturating`), or $\log(1 - D(l_S))$ (`minimax`), which hardly has a gradient where $D$ is sure.
 
     Args:
         real: Log-odds that the student's logits are the teacher's, `[batch]`.
-        adversarial: Which.
+        adversarial: Which of the two losses.
     """
     return -F.logsigmoid(real).mean() if adversarial == "non-saturating" else F.logsigmoid(-real).mean()
 
 
 def telling_losses(teacher: Judgement, student: Judgement, labels: Tensor) -> dict[str, Tensor]:
-    r"""Return what the discriminator minimises of its judgements, each the mean over the batch.
+    r"""Return the losses that the discriminator minimises, each the mean over the batch.
 
     `real` is $-\log D(l_T)$, `fake` is $-\log(1 - D(l_S))$, `classes` is $-\log P(y|C_T) - \log P(y|C_S)$, and
-    `leniency` is $-\log D(l_S)$, which keeps it from winning.
+    `leniency` is $-\log D(l_S)$, which keeps the discriminator from winning.
 
     Args:
-        teacher: What it says of the teacher's logits.
-        student: What it says of the student's.
+        teacher: Its judgement of the teacher's logits.
+        student: Its judgement of the student's logits.
         labels: Class indices, `[batch]`.
     """
     return {

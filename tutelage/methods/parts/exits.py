@@ -35,13 +35,13 @@ from tutelage.models.spec import NetworkSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a network is left.
+    """The place at which an exit leaves a network.
 
     Attributes:
-        layer: The layer whose output is the last that is computed, as in `FeatureExtractor`.
+        layer: The layer whose output is the last that is computed: a submodule, or `name:in` for its first input.
         calls: How often a forward pass calls it; the last call counts.
         layout: How its output becomes a map.
-        unused: Modules that are not reached by then.
+        unused: Names of the modules that are not reached before the exit.
     """
 
     layer: str
@@ -51,12 +51,12 @@ class Place:
 
 
 class Exits(nn.Module):
-    """The shallow exits of a network: a branch for each, in the order in which they are passed.
+    """The shallow exits of a network, each with a branch, in the order in which a forward pass reaches them.
 
     Args:
-        places: Where the branches begin.
-        plans: What the branches are made from.
-        embedding: Where the network's own classifier, the deepest exit, is fed.
+        places: The places at which the branches begin.
+        plans: The facts from which the branches are built.
+        embedding: The input of the network's own classifier, which is the deepest exit.
     """
 
     def __init__(self, places: Sequence[Place], plans: Sequence[BranchPlan], embedding: Tap) -> None:
@@ -74,7 +74,7 @@ class Exits(nn.Module):
         return [*shallow, Answer(output.logits, deepest)]
 
     def predictions(self, output: Output) -> dict[str, Tensor]:
-        """Return the logits of the deepest exit as `student`, the others' as `exit-1` and on, and all exits' mean.
+        """Return the logits of the deepest exit as `student`, of the others as `exit-1` and on, and `ensemble`.
 
         `ensemble` is the log of the mean probability over all exits, the deepest included.
         """
@@ -83,10 +83,10 @@ class Exits(nn.Module):
         return {"student": deepest, **named, "ensemble": log_mean_probability(torch.stack([*shallow, deepest]))}
 
     def members(self, student: nn.Module) -> dict[str, nn.Module]:
-        """Return a network of its own for each shallow exit, which shares nothing with the student.
+        """Return a separate network for each shallow exit. It shares nothing with the student.
 
         Args:
-            student: The network, free of hooks.
+            student: The network, without hooks.
         """
         parts = zip(self.places, self.plans, self.branches, strict=True)
         return {f"exit-{number}": _ended(student, *part) for number, part in enumerate(parts, 1)}
@@ -95,14 +95,14 @@ class Exits(nn.Module):
 def attach(
     student: nn.Module, example: Any, *, kind: Kind, exits: str = AUTO, separable: bool = False
 ) -> tuple[FeatureExtractor, Exits]:
-    """Return a network that is read where its exits are, and the exits. The network itself is untouched.
+    """Return a network that reads the layers of its exits, and the exits. The network itself is not changed.
 
     Args:
         student: Any network whose classifier can be found.
         example: Inputs for one forward pass (batch of two or more).
-        kind: Which branches.
+        kind: The kind of the branches.
         exits: `auto` puts one at the end of every stage but the last; otherwise layers by name, joined by `+`.
-        separable: As in `BranchPlan`.
+        separable: Whether the branch's large convolutions work on one channel each, followed by a 1x1 convolution.
 
     Raises:
         UserError: If there is no stage before the last, a layer does not exist or cannot be a map, or the classifier
@@ -135,12 +135,12 @@ def attach(
 
 
 class ShallowExit(nn.Module):
-    """A network that ends at one of its exits: what lies behind is neither computed nor held.
+    """A network that ends at one of its exits: later layers are neither computed nor stored.
 
     Args:
-        network: The network, bare and all its own: it is changed in place.
-        place: Where it is left.
-        branch: What follows there.
+        network: The bare network, which nothing else may use: it is changed in place.
+        place: The place at which it ends.
+        branch: The branch that follows there.
     """
 
     def __init__(self, network: nn.Module, place: Place, branch: Branch) -> None:
@@ -151,7 +151,7 @@ class ShallowExit(nn.Module):
             network.set_submodule(name, nn.Identity())
         self.ending = Ending({place.layer: place.calls})
         gate = _Gate(inner, place, self.ending)
-        # A module of several names may be called by any of them.
+        # A shared module has several names, and the network may call it by any of them.
         for name in [name for name, one in network.named_modules(remove_duplicate=False) if one is inner]:
             network.set_submodule(name, gate)
         self.network, self.branch = network, branch
@@ -180,20 +180,20 @@ def shallow(
     num_classes: int,
     in_channels: int,
 ) -> nn.Module:
-    """Return the network that ends at an exit, without weights: how a saved one is built again.
+    """Return the network that ends at an exit, without weights. A saved one is built again with this.
 
     Args:
         student: The whole network's architecture, as `NetworkSpec` reads it.
-        layer: As in `Place`.
-        calls: As in `Place`.
+        layer: The layer whose output is the last that is computed.
+        calls: How often a forward pass calls it.
         layout: The fields of its `MapLayout`.
-        unused: As in `Place`, joined by `+`.
-        branch: As `kind` in `BranchPlan`.
-        path: As in `BranchPlan`.
-        width: As in `BranchPlan`.
-        relu: As in `BranchPlan`.
-        separable: As in `BranchPlan`.
-        num_classes: Classes.
+        unused: Names of the modules that are not reached before the exit, joined by `+`.
+        branch: Kind of the branch, `bottleneck` or `residual`.
+        path: Channels, height and width of the map that it reads, and of the end of each later stage.
+        width: Channels of the branch's embedding.
+        relu: Whether the branch ends in a ReLU.
+        separable: Whether the branch's large convolutions work on one channel each, followed by a 1x1 convolution.
+        num_classes: Number of classes.
         in_channels: Channels of the images.
     """
     network = load_network(student, num_classes=num_classes, in_channels=in_channels).model
@@ -204,7 +204,7 @@ def shallow(
 
 
 class _Gate(nn.Module):
-    """Stands for a module, and ends the forward pass with its last call, behind it or, for an input, before it."""
+    """Wraps a module and ends the forward pass at its last call: after it, or before it if its input is read."""
 
     def __init__(self, inner: nn.Module, place: Place, ending: Ending) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _Gate(nn.Module):
 
 
 def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module) -> nn.Module:
-    """Return a copy of a network that ends at an exit, with the student's normalisation and a spec of its own."""
+    """Return a copy of a network that ends at an exit. It keeps the normalisation and gets its own spec."""
     shipped = copy_of(uncompiled(student))
     network = ShallowExit(bare(shipped), place, copy_of(branch))  # type: ignore[arg-type]
     if not isinstance(shipped, Normalized):
@@ -237,7 +237,7 @@ def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module
 
 
 def _spec_of(student: str, place: Place, plan: BranchPlan) -> str:
-    """Return the spec by which the network that ends at an exit is built again."""
+    """Return the spec from which the network that ends at an exit can be built again."""
     options = {
         "student": architecture_of(student),
         **{"layer": place.layer, "calls": place.calls, "layout": astuple(place.layout)},
@@ -249,14 +249,14 @@ def _spec_of(student: str, place: Place, plan: BranchPlan) -> str:
 
 
 def _chosen(found: Sequence[Tap], trace: Trace, exits: str) -> Sequence[Tap]:
-    """Return where the exits are, from the shallowest to the deepest."""
+    """Return the taps of the exits, from the shallowest to the deepest."""
     if exits != AUTO:
         names = [name.strip() for name in re.split(r"[+,]", exits)]
         if EMBEDDING in names:
             raise UserError(f"exits={exits}: the classifier's input is where the network's own exit is. Leave it out.")
         named = taps(trace.model, names, trace, who="student")
         return sorted(named.values(), key=lambda tap: trace.when(tap.layer))
-    # The first of a network's resolutions may be that of its stem, which has nothing to classify yet.
+    # The first resolution may be the stem's, which is too early to classify anything.
     chosen = [tap for tap in found[:-1] if not is_stem(trace, tap.layer)]
     if not chosen:
         raise UserError(
@@ -273,7 +273,7 @@ def _path(tap: Tap, found: Sequence[Tap], trace: Trace) -> tuple[Size, ...]:
 
 
 def _checked(head: Exits, student: nn.Module, output: Output, example: Any) -> Exits:
-    """Let the networks that end at an exit keep what they were to drop, where they do not answer the same without."""
+    """Let a network that ends at an exit keep its unused modules if it answers differently without them."""
     with evaluating(head, student), torch.no_grad():
         expected = head(output)
         for number, parts in enumerate(zip(head.places, head.plans, head.branches, strict=True)):

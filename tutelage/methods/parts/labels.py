@@ -9,14 +9,14 @@ from tutelage.losses import UNLABELLED
 
 
 def all_labelled(targets: Tensor, method: str) -> Tensor:
-    """Return the labels as they are, if there is one for each sample.
+    """Return the labels unchanged, if every sample has one.
 
     Args:
         targets: Class indices `[sample]`, -1 where there is none.
-        method: What the message calls the method.
+        method: The method's name in the message.
 
     Raises:
-        UserError: If a sample has none: it would count as one more class.
+        UserError: If a sample has none. The -1 would otherwise count as one more class.
     """
     missing = int((targets == UNLABELLED).sum())
     if missing:

@@ -1,4 +1,4 @@
-"""A memory of every training sample's embedding, and the negatives that are drawn from it. CRD's, in a file apart."""
+"""CRD's memory of every training sample's embedding, and the negatives that are drawn from it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch.utils.checkpoint import checkpoint
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 
-# No more numbers than these are gathered from a bank at once: 256 MiB.
+# The most numbers that are gathered from a bank at once: 256 MiB in float32.
 _MOST_GATHERED = 2**26
 
 
 class MemoryBank(nn.Module):
-    """What is remembered of the embedding of every training sample. Several processes keep the same one.
+    """A remembered embedding for every training sample. All processes keep equal banks.
 
     Args:
         samples: Number of samples.
         dim: Length of an embedding's vector.
-        temperature: Divides the cosines.
-        momentum: Share that is kept of what is remembered.
+        temperature: Temperature that divides the cosines.
+        momentum: Share of the remembered embedding that an update keeps.
     """
 
     vectors: Tensor
@@ -36,7 +36,7 @@ class MemoryBank(nn.Module):
         self.temperature, self.momentum = temperature, momentum
         bound = 1 / math.sqrt(dim / 3)
         self.register_buffer("vectors", torch.empty(samples, dim).uniform_(-bound, bound))
-        # The log of zero: nothing was counted yet.
+        # The log of zero means that $Z$ is not set yet.
         self.register_buffer("log_z", torch.tensor(-math.inf))
 
     def forward(self, embeddings: Tensor, rows: Tensor) -> Tensor:
@@ -66,16 +66,16 @@ class MemoryBank(nn.Module):
     def _set_z(self, scores: Tensor) -> None:
         means = _of_all_processes(_log_mean_exp(scores.flatten())[None])
         first = _log_mean_exp(means) + math.log(len(self.vectors))
-        # Whether it is set is not asked: the answer would have to be waited for.
+        # A `where` instead of an `if`, which would make the CPU wait for the device.
         self.log_z.copy_(torch.where(self.log_z.isinf(), first, self.log_z))
 
     def _cosines(self, embeddings: Tensor, rows: Tensor) -> Tensor:
-        """Return cosines `[batch, row]`, by the way that takes less memory at once."""
+        """Return cosines `[batch, row]`, computed in the way that takes less memory at once."""
         product, gathered = _at_once(*rows.shape, *self.vectors.shape)
         if product <= gathered:
             return (embeddings @ self.vectors.T).gather(1, rows)
         size = gathered // (rows.shape[1] * embeddings.shape[1])
-        # What was gathered is not kept for the backward pass, but gathered again.
+        # Checkpointing gathers the rows again in the backward pass instead of keeping them.
         parts = [
             checkpoint(_gathered, self.vectors, *part, use_reentrant=False, preserve_rng_state=False)
             for part in zip(torch.split(embeddings, size), torch.split(rows, size))
@@ -84,7 +84,7 @@ class MemoryBank(nn.Module):
 
 
 class ContrastRows(nn.Module):
-    """Which rows of the banks a batch is compared with. The banks are sorted by class.
+    """Chooses the rows of the banks that a batch is compared with. The banks are sorted by class.
 
     Args:
         targets: The classes of all samples, `[sample]`.
@@ -92,7 +92,7 @@ class ContrastRows(nn.Module):
         negatives: Number of negatives for each sample.
 
     Raises:
-        UserError: If all samples are of one class.
+        UserError: If all samples have one class.
     """
 
     own: Tensor
@@ -105,34 +105,34 @@ class ContrastRows(nn.Module):
         count = targets.bincount(minlength=num_classes)
         if int(count.max()) == self.samples:
             raise UserError("All training samples are of one class, so there are no negatives: bring other classes.")
-        # They follow from the data, so no checkpoint need hold them.
+        # These follow from the data, so checkpoints do not need them.
         self.register_buffer("own", targets.argsort(stable=True).argsort(), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return each sample's own row, then those of its negatives, `[batch, 1 + negative]`.
+        """Return each sample's own row, then the rows of its negatives, `[batch, 1 + negative]`.
 
         Raises:
-            UserError: If the batch does not say where its samples are in the dataset.
+            UserError: If the batch has no positions of its samples in the dataset.
         """
         if batch.indices is None:
             raise without_positions()
         start, count = self.start[batch.labels, None], self.count[batch.labels, None]
-        # A remainder of numbers this large is uniform, and exact where a product of floats is not.
+        # The remainder of so large a number is practically uniform. Scaling a random float would not be exact.
         drawn = torch.randint(2**62, (len(start), self.negatives), device=start.device) % (self.samples - count)
-        # The block of the sample's own class is stepped over.
+        # Rows are sorted by class, so adding `count` skips the block of the sample's own class.
         drawn += (drawn >= start) * count
         return torch.cat([self.own[batch.indices, None], drawn], 1)
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return vectors `[sample, dim]` at length one."""
+    """Return vectors `[sample, dim]` scaled to length one."""
     return F.normalize(vectors, dim=1, eps=torch.finfo(vectors.dtype).eps)
 
 
 def without_positions() -> UserError:
-    """Return the error for samples that cannot be told apart."""
+    """Return the error for samples without positions, which cannot be told apart."""
     return UserError(
         "CRD remembers every training sample by its position, which a DataLoader does not tell: pass the dataset "
         "instead."
@@ -145,7 +145,7 @@ def bank_bytes(samples: int, dim: int) -> int:
 
 
 def step_bytes(batch: int, columns: int, samples: int, dim: int) -> int:
-    """Return the bytes of comparing a batch with both banks: rows, scores and what is there at once.
+    """Return the bytes that comparing a batch with both banks takes: rows, scores and the largest temporary.
 
     Args:
         batch: Samples of a batch.
@@ -158,13 +158,13 @@ def step_bytes(batch: int, columns: int, samples: int, dim: int) -> int:
 
 
 def memory_note(samples: int, dim: int, batch: int, negatives: int) -> str:
-    """Return one line on the memory that the banks and a training step take.
+    """Return a note on the memory that the banks and a training step take.
 
     Args:
         samples: Training samples.
         dim: Length of the embeddings.
         batch: Samples in a batch.
-        negatives: Negatives of each.
+        negatives: Negatives of each sample.
     """
     banks, step = bank_bytes(samples, dim) / 1e6, step_bytes(batch, 1 + negatives, samples, dim) / 1e6
     return (
@@ -174,7 +174,7 @@ def memory_note(samples: int, dim: int, batch: int, negatives: int) -> str:
 
 
 def check_memory(samples: int, dim: int) -> None:
-    """Refuse banks that exceed the machine's memory, before they are made.
+    """Refuse banks that would exceed the machine's memory, before they are made.
 
     Raises:
         UserError: If they do.
@@ -188,7 +188,7 @@ def check_memory(samples: int, dim: int) -> None:
 
 
 def _at_once(batch: int, columns: int, samples: int, dim: int) -> tuple[int, int]:
-    """Return how many numbers the product with the whole bank takes, and how many what is gathered from it."""
+    """Return the sizes, in numbers, of the product with the whole bank and of the rows gathered at once."""
     some = min(batch, max(1, _MOST_GATHERED // (columns * dim)))
     return batch * samples, some * columns * dim
 
@@ -202,7 +202,7 @@ def _log_mean_exp(values: Tensor) -> Tensor:
 
 
 def _of_all_processes(tensor: Tensor) -> Tensor:
-    """Return what all processes hold, joined; a process alone joins nothing."""
+    """Return the tensors of all processes, joined; a single process gets its own tensor back."""
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]

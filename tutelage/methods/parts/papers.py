@@ -1,4 +1,4 @@
-"""The papers that several methods come from."""
+"""Papers that several methods cite."""
 
 from tutelage.core.registry import Paper
 

@@ -1,4 +1,4 @@
-"""Networks that learn together: what methods without a teacher share."""
+"""Networks that learn together, for methods without a teacher."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENSEMBLE = "ensemble"
 
 
 class Peers(nn.ModuleDict):
-    """Networks that learn together, each with an optimizer of its own: `student`, `student-2`, `student-3` and so on.
+    """Networks that learn together, each with its own optimizer: `student`, `student-2`, `student-3` and so on.
 
     Args:
-        networks: At least two.
+        networks: The networks, at least two.
         lr_scales: Factor on the run's learning rate, one for all networks or one for each.
-        weight_decay_scales: Factor on the run's weight decay, likewise.
-        layers: What is read of each network; nothing by default.
-        examples: For each network inputs for one forward pass, or a `Trace` of it, where layers are read.
-        criterion: Makes one answer of all, `ensemble`.
+        weight_decay_scales: Factor on the run's weight decay, one for all networks or one for each.
+        layers: Layers to read from each network; none by default.
+        examples: For each network inputs for one forward pass, or a `Trace` of it. Needed if layers are read.
+        criterion: Combines all answers into one, `ensemble`.
 
     Raises:
         UserError: If there are fewer than two networks, two of them start from the same weights, or the factors do not
@@ -65,24 +65,24 @@ class Peers(nn.ModuleDict):
         return cast("dict[str, FeatureExtractor]", dict(self.items()))
 
     def outputs(self, inputs: Any) -> list[Output]:
-        """Return what each network says, by one forward pass of each."""
+        """Return the output of each network, from one forward pass each."""
         return [network(inputs) for network in self.values()]
 
     def predictions(self, inputs: Any) -> dict[str, Tensor]:
-        """Return the logits of each network by name, and last those of all together, `ensemble`."""
+        """Return the logits of each network by name, and last their combination, `ensemble`."""
         logits = [output.logits for output in self.outputs(inputs)]
         return {**dict(zip(self, logits, strict=True)), ENSEMBLE: self._criterion.mean(torch.stack(logits))}
 
     def first(self) -> nn.Module:
-        """Return the first network, free of hooks: the one that is deployed."""
+        """Return the first network, which is deployed, without hooks."""
         return next(iter(self.extractors.values())).release()
 
     def others(self) -> dict[str, nn.Module]:
-        """Return the other networks by name, free of hooks."""
+        """Return the other networks by name, without hooks."""
         return {name: network.release() for name, network in list(self.extractors.items())[1:]}
 
     def optimizers(self) -> dict[str, OptimizerSpec]:
-        """Return an optimizer for each network, the run's default at its own scales."""
+        """Return an optimizer for each network: the run's default with the network's own scales."""
         scales = zip(self.lr_scales, self.weight_decay_scales, strict=True)
         return {
             name: OptimizerSpec(params=trained(network), lr_scale=lr, weight_decay_scale=decay)
@@ -96,12 +96,12 @@ def gather(
     """Return the networks that learn together.
 
     Args:
-        students: Those that are named.
+        students: The given networks.
         make_student: Makes more networks of the first architecture, each from the seed of its name.
-        networks: How many; as many as are named by default, but at least two.
+        networks: Number of networks. By default as many as are given, but at least two.
 
     Raises:
-        UserError: If that is fewer than two, or more than there are and nothing makes them.
+        UserError: If that is fewer than two, or more than are given and `make_student` is missing.
     """
     count = max(2, len(students)) if networks is None else networks
     if count < 2:
@@ -126,7 +126,7 @@ def _one_for_each(name: str, values: Sequence[float], count: int) -> tuple[float
 
 
 def _refuse_twins(networks: Sequence[nn.Module]) -> None:
-    """Refuse two networks with the same weights: on the same batches they would stay equal, and learn nothing."""
+    """Refuse networks with the same weights: on the same batches they stay equal and teach each other nothing."""
     for one, other in combinations(range(len(networks)), 2):
         ours, theirs = (list(networks[number].parameters()) for number in (one, other))
         pairs = zip(ours, theirs, strict=False)

@@ -1,4 +1,4 @@
-"""The regressor of FitNets: from a map of the student to the shape of a map of the teacher."""
+"""FitNets' regressor: it maps a map of the student to the shape of a map of the teacher."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tutelage.features.padding import through
 class Regressor(nn.Module):
     """Maps the student's map to the shape of the teacher's: a convolution, a batch norm, and a ReLU if asked for.
 
-    Height and width are treated alike and each by itself. Equal sizes take a kernel of 1; half the size (rounded up) a
-    kernel of 3 at stride 2; any other smaller size a kernel of one more than the difference, without padding; twice the
-    size a transposed convolution with a kernel of 4 at stride 2. For any other larger size the map is interpolated
-    behind a 1x1 convolution.
+    Height and width follow the same rules, each by itself, from the student's size to the teacher's. Equal sizes: a
+    kernel of 1. Half the size (rounded up): a kernel of 3 at stride 2. Any other smaller size: a kernel of one more
+    than the difference, without padding. Twice the size: a transposed convolution with a kernel of 4 at stride 2. Any
+    other larger size: a 1x1 convolution, then interpolation.
 
     Args:
         channels: Channels of the student's map.
         size: Its height and width, on the example.
         teacher_channels: Channels of the teacher's map.
         teacher_size: Its height and width, on the example.
-        final_relu: Whether the ReLU is there.
+        final_relu: Whether it ends in a ReLU.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Regressor(nn.Module):
         """Return `[batch, teacher_channel, height, width]`.
 
         Args:
-            maps: The student's, `[batch, channel, height, width]`.
-            size: Height and width of the teacher's map for the same inputs: sequences may be of any length.
-            mask: The places that are no padding, `[batch, 1, height, width]`, where both maps have the same.
+            maps: The student's map, `[batch, channel, height, width]`.
+            size: Height and width of the teacher's map for the same inputs. Sequences may differ in length.
+            mask: Places of both maps that are not padding, `[batch, 1, height, width]`.
 
         Raises:
-            UserError: If there is padding, and the maps had other sizes than each other on the example.
+            UserError: If there is padding, and the two maps had different sizes on the example.
         """
         regressed = through(self.norm, resize(through(self.convolution, maps, mask), size), mask)
         activated: Tensor = self.activation(regressed)

@@ -1,4 +1,4 @@
-"""What KSANC squeezes a network to: by attention, each stage becomes one vector; and how the teacher's is learned."""
+"""KSANC's squeezing: attention turns each stage of a network into one vector. And how the teacher's is learned."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def squeeze(
     pooling: Pooling = "sum",
     mask: Tensor | None = None,
 ) -> Tensor:
-    r"""Return what a map is squeezed to by attention over its places.
+    r"""Return the vector to which attention over its places squeezes a map.
 
     $$ \hat L = L \oplus \tilde g^b, \qquad M = \mathrm{softmax}_{hw}(W * \hat L), \qquad
     \tilde g^a = \sum_{hw} M \odot \hat L $$
 
-    As $W$ is linear, $\tilde g^b$ adds the same number to the energies of all places of a sample, and leaves $M$ as it
-    is: it takes part through $\hat L$ alone, and in the drawing not at all.
+    As $W$ is linear, $\tilde g^b$ adds the same number to the energies of all places of a sample, which does not change
+    $M$. So $\tilde g^b$ has an effect only through $\hat L$, and in the drawing none.
 
     Args:
         maps: $L$, `[batch, channel, height, width]`.
         descriptor: $\tilde g^b$, `[batch, channel]`, which is added at every place.
         weight: $W$, `[channel]`.
-        attend: What is multiplied by $M$: $\hat L$ as in the paper's `equation`, or $L$ as in its `drawing`.
+        attend: The map that $M$ multiplies: $\hat L$ as in the paper's `equation`, or $L$ as in its `drawing`.
         pooling: `average` divides by the number of places $hw$, although $M$ sums to one; `sum` does not.
-        mask: The places that are no padding, `[batch, 1, height, width]`; nothing else is attended.
+        mask: Places that are not padding, `[batch, 1, height, width]`; only these are attended.
 
     Returns:
         `[batch, channel]`, in float32 or wider.
@@ -70,23 +70,23 @@ def squeeze(
 
 
 class AttentionEstimator(nn.Module):
-    """What squeezes one stage, as `squeeze` does.
+    """The attention of one stage, which squeezes its map by `squeeze`.
 
     Args:
-        width: Numbers in the global descriptor.
+        width: Length of the global descriptor.
         channels: Channels of the stage's map.
-        attend: As in `squeeze`.
+        attend: The map that is multiplied: with the descriptor added (`equation`), or alone (`drawing`).
     """
 
     def __init__(self, width: int, channels: int, *, attend: Attend = "equation") -> None:
         super().__init__()
         self.attend = attend
-        # On a single place a 1x1 convolution is a linear layer. The softmax cancels a bias of the energies.
+        # On one place the paper's 1x1 convolution is a linear layer. The energies need no bias: the softmax cancels it.
         self.descriptor = nn.Linear(width, channels).requires_grad_(attend == "equation")
         self.energy = nn.Linear(channels, 1, bias=False)
 
     def forward(self, maps: Tensor, common: Tensor, pooling: Pooling = "sum", mask: Tensor | None = None) -> Tensor:
-        """Return `[batch, channel]` for maps `[batch, channel, height, width]`, given `[batch, width]`."""
+        """Return `[batch, channel]` for maps `[batch, channel, height, width]` and a descriptor `[batch, width]`."""
         descriptor = self.descriptor(common)
         return squeeze(maps, descriptor, self.energy.weight[0], attend=self.attend, pooling=pooling, mask=mask)
 
@@ -95,12 +95,12 @@ class Squeezing(nn.Module):
     r"""The attention estimators of one network: from its stages and its embedding to one long vector.
 
     Args:
-        stages: Where its stages are read.
-        others: Where the other network's are, to the size of which larger maps are pooled.
-        embedding: Where the classifier's input is read, which becomes the global descriptor $g^b$.
-        lift: Whether 1x1 convolutions bring the maps to the channels of the other network's: those of a student.
-        width: Numbers in $g^b$.
-        attend: As in `squeeze`.
+        stages: The taps of its stages.
+        others: The taps of the other network's stages. Larger maps are pooled to their size.
+        embedding: The tap of the classifier's input, which becomes the global descriptor $g^b$.
+        lift: Whether 1x1 convolutions bring the maps to the other network's channels, as for a student.
+        width: Length of $g^b$.
+        attend: The map that is multiplied: with the descriptor added (`equation`), or alone (`drawing`).
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Squeezing(nn.Module):
         self.lifts = nn.ModuleList(lifts if lift else (nn.Identity() for _ in stages))
         self.transform = nn.Linear(embedding.channels, width)
         self.estimators = nn.ModuleList(AttentionEstimator(width, channels, attend=attend) for channels in widths)
-        # What the softmax cancels cannot be learned.
+        # In the drawing the softmax cancels all that this layer adds, so it gets no gradient and is frozen.
         self.transform.requires_grad_(attend == "equation")
         self.length = sum(widths)
 
@@ -129,19 +129,19 @@ class Squeezing(nn.Module):
         """Return the attention estimators of a teacher.
 
         Args:
-            pairs: Its stages beside the student's, and the embeddings last, as `squeezable` pairs them.
-            width: As in the class.
-            attend: As in the class.
+            pairs: The pairs of stages, and last the pair of embeddings, as `squeezable` returns them.
+            width: Length of $g^b$.
+            attend: The map that is multiplied: with the descriptor added (`equation`), or alone (`drawing`).
         """
         *stages, embedding = pairs
         ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
         return cls(theirs, ours, embedding.teacher, lift=False, width=width, attend=attend)
 
     def of_student(self, pairs: Sequence[LayerPair]) -> Squeezing:
-        """Return the attention estimators of a student, to be compared with these, which are a teacher's.
+        """Return the attention estimators of a student that is compared with this teacher.
 
         Args:
-            pairs: As in `of_teacher`.
+            pairs: The pairs of stages, and last the pair of embeddings, as `squeezable` returns them.
         """
         *stages, embedding = pairs
         ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
@@ -164,7 +164,7 @@ class Squeezing(nn.Module):
     def _map(self, number: int, output: Output) -> Tensor:
         own, other = self.stages[number], self.others[number]
         maps = own.map(output)
-        # Only a side that is larger on the example: sequences of one length in both networks are left alone.
+        # Pool only a side that was larger on the example: sequences of any length stay as they are.
         sides = zip(maps.shape[2:], own.size, other.size, strict=True)
         height, width = (min(side, theirs) if ours > theirs else side for side, ours, theirs in sides)
         if tuple(maps.shape[2:]) != (height, width) and own.mask(output) is not None:
@@ -177,9 +177,9 @@ class AttendedTeacher(Teacher):
     """A teacher that gives its squeezed descriptors as the feature `"squeezed"`.
 
     Args:
-        teacher: The teacher, which reads what is squeezed.
+        teacher: The teacher, which reads the layers that are squeezed.
         squeezing: Its attention estimators; they are frozen.
-        pooling: As in `squeeze`.
+        pooling: `average` divides by the number of places, although the attention sums to one; `sum` does not.
     """
 
     def __init__(self, teacher: Teacher, squeezing: Squeezing, *, pooling: Pooling = "sum") -> None:
@@ -193,14 +193,14 @@ class AttendedTeacher(Teacher):
 
 
 class TeacherAttention(Method):
-    r"""The first stage of KSANC: the teacher's attention learns what its task needs, while the teacher stays still.
+    r"""The first stage of KSANC: the teacher's attention learns the labels, while the teacher stays frozen.
 
     $$ L = H(q, \mathrm{softmax}(V [\tilde g^{a,1}, \tilde g^{a,2}, \dots] + b)) $$
 
-    The linear classifier $V$ reads the squeezed descriptors of all stages, and is thrown away with $b$.
+    The linear classifier $V$ reads the squeezed descriptors of all stages. It is thrown away afterwards, with $b$.
 
     Args:
-        teacher: The teacher, which reads what is squeezed.
+        teacher: The teacher, which reads the layers that are squeezed.
         squeezing: Its attention estimators.
         num_classes: Number of classes.
     """
@@ -217,7 +217,7 @@ class TeacherAttention(Method):
         }
 
     def forward(self, inputs: Any) -> Mapping[str, Tensor]:
-        """Return what the attention says of the classes, `[batch, class]`."""
+        """Return the logits that the classifier gives for the squeezed descriptors, `[batch, class]`."""
         output = self.teacher(Batch(inputs=inputs))
         return {"attention": attended_logits(output, self.squeezing, self.classifier)}
 
@@ -227,10 +227,10 @@ class TeacherAttention(Method):
 
 
 class AttendedNetwork(nn.Module):
-    """A network that answers by what its attention sees: the teacher of the second stage, with all that was learned.
+    """A network that classifies its squeezed descriptors: the trained result of the first stage.
 
     Args:
-        reader: The teacher's network, read where it is squeezed.
+        reader: The teacher's network, which reads the layers that are squeezed.
         squeezing: The attention estimators.
         classifier: From the squeezed descriptors to logits.
     """
@@ -238,7 +238,7 @@ class AttendedNetwork(nn.Module):
     def __init__(self, reader: FeatureExtractor, squeezing: Squeezing, classifier: nn.Linear) -> None:
         super().__init__()
         self.network, self.squeezing, self.classifier = reader.release(), squeezing, classifier
-        # In a tuple it is no submodule: the network keeps neither extractor nor, between its answers, hooks.
+        # In a tuple, so that the extractor is no submodule. Between two answers the network has no hooks.
         self._reader = (reader,)
 
     def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
@@ -251,19 +251,19 @@ class AttendedNetwork(nn.Module):
 
 
 def attended_logits(output: Output, squeezing: Squeezing, classifier: nn.Linear) -> Tensor:
-    """Return what a linear classifier says of the squeezed descriptors, `[batch, class]`."""
-    # Divided by the number of places, they would be too small to learn from.
+    """Return a linear classifier's logits for the squeezed descriptors, `[batch, class]`."""
+    # Always the sum: divided by the number of places, the descriptors would be too small to learn from.
     logits: Tensor = classifier(squeezing(output, pooling="sum"))
     return logits
 
 
 def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> Paired:
-    """Return a student and a teacher that read their stages, and as the last pair their classifiers' inputs.
+    """Return a student and a teacher that read their stages and, as the last pair, their classifiers' inputs.
 
     Args:
         student: The network to train.
         teacher: A teacher with a network inside.
-        layers: The stages, as in `pair`.
+        layers: The stages: `auto`, or pairs by name, `student_layer:teacher_layer`, joined by `+`.
         example: Inputs for one forward pass.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network that is trained only up to the layers that are read; what lies above them waits."""
+"""A network that is trained only up to the layers that are read. Later layers stay frozen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tutelage.models.modes import evaluating
 
 
 class Trunk(FeatureExtractor):
-    """A network of which only the part below the layers that are read is trained; in train mode nothing else runs.
+    """A network that is trained only below the layers that are read. In train mode later layers do not run.
 
-    The parameters above are frozen until `thaw`, and the modules that hold them stay in eval mode: batch-norm
-    statistics of what is not trained yet would be those of features that are still on their way.
+    The parameters above are frozen until `thaw`, and their modules stay in eval mode. Otherwise their batch norms would
+    collect statistics of features that still change.
 
     Args:
-        model: As in `FeatureExtractor`; it is frozen in place.
+        model: Any module that maps inputs to logits; its part above the layers is frozen in place.
         layers: Names of the layers to read.
         example: Inputs for one forward pass (batch of two or more), or a `Trace` of it.
 
@@ -49,7 +49,7 @@ class Trunk(FeatureExtractor):
 
     @property
     def gives_logits(self) -> bool:
-        """Whether it is in eval mode: validation looks at the whole network."""
+        """Whether its outputs have logits: in eval mode, because validation needs the whole network."""
         return not self.training
 
     def train(self, mode: bool = True) -> Self:
@@ -63,17 +63,17 @@ class Trunk(FeatureExtractor):
         return self
 
     def _not_entered(self, trace: Trace) -> frozenset[str]:
-        """Return the names of the modules that have not begun when the last layer is read."""
+        """Return the names of the modules that have not started when the last layer is read."""
         begun = set(entered_before(trace, [place(self.model, layer, trace) for layer in self.layers]))
         modules = dict(self.model.named_modules())
         below = {name for name, module in modules.items() if module in begun}
-        # A module may be called without the one that holds it.
+        # A network may call a module directly, so the modules around it count as started too.
         holders = {name[:end] for name in below for end, sign in enumerate(name) if sign == "."}
         return frozenset(modules.keys() - below - holders - {""})
 
 
 def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str]:
-    """Return the names of the trainable parameters on which the layers that are read depend.
+    """Return the names of the trainable parameters that influence the layers that are read.
 
     Args:
         extractor: The network and its layers.
@@ -93,11 +93,11 @@ def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str
 
 
 def thaw(network: nn.Module, waiting: Sequence[str]) -> nn.Module:
-    """Return a network with the parameters that waited trainable again.
+    """Make the frozen parameters of a network trainable again, and return the network.
 
     Args:
         network: The network of a `Trunk`, or a copy of it.
-        waiting: Their names.
+        waiting: Names of the frozen parameters.
     """
     for name in waiting:
         network.get_parameter(name).requires_grad_(True)
