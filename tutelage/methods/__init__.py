@@ -1,6 +1,6 @@
 """The methods: one paper, one file. Importing this package registers them all.
 
-Recipes are functions called like their files, so here such a name is the module: `tutelage.methods.fsp.fsp`.
+Recipes are functions with the names of their files. Here such a name is the module: `tutelage.methods.fsp.fsp`.
 """
 
 from tutelage.methods import de_kd, fickle_teacher, fsp, messy_collaboration, re_kd, soft_randomization

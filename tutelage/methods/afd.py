@@ -1,4 +1,4 @@
-"""AFD: networks that match each other's answers, and by a contest each other's last maps."""
+"""AFD: networks that match each other's answers, and by an adversarial contest each other's last maps."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ class AFD(Method):
         example: Inputs for one forward pass, from which layers and shapes are known.
         make_student: Makes more networks of the first architecture, from the seed of their name.
         data: The data, whose task says what the answer of all networks together is; classification by default.
-        networks: How many learn together: the first of those that are named, or with fresh copies of the first
-            architecture where that is more; as many as are named by default, but at least two.
+        networks: Number of networks. If fewer are given, fresh copies of the first architecture are added; if more, the
+            first ones are taken. By default as many as are given, but at least two.
         adversarial: Whether there is a contest at all; without it only $L_k$ is left.
         layers: Where the maps are read: `auto`, the end of the last stage; or a layer by name, one for all networks or
             one for each, joined by `+`.
         temperature: $T$, which softens the answers, above zero.
         t_squared: Whether the divergence is multiplied by $T^2$.
         feature_lr: Learning rate of the contest, for networks and discriminators.
-        feature_weight_decay: Coupled weight decay of the contest, likewise.
+        feature_weight_decay: Coupled weight decay of the contest, for networks and discriminators.
         feature_milestones: Shares of the run after which `feature_lr` falls. There is no warm-up.
         feature_gamma: The factor by which it falls.
         lr_scales: Factor on the run's learning rate, for $L_k$: one for all networks or one for each.
-        weight_decay_scales: Factor on the run's weight decay, likewise.
+        weight_decay_scales: Factor on the run's weight decay, one for all networks or one for each.
 
     Raises:
         UserError: If there are fewer than two networks, two start from the same weights, a layer does not exist or
@@ -150,7 +150,7 @@ class AFD(Method):
             yield from self._contest(batch)
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
-        """Return for each network one for the logits, one for the map, and one for its discriminator."""
+        """Return for each network an optimizer for the logits, one for the map, and one for its discriminator."""
         specs = self.peers.optimizers()
         parts = zip(self.peers.items(), self.transfers, self.discriminators, strict=False)
         for (name, network), adapter, discriminator in parts:
@@ -171,7 +171,7 @@ class AFD(Method):
         return self.peers.others()
 
     def _contest(self, batch: Batch) -> Iterator[Update]:
-        # Once more, because the weights that the first pass would need for its gradient have changed in place.
+        # A second forward pass: the first steps changed the weights in place, which the first pass's gradients need.
         with keeping_statistics(self.peers):
             maps = self._maps(batch.inputs)
         contestants = list(zip(self.peers, self.discriminators, strict=True))
@@ -199,7 +199,7 @@ class AFD(Method):
 
 
 class Discriminator(nn.Module):
-    """Says of a map how far it looks like the peer's: from 0, its own network's, to 1.
+    """Rates a map from 0, its own network's, to 1, the peer's.
 
     Args:
         channels: Channels of the maps.
@@ -227,8 +227,8 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     r"""Return $[1 - D(\text{real})]^2 + D(\text{fake})^2$, the mean over the batch.
 
     Args:
-        real: What the discriminator says of the peer's maps, `[batch]`.
-        fake: What it says of its own network's.
+        real: The discriminator's ratings of the peer's maps, `[batch]`.
+        fake: Its ratings of its own network's maps, `[batch]`.
     """
     return (1 - real).square().mean() + fake.square().mean()
 
@@ -237,18 +237,18 @@ def generator_loss(fake: Tensor) -> Tensor:
     r"""Return $[1 - D(\text{fake})]^2$, the mean over the batch.
 
     Args:
-        fake: What the discriminator says of its own network's maps, `[batch]`.
+        fake: The discriminator's ratings of its own network's maps, `[batch]`.
     """
     return (1 - fake).square().mean()
 
 
 def transfer(channels: int, width: int) -> nn.Module:
-    """Return the layer that brings a map to a number of channels: a 1x1 convolution, where that is another number."""
+    """Return the layer that brings a map to a number of channels: a 1x1 convolution if the number differs."""
     return nn.Identity() if channels == width else nn.Conv2d(channels, width, 1, bias=False)
 
 
 def _read(traces: Sequence[Trace], layers: str) -> list[Tap]:
-    """Return where each network is read."""
+    """Return the tap at which each network is read."""
     if layers == AUTO:
         return [stages(trace.model, trace)[-1] for trace in traces]
     names = layers.split("+")

@@ -1,4 +1,4 @@
-"""Attention transfer: the student looks where the teacher looks."""
+"""Attention transfer: the student's attention maps match the teacher's."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def attention_loss(
 
     Args:
         student: `[batch, channel, height, width]`.
-        teacher: The same with its own channels, height and width; no gradient flows into it.
+        teacher: `[batch, channel, height, width]`, with its own sizes; no gradient flows into it.
         variant: `"code"` is the square, between 0 and $\frac{2}{hw}$; `"paper"` is $\frac{1}{2hw} \|a^s - a^t\|_2$.
-        mask: The places of both that are no padding, `[batch, 1, height, width]`; $hw$ is then their number.
+        mask: Places of both that are not padding, `[batch, 1, height, width]`; $hw$ is then their number.
     """
     teacher = teacher.detach()
     if student.shape[2:] != teacher.shape[2:]:
@@ -121,10 +121,10 @@ def attention_loss(
 
 
 def attention_map(maps: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Return how active a map is at each place, $\sum_c F_c^2$, at length one: `[batch, place]`.
+    r"""Return the attention map: the activity at each place, $\sum_c F_c^2$, scaled to length one, `[batch, place]`.
 
     Args:
-        maps: `[batch, channel, height, width]`. One that is zero but for rounding errors has an attention of zeros.
+        maps: `[batch, channel, height, width]`. A map that holds only rounding errors has an attention of zeros.
         mask: Its places, `[batch, 1, height, width]`; padding is never active.
     """
     activity = mean_square(without_padding(maps, mask), (1,)).flatten(1)

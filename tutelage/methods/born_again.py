@@ -35,7 +35,7 @@ Variant = Literal["ban", "ban+l", "cwtm", "dkpp"]
 
 
 class BornAgain(Method):
-    r"""One generation: it learns what the one before it says.
+    r"""One generation, which learns the answers of the generation before it.
 
     $$ L = -\sum_c p^t(c) \log p^s(c) \; [\, + H(q, p^s) \,] $$
 
@@ -52,7 +52,7 @@ class BornAgain(Method):
         self.student, self.teacher, self.variant = FeatureExtractor(student), teacher, variant
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the soft term as `teacher`, the label term as `ce`, as far as the variant has them."""
+        """Return the soft term as `teacher` and the label term as `ce`, if the variant has them."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
         if self.variant == "cwtm":
             return {"ce": confidence_weighted(student, teacher, batch.labels)}
@@ -63,7 +63,7 @@ class BornAgain(Method):
 
 
 def _imitation(criterion: Criterion, student: Tensor, teacher: Tensor) -> Tensor:
-    # Of classes the paper's loss, which is the divergence and the teacher's entropy: the gradient is the same.
+    # For classes the paper's loss: the divergence plus the teacher's entropy, which has no gradient.
     is_of_classes = isinstance(criterion, CrossEntropy)
     return soft_cross_entropy(student, teacher) if is_of_classes else criterion.divergence(student, teacher)
 
@@ -73,7 +73,7 @@ def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets:
 
     Args:
         student_logits: `[batch, class]` (or `[batch, class, ...]`).
-        teacher_logits: The same.
+        teacher_logits: The teacher's logits, of the same shape.
         targets: Class indices `[batch]` (or `[batch, ...]`), -1 where there is no label.
     """
     confidence = wide(teacher_logits).softmax(1).amax(1) * (targets != UNLABELLED)
@@ -83,7 +83,7 @@ def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets:
 
 
 def permute_dark_knowledge(logits: Tensor) -> Tensor:
-    """Return the logits with all but the largest of each sample, or place, in a random order drawn for each.
+    """Return logits in which all but the largest of each sample, or place, are put in a random order.
 
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`).
@@ -127,7 +127,8 @@ def born_again(
         make_student: Makes the network afresh, with a new seed for each generation.
         data: The data.
         generations: Number of networks trained in all, two or more.
-        variant: The loss, as in `BornAgain`.
+        variant: The loss: `ban` (the teacher's probabilities), `ban+l` (the labels too), or the controls `cwtm` (labels
+            weighted by the teacher's confidence) and `dkpp` (the teacher's other classes permuted).
 
     Raises:
         UserError: If there are fewer than two generations.

@@ -153,11 +153,12 @@ def feature_term(shallow: Sequence[Answer], deepest: Answer, variant: Variant) -
     """Return the feature term of a variant, the sum over the shallow exits; no gradient flows into the deepest.
 
     Args:
-        shallow: The answers of the shallow exits, from the shallowest on.
-        deepest: The answer of the deepest.
-        variant: As in `BYOT`.
+        shallow: The answers of the shallow exits, the shallowest first.
+        deepest: The answer of the deepest exit.
+        variant: `paper` takes squared distances, `code` those where a feature is above zero, `journal` plain norms.
     """
     target = wide(deepest.embedding.detach())
+    # The journal's code skips the exit next to the deepest.
     compared = shallow[:-1] if variant == "journal" else shallow
     gaps = [wide(answer.embedding) - target for answer in compared]
     match variant:

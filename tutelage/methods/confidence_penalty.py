@@ -1,4 +1,4 @@
-"""The confidence penalty: a price on certainty, the other regulariser that softens what a network says."""
+"""The confidence penalty: a regulariser that softens a network's answers by a penalty on certainty."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ TIAN = Paper(
     arxiv="1910.10699",
 )
 
-# Of the authors' code. It is added to K/n, where float32 keeps it.
+# From the authors' code. It is added to K/n as a Python float, where it is not lost to rounding.
 EPS = 1e-7
 
 
@@ -80,9 +80,9 @@ class CRD(Method):
         teacher: A teacher with a network inside: its classifier's input is read.
         data: The data; the labels of all training samples say which ones are negatives.
         example: Inputs for one forward pass.
-        batch_size: Samples in a batch, which decides what the comparison takes.
-        reporter: Told what memory this takes, before it is taken.
-        embedding_dim: Length of what is compared.
+        batch_size: Samples in a batch, which decides the memory of the comparison.
+        reporter: Receives a note on the memory that this takes, before it is taken.
+        embedding_dim: Length of the compared embeddings.
         negatives: Number $K$ of negatives for each sample.
         temperature: $\tau$ of the comparison, above zero.
         bank_momentum: $\mu$, the share that a bank keeps of what it remembers, from 0 to below 1.
@@ -153,7 +153,7 @@ class CRD(Method):
         if "kd" in self.weights:
             losses["kd"] = batch.criterion.divergence(student.logits, teacher.logits, self.kd_temperature)
         yield Update(losses)
-        # Only now: the backward pass needs the banks as they were.
+        # Updated after the step, because the backward pass needs the banks unchanged.
         self.student_bank.remember(rows[:, 0], ours)
         self.teacher_bank.remember(rows[:, 0], theirs)
 
@@ -168,7 +168,7 @@ def contrastive_loss(log_probability: Tensor, samples: int) -> Tensor:
     negatives = log_probability.shape[1] - 1
     noise = negatives / samples
     odds = log_probability - math.log(noise + EPS)
-    # log(1 - sigmoid) without a copy of what it is taken of; beyond 40 the softplus of doubles is a straight line.
+    # log(1 - sigmoid) as a softplus, which needs no extra copy. Beyond 40 it is a straight line, even in float64.
     positive, negative = F.logsigmoid(odds[:, 0]), F.softplus(odds[:, 1:], threshold=40).sum(1)
     return negatives * math.log1p(EPS / noise) - (positive - negative).mean()
 
@@ -177,7 +177,7 @@ class Embedding(nn.Module):
     """A linear layer from a classifier's input to embeddings of length one.
 
     Args:
-        shape: Shape of the input, batch first. Whatever follows the batch becomes one vector.
+        shape: Shape of the input, batch first. All other dimensions are flattened to one vector.
         dim: Length of the embeddings' vectors.
     """
 

@@ -123,7 +123,7 @@ def halves(samples: Any) -> tuple[Any, Any]:
         samples: A tensor `[batch, ...]`, or a mapping or sequence of such tensors.
 
     Raises:
-        UserError: If their number is odd.
+        UserError: If the number of samples is odd.
     """
     if isinstance(samples, Mapping):
         pairs = {name: halves(tensor) for name, tensor in samples.items()}

@@ -54,11 +54,11 @@ def de_kd(
         teacher_accuracy: Validation accuracy at which the teacher is stopped, a fraction.
         temperature: $T$.
         alpha: Weight of the soft term.
-        reduction: As in `kd`; the authors' code is `mean`.
-        standardize: As in `kd`, by the LSKD authors' code.
+        reduction: `batchmean`, or `mean` to divide the soft term by the number of classes, as the authors' code does.
+        standardize: Whether the soft term reads standardised logits (LSKD, see `kd`), with the LSKD authors' variance.
 
     Raises:
-        UserError: If the teacher would not train for a single epoch, or is to stop at an accuracy that nobody measures.
+        UserError: If the teacher would train for no epoch, or shall stop at an accuracy without validation data.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 

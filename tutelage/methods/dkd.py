@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: KD in two parts, so that a sure teacher does not hush the other classes."""
+"""Decoupled knowledge distillation: KD in two parts, so that the other classes count even if the teacher is sure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DECOUPLED = Paper(
 
 @register("dkd", papers=[DECOUPLED, LSKD], reads={"targets", "classes", "labels"}, family="logits")
 class DKD(Method):
-    r"""Decoupled KD: how sure the teacher is of the label, and what it says of the other classes, each by its weight.
+    r"""Decoupled KD: one weight for the teacher's certainty of the label, one for its answer to the other classes.
 
     $$ L = H(q, p) + w(e) \, T^2 \left[ \alpha \, \mathrm{KL}(b^t_T \,\|\, b^s_T)
        + \beta \, \mathrm{KL}(\hat p^t_T \,\|\, \hat p^s_T) \right], \qquad
@@ -58,7 +58,7 @@ class DKD(Method):
 
     Args:
         student: The network to train.
-        teacher: Whatever answers a batch with logits.
+        teacher: Any teacher that gives logits.
         temperature: $T$, above zero.
         alpha: $\alpha$, weight of TCKD, zero or more.
         beta: $\beta$, weight of NCKD, zero or more.
@@ -66,7 +66,7 @@ class DKD(Method):
             1 is no warm-up. By default the published 20 of 240, and in a shorter run the same share: the weights are
             whole after a twelfth of it, having risen batch by batch.
         standardize: Whether both terms read standardised logits; the cross-entropy never does.
-        standardize_ddof: As in `kd`.
+        standardize_ddof: 1 divides the variance by $K - 1$ (the LSKD authors' code), 0 by $K$ (their paper).
 
     Raises:
         UserError: If a hyper-parameter is out of range, or the labels are no class indices.
@@ -123,11 +123,11 @@ class DKD(Method):
 
 
 def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits of the label against all the rest, `[batch, 2]`, and of the rest alone, `[batch, class - 1]`.
+    """Return logits of the label against all others, `[batch, 2]`, and of the others alone, `[batch, class - 1]`.
 
     Args:
         logits: `[batch, class]`, or `[batch, class, ...]`, which gives as many places.
-        labels: Class indices, `[batch]`, or `[batch, ...]`. Where there is none, -1, what is returned means nothing.
+        labels: Class indices, `[batch]` or `[batch, ...]`. Results for unlabelled samples (-1) have no meaning.
     """
     label = labels.clamp(min=0).unsqueeze(1)
     others = torch.arange(logits.shape[1] - 1, device=logits.device).view(-1, *[1] * (labels.ndim - 1))
@@ -136,16 +136,17 @@ def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rising(weight: float, epochs: int | None) -> Schedule:
-    """Return a weight that rises over so many epochs; None takes the published 20 of 240, and less in a shorter run.
+    """Return a weight that rises over some epochs. None takes the published 20 of 240, or fewer in a shorter run.
 
     Args:
-        weight: What it rises to, zero or more.
-        epochs: At least one.
+        weight: The final weight, zero or more.
+        epochs: Number of epochs over which it rises, at least one.
     """
     if epochs is not None:
         return ramp(weight, epochs=epochs)
     by_epochs = ramp(weight, epochs=PUBLISHED_RAMP)
     by_share = linear(0.0, weight, until=PUBLISHED_RAMP / PUBLISHED_EPOCHS)
+    # The larger of the two: a short run reaches the full weight too.
     return lambda progress: max(by_epochs(progress), by_share(progress))
 
 

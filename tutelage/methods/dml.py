@@ -56,15 +56,15 @@ class DML(Method):
         students: The networks, the deployed one first.
         make_student: Makes more networks of the first architecture, from the seed of their name.
         data: The data, whose task says what the answer of all networks together is; classification by default.
-        networks: How many learn together: the first of those that are named, or with fresh copies of the first
-            architecture where that is more; as many as are named by default, but at least two.
+        networks: Number of networks. If fewer are given, fresh copies of the first architecture are added; if more, the
+            first ones are taken. By default as many as are given, but at least two.
         update: `simultaneous` or `sequential`.
         peer: `mean` over the other networks, `sum`, or `mean-probability`: one divergence, from the others' mean
             probability (the paper's DML_e).
         temperature: $T$, which softens all, above zero.
         t_squared: Whether the divergence is multiplied by $T^2$.
         lr_scales: Factor on the run's learning rate, one for all networks or one for each, such as `[1,0.1]`.
-        weight_decay_scales: Factor on the run's weight decay, likewise.
+        weight_decay_scales: Factor on the run's weight decay, one for all networks or one for each.
 
     Raises:
         UserError: If there are fewer than two networks, two start from the same weights, the temperature is not above
@@ -109,7 +109,7 @@ class DML(Method):
             own = logits[number]
             yield Update({"ce": batch.loss(own), "peers": self._divergence(batch, own, others)}, name)
             if self.update == "sequential" and number < last:
-                # Only now: the optimizer has stepped.
+                # Code after the yield runs after the optimizer's step, so this answer is the updated network's.
                 with torch.no_grad(), keeping_statistics(network):
                     logits[number] = network(batch.inputs).logits
 
@@ -130,7 +130,7 @@ class DML(Method):
         return self.peers.others()
 
     def _divergence(self, batch: Batch, own: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """Return what a network is to lower towards the answers of the others, each `[batch, class, ...]`."""
+        """Return the divergence of a network from the answers of the others, each `[batch, class, ...]`."""
         if self.peer == "mean-probability":
             # Logits whose softmax at T is the mean of the softened answers.
             mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature

@@ -18,7 +18,7 @@ from tutelage.methods.parts.papers import ENDD, HINTON
 from tutelage.models.ensemble import Ensemble
 from tutelage.system.console import Reporter
 
-# Of the conformance suite, what no method on members can meet.
+# A check of the conformance suite that no method on members can pass.
 MEMBERS_ALONE = {"accepts-other-teachers": "a recording has one answer, the mean of the members, not what each says"}
 
 
@@ -37,14 +37,14 @@ class EnD(Method):
     Args:
         student: The network to train.
         teacher: The ensemble; any other teacher is an ensemble of one.
-        reporter: Told where the ensemble is of one.
+        reporter: Receives a note if the ensemble has only one member.
         temperature: $T$ of the beginning, 1 or above.
         hold: Share of the run over which $T$ stays.
         fall: Share of the run over which $T$ falls to 1.
 
     Raises:
-        UserError: If the temperature is below 1, the shares are none, or the teacher's answers are recorded, which are
-            those of the whole ensemble.
+        UserError: If the temperature is below 1, a share is negative, both are more than 1 together, or the teacher's
+            answers are recorded: a recording holds the answers of the whole ensemble.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020, whose baseline it is; Hinton,
         Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
@@ -90,7 +90,7 @@ def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tenso
         temperature: $T$, which divides both.
 
     Raises:
-        ValueError: If the shapes do not belong together.
+        ValueError: If the shapes do not fit each other.
     """
     check_shapes(logits, members[0])
     student = F.log_softmax(wide(logits) / temperature, dim=1)
@@ -111,7 +111,7 @@ def is_single(teacher: Teacher) -> bool:
 
 
 def refuse_recordings(teacher: Teacher, method: str) -> None:
-    """Refuse a recording: it holds one answer, and of an ensemble that is the mean.
+    """Refuse a recording, which holds one answer: for an ensemble, the mean of its members.
 
     Args:
         teacher: Any teacher, with others inside it or not.

@@ -23,8 +23,8 @@ from tutelage.methods.parts.papers import ENDD
 from tutelage.system.console import Reporter
 
 Heat = Literal["both", "ensemble", "dirichlet"]
-# Above a concentration of exp(10), 22,026, it grows in a straight line: an answer of that certainty stays finite and
-# keeps a gradient that leads back.
+# Above exp(10), about 22,026, a concentration grows in a straight line: it then stays finite, and keeps a gradient that
+# can lower it again.
 _STRAIGHT_FROM = 10.0
 
 
@@ -46,12 +46,12 @@ class EnDD(Method):
 
     Members that agree have an unbounded likelihood: $\epsilon$ and the falling temperature keep it in hand, and are not
     optional. $T$ stays for a share of the run, falls in a straight line to 1, and stays there. Curvature grows with the
-    concentrations, so gradients are clipped whatever the run's settings are.
+    concentrations, so gradients are clipped even if the run's settings do not clip.
 
     Args:
         student: The network to train; its logits are the logarithms of the concentrations.
         teacher: The ensemble; any other teacher is an ensemble of one, which says nothing of knowledge.
-        reporter: Told where the ensemble is of one.
+        reporter: Receives a note if the ensemble has only one member.
         temperature: $T$ of the beginning, 1 or above.
         hold: Share of the run over which $T$ stays.
         fall: Share of the run over which $T$ falls to 1.
@@ -124,15 +124,15 @@ class EnDD(Method):
 def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -> Tensor:
     r"""Return $-\frac{1}{M} \sum_m \log \mathrm{Dir}(\tilde\pi_m; \exp z)$, the mean over the batch and its places.
 
-    Of the members only the mean of their log-probabilities matters. It is computed in float64 where the device has it.
+    Only the mean of the members' log-probabilities matters. It is computed in float64 if the device supports it.
 
     Args:
         logits: The logarithms $z$ of the concentrations, `[batch, class]` (or `[batch, class, ...]`).
         members: The members' logits `[member, batch, class, ...]`; no gradient flows into them.
-        smoothing: $\epsilon$, the share of the uniform distribution in what the members say.
+        smoothing: $\epsilon$, the share of the uniform distribution in the members' answers.
 
     Raises:
-        ValueError: If the shapes do not belong together.
+        ValueError: If the shapes do not fit each other.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
     """
@@ -142,7 +142,7 @@ def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -
     log_alpha = raw.clamp(max=_STRAIGHT_FROM) + torch.log1p(beyond)
     log_sum = log_alpha.logsumexp(1)
     alpha = log_alpha.exp()
-    # The log gamma function near zero, by that near one: its argument may underflow, its logarithm does not.
+    # log gamma(a) = log gamma(1 + a) - log(a): near zero `a` itself may underflow, but its logarithm does not.
     normaliser = (torch.lgamma(1 + alpha) - log_alpha).sum(1) - (torch.lgamma(1 + log_sum.exp()) - log_sum)
     evidence = ((alpha - 1) * _smoothed(_precise(members.detach()), smoothing).mean(0)).sum(1)
     return (normaliser - evidence).mean().to(wide(logits).dtype)

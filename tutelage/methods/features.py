@@ -1,4 +1,4 @@
-"""Feature distillation: linear adapters foretell the teacher's normalised features, pooled and place by place."""
+"""Feature distillation: linear adapters predict the teacher's normalised features, pooled and place by place."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Distance = Literal["smooth-l1", "mse", "cosine"]
 
 @register("features", papers=[FEATURE_DISTILLATION, AM_RADIO], reads=(), uses={"targets"}, family="features")
 class Features(Method):
-    r"""Feature distillation: a linear adapter foretells the teacher's normalised features, pooled and place by place.
+    r"""Feature distillation: a linear adapter predicts the teacher's normalised features, pooled and place by place.
 
     $$ L = w H(q, p) + \sum_l \Big[ \beta \, d\big(A_l n(\bar F^s_l), n(\bar F^t_l)\big)
        + \gamma \, \frac{1}{hw} \sum_i d\big(B_l n(F^s_{l,i}), n(F^t_{l,i})\big) \Big], \qquad
@@ -136,8 +136,8 @@ class FeatureAdapter(nn.Module):
         pair: The layers that are compared.
 
     Attributes:
-        pooled: For the mean over the places.
-        places: For each place; None where there is only one.
+        pooled: The layer for the mean over the places.
+        places: The layer for each place; None if there is only one place.
     """
 
     def __init__(self, pair: LayerPair) -> None:
@@ -161,8 +161,8 @@ def feature_distances(
     Args:
         adapted: The student's, `[..., channel]`.
         teacher: The teacher's, the same shape.
-        distance: As in `features`.
-        delta: $\delta$.
+        distance: `smooth-l1`, `mse` or `cosine` (one minus the cosine).
+        delta: $\delta$ of `smooth-l1`, the difference from which squares become absolute values.
     """
     adapted = wide(adapted)
     if distance == "cosine":

@@ -56,12 +56,12 @@ class FerKD(Method):
     discarded is not mixed into another. Labels are adapted before they are mixed, because a confidence belongs to one
     crop: that of two in one would say nothing about either.
 
-    The thresholds suit nobody by themselves: count, with `adapted_labels`, which crops yours discard. A teacher that
-    knows its training images by heart is surer of nearly all of them than any $T_T$ below 1.
+    The right thresholds depend on the teacher: count with `adapted_labels` which crops yours discard. A teacher that
+    has memorised its training images has a confidence above any $T_T$ below 1 for nearly all of them.
 
     Args:
         student: The network to train.
-        teacher: Whatever answers a batch with logits, recorded or not.
+        teacher: Any teacher that gives logits, recorded or not.
         batch_size: Crops in a batch, $B$, the discarded ones included.
         epochs: Length of the run.
         crops: Crops of an image in a batch, $m$. They divide the batch size.
@@ -137,7 +137,7 @@ class FerKD(Method):
             mixture = Mixture(partners=self_partners(batch.indices, kept, self.crops), shares=shares)
             inputs, targets = mixture.of_images(inputs), mixture.of_labels(targets)
         losses = soft_label_losses(self.student(inputs).logits, targets, self.temperature)
-        # Over all processes, whose gradients are averaged; none kept is divided by one.
+        # The mean over processes, because their gradients are averaged. The minimum avoids dividing by zero.
         number = processes.mean(kept.to(losses.dtype).sum()).clamp(min=1 / processes.count())
         return {"soft": (losses * kept).sum() / number}
 
@@ -150,14 +150,14 @@ def adapted_labels(
     smoothing: float,
     confidence: Confidence = "label",
 ) -> tuple[Tensor, Tensor]:
-    r"""Return what each crop is taught, `[batch, class]`, and whether it is kept, `[batch]`.
+    r"""Return the target of each crop, `[batch, class]`, and whether the crop is kept, `[batch]`.
 
     Args:
         soft: The teacher's probabilities, `[batch, class]`.
         labels: Class indices, `[batch]`, -1 for a crop without a label, which is not kept.
         thresholds: $T_L$, $T_M$ and $T_T$.
         smoothing: $\epsilon$.
-        confidence: As of `ferkd`.
+        confidence: The confidence of a crop: the teacher's probability of the `label`, or its largest one (`max`).
     """
     low, middle, high = thresholds
     label = labels.clamp(min=0)[:, None]
@@ -168,7 +168,7 @@ def adapted_labels(
 
 
 def self_partners(indices: Tensor, kept: Tensor, crops: int) -> Tensor:
-    """Return another crop of the same image for each crop, `[batch]`; itself where there is none, or it is discarded.
+    """Return the index of another kept crop of the same image for each crop, `[batch]`; its own if there is none.
 
     Args:
         indices: Position of each sample in its dataset, `[batch]`, in `crops` equal sections.

@@ -17,7 +17,7 @@ from tutelage.models.copies import copy_of
 from tutelage.models.dropout import ActiveDropout, kind_of_dropout
 from tutelage.models.normalization import bare
 
-# What a teacher without dropout gets: the rate that the paper found best.
+# The rate for a teacher without dropout: the one that the paper found best.
 _RATE = 0.4
 
 
@@ -72,15 +72,15 @@ def fickle_teacher(
 
 
 def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher:
-    """Return a teacher on a copy of the network that drops in eval mode; of an ensemble, with all members such.
+    """Return a teacher on a copy of the network whose dropout stays on in eval mode; of an ensemble, each member.
 
     Args:
         teacher: The teacher; it stays as it is.
         example: Inputs for one forward pass.
-        rate: As in `fickle_teacher`.
+        rate: Probability of dropping, for every dropout layer; None keeps each layer's own.
 
     Raises:
-        UserError: If there is no network, or nothing in it that could drop.
+        UserError: If there is no network, or no place for dropout in it.
     """
     if isinstance(teacher, EnsembleTeacher):
         members = [one for one in teacher.teachers if isinstance(one, Teacher)]

@@ -1,4 +1,4 @@
-"""FitNets: the student's middle layer learns to foretell the teacher's."""
+"""FitNets: the student's middle layer learns to predict the teacher's."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def hint_loss(regressed: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
     $$ L = \frac{1}{B c h w} \| r(F^s) - F^t \|^2 $$
 
     Args:
-        regressed: What a regressor made of the student's map, `[batch, channel, height, width]`.
+        regressed: A regressor's output for the student's map, `[batch, channel, height, width]`.
         teacher: The teacher's map, of the same shape; no gradient flows into it.
-        mask: The places that are no padding, `[batch, 1, height, width]`: the mean is over those of a sample first.
+        mask: Places that are not padding, `[batch, 1, height, width]`. The mean is taken within each sample first.
 
     Raises:
         ValueError: If the shapes differ.
@@ -59,7 +59,7 @@ def hint_loss(regressed: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
 
 
 class Hint(nn.Module):
-    """The regressors of some pairs of layers, and how well they foretell the teacher.
+    """The regressors of some pairs of layers, and their error in predicting the teacher.
 
     Args:
         pairs: The pairs.
@@ -92,9 +92,9 @@ class FitNet(Method):
         student: The network to train.
         teacher: The trained teacher.
         example: Inputs for one forward pass.
-        layers: Where the hint is, as in `fitnet`.
+        layers: The hint: `auto`, the end of the middle stage; or pairs by name, `student_layer:teacher_layer`.
         weight: $\beta$.
-        final_relu: As in `fitnet`.
+        final_relu: Whether the regressor ends with a ReLU.
     """
 
     def __init__(
@@ -118,16 +118,16 @@ class FitNet(Method):
 
 
 class FitNetHints(Method):
-    r"""The first stage of FitNets: the student up to the hint, and nothing of it above.
+    r"""The first stage of FitNets: only the student's layers up to the hint are trained.
 
     $$ L = \frac{1}{2} \, \frac{1}{B c h w} \| r(F^s) - F^t \|^2 $$
 
     Args:
-        student: The network to train; what lies above the hint waits, frozen.
+        student: The network to train; its layers after the hint stay frozen.
         teacher: The trained teacher.
         example: Inputs for one forward pass.
-        layers: Where the hint is, as in `fitnet`.
-        final_relu: As in `fitnet`.
+        layers: The hint: `auto`, the end of the middle stage; or pairs by name, `student_layer:teacher_layer`.
+        final_relu: Whether the regressor ends with a ReLU.
     """
 
     student: Trunk
@@ -148,13 +148,13 @@ class FitNetHints(Method):
 
 
 class FitNetDistillation(Method):
-    r"""The second stage of FitNets: KD whose weight falls while it trains.
+    r"""The second stage of FitNets: KD with a weight that falls during training.
 
     $$ L = H(q, p) + \lambda(t) \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
 
     Args:
-        student: The network that the hints left.
-        teacher: Whatever answers a batch with logits.
+        student: The network from the first stage.
+        teacher: Any teacher that gives logits.
         temperature: $T$.
         kd_start: $\lambda$ at the start.
         kd_end: $\lambda$ at the end; in between it falls on a straight line.
@@ -207,7 +207,7 @@ def fitnet(
     kd_end: float = 1.0,
     t_squared: bool = False,
 ) -> nn.Module:
-    r"""FitNets: from the student's middle layer a regressor foretells the teacher's.
+    r"""FitNets: a regressor predicts the teacher's middle layer from the student's.
 
     $$ L = H(q, p) + \beta \, \mathrm{mean}\big( (r(F^s) - F^t)^2 \big) $$
 

@@ -40,12 +40,12 @@ class FKD(Method):
     There is no term of the labels, and no $T^2$.
 
     The paper's teacher is recorded: `tutelage record`, then `--teacher recording:PATH`, with $m$ views or more. A
-    recorded view does not come again before all others have come, but for the last epochs of one crop. A teacher that
-    is there answers freshly drawn crops instead.
+    recorded view does not come again before all others have come, but for the last epochs of one crop. A live
+    teacher answers freshly drawn crops instead.
 
     Args:
         student: The network to train.
-        teacher: Whatever answers a batch with logits, recorded or not.
+        teacher: Any teacher that gives logits, recorded or not.
         batch_size: Crops in a batch, $B$.
         epochs: Length of the run.
         crops: Crops of an image in a batch, $m$. They divide the batch size.
@@ -94,7 +94,7 @@ class FKD(Method):
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy with the soft labels as `soft`."""
-        # Of the crops as they came: a recording knows no mixtures.
+        # The teacher is asked about the unmixed crops, because a recording has no answers to mixtures.
         inputs, targets = batch.inputs, torch.softmax(wide(self.teacher(batch).logits) / self.temperature, dim=1)
         if self.mixup or self.cutmix:
             shares = draw_shares(inputs, mixup=self.mixup, cutmix=self.cutmix)

@@ -1,4 +1,4 @@
-"""FSP, "a gift from knowledge distillation": an initialisation that the teacher's flow between layers gave."""
+"""FSP, "a gift from knowledge distillation": the teacher's flow between layers initialises the student."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Variant = Literal["paper", "code"]
 
 
 def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask: Tensor | None = None) -> Tensor:
-    r"""Return the flow of a section: which channels of its input go with which of its output.
+    r"""Return the flow of a section: the mean product of each input channel with each output channel.
 
     $$ G_{ij} = \frac{1}{hw} \sum_{x=1}^{h} \sum_{y=1}^{w} F^1_{i,x,y} F^2_{j,x,y} $$
 
@@ -58,7 +58,7 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask
 
 
 class _Products(torch.autograd.Function):
-    """The products of all channels of two maps. No copies in float32 are kept."""
+    """The products of all channels of two maps. It keeps no float32 copies for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, one: Tensor, two: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ class _Products(torch.autograd.Function):
 
 
 def fsp_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> Tensor:
-    r"""Return how far a section's flow is from the teacher's, the mean over the batch.
+    r"""Return the squared distance of a section's flow from the teacher's, the mean over the batch.
 
     $$ L = \frac{1}{B} \sum_b \| G^t_b - G^s_b \|_F^2 $$
 
     Args:
         student: FSP matrices `[batch, m, n]`.
-        teacher: The same of the teacher; no gradient flows into them.
+        teacher: The teacher's FSP matrices, `[batch, m, n]`; no gradient flows into them.
         variant: `paper` sums over the entries of a matrix; `code` takes their mean, which is $mn$ times smaller.
 
     Raises:
@@ -99,7 +99,7 @@ def fsp_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of both networks: a layer, read where it begins and where it ends."""
+    """A section of both networks: a layer of each, of which input and output are read."""
 
     first: LayerPair
     second: LayerPair
@@ -120,11 +120,11 @@ class FSPInitialization(Method):
     $$ L = \sum_i \mathrm{fsp\_loss}(G^s_i, G^t_i) $$
 
     Args:
-        student: The network to train; what lies above the last section waits, frozen.
+        student: The network to train; its layers after the last section stay frozen.
         teacher: The trained teacher.
         example: Inputs for one forward pass.
-        layers: The sections, as in `fsp`.
-        variant: As in `fsp`.
+        layers: The sections: `auto` (the stages), or by name, `student_layer:teacher_layer`, joined by `+`.
+        variant: `paper` pools by the maximum and sums over a matrix; `code` takes means for both.
         lr_scale: Factor on the learning rate of the run.
 
     Raises:
@@ -178,8 +178,8 @@ def fsp(
 
     $$ L_1 = \sum_i \| G^t_i - G^s_i \|^2, \quad G_i = \frac{1}{hw} F^1_i (F^2_i)^\top; \qquad L_2 = H(q, p) $$
 
-    What the teacher gives is an initialisation. Student and teacher need equally many channels wherever they are
-    compared; their resolutions may differ.
+    The teacher gives only an initialisation. Student and teacher need equally many channels wherever they are compared.
+    Their resolutions may differ.
 
     Args:
         run: The run whose stages these are.
@@ -218,7 +218,7 @@ def fsp(
 
 
 def _sections(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> Paired:
-    """Return a student and a teacher that read their sections: of each its input, and behind it its output."""
+    """Return a student and a teacher that read the input and then the output of each of their sections."""
     ends = pair(student, teacher, layers, seen)
     network = ends.student.release()
     ends.teacher.release()

@@ -30,18 +30,18 @@ class KD(Method):
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T \,\|\, p^s_T) $$
 
-    Both terms are those of the data's task: of several classes a sample, each goes through its own sigmoid; numbers
-    have squared errors, and no temperature. Without labels the first term is left out.
+    Both terms are those of the data's task. With several classes for each sample, each class has its own sigmoid.
+    Numbers have squared errors, and no temperature. Without labels the first term is left out.
 
-    With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, and
-    so nothing of how confident either network is. Its published weights are 0.1 for the cross-entropy and 9 for the
-    soft term, at temperature 2: `kd:standardize=true,temperature=2,multiplier=10`. Never give plain KD such a weight:
-    in the paper's ablation (resnet32x4 to resnet8x4, CIFAR-100, temperature 2) weights of 0.9, 9 and 18 lead plain KD
-    to 73.60, 73.33 and 63.45 %, and standardised KD to 74.14, 76.62 and 76.33 %.
+    With `standardize` it is LSKD: the soft term reads both logits as $(z - \bar z) / \sigma(z)$, sample by sample, so
+    that the confidence of both networks has no effect. Its published weights, at temperature 2, are 0.1 for the
+    cross-entropy and 9 for the soft term: `kd:standardize=true,temperature=2,multiplier=10`. Never give plain KD such a
+    weight: in the paper's ablation (resnet32x4 to resnet8x4, CIFAR-100, temperature 2) weights of 0.9, 9 and 18 lead
+    plain KD to 73.60, 73.33 and 63.45 %, and standardised KD to 74.14, 76.62 and 76.33 %.
 
     Args:
         student: The network to train.
-        teacher: Whatever answers a batch with logits.
+        teacher: Any teacher that gives logits.
         temperature: $T$, which softens both, above zero.
         alpha: Weight of the soft term, from 0 to 1.
         t_squared: Whether the soft term is multiplied by $T^2$; eq. 4 of the Tf-KD paper leaves it out.
@@ -52,7 +52,7 @@ class KD(Method):
             has it, which softens as if the temperature were lower by the factor $\sqrt{1 - 1/K}$.
 
     Raises:
-        UserError: If `alpha` is no share or the temperature is not above zero.
+        UserError: If `alpha` is not between 0 and 1, or the temperature is not above zero.
 
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015. `standardize`: Sun et al., Logit
         Standardization in Knowledge Distillation, CVPR 2024.
@@ -126,7 +126,7 @@ def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: fl
 
     $$ L = (1 - \alpha) H(q, p) + \alpha T^2 \, \mathrm{KL}(p^t_T(x_{\pi(b)}) \,\|\, p^s_T(x_b)) $$
 
-    The soft targets keep their entropy and their mean and lose what they say about the sample.
+    The soft targets keep their entropy and their mean, but say nothing about the sample.
 
     Args:
         student: The network to train.
@@ -142,10 +142,10 @@ def kd_shuffled_teacher(student: nn.Module, teacher: Teacher, *, temperature: fl
 
 
 def check_soft_term(alpha: float, temperature: float) -> None:
-    """Refuse weights and temperatures that make no sense.
+    """Refuse weights and temperatures that are out of their range.
 
     Raises:
-        UserError: If `alpha` is no share or the temperature is not above zero.
+        UserError: If `alpha` is not between 0 and 1, or the temperature is not above zero.
     """
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha={alpha} must be a share, from 0 to 1.")

@@ -47,7 +47,7 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: `[batch, number]`.
-        teacher: The same of the teacher; no gradient flows into it.
+        teacher: `[batch, number]`; no gradient flows into it.
 
     Raises:
         ValueError: If the two shapes differ.
@@ -57,7 +57,7 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class KSANC(Method):
-    r"""The second stage of KSANC: the discriminator's step, then the student's, on each batch.
+    r"""The second stage of KSANC: on each batch a step of the discriminator, then one of the student.
 
     $$ L_D = -\log D(l_T) - \log(1 - D(l_S)) - \log P(y|C_T) - \log P(y|C_S)
     + \mu (|\omega_D|_1 + \|\omega_D\|_2^2) - \nu \log D(l_S) $$
@@ -66,18 +66,18 @@ class KSANC(Method):
     + \lambda_3 \|\tilde g^a_S - \tilde g^a_T\|_2^2 $$
 
     Args:
-        paired: Student and teacher, as `squeezable` reads them.
+        paired: Student and teacher, as `squeezable` returns them.
         attention: The teacher's attention estimators; they are frozen.
         num_classes: Number of classes.
-        logit_weight: As in `ksanc`, like all that follow.
-        adversarial_weight: $\lambda_2$.
-        squeezed_weight: $\lambda_3$.
-        mu: $\mu$.
-        leniency: $\nu$.
-        adversarial: The student's adversarial term.
-        pooling: How attended maps are pooled.
-        hidden: Widths of the discriminator.
-        discriminator_lr: Its peak learning rate.
+        logit_weight: $\lambda_1$, weight of the distance between the logits.
+        adversarial_weight: $\lambda_2$, weight of both adversarial terms of the student.
+        squeezed_weight: $\lambda_3$, weight of the distance between the squeezed descriptors.
+        mu: $\mu$, weight of the norms of the discriminator's weights.
+        leniency: $\nu$, weight of the term that keeps the discriminator from winning.
+        adversarial: The student's adversarial term, `non-saturating` or `minimax`.
+        pooling: `sum` over the places, or `average`, which divides by their number.
+        hidden: Widths of the discriminator's hidden layers.
+        discriminator_lr: Peak learning rate of the discriminator.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class KSANC(Method):
         judged = self.discriminator(teacher.logits), self.discriminator(student.logits.detach())
         told = telling_losses(*judged, batch.labels)
         yield Update(told | {"norms": norms(self.discriminator.weights())}, "discriminator")
-        # It has seen this batch: its running statistics have, too.
+        # Its running statistics have already counted this batch in its own step.
         with keeping_statistics(self.discriminator):
             verdict = self.discriminator(student.logits)
         squeezed = self.squeezing(student, pooling=self.pooling)

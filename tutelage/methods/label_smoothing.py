@@ -33,7 +33,7 @@ class LabelSmoothing(Method):
         loss_scale: $s$, above zero.
 
     Raises:
-        UserError: If the smoothing is no share, or the scale is not above zero.
+        UserError: If the smoothing is not between 0 and 1, or the scale is not above zero.
 
     Paper: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016.
 

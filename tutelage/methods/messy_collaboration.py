@@ -59,8 +59,8 @@ def messy_collaboration(
         teacher_rate: $\eta$ of the labels that the teacher trains on. Above zero, the teacher's architecture is trained
             in this run; at zero, the method has the teacher that there is.
         redraw: `once` for the run; every `epoch`; or for every `batch`, from the run's own chance, which is all that a
-            DataLoader allows. What a method reads of the labels before it trains, such as which samples are of other
-            classes (`crd`) or of the same (`cs-kd`), is wrong likewise with `once`, and true with the others.
+            DataLoader allows. Some methods read labels before they train, such as `crd` and `cs-kd` for the classes of
+            all samples. With `once` they read the wrong labels, else the true ones.
         flips: Whether a label is drawn among `any` class, the true one included, or among the `other` ones.
 
     Raises:
@@ -87,7 +87,7 @@ def messy_collaboration(
 
 
 def _messy(run: Run, data: Data, rate: float, part: str, redraw: Redraw, flips: Flips) -> tuple[Run, Data]:
-    """Return a run and data on which training meets wrong labels."""
+    """Return a run and data in which a share of the training labels is wrong."""
     seed = run.seed_of(f"labels/{part}")
     if not rate:
         return run, data
@@ -102,13 +102,13 @@ def _messy(run: Run, data: Data, rate: float, part: str, redraw: Redraw, flips: 
 
 
 class LabelNoise(nn.Module):
-    """Makes some labels of a batch wrong, others in every epoch or every batch.
+    """Makes some labels of a batch wrong, drawn anew in every epoch or for every batch.
 
     Args:
         rate: Share of the labels that are drawn anew.
         num_classes: Number of classes.
-        flips: As in `messy_collaboration`.
-        seed: With the epoch, decides all chance of an epoch.
+        flips: Whether a label is drawn among `any` class, the true one included, or among the `other` ones.
+        seed: Seed of the draws; together with the epoch it decides all of them.
         samples: Number of training samples; None redraws for every batch.
     """
 

@@ -1,4 +1,4 @@
-"""Multi-level logit distillation: single answers, how samples relate, how classes relate, on two views."""
+"""Multi-level logit distillation: matches answers, relations of samples and relations of classes, on two views."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MLLD(Method):
     Args:
         student: The network to train. It sees both views, one after the other, so its batch-norm statistics move
             twice a step.
-        teacher: Whatever answers a batch with logits, for both views.
+        teacher: Any live teacher that gives logits; it is asked about both views.
         example: Inputs: images in [0, 1].
         temperatures: All $T$.
         ce_weight: Weight of the cross-entropy.
@@ -72,7 +72,7 @@ class MLLD(Method):
         class_weight: Weight of the term on classes.
         variant: `paper`, or `code` for what the released code computes (see Differences).
         standardize: Whether the instance term reads standardised logits; nothing else does.
-        standardize_ddof: As in `kd`.
+        standardize_ddof: 1 divides the variance by $K - 1$ (the LSKD authors' code), 0 by $K$ (their paper).
         strong: What makes the strong view of the weak one.
 
     Raises:
@@ -112,7 +112,7 @@ class MLLD(Method):
         self.student, self.teacher, self.strong = FeatureExtractor(student), teacher, Augmentation.parse(strong)
         self.temperatures, self.variant = temperatures, variant
         self.ddof = standardize_ddof if standardize else None
-        # What cannot be made a strong view of fails here, not in the first step.
+        # Inputs without a strong view fail here, at construction, not in the first step.
         self.strong_view(example, Generator())
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -121,7 +121,7 @@ class MLLD(Method):
         strong = self.strong_view(batch.inputs, torch.default_generator)
         seen = None
         if batch.teacher_inputs is not None:
-            # The same view of what the teacher sees.
+            # The random state is put back, so that the teacher's inputs get the same view.
             torch.set_rng_state(state)
             seen = self.strong_view(batch.teacher_inputs, torch.default_generator)
         views = batch, Batch(inputs=strong, targets=batch.targets, indices=batch.indices, teacher_inputs=seen)
@@ -138,10 +138,10 @@ class MLLD(Method):
 
         Args:
             inputs: Images `[batch, channel, height, width]` in [0, 1].
-            generator: A CPU generator; its state decides.
+            generator: A CPU generator, from which the view is drawn.
 
         Raises:
-            UserError: If they are no such images.
+            UserError: If they are not such images.
         """
         if not (isinstance(inputs, Tensor) and inputs.ndim == 4):
             raise UserError("mlld makes a strong view of images: for other inputs, choose a method such as kd.")
@@ -175,15 +175,15 @@ class MLLD(Method):
 def masks(teacher: Tensor) -> Pair:
     """Return 1 for each sample and for each class to keep, `[batch]` and `[class]`, else 0.
 
-    Kept are the samples of which the teacher is less confident, and the classes to which it gives less, up to the
-    median.
+    It keeps the samples with a confidence of the teacher up to the median, and the classes with a total probability up
+    to the median.
 
     Args:
         teacher: The teacher's logits, `[batch, class]`.
     """
     probabilities = teacher.softmax(1)
     confidence, given = probabilities.amax(1), probabilities.sum(0)
-    # The lower of two medians keeps the same ones as any other: values between them there are none.
+    # For an even number torch gives the lower median. Any other value up to the next one would keep the same samples.
     return (confidence <= confidence.median()).to(teacher.dtype), (given <= given.median()).to(teacher.dtype)
 
 
@@ -194,7 +194,7 @@ def instance_loss(
 
     Args:
         student: Logits `[batch, class]`.
-        teacher: The same of the teacher; no gradient flows into them.
+        teacher: The teacher's logits, `[batch, class]`; no gradient flows into them.
         temperatures: All $T$, at least one.
         kept: $m$, `[batch]` or one number for all.
     """
@@ -216,9 +216,9 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
 
 
 class _GramLoss(torch.autograd.Function):
-    """The loss and its gradient, which is as large as what is compared.
+    """The loss with its gradient, which is only as large as the student's matrices.
 
-    By itself autograd would keep matrices of classes by classes, one for each temperature.
+    Autograd would keep matrices of classes by classes, one for each temperature.
     """
 
     @staticmethod
@@ -236,19 +236,19 @@ class _GramLoss(torch.autograd.Function):
 
 
 def _gap(student: Tensor, teacher: Tensor, kept: Tensor | float) -> Pair:
-    """Return the loss of one pair of matrices `[n, width]`, and its gradient by the student's."""
+    """Return the loss of one pair of matrices `[n, width]`, and its gradient with respect to the student's."""
     # D S' + S D' with D the difference and S the sum, halved: one product, and no cancellation of two large ones.
     half = (teacher - student) @ (teacher + student).mT / 2
     gap = half + half.mT
     loss = (torch.linalg.vecdot(gap, gap) * kept).mean()
-    # The gap is symmetric, so each of its entries stands in two rows.
+    # The gap is symmetric: each entry stands in two rows, so the masks of both count.
     both = kept[:, None] + kept if isinstance(kept, Tensor) and kept.ndim else 2 * kept
     return loss, gap.mul_(both) @ student * (-2 / len(student))
 
 
 def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Return logits over each temperature, `[temperature, batch, class]`."""
-    # One by one: a tensor of temperatures would be copied to the device, and waited for.
+    # One by one: copying a tensor of temperatures to the device would make the CPU wait.
     return torch.stack([logits / temperature for temperature in temperatures])
 
 

@@ -58,7 +58,7 @@ class MSD(Method):
         beta_start: $\beta_b$, weight of the feature term at the start.
         beta_end: $\beta_e$, its weight at the end.
         annealing: `meant`, or `printed`: $\tfrac12 (1 + \cos(\pi f) (\beta_b - \beta_e)) + \beta_e$, which begins near
-            one half whatever $\beta_b$ is, and stays there.
+            one half for any small $\beta_b$, and stays there.
         t_squared: Whether the soft terms carry $\tau^2$.
         detach: Whether the first side of each soft term, and $F_N$, are targets without gradient.
         exits: The layers behind which the shallow exits are, joined by `+`; `auto` takes the ends of all stages but
@@ -133,7 +133,7 @@ def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = Fa
     It is the mean over the batch and its places.
 
     Args:
-        logits: Of each exit, `[batch, class]` (or `[batch, class, ...]`), two or more.
+        logits: Logits of each exit, two or more, `[batch, class]` (or `[batch, class, ...]`).
         temperature: $\tau$.
         detach: Whether $p^i$ is a target, into which no gradient flows.
     """
@@ -144,7 +144,7 @@ def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = Fa
             for target, log in ((one.detach(), other), (other.detach(), one)):
                 total = total + F.kl_div(log, target, reduction="sum", log_target=True) / rows
         else:
-            # The two directions in one: no difference of large numbers where they agree.
+            # Both directions in one product: no large numbers cancel where the two answers agree.
             total = total + ((one.exp() - other.exp()) * (one - other)).sum() / rows
     return total / (len(logs) - 1)
 
@@ -153,7 +153,7 @@ def feature_term(answers: Sequence[Answer], *, detach: bool = False) -> Tensor:
     r"""Return $\sum_{n < N} \|F_n - F_N\|^2$, the mean over the batch.
 
     Args:
-        answers: Of all exits, the deepest last.
+        answers: The answers of all exits, the deepest last.
         detach: Whether $F_N$ is a target, into which no gradient flows.
     """
     deepest = wide(answers[-1].embedding)

@@ -1,4 +1,4 @@
-"""QuEST: the student predicts which of a codebook's words, learned by k-means, the teacher's features are near to."""
+"""QuEST: k-means learns a codebook of words, and the student predicts the words near the teacher's features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ QUEST = Paper(
 )
 
 PlaceReduction = Literal["code", "paper"]
-# Below this, a feature of half precision is rounding, and the gradient of its direction overflows.
+# A shorter feature in half precision is only rounding errors, and the gradient of its direction overflows.
 _FAINT = torch.finfo(torch.float16).tiny
 
 
@@ -82,7 +82,8 @@ def quest(
         temperature: $\tau$. The authors' code calls $1/\tau$ so.
         cosine_scale: $\gamma$ before training.
         weight: $\lambda$.
-        layers: As in other methods that read layers; `auto` is the end of the last stage. Each pair has its own words.
+        layers: `auto` is the end of the last stage; or pairs by name, `student_layer:teacher_layer`, joined by `+`.
+            Each pair has its own words.
         reduction: `code` takes the mean over the places, as the authors' code does; `paper` takes the sum.
 
     Raises:
@@ -116,15 +117,15 @@ def quest(
 
 
 class Quest(Method):
-    """QuEST once the words are known.
+    """The second stage of QuEST, in which the words are known.
 
     Args:
-        paired: Student and teacher, read where they are compared.
+        paired: Student and teacher, which read the compared layers.
         codebooks: Words for each pair, `[word, channel of the teacher]`.
-        temperature: As in `quest`.
-        cosine_scale: As in `quest`.
-        weight: As in `quest`.
-        reduction: As in `quest`.
+        temperature: Divides the teacher's squared distances to the words.
+        cosine_scale: Factor on the student's cosines before training.
+        weight: Weight of the divergence.
+        reduction: `code` takes the mean over the places, `paper` the sum.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Quest(Method):
 
 
 class WordPredictor(nn.Module):
-    r"""What the student says of each place: $\gamma \cos(W_k, f)$ for each word, with $\gamma$ and $W$ to be learned.
+    r"""The student's prediction for each place: $\gamma \cos(W_k, f)$ for each word, with learned $\gamma$ and $W$.
 
     Args:
         channels: Channels of the student's map.
@@ -180,12 +181,12 @@ class WordPredictor(nn.Module):
         """Return logits `[batch, height, width, word]` for maps `[batch, channel, height, width]`."""
         with torch.autocast(maps.device.type, enabled=False):
             directions = unit_rows(wide(maps), shortest=_FAINT).movedim(1, 3)
-            # Scaled before the product, which has many more numbers.
+            # Scaling before the product is cheaper: the product has many more numbers.
             return (self.cosine_scale * directions) @ unit_rows(self.weight).T
 
 
 def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Tensor:
-    r"""Return $-\|f - v_k\|^2 / \tau$ at each place, up to a constant that a softmax does not see.
+    r"""Return $-\|f - v_k\|^2 / \tau$ at each place, up to a constant that the softmax cancels.
 
     Args:
         maps: The teacher's, `[batch, channel, height, width]`.
@@ -196,8 +197,8 @@ def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Ten
         `[batch, height, width, word]`, in float32.
     """
     with torch.autocast(maps.device.type, enabled=False):
-        # -|f - v|^2 = 2 f.v - |v|^2 - |f|^2, of which the last is the same for all words. From their middle both are
-        # short, and less is lost to rounding.
+        # -|f - v|^2 = 2 f.v - |v|^2 - |f|^2, and the last term is the same for all words. Subtracting the words' mean
+        # makes both vectors short, so that rounding loses less.
         middle = wide(codebook).mean(0)
         words = wide(codebook) - middle
         places = wide(maps.detach()).movedim(1, 3) - middle
@@ -217,7 +218,7 @@ def quest_loss(
         student_logits: `[batch, height, width, word]`.
         teacher_logits: `[batch, height, width, word]`; no gradient flows into them.
         reduction: `code` takes the mean over the places, `paper` the sum.
-        mask: The places that are no padding, `[batch, 1, height, width]`; each sample has a mean of its own.
+        mask: Places that are not padding, `[batch, 1, height, width]`; the mean is taken within each sample first.
     """
     found = divergences(student_logits, teacher_logits, dim=3)
     if mask is not None:

@@ -35,7 +35,7 @@ def re_kd(
     reduction: Reduction = "batchmean",
     standardize: bool = False,
 ) -> nn.Module:
-    r"""Re-KD: a trained student teaches a fresh network of the teacher's architecture, which is what is returned.
+    r"""Re-KD: a trained student teaches a fresh network of the teacher's architecture, which is returned.
 
     $$ L = (1 - \alpha) H(q, p^t) + \alpha T^2 \, \mathrm{KL}(p^s_T \,\|\, p^t_T) $$
 
@@ -48,8 +48,8 @@ def re_kd(
         data: The data.
         temperature: $T$.
         alpha: Weight of the soft term.
-        reduction: As in `kd`; the authors' code is `mean`.
-        standardize: As in `kd`, by the LSKD authors' code.
+        reduction: `batchmean`, or `mean` to divide the soft term by the number of classes, as the authors' code does.
+        standardize: Whether the soft term reads standardised logits (LSKD, see `kd`), with the LSKD authors' variance.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 

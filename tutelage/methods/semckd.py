@@ -31,7 +31,7 @@ SEMCKD = Paper(
 )
 
 CalibrationReduction = Literal["code", "paper"]
-# Queries of one number are +1 or -1, and nothing can be learned of them.
+# Smaller batches give queries of one number, which are always +1 or -1 and so cannot learn.
 _SMALLEST_BATCH = 8
 
 
@@ -51,11 +51,11 @@ class SemCKD(Method):
     + \frac{\beta}{B S} \sum_{b,i,j} a_{bij} \, \frac{\|R_{ij}(F^s_i)_b - (F^t_j)_b\|^2}{c_j h w}, \qquad
     a_{bij} = \mathrm{softmax}_j \left( q_{bi}^\top k_{bj} \right) $$
 
-    The query $q_{bi}$ is what an MLP makes of row $b$ of the Gram matrix of the student's layer $i$, at length one; the
-    key $k_{bj}$ likewise of the teacher's layer $j$. Energies are cosines, so the attention can never be one-hot: of
-    three layers, each weighs between 0.063 and 0.787. $R_{ij}$ brings a map of the student to the teacher's width. All
-    regressors together may outweigh the student several times (10.2 million parameters for resnet32x4 to resnet8x4);
-    they are thrown away.
+    An MLP makes the query $q_{bi}$, of length one, from row $b$ of the Gram matrix of the student's layer $i$. Another
+    makes the key $k_{bj}$ from that of the teacher's layer $j$. Energies are cosines, so the attention can never be
+    one-hot: of three layers, each weighs between 0.063 and 0.787. $R_{ij}$ brings a map of the student to the teacher's
+    width. All regressors together may outweigh the student several times (10.2 million parameters for resnet32x4 to
+    resnet8x4); they are thrown away.
 
     Without labels the first term is left out. With `alpha=0` only layers of the teacher are read, so that it may be one
     without a classifier.
@@ -124,13 +124,13 @@ class SemCKD(Method):
 
 
 class SemanticCalibration(nn.Module):
-    """What is trained beside the student: the MLPs that make queries and keys, and the regressors.
+    """The parts that are trained with the student: the MLPs for queries and keys, and the regressors.
 
     Args:
         student: The student's layers.
         teacher: The teacher's layers.
         batch_size: Samples in the largest batch.
-        reduction: As in `calibrated_loss`.
+        reduction: `code` takes the mean over the student's layers; `paper` takes the sum.
 
     Raises:
         UserError: If the batch is too small.
@@ -160,13 +160,13 @@ class SemanticCalibration(nn.Module):
     def forward(
         self, student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Sequence[Compared] | None = None
     ) -> Tensor:
-        """Return the loss of some maps, each `[batch, channel, height, width]`, layer by layer.
+        """Return the loss of the maps of all layers, each `[batch, channel, height, width]`.
 
         Args:
-            student: Maps of the student's layers, with zeros for padding: what the attention is made from.
-            teacher: Maps of the teacher's layers, likewise.
-            pairs: Each of the student's maps beside each of the teacher's, and where they are compared; by default they
-                have no padding.
+            student: Maps of the student's layers, with zeros for padding. The attention is computed from them.
+            teacher: Maps of the teacher's layers, with zeros for padding.
+            pairs: Each map of the student with each map of the teacher, and the places where they are compared. By
+                default they have no padding.
         """
         found = pairs or [Compared(ours, theirs, None) for ours in student for theirs in teacher]
         distances = [
@@ -202,6 +202,7 @@ class SemanticCalibration(nn.Module):
                 f"A batch of {len(similarities)} samples came to a SemCKD that was built for {self.batch_size}: give "
                 f"it batch_size={len(similarities)}, or batches of {self.batch_size} at most."
             )
+        # The missing samples count as orthogonal to all others.
         return F.pad(similarities, (0, missing))
 
     def _distance(self, row: int, number: int, pair: Compared) -> Tensor:
@@ -225,7 +226,7 @@ def calibrated_loss(attention: Tensor, distances: Tensor, *, reduction: Calibrat
 
 
 def similarity_mlp(batch_size: int) -> nn.Sequential:
-    """Return the MLP that makes a query or a key of a row of a Gram matrix `[batch, batch]`."""
+    """Return the MLP that makes a query or a key from each row of a Gram matrix `[batch, batch]`."""
     hidden = batch_size // 2
     return nn.Sequential(nn.Linear(batch_size, hidden), nn.ReLU(), nn.Linear(hidden, batch_size // 4))
 
@@ -250,8 +251,8 @@ def compared(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> t
     Args:
         student: The network to train.
         teacher: A teacher with a network inside, or one whose layers were recorded.
-        layers: As in `SemCKD`.
-        seen: What both do with an example.
+        layers: `auto` is every stage of both; otherwise pairs by name, `student_layer:teacher_layer`, joined by `+`.
+        seen: The traces of both on an example.
 
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist.

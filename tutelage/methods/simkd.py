@@ -1,4 +1,4 @@
-"""SimKD: the student gets the teacher's classifier, and learns to feed it."""
+"""SimKD: the student gets the teacher's classifier, and learns the map that it classifies."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SimKD(Method):
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
 
     def _graft(self, trace: Trace, theirs: Tap, reused: nn.Linear, *, factor: int, relu: bool) -> str:
-        """Put projector and classifier into the student, and return the layer where the projected map is read."""
+        """Put projector and classifier into the student, and return the layer that gives the projected map."""
         student = trace.model
         ours, own = classified(student, trace, once=True), classifier(student, trace)
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
@@ -120,7 +120,7 @@ class SimKD(Method):
         """Return the mean squared distance of the maps as `feature`."""
         ours, theirs, mask = self.pairs[0].compared(self.student(batch.inputs), self.teacher(batch))
         if mask is not None:
-            # The projector within the student has met the padding already.
+            # The projector inside the student has already mixed places with padding.
             raise padded("simkd's projector mixes places")
         ours, theirs = pool_to_smaller(wide(ours), wide(theirs))
         return {"feature": F.mse_loss(ours, theirs)}
@@ -159,7 +159,7 @@ class Projector(nn.Module):
 
 
 def graft(network: nn.Module, layer: str, classifier_name: str, projector: Projector, reused: nn.Linear) -> str:
-    """Put a projector behind a layer of a network and a classifier in the place of its own; return what is read.
+    """Put a projector behind a layer, and replace the classifier; return the layer of the projected map.
 
     Args:
         network: The student, changed in place.
@@ -170,7 +170,7 @@ def graft(network: nn.Module, layer: str, classifier_name: str, projector: Proje
     """
     root = bare(uncompiled(network))
     own = root.get_submodule(classifier_name)
-    # A classifier that is a convolution gets maps of one place.
+    # A convolution as classifier gets maps of one place, which a linear layer needs flat.
     last = nn.Sequential(nn.Flatten(), reused) if isinstance(own, nn.Conv2d) else reused
     if layer == EMBEDDING:
         _replace(root, classifier_name, nn.Sequential(OrderedDict(projector=projector, classifier=last)))
@@ -194,19 +194,19 @@ def deployed(
     num_classes: int,
     in_channels: int,
 ) -> nn.Module:
-    """Return the network that SimKD deploys, without weights: how a saved one is built again.
+    """Return the network that SimKD deploys, without weights. A saved one is built again with this.
 
     Args:
         student: The student's architecture, as `NetworkSpec` reads it.
-        layer: As in `graft`.
+        layer: The layer that the projector follows, or `embedding` for the classifier's input.
         classifier: Name of the student's own classifier.
         channels: Channels of the map that the projector takes.
         embedding: Channels of the teacher's map.
-        factor: As in `Projector`.
-        size: As in `Projector`.
-        relu: As in `Projector`.
-        bias: Whether the teacher's classifier has one.
-        num_classes: Classes.
+        factor: Divides the projector's inner channels.
+        size: Height and width of the teacher's map; a larger map of the student is pooled to it.
+        relu: Whether the projector ends in a ReLU.
+        bias: Whether the teacher's classifier has a bias.
+        num_classes: Number of classes.
         in_channels: Channels of the images.
     """
     network = load_network(student, num_classes=num_classes, in_channels=in_channels).model
@@ -224,7 +224,7 @@ def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
 def _spec_of(
     student: str, layer: str, classifier_name: str, projector: Projector, channels: int, reused: nn.Linear
 ) -> str:
-    """Return the spec by which the deployed network is built again."""
+    """Return the spec from which the deployed network can be built again."""
     options = {
         "student": architecture_of(student),
         "layer": layer,
@@ -240,7 +240,7 @@ def _spec_of(
 
 
 def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: int) -> None:
-    """Refuse a student whose own layers behind the map cannot carry another width or size."""
+    """Refuse a student whose own layers after the map cannot take another width or size."""
     try:
         with evaluating(student), torch.no_grad():
             shape = tuple(answer(student, example).shape)

@@ -1,4 +1,4 @@
-"""Soft randomization: noise in what the student of any other method sees."""
+"""Soft randomization: noise on the inputs of the student, with any other method."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def soft_randomization(
     $$ L = (1 - \alpha) H(q, p^s(x + \delta)) + \alpha T^2 \, \mathrm{KL}(p^t_T(x) \,\|\, p^s_T(x + \delta)),
     \quad \delta \sim N(0, \sigma^2) $$
 
-    That is for `kd`; whatever another method reads of the student, it reads on noisy inputs. There is noise only in
+    This is the loss for `kd`. With any other method the student sees noisy inputs as well. There is noise only in
     training. A network that the method trains first, such as the teacher of `tf-kd-self`, sees noisy inputs too.
 
     Args:
@@ -58,7 +58,7 @@ def soft_randomization(
 
 
 class InputNoise(nn.Module):
-    """Adds Gaussian noise to what the student sees; the teacher is asked about the inputs without it.
+    """Adds Gaussian noise to the student's inputs. The teacher sees the inputs without noise.
 
     Args:
         std: Its standard deviation, in units of the inputs.

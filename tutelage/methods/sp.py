@@ -85,17 +85,17 @@ class SP(Method):
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Return $\frac{1}{B^2} \|\tilde G^s - \tilde G^t\|_F^2$: how unlike the similarities within a batch are.
+    r"""Return $\frac{1}{B^2} \|\tilde G^s - \tilde G^t\|_F^2$, the distance between the similarities within a batch.
 
     Args:
         student: `[batch, ...]`, features of any shape.
-        teacher: `[batch, ...]`, likewise; no gradient flows into it.
+        teacher: `[batch, ...]`, features of any shape; no gradient flows into them.
     """
     return (_normalized_gram(student) - _normalized_gram(teacher.detach())).square().mean()
 
 
 def _normalized_gram(features: Tensor) -> Tensor:
     similarities = gram(features)
-    # Features that are zero but for rounding errors are like no others.
+    # Features that hold only rounding errors resemble no others.
     is_faint = similarities.detach().diagonal() < torch.finfo(similarities.dtype).eps
     return unit_rows(similarities.masked_fill(is_faint[:, None], 0.0))

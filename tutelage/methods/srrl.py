@@ -1,4 +1,4 @@
-"""SRRL: the student's representation, put through the teacher's own classifier."""
+"""SRRL: the teacher's own classifier reads the student's representation."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def softmax_regression(embedding: Tensor, target: Tensor, classifier: nn.Linear)
         target: The teacher's, `[batch, channel]`.
         classifier: The teacher's classifier, from the embedding to $K$ logits.
     """
+    # The bias cancels in the difference, so the weights are enough.
     with torch.autocast(embedding.device.type, enabled=False):
         difference = wide(embedding) - wide(target)
         return F.linear(difference, classifier.weight.to(difference.dtype)).square().mean()

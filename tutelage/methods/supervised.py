@@ -1,4 +1,4 @@
-"""Plain training on the labels: what every method is compared with."""
+"""Plain training on the labels, the baseline of every method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tf-KD by regularisation: a hand-made virtual teacher in the place of a network."""
+"""Tf-KD by regularisation: a hand-made virtual teacher instead of a network."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TfKDReg(Method):
         if self.variant == "paper":
             soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, counted=labelled)
         else:
-            # Divided here, the teacher alone is softened.
+            # Divided here instead of by `kd_loss`, so that only the teacher is softened.
             soft = kd_loss(student, teacher / self.temperature, 1.0, reduction="mean", counted=labelled)
         return {"ce": batch.loss(student), "virtual": soft}
 
@@ -119,7 +119,7 @@ def equivalent_smoothing(
     multiplier: float = 1.0,
     variant: Variant = "code",
 ) -> tuple[float, float]:
-    r"""Return the smoothing $\epsilon$ and the loss scale $s$ of the label smoothing that a Tf-KD_reg setting is.
+    r"""Return the smoothing $\epsilon$ and the loss scale $s$ of the label smoothing that equals a Tf-KD_reg setting.
 
     Exact for `variant="code"` at any temperature; for `variant="paper"` at $\tau = 1$, the temperature being ignored.
 

@@ -44,9 +44,9 @@ def tf_kd_self(
         data: The data.
         temperature: $\tau$.
         alpha: Weight of the soft term.
-        reduction: As in `kd`; the authors' code is `mean`.
-        multiplier: As in `kd`; the authors' code has 1, 50 or 100 by network.
-        standardize: As in `kd`, by the LSKD authors' code.
+        reduction: `batchmean`, or `mean` to divide the soft term by the number of classes, as the authors' code does.
+        multiplier: Factor on the soft term; the authors' code has 1, 50 or 100, depending on the network.
+        standardize: Whether the soft term reads standardised logits (LSKD, see `kd`), with the LSKD authors' variance.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 
@@ -69,7 +69,7 @@ def tf_kd_self(
 
 @register("double-training", papers=[TF_KD], reads={"targets"}, family="control")
 def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Data) -> nn.Module:
-    r"""Double training: on the labels, then once more from those weights; what a second training alone does.
+    r"""Double training: on the labels, then once more from those weights: the effect of a second training alone.
 
     $$ L = H(q, p), \text{ twice} $$
 

@@ -39,7 +39,7 @@ def top_score_difference(logits: Tensor, top: int) -> Tensor:
 
 
 class TolerantTeacher(Method):
-    r"""The patriarch: trained on the labels, with a price on the lead of its first choice.
+    r"""The patriarch: trained on the labels, with a penalty on the lead of its first choice.
 
     $$ L = \eta H(q, f) + (1 - \eta) \Big[ f_{a_1} - \tfrac{1}{K-1} \sum_{k=2}^{K} f_{a_k} \Big] $$
 
@@ -50,7 +50,7 @@ class TolerantTeacher(Method):
         eta: $\eta$, weight of the labels, from 0 to 1.
 
     Raises:
-        UserError: If `top` exceeds the classes, or `eta` is no share.
+        UserError: If `top` exceeds the classes, or `eta` is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, num_classes: int, *, top: int = 5, eta: float = 0.6) -> None:

@@ -59,7 +59,7 @@ class UNIX(Method):
 
     Args:
         student: The network to train.
-        teacher: Whatever answers inputs with logits; it is asked about the mixtures.
+        teacher: Any live teacher that gives logits; it is asked about the mixtures.
         strategy: What uncertain means: the highest `entropy`, the lowest `confidence` (largest probability), the
             lowest `margin` (difference of the two largest); `random` scores nothing.
         steepness: $w$, zero or more: how fast the mixing grows along the order.
@@ -108,12 +108,12 @@ class UNIX(Method):
         """Return the soft term as `kd` and, if it has a weight, the mixed cross-entropy as `ce`."""
         samples, device = len(batch), _images(batch.inputs).device
         share = mixing_shares(samples, self.steepness, self.pivot, self.kept, device=device)
-        # Beta(1, 1) is the uniform distribution.
+        # The authors draw from Beta(1, 1), which is this uniform distribution.
         share = torch.rand((), device=device) * share
         first = self._order(batch)[: len(share)]
         second = torch.randperm(samples, device=device)[: len(share)]
         asked = None if batch.teacher_inputs is None else mix(batch.teacher_inputs, first, second, share)
-        # Whatever else the batch carries belongs to its samples, and no mixture is one of them.
+        # Nothing else of the batch is passed on: it belongs to single samples, and a mixture is none of them.
         mixed = Batch(inputs=mix(batch.inputs, first, second, share), teacher_inputs=asked)
         student, teacher = self.student(mixed.inputs).logits, self.teacher(mixed).logits
         losses = {"kd": kd_loss(student, teacher, self.temperature)}
@@ -128,24 +128,24 @@ class UNIX(Method):
             return torch.randperm(len(batch), device=_images(batch.inputs).device)
         with keeping_statistics(self.student) if self.scoring_statistics == "kept" else nullcontext():
             logits = self.student(batch.inputs).logits
-        # Some versions of torch would use the weights that were cast here again, without their gradients.
+        # Autocast keeps the weights cast above, in some versions without gradients, and would use them again.
         torch.clear_autocast_cache()
         return uncertainty(logits, self.strategy).argsort(descending=True, stable=True)
 
 
 def uncertainty(logits: Tensor, strategy: Literal["entropy", "confidence", "margin"]) -> Tensor:
-    r"""Return how unsure answers are, `[batch]`: the entropy, $-\log \max_c p_c$, or less by the margin.
+    r"""Return the uncertainty of answers, `[batch]`: the entropy, $-\log \max_c p_c$, or the negative margin.
 
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`, of which the mean over the places is returned).
-        strategy: As in `unix`.
+        strategy: The measure: `entropy`, `confidence` (largest probability) or `margin` (of the two largest).
     """
     log_p = F.log_softmax(wide(logits), dim=1)
     match strategy:
         case "entropy":
             found = -(log_p.exp() * log_p).sum(1)
         case "confidence":
-            # The order is that of 1 - max p.
+            # Sorting by -log(max p) gives the same order as sorting by 1 - max p.
             found = -log_p.amax(1)
         case "margin":
             largest = log_p.exp().topk(2, dim=1).values
@@ -179,7 +179,7 @@ def mix(images: Any, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         share: $s$, `[k]`, from 0 to 1.
 
     Raises:
-        UserError: If they are no floats.
+        UserError: If the images are not floats.
     """
     images = _images(images)
     one, other = wide(images[first]), wide(images[second])
@@ -192,7 +192,7 @@ def mixed_cross_entropy(logits: Tensor, first: Tensor, second: Tensor, share: Te
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`).
         first: Class indices $y$, `[batch]` (or `[batch, ...]`), -1 where there is none.
-        second: Class indices $y'$, likewise.
+        second: Class indices $y'$ of the same shape, -1 where there is none.
         share: $s$, `[batch]`.
     """
     one, other = (
@@ -215,8 +215,8 @@ def kept_samples(kept: float, batch_size: int) -> int:
 def compute_ratio(kept: float, batch_size: int, rho: float) -> float:
     r"""Return the computation of UNIX as a share of KD's, $k/n + 1/(\rho + 2)$.
 
-    As the authors count, a student's forward and backward pass cost two forward passes, so that a step of KD costs
-    $n (F_t + 2 F_s)$, and one of UNIX $k (F_t + 2 F_s) + n F_s$. With `strategy="random"`, the last term is missing.
+    The authors count a student's forward and backward pass as two forward passes. A step of KD then costs
+    $n (F_t + 2 F_s)$, and one of UNIX $k (F_t + 2 F_s) + n F_s$. With `strategy="random"` the last term is missing.
 
     Args:
         kept: The share of the batch that is trained on, $k / n$ before it is rounded to samples.

@@ -1,4 +1,4 @@
-"""Variational information distillation: the student's features tell as much as they can about the teacher's."""
+"""Variational information distillation: the student's features predict the teacher's as well as they can."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class VID(Method):
 
 
 class GaussianGuess(nn.Module):
-    r"""What a student's map says about the teacher's: a Gaussian around a regressed mean, a variance per channel.
+    r"""A guess of the teacher's map from the student's: a Gaussian with a regressed mean, a variance per channel.
 
     Args:
         student_channels: Channels of the student's map.
@@ -152,8 +152,8 @@ class GaussianGuess(nn.Module):
 
         Args:
             student: `[batch, channel, height, width]`.
-            teacher: The same with its own channels, height and width; no gradient flows into it.
-            mask: The places of both that are no padding, `[batch, 1, height, width]`.
+            teacher: `[batch, channel, height, width]`, with its own sizes; no gradient flows into it.
+            mask: Places of both that are not padding, `[batch, 1, height, width]`.
         """
         student, teacher = pool_to_smaller(student, wide(teacher))
         return gaussian_loss(self.regressor(student), teacher, self.variance, mask)
@@ -166,10 +166,10 @@ def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor, mask: Tensor 
         mean: $\mu$, `[batch, channel, height, width]`.
         teacher: $F^t$, the same; no gradient flows into it.
         variance: $\sigma^2$, `[channel]`, above zero.
-        mask: The places that are no padding, `[batch, 1, height, width]`: the mean is over those of a sample first.
+        mask: Places that are not padding, `[batch, 1, height, width]`. The mean is taken within each sample first.
     """
     spread = wide(variance)
-    # The variance is one for a whole channel, and so the mean over a channel comes first.
+    # All places of a channel share one variance, so the mean over the channel can be taken first.
     error = wide(mean) - wide(teacher.detach())
     squared = mean_square(error, (0, 2, 3)) if mask is None else mean_of_squares(error, mask)
     return 0.5 * (squared / spread + spread.log()).mean()

@@ -18,7 +18,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def copy_of(network: N) -> N:
-    """Return a copy that shares nothing with a network: parameters, buffers and whatever else it holds.
+    """Return a copy that shares nothing with a network: parameters, buffers and everything else it holds.
 
     Tensors that it computed and kept, such as activations or the weight of an old `weight_norm`, are copied without
     their gradient history.

@@ -163,7 +163,7 @@ class Normalized(nn.Module):
             )
         if not inputs.is_floating_point():
             raise UserError(f"The network expects images in [0, 1], not {inputs.dtype}: divide by 255 first.")
-        # The subtraction cancels leading digits, so it is done in float32 whatever the network computes in.
+        # The subtraction cancels leading digits, so it is done in float32 even for half-precision networks.
         precise = torch.promote_types(self.mean.dtype, torch.float32)
         return ((inputs.to(precise) - self.mean.to(precise)) / self.std.to(precise)).to(self.mean.dtype)
 
