@@ -1,4 +1,4 @@
-"""What is done to a batch of images, as data: a text, the drawn parameters, the pixels."""
+"""Augmentation of batches of images: read from a text, drawn as parameters, applied to pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NONE = "none"
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Transforms in the order in which they are applied; `Augmentation()` leaves images as they are."""
+    """Transforms in the order in which they are applied; `Augmentation()` does not change images."""
 
     transforms: tuple[Transform, ...] = ()
 
@@ -27,25 +27,25 @@ class Augmentation:
         """Read an augmentation such as `"crop:4,flip,rotate:15"`.
 
         Args:
-            text: Transforms in order, separated by commas; a transform's numbers follow it after colons. `"none"` is
+            text: Transforms in order, separated by commas. A transform's numbers follow it after colons. `"none"` is
                 the empty augmentation.
 
         Raises:
-            UserError: If a transform does not exist or its numbers make no sense.
+            UserError: If a transform does not exist or its numbers are not valid.
         """
         parts = [part.strip() for part in text.split(",")]
         return cls() if parts in ([_NONE], [""]) else cls(tuple(_transform(part) for part in parts))
 
     @property
     def width(self) -> int:
-        """How many numbers describe what happens to one image."""
+        """Number of parameters of one image."""
         return sum(transform.width for transform in self.transforms)
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
-        """Draw what happens to `n` images.
+        """Draw the parameters of `n` images.
 
         Args:
-            generator: A CPU generator; its state decides.
+            generator: The CPU generator from which all random numbers are drawn.
             n: The number of images.
             size: Their height and width in pixels.
 
@@ -56,7 +56,7 @@ class Augmentation:
         return torch.cat(drawn, dim=1) if drawn else torch.empty(n, 0)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Return the images as the parameters say: bit-identical each time, whatever else is in the batch.
+        """Return the images, changed by the parameters: bit-identical each time, independent of the rest of the batch.
 
         Args:
             images: `[batch, channel, height, width]`, uint8 or float.
@@ -70,12 +70,12 @@ class Augmentation:
         return images
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, *, outside: float) -> Tensor:
-        """Return what lies on the images, such as masks, as the same parameters move it; its values stay what they are.
+        """Return maps that belong to the images, such as masks, moved by the same parameters. Values are never blended.
 
         Args:
             maps: `[batch, height, width]` or `[batch, channel, height, width]`, of any dtype.
-            parameters: Those that the images were changed by, `[batch, width]`.
-            outside: What stands where the images are filled from outside, such as the class that does not count.
+            parameters: The parameters that changed the images, `[batch, width]`.
+            outside: Value of places from outside the map, such as the class that is ignored.
 
         Raises:
             UserError: If the parameters were drawn by another augmentation.
@@ -142,6 +142,7 @@ def _transform(text: str) -> Transform:
         raise unknown("augmentation", name, [*_TRANSFORMS, _NONE])
     try:
         return _TRANSFORMS[name](*map(float, numbers))
+    # A transform's own message says more than the general one below.
     except UserError:
         raise
     except (TypeError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""The two carriers: what a network is asked (`Batch`) and what it says (`Output`)."""
+"""A network's input (`Batch`) and its output (`Output`)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tutelage.data.criterion import CROSS_ENTROPY, Criterion
 from tutelage.errors import UserError
 
 SUPERVISED = "ce"
-"""What the task's supervised loss is called among a method's losses."""
+"""Name of the task's supervised loss among a method's losses."""
 
 # Dimensions of one image: [channel, height, width].
 _IMAGE = 3
-# The version of inputs that were changed before they were moved or stored: no tensor has it.
+# Stands for inputs that were changed before they were moved or stored. Real versions start at 0, so it never matches.
 _CHANGED = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a network says about a batch.
+    """A network's output for a batch.
 
     Attributes:
         logits: Scores before the softmax, `[batch, class]` (or `[batch, class, ...]` for dense prediction).
-        features: What was read inside the network, by layer name; `"embedding"` is the classifier's input.
-        members: The single answers of an ensemble, `[member, batch, class]`.
-        valid: Which tokens of the inputs are no padding, `[batch, token]`, where the inputs say so.
+        features: Outputs of layers inside the network, by layer name; `"embedding"` is the classifier's input.
+        members: The answers of an ensemble's members, `[member, batch, class]`; None for a single network.
+        valid: Which tokens of the inputs are not padding, `[batch, token]`; None if the inputs do not tell.
     """
 
     logits: Tensor
@@ -44,23 +44,23 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a network is asked.
+    """The input of a network: a batch of samples.
 
     Attributes:
         inputs: A tensor `[batch, channel, height, width]`, a mapping of tensors (text), a list of images of different
             sizes `[channel, height, width]`, or a sequence of views, each a batch.
-        targets: What the task's samples have for targets, such as class indices `[batch]`; a list where samples differ
-            in how many they have. -1 is a class that is not known; None stands for samples without targets.
-        indices: Position of each sample in its dataset, `[batch]`: recordings and memory banks are keyed by it.
-        teacher: A recorded teacher output, where the data carry one.
-        asked: The very inputs that `teacher` answers: those that the batch was made with. Who replaces the inputs, by a
-            mixture for instance, leaves this as it is, and a recorded answer is never taken for another's.
-        asked_version: How often `asked` had been changed in place when the batch was made, if it is a tensor that
-            counts that.
-        teacher_inputs: What a teacher is asked instead, where it is to see other inputs than the student, such as the
-            same images without noise.
-        extras: Whatever else belongs to the samples, such as the augmentation's parameters under `"view"`.
-        criterion: How the task of the data judges answers.
+        targets: The targets of the task, such as class indices `[batch]`; a list if samples have different numbers of
+            targets. -1 is an unknown class; None means that the samples have no targets.
+        indices: Position of each sample in its dataset, `[batch]`. Recordings and memory banks use it as a key.
+        teacher: A recorded teacher output; None if the data carry none.
+        asked: The inputs that `teacher` answers: those that the batch was made with. If you replace `inputs`, keep
+            `asked`: a recorded answer is then never used for other inputs.
+        asked_version: How often `asked` had been changed in place when the batch was made; None if it does not count
+            changes.
+        teacher_inputs: Inputs for the teacher, if it should see others than the student, such as the same images
+            without noise.
+        extras: Other tensors that belong to the samples, such as the augmentation's parameters under `"view"`.
+        criterion: The losses of the data's task.
     """
 
     inputs: Any
@@ -84,10 +84,10 @@ class Batch:
 
     @property
     def labels(self) -> Tensor:
-        """The targets, for whoever cannot do without.
+        """The targets, for code that needs them.
 
         Raises:
-            UserError: If the batch has none.
+            UserError: If the batch has no targets.
         """
         if self.targets is None:
             raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
@@ -103,25 +103,25 @@ class Batch:
         return self.criterion.loss(answer, self.labels)
 
     def supervised(self, answer: Tensor) -> dict[str, Tensor]:
-        """Return the supervised loss by its name, or nothing where the batch has no targets.
+        """Return the supervised loss by its name; an empty dictionary if the batch has no targets.
 
-        For methods that learn from a teacher also what nobody labelled: their other losses are all that is left then.
+        This serves methods that also learn from a teacher on unlabelled samples: only their other losses remain then.
 
         Args:
-            answer: As in `loss`.
+            answer: The network's answer to this batch, `[batch, ...]`.
         """
         return {} if self.targets is None else {SUPERVISED: self.loss(answer)}
 
     @property
     def asks_what_was_asked(self) -> bool:
-        """Whether the inputs are those that `teacher` answers, and were not changed in place since."""
+        """Whether the inputs are those that `teacher` answers, and have not been changed in place since."""
         return self.inputs is self.asked and _version(self.asked) == self.asked_version
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the same batch on another device."""
         values = {f.name: moved(getattr(self, f.name), device, non_blocking) for f in fields(self)}
         values["asked_version"] = self._version_elsewhere
-        # Moved twice, they would no longer be the same.
+        # Moving twice would make two tensors, and `asks_what_was_asked` would no longer hold.
         for name in ("inputs", "teacher_inputs"):
             if getattr(self, name) is self.asked:
                 values[name] = values["asked"]
@@ -129,7 +129,7 @@ class Batch:
 
     @property
     def _version_elsewhere(self) -> int | None:
-        """What copies of `asked` are compared with: they count anew, so only whether it was changed is kept."""
+        """The version for a copy of `asked`. Copies count their changes from 0, so only whether it changed is kept."""
         return None if _version(self.asked) == self.asked_version else _CHANGED
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Batch:
 
 
 def _version(value: Any) -> int | None:
-    """Return how often a tensor was changed in place; None for what does not count that."""
+    """Return how often a tensor was changed in place; None for values that do not count changes."""
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
@@ -156,7 +156,7 @@ def _count(value: Any) -> int:
 
 
 def moved(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:
-    """Return tensors, whatever holds them, on another device."""
+    """Return a value with all its tensors on another device; mappings and sequences are moved item by item."""
     if isinstance(value, Tensor | Output):
         return value.to(device, non_blocking=non_blocking)
     if isinstance(value, Mapping):

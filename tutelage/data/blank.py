@@ -1,4 +1,4 @@
-"""Images that are all one colour: drawn in a way that the reading loses, or damaged."""
+"""Detection of images that are all one colour: damaged files, or drawings that are lost in reading."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LOOKED_AT = 64
 
 
 def tell_blank(streamed: Mapping[str, StreamedImages], resident: Mapping[str, ResidentImages] | None = None) -> None:
-    """Tell the user of images that are all one colour, and name one.
+    """Warn about images that are all one colour, and name one.
 
     Args:
         streamed: The splits, which know where an image came from.
-        resident: The same, decoded; None looks at some images of each split.
+        resident: The same splits, decoded. If None, only some images of each split are read.
     """
     found, looked_at = [], 0
     for split, images in streamed.items():

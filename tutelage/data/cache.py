@@ -1,4 +1,4 @@
-"""Decoded images on disk, so that a dataset is decoded once."""
+"""A cache of decoded images on disk, so that a dataset is decoded only once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import torch
 
 from tutelage.data.images import ResidentImages
 
-# Changes when the same source would be decoded to other pixels.
+# To be raised when a new version would decode the same source to other pixels.
 _FORMAT = 2
-# Keys of images that are not kept stand in runs and recordings, as their data's fingerprint.
+# A number of its own: keys of streamed images are the data's fingerprints in saved runs and recordings.
 STREAMED_FORMAT = 1
 
 
@@ -31,7 +31,7 @@ class Decoded:
         splits: The images by split name.
         class_names: One name per class.
         digest: SHA-256 over images and targets of all splits.
-        notices: What the user is told of them, each time that they are used.
+        notices: Messages that the user gets each time the images are used.
     """
 
     splits: Mapping[str, ResidentImages]
@@ -63,7 +63,7 @@ def content_digest(splits: Mapping[str, ResidentImages]) -> str:
 
 
 def recall(key: str) -> Decoded | None:
-    """Return what was stored under a key, mapped from disk; None if there is nothing whole."""
+    """Return what was stored under a key, mapped from disk; None if nothing is there or it is incomplete."""
     folder = cache_folder() / f"decoded-{key}"
     try:
         about = json.loads((folder / "about.json").read_text())
@@ -74,7 +74,7 @@ def recall(key: str) -> Decoded | None:
 
 
 def store(key: str, decoded: Decoded) -> None:
-    """Keep decoded splits under a key; a folder that cannot be written is no error."""
+    """Store decoded splits under a key. If the folder cannot be written, nothing is stored and nothing is raised."""
     folder = cache_folder() / f"decoded-{key}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +89,10 @@ def store(key: str, decoded: Decoded) -> None:
         about = {name: getattr(decoded, name) for name in ("class_names", "digest", "notices")}
         about["splits"] = list(decoded.splits)
         (scratch / "about.json").write_text(json.dumps(about))
+        # A damaged folder would block the rename, and so stay for ever.
         if recall(key) is None:
             shutil.rmtree(folder, ignore_errors=True)
-        # A rename is all or nothing; it fails when another process was first, which is as good.
+        # A rename is atomic. If it fails because another process was first, that one's result is just as good.
         scratch.rename(folder)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What files hold: decoded images belong to files of the same content, whatever their names and times."""
+"""Digests of file contents: decoded images in the cache belong to content, not to times of change."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _CLOCK_NANOSECONDS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Contents:
-    """The files of a folder, whose content is read once and then remembered for as long as no file changes.
+    """The files of a folder. Their content is read once, and its digest is remembered until a file changes.
 
-    What the system knows of a file tells whether it changed: device, number, size, and both times. A user can set the
-    time of change back, but not the time at which that was done.
+    A change shows in a file's device, inode number, size, and two times. A user can set the modification time back,
+    but that itself updates the time of the last status change.
 
     Attributes:
         root: The folder.
-        paths: The files, relative to it.
-        states: What the system knows of each.
+        paths: The files, relative to the folder.
+        states: The system's record of each file.
     """
 
     root: str
@@ -53,7 +53,7 @@ class Contents:
 
     @cached_property
     def state(self) -> str:
-        """SHA-256 over all that the system knows of the files."""
+        """SHA-256 over the system's records of the files."""
         digest = hashlib.sha256()
         for path, state in zip(self.paths, self.states):
             times = (state.st_mtime_ns, state.st_ctime_ns)
@@ -61,8 +61,8 @@ class Contents:
         return digest.hexdigest()
 
     def known(self) -> str | None:
-        """Return the digest of the content where it was read before in this state, else None."""
-        # Windows keeps the time of birth in the place of the time of change.
+        """Return the digest of the content if it was read before in this state, else None."""
+        # On Windows st_ctime is the time of creation, so it does not show changes.
         if os.name == "nt":
             return None
         try:
@@ -79,11 +79,12 @@ class Contents:
         newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in self.states), default=0)
         settled = time.time_ns() - newest > _CLOCK_NANOSECONDS
         total = hashlib.sha256()
-        # Reading and hashing free the interpreter, so threads help.
+        # Reading and hashing release the interpreter lock, so threads help.
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             starts = range(0, len(self.paths), _TOGETHER)
             for part in pool.map(lambda start: self._read(self.paths[start : start + _TOGETHER]), starts):
                 total.update(part)
+        # A file that changed a moment ago could change again without a new time, so its digest is not kept.
         if settled:
             self._remember(total.hexdigest())
         return total.hexdigest()
@@ -93,7 +94,7 @@ class Contents:
         return cache_folder() / f"content-{self.state}"
 
     def _read(self, paths: Sequence[str]) -> bytes:
-        """Return what stands for some files: of each its path, and the digest of its content."""
+        """Return bytes that identify some files: the path and the digest of each."""
         found = bytearray()
         for path in paths:
             digest = hashlib.sha256()

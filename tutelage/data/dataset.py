@@ -1,4 +1,4 @@
-"""What is trained and measured on: the splits of one source, and everything that is known of them."""
+"""Data to train and measure on: the splits of one source, and the facts about them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Split = Samples | DataLoader[Any]
 Device = torch.device | str
 
 TRAIN, VALIDATION, TEST, FOREIGN = "train", "validation", "test", "foreign"
-# The test images are the same for every seed that decides about validation images.
+# Fixed, so that the test images stay the same for every seed of the validation images.
 _TEST_SEED = 0
 
 
 @dataclass(frozen=True)
 class ForeignData:
-    """Images from elsewhere.
+    """Images of another dataset, with which a network's uncertainty is tested.
 
     Attributes:
-        name: What they are called in reports.
-        images: The images, in the size and the channels of the data that they are beside.
+        name: Their name in reports.
+        images: The images, with the size and the channels of the main data.
         fingerprint: SHA-256 over their content.
     """
 
@@ -47,28 +47,28 @@ class ForeignData:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The splits of one source. The test split is reported on, never chosen by.
+    """The splits of one source. The test split is only reported on; nothing is chosen by it.
 
     Attributes:
-        name: What it is called in reports.
-        splits: By name: `train` is learned from, `validation` is chosen by, `test` is reported on. Each may be absent.
-            Further ones are reported on; their names begin with `validation` or `test`.
-        task: What the samples have for targets, how answers are judged, and what is measured.
-        num_classes: How many numbers a network answers a sample with: classes, labels or values.
+        name: Its name in reports.
+        splits: The splits by name. `train` is for learning, `validation` for choosing, `test` for reporting. Each may
+            be absent. Further splits are reported on; their names begin with `validation` or `test`.
+        task: The kind of targets, the losses and the metrics.
+        num_classes: How many numbers a network returns for a sample: classes, labels or values.
         class_names: One name for each of these numbers.
-        in_channels: 1 for grey images, 3 for colour; 0 if the inputs are no images.
-        image_size: Height and width in pixels; () if the inputs are no images.
+        in_channels: 1 for grey images, 3 for colour; 0 if the inputs are not images.
+        image_size: Height and width in pixels; () if the inputs are not images.
         mean: Per channel, over the training images in [0, 1]; 0 when the user normalises.
         std: Per channel, over the training images in [0, 1]; 1 when the user normalises.
-        augmentation: What is done to training images.
+        augmentation: The augmentation of training images.
         fingerprint: SHA-256 over content and splits: pixels and targets of resident images; files of streamed ones;
             targets and the first image of a user's own datasets; only the sizes of a user's own loaders.
         unlabelled: The splits whose samples have no targets.
-        foreign: Images from elsewhere, which the uncertainty of a network should tell from the test images.
-        augmentation_chosen: Whether the user asked for the augmentation. Otherwise it is the usual one, which gives way
-            to that of a recording.
-        recording: Views of the training samples that were recorded with a teacher's answers, and are trained on instead
-            of freshly drawn ones.
+        foreign: Images of another dataset. A network's uncertainty should distinguish them from the test images.
+        augmentation_chosen: Whether the user asked for the augmentation. If not, a recording's augmentation replaces
+            it.
+        recording: Views of the training samples that were recorded with a teacher's answers. They are trained on
+            instead of newly drawn views.
     """
 
     name: str
@@ -92,32 +92,32 @@ class Data:
 
     @property
     def train(self) -> Split:
-        """What is learned from.
+        """The training split.
 
         Raises:
-            UserError: If there is no such split.
+            UserError: If there is none.
         """
         return self.split(TRAIN)
 
     @property
     def validation(self) -> Split | None:
-        """What the epoch is chosen by; None when all training samples are learned from."""
+        """The validation split, by which the best epoch is chosen; None if there is none."""
         return self.splits.get(VALIDATION)
 
     @property
     def test(self) -> Split | None:
-        """What is reported on; None where nothing is."""
+        """The test split; None if there is none."""
         return self.splits.get(TEST)
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The splits that scores are reported of, the validation splits first and the test split last."""
+        """The splits whose scores are reported: validation splits first, the test split last."""
         found = [name for name in self.splits if name != TRAIN and name not in self.unlabelled]
         return tuple(sorted(found, key=lambda name: (name == TEST, not name.startswith(VALIDATION), name)))
 
     @property
     def offers(self) -> frozenset[Offer]:
-        """What a method may read of the training samples."""
+        """The facts about the training samples that a method can use."""
         found = self.task.offers - (OF_LABELS if TRAIN in self.unlabelled else frozenset())
         return found if self.image_size else found - {"images"}
 
@@ -136,7 +136,7 @@ class Data:
         """Return the samples of a split.
 
         Raises:
-            UserError: If there is no such split, or no such name of one.
+            UserError: If the data have no such split, or the name is unknown.
         """
         splits = {**self.splits, **({} if self.foreign is None else {FOREIGN: self.foreign.images})}
         if name not in splits and name not in (TRAIN, VALIDATION, TEST, FOREIGN):
@@ -149,7 +149,7 @@ class Data:
         """Return the number of samples of a split, 0 if there is none.
 
         Raises:
-            UserError: If there is no such name of a split.
+            UserError: If the name is unknown.
         """
         known = (TRAIN, VALIDATION, TEST, FOREIGN)
         if split in known and split not in self.splits and not (split == FOREIGN and self.foreign is not None):
@@ -159,9 +159,9 @@ class Data:
         return len(held)
 
     def example(self, samples: int) -> Any:
-        """Return the inputs of the first samples, of training where there are any, without augmentation.
+        """Return the inputs of the first samples, without augmentation: of the training split if there is one.
 
-        A user's own DataLoader has batches of its own size, of which so many samples are taken.
+        A user's own DataLoader has its own batch size; the first samples of its first batch are taken.
         """
         split = TRAIN if TRAIN in self.splits else next(iter(self.splits))
         loader = self.loader(split, train=False, batch_size=samples, workers=0)
@@ -189,15 +189,15 @@ class Data:
             split: The name of the split, or `"foreign"`.
             batch_size: Samples per batch, over all processes. A user's own DataLoader keeps its own.
             train: Whether to shuffle and augment.
-            seed: Decides all chance.
-            device: Where the batches go.
+            seed: Seed of all random numbers.
+            device: The device of the batches.
             channels_last: Whether inputs have the channels innermost in memory.
-            workers: Processes that read images; None chooses.
+            workers: Number of processes that read images; None for the usual number.
             drop_last: Whether to leave out a last batch that is smaller. Several processes that train always do, so
                 that each has an equal share of every gradient; training always leaves out a last batch of one sample,
                 which batch norm cannot normalise.
-            batch_sampler: Decides the batches instead of `batch_size` and the shuffling.
-            rank: Which process this is.
+            batch_sampler: Forms the batches, instead of `batch_size` and shuffling.
+            rank: The number of this process, from 0.
             world_size: How many processes share each batch.
             sections: How many equal sections a batch of `batch_sampler` consists of.
 
@@ -228,7 +228,7 @@ class Data:
 
 
 def _is_unlabelled(samples: Split, before: bool) -> bool:
-    """Return whether samples have no targets; of a DataLoader only what stood in its place tells."""
+    """Return whether samples have no targets. A DataLoader does not tell, so it counts as the split it replaces."""
     return samples.targets is None if isinstance(samples, Samples) else before
 
 
@@ -252,18 +252,18 @@ def assemble(
     split_seed: int = 0,
     subset: int | None = None,
 ) -> Data:
-    """Hold out what is missing, and gather what must be known.
+    """Hold out the splits that are missing, and gather the facts about the data.
 
     Args:
-        splits: `"train"`, and `"validation"` and `"test"` where the source has them.
-        name: What the data are called in reports.
-        task: What the targets are.
-        class_names: One name for each number that a network answers with.
-        augmentation: What is done to training images.
-        digest: Stands for the content of `splits`.
-        validation: The fraction of the training images to hold out if there is no such split; 0 holds out none.
-        test: The same for the test split; None holds out none.
-        split_seed: Decides which images are for validation.
+        splits: `"train"`, and `"validation"` and `"test"` if the source has them.
+        name: The data's name in reports.
+        task: The task of the targets.
+        class_names: One name for each number that a network returns for a sample.
+        augmentation: The augmentation of training images.
+        digest: Digest of the content of `splits`.
+        validation: The fraction of the training images to hold out if there is no validation split; 0 for none.
+        test: The fraction of the training images to hold out if there is no test split; None for none.
+        split_seed: Seed of the choice of validation images and of the subset.
         subset: How many training images to keep, validation included; None keeps all.
 
     Raises:
@@ -274,6 +274,7 @@ def assemble(
     chosen: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
     strata = strata_of(splits[TRAIN])
     train = np.arange(len(strata))
+    # The test split comes first: a smaller subset or another seed must not change it.
     if test is not None and TEST not in splits:
         train, chosen[TEST] = hold_out(strata, test, seed=_TEST_SEED, what=TEST)
     if subset is not None:
@@ -306,7 +307,7 @@ def assemble(
 
 
 def strata_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return what samples are held out evenly by, `[sample]`: their class, where each has one; else all are alike."""
+    """Return the group of each sample for a stratified split, `[sample]`: its class, or one group if it has none."""
     targets = samples.targets
     if targets is None or targets.ndim != 1 or targets.is_floating_point():
         return np.zeros(len(samples), dtype=np.int64)
@@ -314,7 +315,7 @@ def strata_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _fingerprint(task: Task, digest: str, chosen: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]) -> str:
-    # The name of a task only where it has one to add: runs of before there were tasks are known without.
+    # Classification adds no salt: runs saved before there were tasks have fingerprints without one.
     content = hashlib.sha256(task.salt + digest.encode())
     for part, rows in sorted(chosen.items()):
         content.update(part.encode() + rows.astype(np.int64).tobytes())

@@ -1,4 +1,4 @@
-"""From encoded images to uint8 pixels of one size."""
+"""Decoding of images to uint8 pixels of one size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.progress import Progress
 from tutelage.errors import UserError
 from tutelage.system.console import screen
 
-# Above this side, images that no one gave a size are brought to the usual size of pretrained networks.
+# If no size is asked for, larger images than this are resized to the usual size of pretrained networks.
 _LARGEST_NATIVE, _USUAL = 256, 224
 _PROBES = 64
 _CHUNK = 256
@@ -34,8 +34,8 @@ def read_image(cell: Any, where: str) -> Image.Image:
     """Open one image.
 
     Args:
-        cell: What a Hugging Face dataset holds: a mapping with encoded `bytes`, or with a `path`.
-        where: The place to name when the image cannot be read, such as `"row 7 of split 'train'"`.
+        cell: A cell of a Hugging Face dataset: a mapping with encoded `bytes`, or with a `path`.
+        where: The place to name if the image cannot be read, such as `"row 7 of split 'train'"`.
 
     Raises:
         UserError: If the image is absent, damaged, or has more than 8 bits per channel.
@@ -56,15 +56,16 @@ def read_image(cell: Any, where: str) -> Image.Image:
         raise UserError(f"The file at {place} is no image of a known format: replace it or remove it.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
+    # Converting to 8 bits would clip such values without a word.
     if image.mode.startswith(("I", "F")):
         raise UserError(f"The image at {place} has more than 8 bits per channel: convert the images to 8 bits.")
     return image
 
 
 def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return an image as uint8 `[channels, height, width]`: shorter side resized to fit, then the centre cut out.
+    """Return an image as uint8 `[channels, height, width]`, resized to cover the size and then cut at the centre.
 
-    What is transparent is laid on white.
+    Transparent parts become white.
 
     Args:
         image: The opened image.
@@ -80,10 +81,10 @@ def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> ND
 
 
 def on_background(image: Image.Image) -> Image.Image:
-    """Return an image without transparency, laid on white where it had some.
+    """Return an image without transparency; transparent parts are laid on white.
 
     Args:
-        image: In any mode, with an alpha channel, a transparent colour, or neither.
+        image: An image in any mode, with an alpha channel, a transparent colour, or neither.
     """
     if image.mode in ("P", "PA") or image.has_transparency_data:
         image = image.convert("RGBA")
@@ -122,12 +123,12 @@ def probe(read: Callable[[int], Image.Image], length: int, image_size: int | Non
 def decode_all(
     read: Callable[[range], Iterable[NDArray[np.uint8]]], shape: tuple[int, int, int, int], what: str
 ) -> NDArray[np.uint8]:
-    """Decode all images into one array, with a progress bar when it takes long.
+    """Decode all images into one array, with a progress bar if it takes long.
 
     Args:
         read: Yields the pixels `[channels, height, width]` at a range of positions.
         shape: `(images, channels, height, width)`.
-        what: Named in the progress bar.
+        what: The images' name in the progress bar.
     """
     pixels = np.empty(shape, dtype=np.uint8)
 
@@ -137,14 +138,14 @@ def decode_all(
             pixels[position] = image
         return len(positions)
 
-    # PIL frees the interpreter while it decodes, so threads help.
+    # PIL releases the interpreter lock while it decodes, so threads help.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         _watch(pool.map(decode, range(0, shape[0], _CHUNK)), shape[0], what)
     return pixels
 
 
 def _open(encoded: bytes) -> Image.Image:
-    """Open an image; the usual formats first, because asking all that PIL knows takes longer than decoding."""
+    """Open an image. The usual formats are tried first, because trying all formats takes longer than decoding."""
     try:
         return Image.open(BytesIO(encoded), formats=_USUAL_FORMATS)
     except UnidentifiedImageError:
@@ -152,7 +153,7 @@ def _open(encoded: bytes) -> Image.Image:
 
 
 def _watch(steps: Iterable[int], total: int, what: str) -> None:
-    """Run through the steps; show how far they are once it has taken longer than a moment."""
+    """Run through the steps; show a progress bar if they take longer than two seconds."""
     console, began, done = screen(stderr=True), time.monotonic(), 0
     with Progress(console=console, transient=True, disable=not console.is_terminal, auto_refresh=False) as progress:
         task = progress.add_task(f"Decoding {escape(what)}", total=total, visible=False)

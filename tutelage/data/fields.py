@@ -1,4 +1,4 @@
-"""What is what in a user's own sample or batch: the input of the network, and the target."""
+"""Finding the network's input and the target in a sample or batch of a user's own data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _PAIR = 2
 def input_and_target(sample: Any) -> tuple[Any, Any]:
     """Return the input and the target of a sample or a batch; the target is None if there is none.
 
-    A pair is (input, target). Of a mapping or a named tuple, the target is the field with one of the usual names of
-    targets; the input is the field with one of the usual names of images, or all other fields together, as text has
-    them. Anything else is an input without a target.
+    A pair is (input, target). In a mapping or a named tuple, fields are found by their usual names. The target is the
+    field with a usual name of targets. The input is the field with a usual name of images, or else all other fields
+    together, as for text. Anything else is an input without a target.
 
     Args:
-        sample: What the user's dataset or loader gives.
+        sample: A sample of the user's dataset, or a batch of the user's loader.
 
     Raises:
-        UserError: If a tuple has more than two entries without names, or a mapping nothing but a target.
+        UserError: If a tuple without names does not have two entries, a mapping has several fields with a usual name
+            of targets or of images, or it has only a target.
     """
     if hasattr(sample, "_asdict"):
         sample = sample._asdict()

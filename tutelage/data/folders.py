@@ -1,4 +1,4 @@
-"""Folders of images by class, `photos/train/cat/*.jpg`, or without the split: `photos/cat/*.jpg`."""
+"""Folders of images by class: `photos/train/cat/*.jpg`, or without splits, `photos/cat/*.jpg`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.data.walk import Folder, suffix_of
 from tutelage.errors import UserError, notice
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Images too, for cameras and designers; which of them can be read depends on the machine.
+# Image formats of cameras and designers. Not read, because which of them can be read depends on the machine.
 _UNREAD = frozenset({".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".cr2", ".psd", ".raw", ".svg", ".tga"})
 _SHOWN = 6
 
@@ -22,7 +22,7 @@ class ImageFolder:
     """The images of a folder.
 
     Attributes:
-        splits: By split name, the paths by class name; classes and paths are sorted, and no list is empty.
+        splits: For each split, the paths by class name. Classes and paths are sorted, and no list is empty.
     """
 
     splits: Mapping[str, Mapping[str, Sequence[str]]]
@@ -46,7 +46,7 @@ class ImageFolder:
         position = {name: index for index, name in enumerate(self.class_names)}
         tables = {}
         for split, classes in self.splits.items():
-            # The image column is a struct: Arrow would not take plain paths for it.
+            # The image column is a struct, for which Arrow does not accept plain paths.
             images = [{"bytes": None, "path": path} for paths in classes.values() for path in paths]
             labels = [position[name] for name, paths in classes.items() for _ in paths]
             tables[split] = Dataset.from_dict({"image": images, "label": labels}, features=features)
@@ -58,17 +58,18 @@ def scan_folder(
 ) -> ImageFolder:
     """Return the images of a folder; the names of the class folders are the classes.
 
-    Hidden files and folders are not read, links are followed. What is not clear is refused, never guessed.
+    Hidden files and folders are not read, and links are followed. An unclear layout is refused, never guessed.
 
     Args:
-        tree: Holds class folders, or split folders (`train`, and perhaps `val` and `test`) that hold class folders.
-        label: A label column, which such a folder does not have.
-        image: An image column, which such a folder does not have.
-        has_classes: Whether the classes count, or are put away, so that there may be a single one.
+        tree: The folder. It holds class folders, or split folders (`train`, and perhaps `val` and `test`) that hold
+            class folders.
+        label: Must be None: a folder of images has no label column.
+        image: Must be None: a folder of images has no image column.
+        has_classes: Whether the task uses the classes. If not, a single class folder is enough.
 
     Raises:
-        UserError: If a column is named, there are no images, the folders are nested in another way, a class of
-            training has no images, or another split has a class that training does not have.
+        UserError: If a column is named, there are no images, the folders are nested in another way, a training class
+            has no images, or another split has a class that training does not have.
     """
     if label or image:
         raise UserError(f"{tree.path} is a folder of images, which has no columns: leave out label= and image=.")
@@ -91,13 +92,13 @@ def scan_folder(
 
 
 def _split_folders(root: Folder) -> dict[str, Folder]:
-    """Return the folder of each split; the root itself is that of training where it holds the class folders."""
+    """Return the folder of each split. If the root itself holds the class folders, it is the training split."""
     filled = {folder.name: folder for folder in root.folders if _holds_images(folder)}
     nested = {name: folder for name, folder in filled.items() if _has_class_folders(folder)}
     if not nested:
         _check_class_names(root, filled)
         return {TRAIN: root}
-    # Empty ones too: who made a folder `test` wants no other images to be taken for it.
+    # Empty split folders count too: a user with an empty `test` does not want test images held out of training.
     names = [folder.name for folder in root.folders if folder.name in nested or folder.name not in filled]
     splits = read_names(names, root.path)
     if TRAIN not in splits:
@@ -109,7 +110,7 @@ def _split_folders(root: Folder) -> dict[str, Folder]:
 
 
 def _check_class_names(root: Folder, classes: Mapping[str, Folder]) -> None:
-    """Look at class folders that are called as splits are: a class may be called train, and nothing else is likely."""
+    """Refuse class folders with names of splits. Only a `train` beside other classes is allowed: a vehicle."""
     splits = [name for name in classes if _is_split_name(name)]
     if not splits:
         return
@@ -125,9 +126,9 @@ def _check_class_names(root: Folder, classes: Mapping[str, Folder]) -> None:
 def _check_no_splits(
     root: Folder, filled: Mapping[str, Folder], nested: Mapping[str, Folder], splits: Sequence[str]
 ) -> None:
-    """Look at folders of folders of which none is that of training: the names may nearly be those of splits."""
+    """Check nested folders without a training split: their names may be misspelt names of splits."""
     strange = misspelt(nested)
-    # A class may be called brain, and lie as brain/images.
+    # "brain" is close to "train", but brain/images can be a class with its images one level down.
     if strange and (splits or len(strange) == len(filled) or not _wrapper(filled, nested)):
         raise UserError(
             f"{root.path} has the folders {_listed(filled)}, of which {_listed(strange)} is not quite the name of a "
@@ -160,7 +161,7 @@ def _check_nested(folder: Folder, filled: Mapping[str, Folder], nested: Mapping[
 
 
 def _check_beside(root: Folder, others: Sequence[str], splits: Sequence[Folder]) -> None:
-    """Look at what lies beside split folders: classes, a split that is not understood, or something else."""
+    """Check the folders beside split folders: they may be classes, a misspelt split, or something else."""
     if strange := misspelt(others):
         raise UserError(
             f"{root.path} has {_listed(strange)} beside {_listed(folder.name for folder in splits)}: if that is a "
@@ -191,7 +192,7 @@ def _by_class(folder: Folder, split: str) -> dict[str, list[str]]:
         )
     if nested := {name: inner for name, inner in filled.items() if not _images(inner)}:
         _check_nested(folder, filled, nested)
-    # In other splits a class may have no images, nor need its folder be there.
+    # In other splits, a class may be empty or absent: then it is just not measured.
     if split == TRAIN and (empty := [inner.path for inner in folder.folders if inner.name not in filled]):
         raise UserError(f"The class folder {empty[0]} has no images: fill it or remove it.")
     if beside := _images(folder):
@@ -200,7 +201,7 @@ def _by_class(folder: Folder, split: str) -> dict[str, list[str]]:
 
 
 def _check_links(tree: Folder) -> None:
-    """Refuse links to images, or to what may be folders, that lead nowhere."""
+    """Refuse broken links to images, and broken links without a suffix, which may be to folders."""
     for link in tree.dangling:
         if suffix_of(link) in ("", *SUFFIXES):
             raise UserError(f"{link} is a link to something that does not exist: mend the link or remove it.")
@@ -230,7 +231,7 @@ def _holds_images(folder: Folder) -> bool:
 
 
 def _has_class_folders(folder: Folder) -> bool:
-    """Return whether a folder holds folders of images: only such, or, where it is named as a split, also such."""
+    """Return whether a folder holds only folders, or has the name of a split and holds folders of images."""
     if not _images(folder):
         return True
     return _is_split_name(folder.name) and any(map(_holds_images, folder.folders))
@@ -242,7 +243,7 @@ def _is_split_name(name: str) -> bool:
 
 
 def _wrapper(filled: Mapping[str, Folder], nested: Mapping[str, Folder]) -> str | None:
-    """Return the name of the one folder that each of several class folders holds, with all images in it."""
+    """Return the name of the folder that holds all images in each class folder; None if they do not agree on one."""
     inner = [[child for child in folder.folders if _holds_images(child)] for folder in filled.values()]
     if (
         len(nested) < len(filled)

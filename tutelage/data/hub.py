@@ -1,4 +1,4 @@
-"""Opening what `datasets` can open: a folder of Parquet, a saved dataset, or a name on the Hugging Face hub."""
+"""Opening datasets with the `datasets` library: a folder of Parquet, a saved dataset, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TABLES = frozenset({".parquet", ".arrow"})
 def holds_tables(tree: Folder) -> bool:
     """Return whether a folder has table files at the top or one level below.
 
-    Archives count only where no images lie beside them: they may be what the images came in.
+    Archives count only if there are no images: otherwise the images may have been unpacked from them.
 
     Args:
         tree: The folder.
@@ -41,9 +41,9 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
     """Open a local file or folder of tables; nothing is written next to it.
 
     Args:
-        path: A Parquet file, a folder of Parquet, or what `Dataset.save_to_disk` wrote.
-        state: Stands for the state of its files. `datasets` knows a file by its time alone, so each state has a cache
-            of its own.
+        path: A Parquet file, a folder of Parquet, or the folder of `Dataset.save_to_disk`.
+        state: Digest of the state of its files. `datasets` recognises a file by its time alone, so each state gets its
+            own cache.
 
     Raises:
         UserError: If it cannot be read.
@@ -68,7 +68,7 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
 
 
 def open_hub(name: str) -> Mapping[str, datasets.Dataset]:
-    """Open a dataset of the Hugging Face hub, downloading it when it is not there yet.
+    """Open a dataset of the Hugging Face hub; it is downloaded if it is not in the cache yet.
 
     Args:
         name: `owner/name`.
@@ -89,10 +89,10 @@ def open_hub(name: str) -> Mapping[str, datasets.Dataset]:
 
 
 def hub_states(loaded: Mapping[str, datasets.Dataset]) -> list[tuple[str, int]]:
-    """Return what stands for the content of a hub dataset: its revision's files in the cache, and their sizes.
+    """Return the identity of a hub dataset's content: the files of its revision in the cache, and their sizes.
 
     Args:
-        loaded: What `open_hub` returned.
+        loaded: The result of `open_hub`.
     """
     files = [Path(file["filename"]) for rows in loaded.values() for file in rows.cache_files]
     # The folders above the file name dataset, configuration, version and revision.
@@ -104,7 +104,7 @@ def _as_mapping(loaded: Any) -> Mapping[str, datasets.Dataset]:
 
 
 def _cache_dir() -> str | None:
-    """Return None for the usual cache, or a folder that goes away with this process when that can't be written."""
+    """Return None for the usual cache. If it cannot be written, return a folder that is deleted with this process."""
     from datasets import config
 
     usual = Path(config.HF_DATASETS_CACHE)

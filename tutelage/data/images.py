@@ -1,4 +1,4 @@
-"""Images and their targets: resident in memory, or decoded when they are asked for."""
+"""Images and their targets: resident in memory, or decoded when needed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def as_inputs(images: Tensor, *, channels_last: bool = False) -> Tensor:
-    """Return images as a network takes them: uint8 divided by 255; floats as they are, in float32.
+    """Return images as float32 inputs of a network: uint8 divided by 255, floats unchanged.
 
     Args:
         images: `[batch, channel, height, width]`.
-        channels_last: Whether to lay the channels innermost in memory.
+        channels_last: Whether to store the channels innermost in memory.
     """
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     if images.is_floating_point():
         return images.float()
-    # Converted and divided in one pass.
+    # Converts and divides in one pass over memory.
     return torch.div(images, 255, out=torch.empty_like(images, dtype=torch.float32))
 
 
@@ -38,10 +38,10 @@ class ResidentImages(Samples):
 
     Args:
         images: uint8 `[sample, channel, height, width]`.
-        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without.
+        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without targets.
 
     Raises:
-        UserError: If the shapes or dtypes are others.
+        UserError: If the shapes or dtypes are wrong.
     """
 
     is_resident = True
@@ -83,11 +83,11 @@ class ResidentImages(Samples):
 
 
 class StreamedImages(Samples):
-    """Images that are decoded when they are asked for, all brought to one size.
+    """Images that are decoded when they are needed, all resized to one size.
 
     Args:
         rows: A Hugging Face dataset whose image column is not decoded (`Image(decode=False)`).
-        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without.
+        targets: `[sample, ...]`, such as class indices `[sample]`; None for images without targets.
         image: The name of the image column.
         split: The split's name, for messages.
         channels: 1 for grey, 3 for colour.
@@ -163,5 +163,5 @@ class StreamedImages(Samples):
 
 
 def _plain(target: Tensor) -> Any:
-    """Return the target of a sample as users have it: a number, or a tensor of several."""
+    """Return the target of one sample as a plain number, or as a tensor if it has several values."""
     return target.item() if target.ndim == 0 else target

@@ -1,4 +1,4 @@
-"""Labels that are wrong at random."""
+"""Label noise: labels that are replaced at random."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def label_offsets(
     chance: Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Draw how far each label is moved, modulo the number of classes: 0 where it stays, whatever the label is.
+    """Draw how far each label is moved, modulo the number of classes; 0 keeps it. The labels themselves are not needed.
 
-    Under one state of the generator, a lower rate moves a subset of the labels.
+    From the same state of the generator, a lower rate moves a subset of the labels.
 
     Args:
         count: Number of labels.
         rate: Probability that a label is drawn anew, from 0 to 1.
         num_classes: Number of classes.
-        flips: Whether it is then drawn uniformly among `any` class, its own included, or among the `other` ones.
-        chance: All chance comes from it; the device's own generator by default.
-        device: Where to draw.
+        flips: The classes from which a new label is drawn uniformly: `any` includes its own, `other` does not.
+        chance: The generator to draw from; the device's own by default.
+        device: The device to draw on.
 
     Returns:
         int64 `[count]`, from 0 to below the number of classes.
 
     Raises:
-        UserError: If the rate is no share, or there is no other class.
+        UserError: If the rate is not between 0 and 1, or there is only one class.
     """
     if not 0 <= rate <= 1:
         raise UserError(f"A rate of {rate} of wrong labels is no share: give one from 0 to 1.")
@@ -56,22 +56,23 @@ def label_offsets(
 
 
 def with_wrong_labels(data: Data, rate: float, *, seed: int, flips: Flips = "any") -> Data:
-    """Return data of which some training labels are wrong for good; validation and test keep theirs.
+    """Return the data with some training labels replaced, the same in every epoch. Other splits keep their labels.
 
-    Which ones depends on the seed and a sample's position alone.
+    Which labels are replaced depends only on the seed and on the samples' positions.
 
     Args:
         data: The data.
-        rate: As in `label_offsets`.
-        seed: Decides all chance.
-        flips: As in `label_offsets`.
+        rate: Probability that a label is drawn anew, from 0 to 1.
+        seed: Seed of all random numbers.
+        flips: The classes from which a new label is drawn uniformly: `any` includes its own, `other` does not.
 
     Raises:
-        UserError: If the training data are a DataLoader, whose samples cannot be told apart, or as in `label_offsets`.
+        UserError: If the training data are a DataLoader, whose samples have no positions, the rate is not between 0
+            and 1, or there is only one class.
     """
     targets = training_labels(data)
     wrong = targets + label_offsets(len(targets), rate, data.num_classes, flips=flips, chance=generator(seed))
-    # A sample without a label stays one.
+    # Unlabelled samples stay unlabelled.
     wrong = targets.where(targets == UNLABELLED, wrong % data.num_classes)
     digest = hashlib.sha256(data.fingerprint.encode() + wrong.numpy().tobytes())
     assert isinstance(data.train, Samples)
@@ -82,7 +83,7 @@ def training_labels(data: Data) -> Tensor:
     """Return the labels of all training samples, int64 `[sample]` on the CPU.
 
     Raises:
-        UserError: If the training data are a DataLoader, whose samples cannot be told apart.
+        UserError: If the training data are a DataLoader, whose samples have no positions, or have no labels.
     """
     if isinstance(data.train, DataLoader):
         raise UserError(

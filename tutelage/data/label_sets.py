@@ -1,4 +1,4 @@
-"""Columns of tables that are no single class: sets of classes, and numbers."""
+"""Label columns of tables that hold sets of classes or numbers, rather than one class."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _LOOKED_AT = 100
 def read_other_targets(
     splits: Mapping[str, datasets.Dataset], label: str, task: Task, *, where: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return a name for each number that a network answers with, and the targets of each split.
+    """Return a name for each number that a network returns for a sample, and the targets of each split.
 
     Args:
         splits: The tables by split.
         label: The column of the targets.
-        task: What they are.
-        where: What messages call each split.
+        task: The task, which reads the targets.
+        where: Each split's name in messages.
 
     Raises:
-        UserError: If they are not the task's, or a split has a class that training does not have.
+        UserError: If the targets do not fit the task, or a split has a class that training does not have.
     """
     columns = {split: rows.select_columns([label]).with_format("numpy")[:][label] for split, rows in splits.items()}
     columns = {split: values for split, values in columns.items() if split == TRAIN or not _is_hidden(values)}
@@ -49,7 +49,7 @@ def read_other_targets(
 
 
 def _as_rows(column: Sequence[Any], names: tuple[str, ...], own: tuple[str, ...], where: str) -> NDArray[np.float32]:
-    """Return lists of classes as rows of 0 and 1; numbers are those of the split's own names."""
+    """Return lists of classes as rows of 0 and 1. Numbers in the lists refer to the split's own class names."""
     place = {name: number for number, name in enumerate(names)}
     rows = np.zeros((len(column), len(names)), dtype=np.float32)
     for number, row in enumerate(column):
@@ -62,7 +62,7 @@ def _as_rows(column: Sequence[Any], names: tuple[str, ...], own: tuple[str, ...]
 
 
 def _names_of(feature: Any) -> tuple[str, ...] | None:
-    """Return the names of the classes in a column of lists, where the table has them."""
+    """Return the names of the classes in a column of lists; None if the table does not give them."""
     from datasets import ClassLabel
 
     inner = getattr(feature, "feature", None)
@@ -70,7 +70,7 @@ def _names_of(feature: Any) -> tuple[str, ...] | None:
 
 
 def _is_hidden(column: Any) -> bool:
-    """Return whether no sample has a target: benchmarks publish -1 instead of those of their test images."""
+    """Return whether no sample has a target: benchmarks that keep test labels secret publish -1 instead."""
     values = np.asarray(column) if isinstance(column, np.ndarray) else np.empty(0)
     return values.dtype.kind == "i" and bool((values == UNLABELLED).all())
 

@@ -1,4 +1,4 @@
-"""Loaders: the batches of an epoch, the same whether the run started there or resumed in its middle."""
+"""Loaders: they yield the same batches of an epoch whether the run starts there or resumes in its middle."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _NO_AUGMENTATION = Augmentation()
 
 @runtime_checkable
 class Loader(Protocol):
-    """What the driver reads batches from."""
+    """The source of batches for training and evaluation."""
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
 
     def sizes(self) -> tuple[int, ...]:
-        """Return how many samples a whole batch has, then a section of it, where it has several; () if not known."""
+        """Return the number of samples of a whole batch, then of a section if there are several; () if unknown."""
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of epoch `number` from batch `start` on, from (seed, number) alone."""
+        """Yield the batches of epoch `number` from batch `start` on. They depend on the seed and the number alone."""
 
 
 class ResidentLoader:
-    """Batches of samples that lie in memory: gathered and augmented as uint8 on the device, then made float.
+    """Batches of samples in memory: gathered and augmented as uint8 on the device, then converted to float.
 
     Args:
         samples: The samples; they are moved to the device once.
         plan: The batches.
-        make: Makes a batch of what is read.
-        device: Where the batches are made.
+        make: Makes a batch from the inputs and targets that were read.
+        device: The device on which the batches are made.
     """
 
     def __init__(self, samples: Samples, plan: Plan, make: MakeBatch, *, device: Device = "cpu") -> None:
@@ -78,16 +78,16 @@ class ResidentLoader:
 class StreamedLoader:
     """Batches of samples that are read when they are needed, by worker processes; augmented on the device.
 
-    Chance inside a dataset's own transforms is seeded per batch, so the number of workers changes nothing. A sample
-    that stands several times in a batch is decoded once and sent once through the workers' pipe, except one of a user's
-    own dataset, whose transform may show it differently each time.
+    Random numbers in a dataset's own transforms are seeded per batch, so the number of workers does not change results.
+    A sample that occurs several times in a batch is decoded once and sent once through the workers' pipe. Samples of a
+    user's own dataset are the exception: their transform may change them differently each time.
 
     Args:
         samples: The samples.
         plan: The batches.
-        make: Makes a batch of what is read.
-        device: Where the batches go.
-        workers: Processes that read ahead; 0 reads in this one.
+        make: Makes a batch from the inputs and targets that were read.
+        device: The device of the batches.
+        workers: Number of processes that read ahead; 0 reads in this process.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class StreamedLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self._device.type == "cuda",
-            # Its own, or each epoch would draw from the global one.
+            # A DataLoader draws a seed for its workers each epoch, by default from the global generator.
             generator=Generator(),
         )
 
@@ -114,7 +114,7 @@ class StreamedLoader:
         return self._plan.sizes()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of epoch `number` from batch `start` on; the epoch before must be over or given up."""
+        """Yield the batches of epoch `number` from batch `start` on. Only one epoch can be read at a time."""
         for read in self.read(number, start):
             yield self._make(*read)
 
@@ -123,7 +123,7 @@ class StreamedLoader:
         planned_batches = self._queue.begin(number, start)
         for read in self._reader:
             if isinstance(read, UserError):
-                # A new one: `read` would hold this frame in a cycle, and the workers would be long in ending.
+                # A new error: raising `read` itself would tie this frame into a cycle, and the workers would end late.
                 raise UserError(*read.args)
             planned, places = planned_batches.popleft()
             inputs, targets = (moved(value, self._device, non_blocking=True) for value in read)
@@ -141,7 +141,7 @@ def _taken(value: Any, places: Tensor) -> Any:
 
 
 def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool) -> MakeBatch:
-    """Return what makes a batch: images are augmented, and what lies on them moves with them."""
+    """Return a function that makes a batch: it augments images, and moves targets such as masks with them."""
 
     def make(planned: PlannedBatch, inputs: Any, targets: Tensor | None) -> Batch:
         extras: dict[str, Tensor] = {}
@@ -163,9 +163,9 @@ def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool)
 
 
 class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
-    """Tells the reader what to read next; keeps what was planned until the reader delivers it.
+    """Asks the reader for batches, and keeps each plan until the reader delivers its batch.
 
-    With `once`, nothing is asked for twice in a batch; kept is then where each sample stands in what is read.
+    With `once`, a sample that occurs several times in a batch is read once, and the places of its copies are kept.
     """
 
     def __init__(self, plan: Plan, *, once: bool) -> None:
@@ -185,7 +185,7 @@ class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
 
 
 def _distinct(indices: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return each entry once, and where the entries stand among these; as they are and None if none is repeated."""
+    """Return the distinct entries, and the place of each entry among them; all entries and None if none repeats."""
     distinct, places = indices.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch's
     return (indices, None) if len(distinct) == len(indices) else (distinct, places)
 
@@ -227,21 +227,21 @@ def make_loader(
 
     Args:
         samples: Samples, any other map-style dataset, or a user's own DataLoader, which is used as it is.
-        task: How the batches' answers are judged, and how targets move with images that are augmented.
+        task: The task. It gives batches their losses, and moves targets with augmented images.
         batch_size: Samples per batch, over all processes.
-        seed: Decides all chance.
+        seed: Seed of all random numbers.
         shuffle: Whether each epoch has its own order.
-        augmentation: What is done to the images.
+        augmentation: The augmentation of the images.
         drop_last: Whether to leave out a last batch that is smaller.
-        batch_sampler: Decides the batches instead of `batch_size`, `shuffle` and `drop_last`.
-        device: Where the batches go.
+        batch_sampler: Forms the batches, instead of `batch_size`, `shuffle` and `drop_last`.
+        device: The device of the batches.
         channels_last: Whether inputs have the channels innermost in memory.
-        workers: Processes that read samples; None takes the processors that there are for image files, and 0 for a
-            user's own dataset, which may not bear to be copied.
-        rank: Which process this is; it gets the samples `rank::world_size` of each batch.
+        workers: Number of processes that read samples. None means one for each processor, up to 8, for image files;
+            and 0 for a user's own dataset, which may not work in copies.
+        rank: The number of this process, from 0; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
         sections: How many equal sections a batch of `batch_sampler` consists of.
-        recorded: Views to take instead of drawing some by the augmentation.
+        recorded: Recorded views to use instead of newly drawn ones.
 
     Raises:
         UserError: If there would be no batch, or a DataLoader is asked for another sampler or for recorded views.

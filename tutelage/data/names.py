@@ -1,4 +1,4 @@
-"""Reading what the user wrote for the data: a place, and columns."""
+"""Reading the user's text for data: a place, and columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tutelage.errors import UserError, notice, unknown
 from tutelage.system.grammar import read
 
 DIGITS = "digits"
-# Short names, and where the hub keeps them.
+# Short names, and their names on the hub.
 HUB: Mapping[str, str] = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
@@ -26,11 +26,11 @@ _PREFIX = "hf:"
 
 @dataclass(frozen=True)
 class Spec:
-    """What the user asked for.
+    """The data that the user asked for.
 
     Attributes:
-        text: As it was written.
-        name: What the data are called in reports.
+        text: The user's text.
+        name: The data's name in reports.
         path: The local file or folder, or None.
         hub: The name on the Hugging Face hub, or None.
         label: The label column, or None to find it.

@@ -1,4 +1,4 @@
-"""A local folder of Parquet: every file with its own numbering of the classes, and none left out without a word."""
+"""Local folders of Parquet. Each split keeps its own numbering of classes, and unused files are reported."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def open_folder(path: Path, *, cache_dir: str) -> Mapping[str, datasets.Dataset]:
     """Open a folder of tables.
 
-    `datasets` reads all files with the columns of the first, so that a split which numbers its classes in another
-    order would be read by the wrong names. Where files differ in that, each split is opened on its own.
+    `datasets` reads all files with the column types of the first file. A split that numbers its classes in another
+    order would get wrong class names. So if splits differ in that, each split is opened by itself.
 
     Args:
         path: The folder.
-        cache_dir: As `datasets.load_dataset` takes it.
+        cache_dir: The cache folder of `datasets.load_dataset`.
 
     Raises:
-        UserError: If a file looks like a split that is misspelt, or the files of one split differ.
+        UserError: If a file's name looks like a misspelt split, or the files of one split differ.
     """
     import datasets
 
@@ -44,7 +44,7 @@ def open_folder(path: Path, *, cache_dir: str) -> Mapping[str, datasets.Dataset]
 
 
 def _names_in(split: str, files: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the classes by column, as the files of a split tell them."""
+    """Return the class names by column, which all files of a split must share."""
     first: dict[str, list[str]] | None = None
     for file in files:
         names = _names_of(Path(file))

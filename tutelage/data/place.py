@@ -1,4 +1,4 @@
-"""The place that data come from: the hub, or a local folder, which is images by class or tables."""
+"""Places of data: the hub, or a local folder with images by class or with tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tutelage.errors import UserError
 
 
 class HubPlace:
-    """A dataset of the Hugging Face hub, which is downloaded when it is not there yet.
+    """A dataset of the Hugging Face hub; it is downloaded if it is not in the cache yet.
 
     Args:
-        where: What the user asked for.
+        where: The user's request.
         name: `owner/name`.
     """
 
@@ -27,9 +27,10 @@ class HubPlace:
         self.listing: Any = hub_states(self._rows)
 
     def known_content(self) -> Any:
-        """Return what stands for the content: the revision, under which nothing changes."""
+        """Return the identity of the content: the files of the revision, which never changes."""
         return self.listing
 
+    # Nothing more to read: a revision's files identify its content.
     content = known_content
 
     def tables(self) -> Tables:
@@ -38,15 +39,15 @@ class HubPlace:
 
 
 class LocalPlace:
-    """A file or folder on this machine. How its folders lie is looked at each time; its files are opened when asked.
+    """A file or folder on this machine. Its layout is checked each time; its files are opened only when needed.
 
     Args:
-        where: What the user asked for.
+        where: The user's request.
         path: The file or folder.
-        has_classes: Whether its classes count, or are put away.
+        has_classes: Whether the task uses the classes.
 
     Raises:
-        UserError: If a folder of images is not understood.
+        UserError: If the layout of a folder of images is unclear.
     """
 
     def __init__(self, where: Spec, path: Path, *, has_classes: bool = True) -> None:
@@ -66,11 +67,11 @@ class LocalPlace:
         return self._contents.listing
 
     def known_content(self) -> str | None:
-        """Return what stands for the content of all files, where it is known without reading them."""
+        """Return the digest of all files' content if it is known without reading them; else None."""
         return self._contents.known()
 
     def content(self) -> str:
-        """Return what stands for the content of all files, and remember it."""
+        """Return the digest of all files' content, and remember it."""
         return self._contents.digest()
 
     def tables(self) -> Tables:

@@ -1,4 +1,4 @@
-"""What the batches of an epoch hold, decided before any image is read."""
+"""The plan of an epoch: the samples and views of each batch, decided before any image is read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tutelage.data.samplers import BatchSampler
 from tutelage.errors import UserError
 from tutelage.system.chance import generator
 
-# Streams of random numbers that must not meet.
+# Separate streams of random numbers: draws of one must not change those of another.
 ORDER, VIEW, FOREIGN, RECORDED = 0, 1, 2, 3
 
 
 class RecordedViews(ABC):
-    """Views of every sample that were drawn before, each with what a teacher said about it.
+    """Recorded views of every sample, each with a teacher's output.
 
-    A training asks a recording through this class alone, and knows no more of it.
+    Training uses a recording only through this class.
     """
 
     @property
@@ -37,53 +37,53 @@ class RecordedViews(ABC):
     @property
     @abstractmethod
     def augmentation(self) -> Augmentation:
-        """What the views' parameters belong to."""
+        """The augmentation that the views' parameters belong to."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Stands for the content."""
+        """Digest of the content."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what the recording adds to the fingerprint of a training."""
+        """Return the recording's part of a training's fingerprint."""
         return {"fingerprint": self.fingerprint, "views": self.views}
 
     def origin(self) -> dict[str, Any] | None:
-        """Return what the views are of, however many of them there are, as plain values; None if nothing is known."""
+        """Return plain values that identify the recording, whatever its number of views; None if unknown."""
         return None
 
     def only(self, layers: Collection[str]) -> RecordedViews:
-        """Return the same views, of whose answers no other layers are read."""
+        """Return the same views, with these layers alone; the others are not read."""
         return self
 
     def check(self, data: Any) -> None:  # noqa: B027 - views of any kind have nothing to check
-        """Refuse to be replayed for other samples than were recorded.
+        """Refuse to be replayed for other samples than the recorded ones.
 
         Args:
-            data: The `Data` that is about to be trained on.
+            data: The `Data` to train on.
 
         Raises:
-            UserError: If they are others.
+            UserError: If the samples are not the recorded ones.
         """
 
     def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:  # noqa: B027 - likewise
-        """Refuse to go on with a training on more or fewer views than it was begun with, and say how to go on.
+        """Refuse to resume a training with another number of views, and say how to resume it.
 
         Args:
             begun: The `identity` that the training was begun with.
             folder: The training's folder, for the message.
 
         Raises:
-            UserError: If only the number of views differs; whatever else differs is found by the fingerprint.
+            UserError: If only the number of views differs. Every other difference shows in the fingerprint.
         """
 
     @abstractmethod
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Output]:
-        """Return the view parameters `[batch, width]`, and what the teacher said.
+        """Return the view parameters `[batch, width]`, and the teacher's output.
 
         Args:
             indices: Position of each sample in the dataset, `[batch]`, on the CPU.
-            views: Which view of it, `[batch]`.
+            views: The number of the view of each sample, `[batch]`.
         """
 
 
@@ -94,8 +94,8 @@ class PlannedBatch:
     Attributes:
         number: Its position in the epoch.
         indices: Position of each sample in the dataset, `[batch]`.
-        view: Parameters of the augmentation, `[batch, width]`; None without one.
-        answer: What a teacher said about these views, where that was recorded.
+        view: Parameters of the augmentation, `[batch, width]`; None without augmentation.
+        answer: A teacher's recorded output for these views; None if nothing was recorded.
     """
 
     number: int
@@ -106,18 +106,17 @@ class PlannedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The batches of every epoch, each from (seed, epoch, batch) alone.
+    """The batches of every epoch. Each depends on the seed, the epoch and its number alone.
 
     Attributes:
-        sampler: Decides which samples form a batch.
-        seed: All chance comes from it.
-        augmentation: What is done to the images.
-        size: The images' height and width in pixels; () for inputs that are no images, which no augmentation changes.
-        rank: Which process this is.
+        sampler: Forms the batches.
+        seed: Seed of all random numbers.
+        augmentation: The augmentation of the images.
+        size: The images' height and width in pixels; () for inputs that are not images and are not augmented.
+        rank: The number of this process, from 0.
         world_size: How many processes share each batch.
-        sections: How many equal sections a batch consists of; the processes share each of them.
-        recorded: Views to take instead of drawing some: in an epoch the same view of each sample, in the next epoch
-            another, and of a sample that is several times in a batch as many.
+        sections: How many equal sections a batch consists of. The processes share each section.
+        recorded: Recorded views: one per sample and epoch, another in the next; a repeated sample gets different views.
     """
 
     sampler: BatchSampler
@@ -137,13 +136,14 @@ class Plan:
         return len(self.sampler)
 
     def sizes(self) -> tuple[int, ...]:
-        """Return how many samples of a whole batch are this process's, and how many in each section, where several."""
+        """Return this process's number of samples in a whole batch, then in a section if there are several."""
+        # The commonest size, because the last batch may be smaller.
         counts = Counter(len(indices) for indices in self.sampler.epoch(0, generator(self.seed, ORDER, 0)))
         samples = len(self._mine(max(counts, key=lambda size: (counts[size], size))))
         return (samples,) if self.sections == 1 else (samples, samples // self.sections)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[PlannedBatch]:
-        """Yield the batches of epoch `number` from batch `start` on: the same ones as without the start."""
+        """Yield the batches of epoch `number` from batch `start` on. A later start does not change the batches."""
         batches = enumerate(self.sampler.epoch(number, generator(self.seed, ORDER, number)))
         for position, indices in islice(batches, start, None):
             mine, view = self._mine(len(indices)), None
@@ -152,26 +152,26 @@ class Plan:
                 yield PlannedBatch(position, indices[mine], *self.recorded.read(indices[mine], rounds))
                 continue
             if self.augmentation:
-                # For the whole batch, so that the views do not depend on the number of processes.
+                # Drawn for the whole batch, so that the views do not depend on the number of processes.
                 chance = generator(self.seed, VIEW, number, position)
                 height, width = self.size
                 view = self.augmentation.sample(chance, len(indices), (height, width))[mine]
             yield PlannedBatch(position, indices[mine], view)
 
     def _rounds(self, views: int, indices: Tensor, number: int) -> Tensor:
-        """Return which recorded view of each sample is taken in an epoch, `[batch]`."""
+        """Return the number of the recorded view of each sample in an epoch, `[batch]`."""
         order = torch.randperm(views, generator=generator(self.seed, VIEW))
         return order[(number + earlier(indices)) % views]
 
     def _mine(self, samples: int) -> Tensor:
-        """Return which samples of a batch are this process's: of each section as many as any other process has."""
+        """Return the places of this process's samples in a batch. Every process gets as many from each section."""
         places = torch.arange(samples).view(self.sections, -1)
         shared = places.shape[1] - places.shape[1] % self.world_size
         return places[:, self.rank : shared : self.world_size].flatten()
 
 
 def earlier(indices: Tensor) -> Tensor:
-    """Return how often each entry of `[batch]` stands before its place: 0 for the first, 1 for the second of a kind."""
+    """Return how many equal entries come before each entry, `[batch]`: 0 for the first, 1 for the second."""
     order = indices.argsort(stable=True)
     ranked = indices[order]
     place = torch.arange(len(indices))

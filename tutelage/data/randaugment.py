@@ -1,4 +1,4 @@
-"""RandAugment on whole batches: the images that drew the same operation are changed together."""
+"""RandAugment on whole batches: images with the same operation are changed together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.data.transforms import centres, nearest, resample
 from tutelage.errors import UserError
 
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""From uint8 images `[batch, channel, height, width]` and their numbers `[batch, 6]` to uint8 images."""
+"""Maps uint8 images `[batch, channel, height, width]` and their numbers `[batch, 6]` to uint8 images."""
 
 _BLEND, _SHIFT = (0.05, 0.95), (-0.3, 0.3)
 MAGNITUDES: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -68,7 +68,7 @@ class RandAugment:
 
     @property
     def width(self) -> int:
-        """How many numbers describe what happens to one image."""
+        """Number of parameters of one image."""
         return _PER_OPERATION * self.operations
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
@@ -84,14 +84,14 @@ class RandAugment:
         if images.shape[1] not in (1, 3):
             raise UserError(f"randaugment takes grey or RGB images, and these have {images.shape[1]} channels.")
         pixels = as_pixels(images)
-        # One transfer from the device, whatever the number of operations.
+        # One transfer from the device for all operations: each transfer waits for the device.
         drawn = parameters[:, ::_PER_OPERATION].T.long().tolist()
         for numbers, chosen in zip(torch.split(parameters, _PER_OPERATION, dim=1), drawn, strict=True):
             pixels = _each_its_own(pixels, chosen, numbers[:, 1:])
         return pixels.to(images.dtype).div_(255) if images.is_floating_point() else pixels
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
-        """Move each map as its image was moved; operations on tones leave it as it is."""
+        """Move each map as its image was moved; operations on tones do not change it."""
         still = maps.new_tensor(_STILL, dtype=torch.float32)
         for numbers in torch.split(parameters, _PER_OPERATION, dim=1):
             moves = numbers[:, :1] >= _NAMES.index("rotate")
@@ -139,7 +139,7 @@ def _each_its_own(images: Tensor, drawn: list[int], numbers: Tensor) -> Tensor:
         if operation := _OPERATIONS.get(_NAMES[number]):
             groups[operation].append(position)
     changed = images.clone()
-    # One transfer to the device, whatever the number of groups.
+    # One transfer to the device for all groups.
     order = torch.tensor([position for positions in groups.values() for position in positions], device=images.device)
     for operation, chosen in zip(groups, torch.split(order, [len(positions) for positions in groups.values()])):
         changed[chosen] = operation(images[chosen], numbers[chosen])
@@ -157,7 +157,7 @@ def _equalize(images: Tensor, _: Tensor) -> Tensor:
     values = images.flatten(2).long()
     counts = values.new_zeros(*images.shape[:2], 256)
     counts.scatter_add_(2, values, values.new_ones(()).expand_as(values))
-    # The brightest value that occurs is left out, so that it becomes 255.
+    # As in PIL: the brightest value that occurs is left out of the count, so that it becomes 255.
     brightest = counts.gather(2, values.amax(2, keepdim=True))
     step = (values.shape[2] - brightest) // 255
     below = counts.cumsum(2) - counts
@@ -191,7 +191,7 @@ def _sharpness(images: Tensor, numbers: Tensor) -> Tensor:
     smooth, pixels = images.float(), images.short()
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
-    # The border stays as it is.
+    # As in PIL, the outermost pixels are not filtered.
     smooth[:, :, 1:-1, 1:-1] = (total / 13).round()
     return _blend(smooth, images, numbers)
 
@@ -203,7 +203,7 @@ def _affine(images: Tensor, numbers: Tensor) -> Tensor:
 def _affine_grid(images: Tensor, numbers: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     xx, xy, x0, yx, yy, y0 = (value[:, None, None] for value in numbers.unbind(1))
-    # In pixels rather than in [-1, 1], or the angles of an image that is not square would change.
+    # In pixels rather than in [-1, 1], which would change the angles of images that are not square.
     x = centres(width, images.device)[None, None, :] * (width / 2)
     y = centres(height, images.device)[None, :, None] * (height / 2)
     grid = [(xx * x + xy * y) / (width / 2) + 2 * x0, (yx * x + yy * y) / (height / 2) + 2 * y0]

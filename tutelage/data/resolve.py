@@ -1,4 +1,4 @@
-"""Data as a user names them: by name or path, as a dataset or loader, or ready-made."""
+"""Data from what a user passes: a name or path, a dataset or loader, or `Data` themselves."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def resolve_data(
     """Return data by name, path or object, with their splits.
 
     Args:
-        data: What to train on.
-        validation: What to validate on, or the share of the training data to hold out for that.
-        test: What to report on.
-        task: What the targets are; data that are loaded already know theirs.
-        foreign: Data from elsewhere, to tell from the test images.
-        augment: What is done to training images; None for what is usual, which is nothing for objects.
-        **options: As for `tutelage.data.sources.load_data`.
+        data: Data to train on.
+        validation: Validation data, or the share of the training data to hold out for validation.
+        test: Test data.
+        task: The task's name, which says how targets are read. Ignored for `Data`, which have a task already.
+        foreign: Data of another dataset, which the network's uncertainty should distinguish from the test images.
+        augment: The augmentation of training images; None for the usual one, which is none for datasets and loaders.
+        **options: Further arguments of `tutelage.data.sources.load_data`, used if `data` is a name or path.
 
     Raises:
         UserError: If splits or an augmentation are given beside data that bring their own.

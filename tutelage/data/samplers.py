@@ -1,4 +1,4 @@
-"""Which samples form a batch."""
+"""Batch samplers: they choose the samples of each batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tutelage.errors import UserError
 
 @runtime_checkable
 class BatchSampler(Protocol):
-    """Decides the batches of an epoch. A method may bring its own, for pairs or for balanced classes."""
+    """Forms the batches of an epoch. A method may bring its own, for pairs or for balanced classes."""
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
 
     def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
-        """Yield the index tensors of epoch `number`; all chance comes from `generator`, which is made for it."""
+        """Yield the index tensors of epoch `number`; all random numbers come from `generator`, made for this epoch."""
 
 
 class ShuffledBatches:
@@ -55,18 +55,18 @@ class ShuffledBatches:
 
 
 class RepeatedBatches:
-    """Each sample several times in a batch, and after that not again for as many epochs.
+    """Batches that hold each of their samples several times; a sample occurs in one of as many epochs.
 
-    With $m$ repeats, the samples are dealt into $m$ parts, at random but once for all. Epoch $e$ takes part $e$ mod
-    $m$ in an order of its own. So it is as long as one in which every sample comes once, and each sample comes in one
-    of any $m$ epochs in a row. A batch has $m$ sections: the same samples in the same order. Where $m$ does not divide
-    the number of samples, the larger parts leave one out, each time another.
+    With $m$ repeats, the samples are divided at random into $m$ parts, once for all epochs. Epoch $e$ uses part $e$ mod
+    $m$ in its own order. So an epoch is as long as usual, and each sample occurs in one of any $m$ consecutive epochs.
+    A batch has $m$ sections with the same samples in the same order. If $m$ does not divide the number of samples, the
+    larger parts leave out one sample, each time another.
 
     Args:
         length: The number of samples.
-        batch_size: Entries of a batch, `repeats` times as many as it has different samples.
-        repeats: How often a sample is in a batch.
-        single_from: First epoch in which all samples come, once each; none by default.
+        batch_size: Entries of a batch: `repeats` times its number of different samples.
+        repeats: How often a sample occurs in a batch.
+        single_from: First epoch that uses all samples, once each; by default, no epoch does.
         drop_last: Whether to leave out a last batch that is smaller.
 
     Raises:
@@ -89,6 +89,7 @@ class RepeatedBatches:
                 f"{length} samples, each {repeats} times, give no batch of {batch_size}: take a smaller batch size, "
                 "fewer repeats or more data."
             )
+        # A fixed seed, because the parts must stay the same in every epoch and after a resume.
         self._dealt = torch.randperm(length, generator=Generator().manual_seed(0))
 
     def __len__(self) -> int:
@@ -105,10 +106,10 @@ class RepeatedBatches:
 
 
 class PairBatches:
-    """Every sample once per epoch as an anchor; behind the anchors of a batch, a partner of the same class for each.
+    """Batches of pairs: every sample once per epoch as an anchor, each with a partner of the same class.
 
-    A batch has two sections: the anchors, and as many partners in the same order. A partner is drawn from all samples
-    of the class, the anchor among them, so that one may come again, and a class of one sample is paired with itself.
+    A batch has two sections: the anchors, then their partners in the same order. A partner is drawn from all samples of
+    the class, the anchor included. So partners may repeat, and the sample of a class of one is its own partner.
 
     Args:
         targets: The classes of all samples, `[sample]`.
@@ -126,7 +127,7 @@ class PairBatches:
         self._anchors = ShuffledBatches(samples, batch_size=batch_size, drop_last=drop_last or leaves_one)
         found = targets.cpu().unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
         _, self._class, self._count = found
-        # The samples class by class, and where each class begins.
+        # The samples ordered by class, and the place where each class begins.
         self._order, self._start = self._class.argsort(stable=True), self._count.cumsum(0) - self._count
 
     def __len__(self) -> int:
@@ -136,6 +137,6 @@ class PairBatches:
         """Yield the index tensors of an epoch, anchors before partners."""
         for anchors in self._anchors.epoch(number, generator):
             classes = self._class[anchors]
-            # A remainder of numbers this large is uniform, and exact where a product of floats is not.
+            # The remainder of numbers this large is as good as uniform, and exact; rounding a product of floats is not.
             drawn = torch.randint(2**62, anchors.shape, generator=generator) % self._count[classes]
             yield torch.cat([anchors, self._order[self._start[classes] + drawn]])

@@ -1,4 +1,4 @@
-"""The samples of a split: what every kind of data is to the loaders, which know no kind."""
+"""The samples of a split: the common interface of all kinds of data, which loaders use."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Indices = Sequence[int] | NDArray[np.int64]
 
 
 class Samples(Dataset[Any], ABC):
-    """The samples of a split. They read their own batches; a loader decides which, and where they go.
+    """The samples of a split. They read their own batches; a loader chooses the batches and their device.
 
     Attributes:
-        targets: What the samples have for targets, `[sample, ...]`; None if they have none.
-        is_resident: Whether they lie in memory as tensors, are moved to the device once, and are read there.
-        is_steady: Whether a sample is the same each time it is read, so that one read serves a whole batch.
-        is_decoded: Whether reading is work that other processes should do.
-        channels: Channels of the images; 0 if the inputs are no images of one size.
-        size: Height and width of the images in pixels; () if the inputs are no images of one size.
+        targets: Targets of the samples, `[sample, ...]`; None if they have none.
+        is_resident: Whether the samples are tensors in memory, moved to the device once and read there.
+        is_steady: Whether a sample is the same each time it is read, so that its copies in a batch share one reading.
+        is_decoded: Whether reading decodes files, which worker processes should do.
+        channels: Channels of the images; 0 if the inputs are not images of one size.
+        size: Height and width of the images in pixels; () if the inputs are not images of one size.
     """
 
     targets: Tensor | None
@@ -40,7 +40,7 @@ class Samples(Dataset[Any], ABC):
 
     @abstractmethod
     def read_batch(self, indices: Any) -> tuple[Any, Tensor | None]:
-        """Return the inputs at some positions, put together as a network takes them, and their targets.
+        """Return the inputs at some positions, collated to a batch, and their targets.
 
         Args:
             indices: Positions; a tensor for resident samples, a list for others.
@@ -48,12 +48,12 @@ class Samples(Dataset[Any], ABC):
 
     @abstractmethod
     def select(self, indices: Indices) -> Self:
-        """Return the samples at `indices` as samples of their own."""
+        """Return only the samples at `indices`."""
 
     @abstractmethod
     def with_targets(self, targets: Tensor | None) -> Samples:
         """Return the same samples with other targets, or with none."""
 
     def to(self, device: torch.device | str) -> Samples:
-        """Return the same samples on another device, where they are resident."""
+        """Return the same samples on another device; samples that are not resident stay as they are."""
         return self

@@ -1,4 +1,4 @@
-"""Where data come from: a name, a folder, the Hugging Face hub, or a Python user's own objects."""
+"""Loading data by a name, a folder, or a name on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def load_data(
     """Load a dataset of images with classes.
 
     A missing test split is held out of the training images, the same for every seed. Decoded images are kept in
-    `~/.cache/tutelage`, or where the environment variable `TUTELAGE_CACHE` says.
+    `~/.cache/tutelage`, or in the folder of the environment variable `TUTELAGE_CACHE`.
 
     Args:
         spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of
             Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
             after commas, as in `data/cifar100,label=coarse_label,image=img`.
-        task: What the labels are: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
-            1), `regression` (a column of numbers, or of rows of them), or `unlabelled` to put them away.
-        validation: The fraction of the training images to hold out when the source has no validation split; 0 for
-            none. Each class keeps its share.
-        split_seed: Decides which images are held out for validation, and which form the subset.
+        task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
+            1), `regression` (a column of numbers, or of rows of numbers), or `unlabelled` to ignore them.
+        validation: The fraction of the training images to hold out if the source has no validation split; 0 for none.
+            Each class keeps its share.
+        split_seed: Seed of the choice of validation images and of the subset.
         subset: How many training images to use, those held out for validation included; None for all.
         image_size: The side in pixels to which images are resized and cut; None keeps small images as they are.
-        augment: What is done to training images, such as `"crop:4,flip"`, or `"none"`; None for what is usual.
-        resident_limit_mib: Up to this size the decoded images are kept in memory, in MiB; above, they are decoded
-            when they are needed.
+        augment: The augmentation of training images, such as `"crop:4,flip"`, or `"none"`; None for the usual one.
+        resident_limit_mib: Largest size of decoded images that are kept in memory, in MiB. Larger data are decoded
+            when needed.
 
     Raises:
-        UserError: If the data do not exist, cannot be read, or do not make sense; the message says what to do.
+        UserError: If the data do not exist, cannot be read, or are not consistent; the message says what to do.
     """
     where = parse_spec(spec)
     augmentation = None if augment is None else Augmentation.parse(augment)
@@ -103,7 +103,7 @@ def _digits(image_size: int | None) -> tuple[Mapping[str, Samples], tuple[str, .
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    # Sixteen steps of grey, stretched over the bytes.
+    # The grey levels go from 0 to 16; they are stretched to 0 to 255.
     images = (torch.from_numpy(bunch.images)[:, None] * (255 / 16)).round().byte()
     if image_size is not None:
         images = F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
@@ -114,12 +114,13 @@ def _digits(image_size: int | None) -> tuple[Mapping[str, Samples], tuple[str, .
 def _load(
     where: Spec, task: Task, image_size: int | None, limit_mib: int
 ) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
-    """Return the splits, the class names, and what stands for the content."""
+    """Return the splits, the class names, and the digest of the content."""
     if where.path is not None:
         place: LocalPlace | HubPlace = LocalPlace(where, where.path, has_classes=not task.hides_targets)
     else:
         place = HubPlace(where, where.hub or "")
     options: dict[str, Any] = {"label": where.label, "image": where.image, "image_size": image_size}
+    # Classification has no salt, so its keys are those of versions before there were tasks.
     options |= {"task": task.name} if task.salt else {}
     known = place.known_content()
     decoded = None if known is None else recall(key_of(state=known, **options))
@@ -132,6 +133,7 @@ def _load(
                 return streamed, class_names, key_of(format=STREAMED_FORMAT, state=place.listing, **options)
             key = key_of(state=place.content(), **options)
             decoded = recall(key) or _decode(streamed, class_names, key, told)
+    # Notices of a cached decoding are repeated, except those that this call has already shown.
     for text in decoded.notices:
         if text not in told:
             notice(text)
@@ -141,7 +143,7 @@ def _load(
 def _decode(
     streamed: Mapping[str, StreamedImages], class_names: tuple[str, ...], key: str, told: Sequence[str]
 ) -> Decoded:
-    """Decode all images and keep them, with what the user was told until then."""
+    """Decode all images and store them, with the notices shown until then."""
     resident = {name: images.resident() for name, images in streamed.items()}
     tell_blank(streamed, resident)
     decoded = Decoded(resident, class_names, content_digest(resident), tuple(told))

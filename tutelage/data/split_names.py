@@ -1,4 +1,4 @@
-"""Which split a folder or a table means by its name: `train`, `val`, `test_set`, `seg_train`."""
+"""Names of splits: which split a folder or table means by `train`, `val`, `test_set`, `seg_train`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS: Mapping[str, str] = (
     | dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST)
 )
 _UNCLEAR = ("eval", "evaluation")
-# What people write beside such a word, and which means nothing: training_set, TestImages, val2017.
+# Words without meaning that people write beside the split: training_set, TestImages.
 _PLAIN = frozenset({"set", "data", "dataset", "split", "image", "images", "img", "imgs", "dir", "folder"})
 _GLUED = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})({'|'.join(sorted(_PLAIN, reverse=True))})")
 _NEAR = 0.75
@@ -25,12 +25,12 @@ _NEAR = 0.75
 
 @dataclass(frozen=True)
 class SplitName:
-    """What a name says of a split.
+    """A name that means a split.
 
     Attributes:
-        name: As it is written.
+        name: The name, as written.
         split: `train`, `validation` or `test`.
-        rest: The words beside that one: `("seg",)` of `seg_train`; none of `train` and `training_set`.
+        rest: Its other words: `("seg",)` for `seg_train`; empty for `train` and `training_set`.
     """
 
     name: str
@@ -39,15 +39,15 @@ class SplitName:
 
     @property
     def is_usual(self) -> bool:
-        """Whether the name is the word of a split and no more, so that nothing need be said."""
+        """Whether the name is a plain and clear word for a split, so that no notice is needed."""
         return self.name.lower() in _WORDS and self.name.lower() not in _UNCLEAR
 
 
 def read_name(name: str) -> SplitName | None:
-    """Return what a name says of a split; None if it says nothing, or of two.
+    """Return the split that a name means; None if it means no split, or two.
 
     Args:
-        name: Of a folder or a table.
+        name: The name of a folder or a table.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     words = [part for word in re.findall(r"[^\W\d_]+", spaced) for part in _unglued(word)]
@@ -59,14 +59,14 @@ def read_name(name: str) -> SplitName | None:
 
 
 def read_names(names: Iterable[str], what: str) -> dict[str, str]:
-    """Return the names that mean splits, by split; names that are not usual are told.
+    """Return the names that mean splits, by split. A notice lists unusual names and how they are read.
 
-    Words beside that of the split must be the same in all: `seg_train` and `seg_test`. A name with such words means
-    nothing on its own.
+    The other words must be the same in all names, as in `seg_train` and `seg_test`. A single name with other words is
+    not read as a split.
 
     Args:
-        names: Of folders or tables.
-        what: Whose they are, for messages.
+        names: Names of folders or tables.
+        what: The folder or dataset that holds them, for messages.
 
     Raises:
         UserError: If two names mean the same split.
@@ -88,7 +88,7 @@ def read_names(names: Iterable[str], what: str) -> dict[str, str]:
 
 
 def misspelt(names: Iterable[str]) -> Sequence[str]:
-    """Return the names that are nearly the word of a split, such as `trian`."""
+    """Return the names that are close to a split's word without being one, such as `trian`."""
     return [name for name in names if name.lower() not in _WORDS and _is_near(name.lower())]
 
 

@@ -1,7 +1,7 @@
-"""Holding out and thinning out, class by class.
+"""Stratified splits and subsets: each class keeps its share.
 
 Not scikit-learn's stratified split: it refuses a class of one sample, and may leave a class out of the smaller part.
-And runs that were saved are of these very splits.
+Also, saved runs belong to exactly these splits, so the algorithm must not change.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def hold_out(targets: Indices, fraction: float, *, seed: int, what: str) -> tupl
 
     Args:
         targets: Class indices, `[sample]`.
-        fraction: How many to hold out, between 0 and 1.
-        seed: Decides which ones.
-        what: What they are held out for: `"validation"` or `"test"`.
+        fraction: The share to hold out, between 0 and 1.
+        seed: Seed of the choice.
+        what: The new split's name in messages: `"validation"` or `"test"`.
 
     Returns:
-        The positions that stay, and those held out.
+        The positions that stay, and the positions held out.
 
     Raises:
-        UserError: If the fraction leaves nothing on a side, or fewer samples than classes.
+        UserError: If the fraction is not between 0 and 1, or leaves fewer samples than classes on a side.
     """
     if not 0 < fraction < 1:
         raise UserError(f"{what} is {fraction:g}: give a fraction between 0 and 1, such as 0.1.")
@@ -56,11 +56,11 @@ def thin_out(targets: Indices, count: int, *, seed: int) -> Indices:
 
     Args:
         targets: Class indices, `[sample]`.
-        count: How many to keep.
-        seed: Decides which ones.
+        count: How many samples to keep.
+        seed: Seed of the choice.
 
     Raises:
-        UserError: If there are fewer samples than that, or more classes.
+        UserError: If `count` is larger than the number of samples, or smaller than the number of classes.
     """
     classes = len(np.unique(targets))
     if not classes <= count <= len(targets):
@@ -72,7 +72,7 @@ def thin_out(targets: Indices, count: int, *, seed: int) -> Indices:
 
 
 def _draw(targets: Indices, count: int, seed: int, *, keep_one: bool) -> tuple[Indices, Indices]:
-    """Draw `count` positions, each class in its share; return them and the others, both in ascending order."""
+    """Draw `count` positions with each class in its share; return them and the others, both in ascending order."""
     _, classes, sizes = np.unique(targets, return_inverse=True, return_counts=True)
     most = sizes - 1 if keep_one else sizes
     quota = _share(sizes * (count / len(targets)), count, least=np.minimum(1, most), most=most)
@@ -84,7 +84,7 @@ def _draw(targets: Indices, count: int, seed: int, *, keep_one: bool) -> tuple[I
 
 
 def _share(exact: NDArray[np.floating[Any]], count: int, *, least: Indices, most: Indices) -> Indices:
-    """Return whole numbers that sum to `count`, within bounds and as near as can be to the exact shares."""
+    """Return whole numbers that sum to `count`, within bounds and as close as possible to the exact shares."""
     quota: Indices = np.clip(np.floor(exact).astype(np.int64), least, most)
     while quota.sum() < count:
         quota[np.argmax(np.where(quota < most, exact - quota, -np.inf))] += 1

@@ -12,7 +12,7 @@ from tutelage.data.samples import Samples
 from tutelage.system.chance import seeded
 
 _CHUNK = 4096
-# Enough for three digits; every image would take as long as an epoch.
+# Enough for three digits. Reading every image would take as long as an epoch.
 _SAMPLED = 1000
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -31,6 +31,7 @@ def mean_and_std(images: Samples) -> Statistics:
     if isinstance(images, OwnSamples) and images.as_given:
         return (0.0,) * images.channels, (1.0,) * images.channels
     positions = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).round().astype(int)).tolist()
+    # Seeded, because a user's own transform may draw random numbers.
     with seeded(0):
         pixels, _ = images.read_batch(positions)
     if pixels.is_floating_point():
@@ -39,7 +40,7 @@ def mean_and_std(images: Samples) -> Statistics:
 
 
 def _histogram(images: Tensor) -> Tensor:
-    """Count the 256 values of each channel, `[channel, 256]`: exact, whatever the number of pixels."""
+    """Count the 256 values of each channel, `[channel, 256]`. Counts are exact, where sums of floats would round."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
     for chunk in torch.split(images, _CHUNK):
         for channel in range(images.shape[1]):

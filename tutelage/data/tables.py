@@ -1,4 +1,4 @@
-"""Hugging Face datasets with images: which column is the image, which the class."""
+"""Hugging Face datasets with images: finding the splits, the image column and the label column."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tables:
     """The splits of a source, as Hugging Face datasets with one image column and one label column.
 
     Attributes:
-        splits: By the names `train`, `validation`, `test`.
+        splits: The datasets, by the names `train`, `validation`, `test`.
         image: The image column.
         label: The label column.
     """
@@ -39,7 +39,7 @@ class Tables:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Hugging Face's progress bars off, and leave the setting as it was."""
+    """Turn off Hugging Face's progress bars within the block, and restore the setting afterwards."""
     from datasets.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -59,13 +59,13 @@ def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, labe
     """Find splits and columns.
 
     Args:
-        loaded: What `datasets.load_dataset` returned.
+        loaded: The result of `datasets.load_dataset`.
         image: The image column, or None to find it.
         label: The label column, or None to find it.
-        spec: What the user asked for, for messages.
+        spec: The user's text for the data, for messages.
 
     Raises:
-        UserError: If there is no training split, or a column is missing or not clear.
+        UserError: If there is no training split, a split is empty, or a column is missing or not clear.
     """
     splits = _splits(loaded, spec)
     for name, rows in splits.items():
@@ -83,16 +83,16 @@ def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, labe
 def as_streamed(
     tables: Tables, task: Task, *, image_size: int | None, spec: str
 ) -> tuple[dict[str, StreamedImages], tuple[str, ...]]:
-    """Return the splits as images that are decoded when they are asked for, and the class names.
+    """Return the splits as images that are decoded when needed, and the class names.
 
     Args:
         tables: The source.
-        task: What the labels are.
+        task: The task of the labels.
         image_size: The side in pixels; None keeps a common small size.
-        spec: What the user asked for, for messages.
+        spec: The user's text for the data, for messages.
 
     Raises:
-        UserError: If labels make no sense or an image cannot be read.
+        UserError: If labels do not fit the task or an image cannot be read.
     """
     names, targets = _targets(tables, task, spec)
     train = tables.splits["train"]
@@ -114,12 +114,12 @@ def as_streamed(
 
 
 def _targets(tables: Tables, task: Task, spec: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return a name for each number that a network answers with, and the targets of each split that has some."""
+    """Return a name for each number that a network returns for a sample, and the targets of each split with targets."""
     where = {name: f"the split {name!r} of {spec}" for name in tables.splits}
     if not ("sample-labels" in task.offers or task.hides_targets):
         return read_other_targets(tables.splits, tables.label, task, where=where)
     columns = {name: read_column(rows, tables.label, where=where[name]) for name, rows in tables.splits.items()}
-    # A split without labels can't be reported on.
+    # Nothing can be measured on a split whose labels are hidden, so it is left out.
     columns = {name: column for name, column in columns.items() if name == TRAIN or not column.is_hidden}
     names = class_names(columns[TRAIN], one_will_do=task.hides_targets)
     return names, class_indices(columns, names)
@@ -176,5 +176,5 @@ def _label_column(features: Mapping[str, Any], label: str | None, spec: str) -> 
 def _encoded(rows: datasets.Dataset, image: str, label: str) -> datasets.Dataset:
     from datasets import Image
 
-    # Undecoded, so that one unreadable image can be named.
+    # Not decoded by `datasets`, so that our own message can name an unreadable image.
     return rows.select_columns([image, label]).cast_column(image, Image(decode=False))

@@ -1,4 +1,4 @@
-"""Targets as users give them, brought into the form that a task reads: class indices, sets of classes, numbers."""
+"""Conversion of users' targets to the form of a task: class indices, sets of classes, numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from tutelage.errors import UserError
 from tutelage.losses import UNLABELLED
 
-# More classes than any dataset of pictures or texts has; numbers beyond are identifiers, not classes.
+# No dataset of images or texts has as many classes. Larger numbers are identifiers, and would exhaust the memory.
 _MOST_CLASSES = 1_000_000
 _SHOWN = 5
 
@@ -23,10 +23,10 @@ def as_array(values: Any, *, where: str) -> NDArray[Any]:
 
     Args:
         values: A tensor, an array, or a sequence with one entry a sample.
-        where: What the message calls them.
+        where: The data's name in messages.
 
     Raises:
-        UserError: If the samples' targets differ in form.
+        UserError: If the samples' targets differ in length.
     """
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
@@ -39,16 +39,16 @@ def as_array(values: Any, *, where: str) -> NDArray[Any]:
 
 
 def class_indices(values: Any, *, where: str) -> Tensor:
-    """Return class indices, int64 `[sample]`; -1 stands for a sample without a label.
+    """Return class indices, int64 `[sample]`; -1 is a sample without a label.
 
-    One index a sample may come as `[sample]` or `[sample, 1]`, as whole floats, or as a row of zeros and a single one.
+    Accepted are indices `[sample]` or `[sample, 1]`, also as whole floats, and one-hot rows `[sample, class]`.
 
     Args:
-        values: As users give them.
-        where: What the message calls them.
+        values: The user's targets.
+        where: The data's name in messages.
 
     Raises:
-        UserError: If they are names, fractions or mixtures of classes.
+        UserError: If the targets are names, fractions, mixtures of classes, or numbers out of range.
     """
     found = as_array(values, where=where)
     if found.dtype.kind not in "iufb":
@@ -78,14 +78,14 @@ def class_indices(values: Any, *, where: str) -> Tensor:
 
 
 def class_sets(values: Any, *, where: str) -> Tensor:
-    """Return which classes each sample has, float32 `[sample, class]` of 0 and 1; -1 where that is not known.
+    """Return which classes each sample has, float32 `[sample, class]` of 0 and 1; -1 means unknown.
 
     Args:
-        values: Rows of 0 and 1.
-        where: What the message calls them.
+        values: Rows of 0, 1 and -1.
+        where: The data's name in messages.
 
     Raises:
-        UserError: If they are others.
+        UserError: If the targets are not such rows.
     """
     found = as_array(values, where=where)
     if found.ndim != 2 or found.dtype.kind not in "iufb":
@@ -106,11 +106,11 @@ def numbers(values: Any, *, where: str) -> Tensor:
     """Return numbers to predict, float32 `[sample, value]`.
 
     Args:
-        values: One number a sample, or a row of them.
-        where: What the message calls them.
+        values: One number a sample, or a row of numbers.
+        where: The data's name in messages.
 
     Raises:
-        UserError: If they are no numbers, or one of them is not finite.
+        UserError: If the targets are not numbers, or one of them is not finite.
     """
     found = as_array(values, where=where)
     if found.dtype.kind not in "iufb" or found.ndim not in (1, 2):
@@ -142,7 +142,7 @@ def _check_whole(found: NDArray[Any], where: str) -> None:
 
 
 def _from_rows(found: NDArray[Any], where: str) -> Tensor:
-    """Return class indices from rows of zeros with a single one."""
+    """Return class indices from one-hot rows."""
     is_one_hot = np.isin(found, (0, 1)).all() and (found.sum(axis=1) == 1).all()
     if not is_one_hot:
         raise UserError(

@@ -1,7 +1,7 @@
 """Augmentations as two functions: draw the parameters, apply the parameters. Whole batches, no loop over samples.
 
-Parameters hold everything that was drawn (angles as cosine and sine, boxes as fractions), so that applying them is
-multiplication, addition and copying only: the same parameters give the same bits in whatever batch a sample sits.
+Parameters hold everything that was drawn (angles as cosine and sine, boxes as fractions). Applying them takes only
+multiplication, addition and copying, so a sample's result is bit-identical in any batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Transform(Protocol):
 
     @property
     def width(self) -> int:
-        """How many numbers describe what happens to one image."""
+        """Number of parameters of one image."""
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the parameters of `n` images of `size` (height, width): float32 `[n, width]`, on the CPU."""
@@ -34,12 +34,12 @@ class Transform(Protocol):
         """Return the images `[batch, channel, height, width]` under the parameters `[batch, width]`, same dtype."""
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
-        """Return what lies on the images, such as masks, moved as they are, without any change of tone.
+        """Return maps that belong to the images, such as masks, moved as the images are. Tones are not changed.
 
         Args:
-            maps: `[batch, channel, height, width]`; its values are kept, never blended.
-            parameters: Those that the images were changed by, `[batch, width]`.
-            outside: What is put where the images are filled from outside.
+            maps: `[batch, channel, height, width]`; values are copied, never blended.
+            parameters: The parameters that changed the images, `[batch, width]`.
+            outside: Value of places from outside the map.
         """
 
 
@@ -66,7 +66,7 @@ class Crop:
         """Crop each map at the corner of its image."""
         height, width = maps.shape[-2:]
         corners = parameters.long()
-        # Every possible crop as a view: indexing then copies whole rows, in one pass.
+        # All possible crops as a view without copies; indexing then copies whole rows in one pass.
         windows = F.pad(maps, (self.padding,) * 4, value=outside).unfold(2, height, 1).unfold(3, width, 1)
         sample = torch.arange(maps.shape[0], device=maps.device)
         return windows[sample, :, corners[:, 0], corners[:, 1]]
@@ -133,7 +133,7 @@ class Rotate:
         height, width = images.shape[-2:]
         rows, columns = centres(height, images.device), centres(width, images.device)
         cosine, sine = (value[:, None, None] for value in parameters.unbind(1))
-        # In pixels rather than in [-1, 1], or an image that is not square would be sheared.
+        # Rotated in pixels rather than in [-1, 1], which would shear images that are not square.
         x, y = columns[None, None, :] * (width / 2), rows[None, :, None] * (height / 2)
         return torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
 
@@ -177,7 +177,7 @@ class ResizedCrop:
         return resample(images, self._grid(images, parameters), padding_mode="border")
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
-        """Enlarge the box of each map that its image shows."""
+        """Enlarge the box of each map that was cut out of its image."""
         return nearest(maps, self._grid(maps, parameters), outside)
 
     def _grid(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def _positions(generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
 
 
 def _squares(images: Tensor, positions: Tensor, sides: Tensor | int) -> Tensor:
-    """Return where the images are inside squares: bool `[batch, 1, height, width]`.
+    """Return the mask of the squares: bool `[batch, 1, height, width]`.
 
     Args:
         images: `[batch, channel, height, width]`.
@@ -280,26 +280,27 @@ def _squares(images: Tensor, positions: Tensor, sides: Tensor | int) -> Tensor:
 
 
 def centres(side: int, device: torch.device) -> Tensor:
-    """Return where the pixels' centres lie when the image spans [-1, 1]."""
+    """Return the positions of the pixels' centres, if the image spans [-1, 1]."""
     return (2 * torch.arange(side, device=device, dtype=torch.float32) + 1) / side - 1
 
 
 def resample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
     """Read the images at `grid` (`[batch, height, width, (x, y)]`) bilinearly, keeping their dtype."""
-    # One memory layout, so that the layout cannot choose another kernel with other rounding.
+    # Always contiguous: another memory layout could select another kernel, with other rounding.
     pixels = images.contiguous().float()
     pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
     return pixels if images.is_floating_point() else pixels.round().clamp(0, 255).to(images.dtype)
 
 
 def nearest(maps: Tensor, grid: Tensor, outside: float) -> Tensor:
-    """Read maps at `grid` (`[batch, height, width, (x, y)]`), each place from the nearest one, keeping their dtype.
+    """Read maps at `grid` (`[batch, height, width, (x, y)]`) from the nearest places, keeping their dtype.
 
     Args:
         maps: `[batch, channel, height, width]`, numbers that float64 holds exactly, such as class indices.
-        grid: Where to read, from -1 to 1 over the map.
-        outside: What is read beyond the map.
+        grid: The positions to read, from -1 to 1 over the map.
+        outside: Value of positions beyond the map.
     """
+    # `grid_sample` fills with zeros only, so a map of ones shows which places lie inside.
     values = maps.double()
     inside = torch.ones_like(values[:, :1])
     options: Any = {"mode": "nearest", "padding_mode": "zeros", "align_corners": False}

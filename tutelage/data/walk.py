@@ -1,4 +1,4 @@
-"""The files below a folder that a person would call its content: no hidden ones, links followed, loops cut."""
+"""The visible files below a folder: hidden files are left out, links are followed, loops are cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tutelage.errors import UserError
 
-# What file managers, archives and storage systems leave behind without a leading dot.
+# Folders without a leading dot that file managers, archives and storage systems leave behind.
 LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
@@ -18,7 +18,7 @@ class Folder:
     """A folder and what is visible in it.
 
     Attributes:
-        path: As it is reached from the root.
+        path: Its path, by the way it was reached from the root.
         files: Its files, as sorted paths.
         folders: Its folders, sorted by name.
         dangling: Its links that lead nowhere.
@@ -37,7 +37,7 @@ class Folder:
     def below(self) -> Iterator[str]:
         """Yield the files in it and in all folders below it, in the order of their paths."""
         inner = {folder.path: folder for folder in self.folders}
-        # All begin alike, so this is the order of their names.
+        # All paths have the same beginning, so this is the order of the names.
         for path in sorted([*self.files, *inner]):
             if path in inner:
                 yield from inner[path].below()
@@ -46,13 +46,13 @@ class Folder:
 
 
 def walk(root: Path) -> Folder:
-    """Return a folder's visible content: nothing at or below a name that begins with a dot, links followed.
+    """Return a folder's visible content: names that begin with a dot are left out, and links are followed.
 
     Args:
-        root: The folder, whatever its own name; or a file, which is returned alone in its folder.
+        root: The folder, which may itself be hidden; or a file, which is returned as the only file of its folder.
 
     Raises:
-        UserError: If two folders are one and the same by a link, or a folder may not be read.
+        UserError: If two paths lead to the same folder by a link, or a folder may not be read.
     """
     if root.is_file():
         return Folder(str(root.parent), [str(root)])
@@ -82,7 +82,7 @@ def _read(path: str, seen: dict[tuple[int, int], str], above: Set[tuple[int, int
 
 def suffix_of(name: str) -> str:
     """Return the ending of a file's name in lower case, with its dot."""
-    # There may be a million files: no Path is made of each.
+    # Not Path(name).suffix: there may be a million files, and making a Path is slow.
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
@@ -95,7 +95,7 @@ def _visible(path: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # A link to itself has no kind, and asking its entry would raise.
+    # For a link to itself, entry.is_dir() raises, and os.path.isdir returns False.
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
 
 

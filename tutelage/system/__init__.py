@@ -1,1 +1,1 @@
-"""Files, processes, signals, memory, random numbers, devices, and what a person sees."""
+"""Files, processes, signals, memory, random numbers, devices, and console output."""

@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for, and on nothing that ran before.
+"""Random numbers that depend on their purpose, and on nothing that ran before.
 
-`generator` is a generator of one's own; `seeded` and `starting_at` serve code that draws from the global ones, and put
-these back; `seed_everything` starts a piece of work, which goes on drawing; `kept` hides that from the caller.
+`generator` returns a separate generator. `seeded` and `starting_at` seed the global generators for a block of code, and
+restore them. `seed_everything` seeds them for a piece of work and leaves them so. `kept` restores them for the caller.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ def derive(*parts: int) -> int:
 
 
 def generator(*parts: int) -> Generator:
-    """Return a CPU generator that starts where these numbers say."""
+    """Return a new CPU generator, seeded from these numbers."""
     return Generator().manual_seed(derive(*parts))
 
 
 def seed_everything(seed: int) -> None:
-    """Start every random generator that training may draw from at a seed, on all devices, and leave it there."""
+    """Seed every random generator that training may draw from, on all devices, without restoring it later."""
     torch.manual_seed(seed)
     _seed_others(seed)
 
 
 @contextmanager
 def starting_at(seed: int, *, accelerators: bool = False) -> Iterator[None]:
-    """Start torch, numpy and `random` at a seed for a block, and put back their states afterwards.
+    """Seed torch, numpy and `random` for a block, and restore their states afterwards.
 
     Args:
-        seed: Any whole number from zero on.
-        accelerators: Whether the generators of other devices than the CPU are started and put back as well.
+        seed: A whole number, 0 or more.
+        accelerators: Whether to seed and restore the generators of other devices too.
     """
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - foreign code draws from it
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if accelerators else 0)):
-        # torch.manual_seed starts the other devices as well, whose states would not be put back.
+        # torch.manual_seed would also seed the other devices, whose states are not restored here.
         (torch if accelerators else torch.default_generator).manual_seed(seed)
         _seed_others(seed)
         try:
@@ -56,7 +56,7 @@ def starting_at(seed: int, *, accelerators: bool = False) -> Iterator[None]:
 
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
-    """Run a block of foreign code, such as a dataset's own transforms, from the seed that belongs to these numbers."""
+    """Run a block of foreign code, such as a dataset's own transforms, with the seed that belongs to these numbers."""
     with starting_at(derive(*parts)):
         yield
 
@@ -65,7 +65,7 @@ def random_state(*, accelerators: bool = True) -> dict[str, Any]:
     """Return the state of every random generator that training may draw from.
 
     Args:
-        accelerators: Whether those of other devices than the CPU are among them.
+        accelerators: Whether to include the generators of other devices.
     """
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (third-party augmentations)
     assert isinstance(keys, np.ndarray)
@@ -81,7 +81,7 @@ def random_state(*, accelerators: bool = True) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put every random generator where `random_state` found it."""
+    """Restore every random generator to the state that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
@@ -93,8 +93,8 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Put every random generator back after a block, or after each call of a function that this decorates."""
-    # A GPU that nothing was drawn on is not started to be asked.
+    """Restore every random generator after a block, or after each call of a function that this decorates."""
+    # Asking an unused GPU for its state would start it, which takes time and memory.
     state = random_state(accelerators=torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a person sees while training runs: live bars on a terminal, plain lines elsewhere, nothing in a library call."""
+"""Progress output: live bars on a terminal, plain lines elsewhere, nothing in a library call."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rich.text import Text
 
 from tutelage.system.processes import is_first
 
-# Where there is no bar, something is said at least this often.
+# Without a bar, a line is written at least this often.
 SILENCE_SECONDS = 300.0
 
 
 class Reporter(Protocol):
-    """Told how training goes."""
+    """Shows the progress of training. Long work calls its methods."""
 
     def note(self, text: str | Text, *, once: bool = False) -> None:
-        """Say one line as it is, square brackets included; if `once`, unless it has been said."""
+        """Write one line as it is, square brackets included; with `once`, not if it was written before."""
 
     def begin(self, title: str, *, total: int, done: int) -> None:
-        """Start a bar of `total` batches, of which `done` are behind."""
+        """Start a bar of `total` batches, of which `done` are finished."""
 
     def advance(self, steps: int) -> None:
         """Move the bar on by some batches."""
 
     def status(self, text: str) -> None:
-        """Show some words beside the bar, in place of those before."""
+        """Show some words beside the bar, instead of the previous ones."""
 
     def epoch(self, number: int, epochs: int, metrics: Mapping[str, float], *, headline: str = "") -> None:
         """Show how a finished epoch went.
@@ -46,11 +46,11 @@ class Reporter(Protocol):
             number: The epoch, counted from one.
             epochs: How many there are.
             metrics: What was measured in it; its losses are shown.
-            headline: What to show before them, such as `validation 95.12 %`.
+            headline: Text before the losses, such as `validation 95.12 %`.
         """
 
     def end(self, *, finished: bool) -> None:
-        """Finish the bar, of a training run that has finished or that stopped on its way."""
+        """End the bar; `finished` tells a run that finished from one that stopped early."""
 
     def finish_one(self) -> None:
         """Note that one cell of a comparison is finished."""
@@ -82,12 +82,12 @@ class Silent:
 
 
 class Terminal:
-    """A reporter for people: a live bar with the latest epoch on a terminal, and elsewhere a line for each epoch.
+    """A reporter for people: on a terminal a live bar with the latest epoch, elsewhere a line for each epoch.
 
-    Where nobody looks on, as in the log of a cluster, an epoch that takes long has a line every few minutes as well.
+    Without a terminal, as in the log of a cluster, a long epoch also gets a line every few minutes.
 
     Args:
-        console: Where to write; standard output by default.
+        console: The console to write to; standard output by default.
         plan: Number of cells of a whole comparison, for an overall bar; none by default.
     """
 
@@ -113,7 +113,7 @@ class Terminal:
         self._said: set[str] = set()
 
     def note(self, text: str | Text, *, once: bool = False) -> None:
-        """Say one line above the bars."""
+        """Write one line above the bars."""
         if once and str(text) in self._said:
             return
         self._said.add(str(text))
@@ -167,18 +167,18 @@ class Terminal:
         self._bars.stop()
 
     def _tell(self, share: float) -> None:
-        """Say that a share of a training is done, where there is no bar that shows it."""
+        """Write a line about the share of a training that is done, if no bar shows it."""
         if not self._live:
             words = (self._title, self._status, self._pace.told(share))
             self.note("  ".join(filter(None, words)))
 
 
 class _Pace:
-    """How fast a training goes.
+    """The speed of a training, for estimates of the time left.
 
     Args:
-        total: Its batches.
-        done: Those that were behind when it began.
+        total: Number of its batches.
+        done: Number of batches that were finished before it began, in an earlier run.
     """
 
     def __init__(self, *, total: int, done: int) -> None:
@@ -187,19 +187,19 @@ class _Pace:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing was said for long."""
+        """Whether no line was written for a long time."""
         return monotonic() - self._spoke >= SILENCE_SECONDS
 
     @property
     def share(self) -> float:
-        """How much of it is done, from 0 to 1."""
+        """The share that is done, from 0 to 1."""
         return self.done / self._total
 
     def told(self, share: float) -> str:
-        """Return the time that it has taken and the time that is left, and note that something was said.
+        """Return the time taken and the time left, in words, and restart the clock of `is_silent`.
 
         Args:
-            share: How much of it is done, from 0 to 1.
+            share: The share that is done, from 0 to 1.
         """
         self._spoke = monotonic()
         spent, made = self._spoke - self._began, share - self._before / self._total
@@ -214,19 +214,19 @@ def duration(seconds: float) -> str:
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """Return the console of standard output; of several processes, only the first one speaks.
+    """Return the console of standard output. If several processes train as one, only the first one writes.
 
-    What is printed on it stands there as it is: names of files may hold square brackets and words between colons, which
-    the console would take for markup and emoji.
+    Text is printed as it is: names of files may hold square brackets and words between colons, which the console would
+    otherwise read as markup and emoji.
 
     Args:
-        stderr: Whether to return that of standard error instead, on which every process speaks.
+        stderr: Whether to return the console of standard error instead, to which every process writes.
     """
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=not stderr and not is_first())
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return the losses worth a place on one line, formatted."""
-    # Of several networks, the losses of the others and of their contests would fill the line.
+    # With several networks, the losses of the others (`name/loss`) would not fit into the line.
     losses = {name.removeprefix("train/"): value for name, value in metrics.items() if name.startswith("train/")}
     return {name: f"{value:.4f}" for name, value in losses.items() if "/" not in name}

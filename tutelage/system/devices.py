@@ -1,4 +1,4 @@
-"""Devices and processor threads: which there are, and what they can do."""
+"""Devices and processor threads: which exist here, and what they support."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _present(device: str) -> str:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Compute with so many processor threads for a while; None changes nothing."""
+    """Use a number of processor threads for a block; None changes nothing."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

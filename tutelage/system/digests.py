@@ -1,4 +1,4 @@
-"""Digests that stand for content, and the seeds that follow from names."""
+"""Digests of content, and seeds that are derived from names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Return the seed of a named piece of work within a run: independent of the order in which work is done."""
+    """Return the seed of a named piece of work in a run. It does not depend on the order of work."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
 
 

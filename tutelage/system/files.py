@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic files: each is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from tutelage.errors import UserError
 
 @contextmanager
 def atomic(target: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name only when it is complete.
+    """Open a file for writing that gets its name only when it is complete.
 
     Args:
-        target: The file; its folder is made.
-        replace: Whether it takes the place of a file that is there already; otherwise that one stays.
+        target: The file; its folder is created if needed.
+        replace: Whether to replace an existing file. If not, the existing file stays.
 
     Raises:
-        UserError: If the disk is full or the place cannot be written; what was there before stays.
+        UserError: If the disk is full or the folder cannot be written. An existing file then stays.
     """
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, because a rename is atomic only within a file system.
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
+            # Without this, a crash of the machine could leave an empty file under the name.
             os.fsync(file.fileno())
-        # mkstemp keeps others out, which a shared folder of runs does not want.
+        # mkstemp lets only its owner read the file, but folders of runs may be shared.
         temporary.chmod(0o644)
         if replace:
             temporary.replace(target)
@@ -70,31 +72,31 @@ def read_json(source: Path) -> dict[str, Any]:
 
 
 def damaged_entry(archive: Path) -> str | None:
-    """Return the first entry of a zip archive that is not what was written, as `torch.save` writes; None if all are.
+    """Return the first damaged entry of a zip archive, such as `torch.save` writes; None if all are intact.
 
-    PyTorch itself does not compare the checksums that it writes.
+    PyTorch writes checksums but does not verify them.
 
     Raises:
-        zipfile.BadZipFile: If it is no such archive.
+        zipfile.BadZipFile: If the file is not a zip archive.
     """
     with zipfile.ZipFile(archive) as opened:
         return opened.testzip()
 
 
 def _name(temporary: Path, target: Path) -> None:
-    """Give a file its name, unless there is one of that name: of two processes one does."""
+    """Give a file its name unless that name exists. Of two processes at once, only one succeeds."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         return
     except OSError:
-        # Not every file system has links.
+        # Not every file system supports hard links.
         with suppress(FileExistsError), target.open("xb") as file:
             file.write(temporary.read_bytes())
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """Return the system's error behind another: torch.save hides a full disk behind an error of its own."""
+    """Return the system's error that caused another: torch.save raises its own error when the disk is full."""
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error

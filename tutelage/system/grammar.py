@@ -1,4 +1,4 @@
-"""The one way in which networks, data, methods and recordings are written: `NAME,key=value,key=value`."""
+"""The common grammar of networks, data, methods and recordings: `NAME,key=value,key=value`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 @dataclass(frozen=True)
 class Written:
-    """A name with options, as they were written.
+    """A name with options, as the user wrote them.
 
     Attributes:
-        name: What stands before the options.
+        name: The text before the options.
         options: The values as text, by key, in the order in which they were written.
     """
 
@@ -29,18 +29,18 @@ class Written:
 def read(text: str, *, kind: str, before: str = ",", is_place: bool = False, value: str = "value") -> Written:
     """Return the name and the options in a text.
 
-    An option begins at a comma with `key=` behind it, outside quotes and brackets. So values may hold commas, as in
-    `layers=a,b`, and so may names that are paths. A last comma does no harm.
+    An option begins at a comma followed by `key=`, outside quotes and brackets. So values may hold commas, as in
+    `layers=a,b`, and so may names that are paths. A comma at the end is ignored.
 
     Args:
-        text: Such as `tiny_cnn,width=8`.
-        kind: What is named, for messages: `network`.
-        before: What may stand before the first option; methods have a colon there too.
-        is_place: Whether the name may be a path. Of what could be a path or options, what exists is a path.
-        value: What a value is called in messages.
+        text: The text to read, such as `tiny_cnn,width=8`.
+        kind: The kind of thing that is named, for messages, such as `network`.
+        before: Characters that may come before the first option; methods also allow a colon.
+        is_place: Whether the name may be a path. Text that could be a path or options is a path if that exists.
+        value: The word for a value in messages.
 
     Raises:
-        UserError: If something that should be an option is none, or one is given twice.
+        UserError: If a part that should be an option is not one, or an option is given twice.
     """
     starts: list[int] = []
     for start, mark in _marks(text):
@@ -64,19 +64,19 @@ def read(text: str, *, kind: str, before: str = ",", is_place: bool = False, val
 
 
 def holds_options(text: str) -> bool:
-    """Return whether a text, as the value of an option, would be read as that value and options behind it."""
+    """Return whether a text, used as the value of an option, would be read as a shorter value and further options."""
     commas = (place for place, mark in _marks(text, in_options=True) if mark == ",")
     return any(_OPTION.match(text, comma + 1) or not text[comma + 1 :].strip() for comma in commas)
 
 
 def no_option(part: str, text: str, *, kind: str, value: str = "value") -> UserError:
-    """Return the error for what should be an option and is none.
+    """Return the error for a part that should be an option and is not one.
 
     Args:
         part: The part.
-        text: The whole in which it stands.
-        kind: As in `read`.
-        value: As in `read`.
+        text: The whole text.
+        kind: The kind of thing that is named, such as `network`.
+        value: The word for a value.
     """
     part = part.partition(",")[0].strip()
     key = part if part.isidentifier() else "key"
@@ -84,10 +84,10 @@ def no_option(part: str, text: str, *, kind: str, value: str = "value") -> UserE
 
 
 def split_last(text: str, mark: str) -> tuple[str, str | None]:
-    """Split at the last mark that is outside the quotes and brackets of options; None if there is none.
+    """Split at the last mark outside the quotes and brackets of options; the second part is None without a mark.
 
     Args:
-        text: The whole.
+        text: The text to split.
         mark: One character.
     """
     places = [start for start, found in _marks(text, mark) if found == mark]
@@ -95,18 +95,18 @@ def split_last(text: str, mark: str) -> tuple[str, str | None]:
 
 
 def _split_name(text: str, starts: list[int], *, is_place: bool) -> tuple[str, list[int]]:
-    """Return the name, and where the options begin that follow it."""
+    """Return the name, and the places where the options after it begin."""
     ends = [*starts, len(text)]
-    # The longest name that exists, else the shortest.
+    # A path may itself look like a name with options: the longest one that exists wins, else the shortest name.
     count = max((n for n, end in enumerate(ends) if is_place and _exists(text[:end].strip())), default=0)
     return text[: ends[count]].strip(), starts[count:]
 
 
 def _marks(text: str, more: str = "", *, in_options: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield commas, colons and further marks, outside of what quotes and brackets hold together.
+    """Yield the places of commas, colons and further marks that are outside quotes and brackets.
 
-    Those count in options, which begin at the first comma or `=`: a path before may have its own. A quote opens where a
-    value begins.
+    Quotes and brackets count only in options, from the first comma or `=` on: a path may hold some of its own. A quote
+    opens only at the beginning of a value.
     """
     closing: list[str] = []
     quote, escaped, previous = "", False, "="

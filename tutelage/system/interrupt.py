@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+"""Handling of Ctrl-C and SIGTERM: finish the step, save everything, and say how to resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Interrupted(Exception):
-    """Training stopped because it was asked to, and what it had done is saved.
+    """Work was stopped by a signal, after its results so far were saved.
 
     Attributes:
         signal: Number of the signal.
@@ -21,10 +21,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """A context in which the first Ctrl-C or SIGTERM only leaves a note; the second Ctrl-C stops at once.
+    """A context in which the first Ctrl-C or SIGTERM only sets `requested`; a second signal stops at once.
 
     Attributes:
-        requested: Number of the signal that came, or None.
+        requested: Number of the signal that came; None if none came.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        # Python allows only the main thread to set signal handlers.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)

@@ -1,7 +1,7 @@
-"""Memory that a step frees is kept for the next one.
+"""Keeping the memory that a training step frees for the next step.
 
-The allocator of glibc gives large pieces back to the system at once, and gets them again page by page, each cleared
-anew: on two cores a fifth of the training step of a small network, and more or less of it in every process.
+The allocator of glibc returns large blocks to the system at once, and then gets them again page by page, each of them
+cleared. On two cores this took a fifth of a small network's training step; the share varies between processes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# From malloc.h.
+# Parameters of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-# Nothing is given back, and no piece is got from the system by itself: the threshold for that has a limit in older
-# versions, above which it would be refused.
+# Nothing is returned, and no block is mapped by itself. The number of mappings is set to 0 rather than their threshold
+# raised, because older versions refuse a threshold above a limit.
 _KEEPING = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}
-# What glibc ends at by itself in a process that frees large pieces.
+# The values that glibc itself adapts to in a process that frees large blocks.
 _USUAL = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 
 
 @contextmanager
 def kept_memory(wanted: bool = True) -> Iterator[None]:
-    """Keep freed memory within, and give it back at the end; does nothing where the C library is another.
+    """Keep freed memory within the block, and return it at the end. Does nothing if the C library is not glibc.
 
     Args:
-        wanted: Whether to.
+        wanted: Whether to keep memory at all.
     """
     library = _glibc() if wanted else None
     if library is None:
@@ -43,7 +43,7 @@ def kept_memory(wanted: bool = True) -> Iterator[None]:
 
 
 def can_keep_memory() -> bool:
-    """Return whether the C library can be told to keep memory."""
+    """Return whether the C library supports keeping memory: only glibc does."""
     return _glibc() is not None
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train as one: who writes, and how the others wait."""
+"""Several processes that train as one: which of them writes, and how they wait and share values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes: the only one, or the first that a launcher started."""
+    """Return whether this process writes: it is the only one, or the first that a launcher started."""
+    # From the environment rather than torch.distributed, which may not have started yet.
     return os.environ.get("RANK", "0") == "0"
 
 
 def wait() -> None:
-    """Wait until every process is here; a process alone does not wait."""
+    """Wait until every process has called this; a single process does not wait."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
 
@@ -26,7 +27,7 @@ def count() -> int:
 
 
 def planned() -> int:
-    """Return how many processes a launcher started to train as one, whether they have met yet or not."""
+    """Return how many processes a launcher started to train as one, even if they are not connected yet."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -39,6 +40,6 @@ def mean(value: Tensor) -> Tensor:
 
 
 def share(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values, in place."""
+    """Overwrite the tensors of every process, in place, with those of the first process."""
     for tensor in tensors:
         dist.broadcast(tensor.detach(), 0)

@@ -1,4 +1,4 @@
-"""Values that users write, held against the types and ranges of a signature."""
+"""Checks of users' values against the types and ranges of a signature."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WORDS: Mapping[Any, str] = {
 
 @dataclass(frozen=True)
 class Range:
-    """What numbers are taken.
+    """A range of accepted numbers.
 
     Attributes:
-        least: The smallest.
-        below: What all are below.
-        above: What all are above.
+        least: Lower bound, itself accepted.
+        below: Upper bound, itself not accepted.
+        above: Lower bound, itself not accepted.
     """
 
     least: float = -math.inf
@@ -44,28 +44,28 @@ Share = Annotated[float, Range(least=0, below=1)]
 
 
 def check(name: str, value: Any, kind: Any, *, of: str) -> None:
-    """Refuse a value that is of another kind than a parameter takes, or out of its range.
+    """Refuse a value that does not have a parameter's type, or is out of its range.
 
     Args:
         name: The option.
         value: Its value.
-        kind: The parameter's annotation; one that says nothing plain takes everything.
-        of: What the option belongs to, for the message.
+        kind: The parameter's annotation. Annotations other than plain types, unions and sequences accept everything.
+        of: The owner of the option, for the message.
 
     Raises:
-        UserError: If it does not fit; the message says what would.
+        UserError: If the value does not fit; the message says what would.
     """
     if not _fits(value, kind):
         raise UserError(f"{of} takes {name} as {_in_words(kind)}, not {value!r}.")
 
 
 def check_all(options: Mapping[str, Any], function: Callable[..., Any], *, of: str) -> None:
-    """Hold options against a function's annotations; those that cannot be read are passed over.
+    """Check options against a function's annotations. If the annotations cannot be read, nothing is checked.
 
     Args:
         options: The values by name.
-        function: A function, a partial one or a class.
-        of: As in `check`.
+        function: A function, a partial function or a class.
+        of: The owner of the options, for the message.
 
     Raises:
         UserError: If a value does not fit.
@@ -98,6 +98,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if kind is int:
+        # True and False are ints in Python, but no user means a number by them.
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (bool, str, NoneType):
         return isinstance(value, kind)

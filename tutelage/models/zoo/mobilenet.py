@@ -56,7 +56,7 @@ def inverted_group(
     return nn.Sequential(*blocks)
 
 
-# The narrowest layer, of 16 channels, keeps at least one.
+# A lower factor would leave the narrowest layer, of 16 channels, with none.
 Width = Annotated[float, Range(least=1 / 16)]
 
 

@@ -71,12 +71,13 @@ def residual_network(
         stem: Channels of the stem.
         widths: Width of each stage.
         depths: Blocks of each stage.
-        initialize: The convolutions' initialisation; None is PyTorch's own.
+        initialize: The convolutions' initialisation; None for PyTorch's own.
     """
     channels, stages = stem, []
     for number, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         blocks = []
         for position in range(depth):
+            # Only the first block of a stage halves the map, and the first stage keeps the stem's size.
             blocks.append(block(channels, width, 2 if number and not position else 1))
             channels = width * expansion
         stages.append(nn.Sequential(*blocks))

@@ -57,12 +57,13 @@ def shufflev1(num_classes: Count, *, in_channels: Count = 3, groups: Count = 3) 
     Args:
         num_classes: Classes K.
         in_channels: Channels of the images.
-        groups: Groups of the 1x1 convolutions; the widths belong to three.
+        groups: Groups of the 1x1 convolutions. The widths are those of the paper for three groups.
     """
     channels, stages = 24, []
     for width, depth in ((240, 4), (480, 8), (960, 4)):
         units = []
         for position in range(depth):
+            # As in the paper, the very first 1x1 convolution has no groups: its 24 input channels are too few.
             first = 1 if channels == 24 else groups
             units.append(GroupedUnit(channels, width, stride=1 if position else 2, first_groups=first, groups=groups))
             channels = width

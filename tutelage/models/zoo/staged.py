@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class Staged(nn.Module):
     """An image classifier whose intermediate maps are the outputs of named submodules.
 
-    The submodules are `stem`, `layer1`, `layer2`, ..., `tail`, `pool` and `classifier`, called in this order, so a hook
-    on a stage reads the map that the distillation literature means, and a hook on `classifier` reads the embedding.
+    The submodules are `stem`, `layer1`, `layer2`, ..., `tail`, `pool` and `classifier`, called in this order. So the
+    output of a stage is the map that the distillation literature means, and the input of `classifier` is the embedding.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class Staged(nn.Module):
         """Put the parts together.
 
         Args:
-            stem: From images `[B, C, H, W]` to the first map.
-            stages: Each from the map before to its own.
-            classifier: From the embedding `[B, D]` to logits `[B, K]`.
-            tail: What lies between the last map and the pool; nothing by default.
-            pool: From the last map, or the tail's, to the embedding; the spatial mean by default.
+            stem: Maps images `[B, C, H, W]` to the first feature map.
+            stages: Each maps the previous feature map to its own.
+            classifier: Maps the embedding `[B, D]` to logits `[B, K]`.
+            tail: The layers between the last feature map and the pool; none by default.
+            pool: Maps the output of the last stage or the tail to the embedding; the spatial mean by default.
             initialize: Called with every submodule after PyTorch's own initialisation.
         """
         super().__init__()
@@ -51,7 +51,7 @@ class Staged(nn.Module):
         return isinstance(self.tail, nn.Identity) and isinstance(self.pool, nn.AdaptiveAvgPool2d)
 
     def reset_parameters(self) -> None:
-        """Apply the network's own initialisation on top of what its submodules did for themselves."""
+        """Apply the network's own initialisation, after that of its submodules."""
         if self._initialize is not None:
             self.apply(self._initialize)
 
@@ -59,6 +59,7 @@ class Staged(nn.Module):
         """Return the logits `[B, K]` of images `[B, C, H, W]`."""
         maps = inputs
         for name in self.stage_names:
+            # Calling each stage as a module runs the hooks on it.
             maps = self.get_submodule(name)(maps)
         logits: Tensor = self.classifier(self.pool(self.tail(maps)).flatten(1))
         return logits

@@ -1,4 +1,4 @@
-"""Two networks for tests and demonstrations, small enough to train on a laptop while one watches."""
+"""Two networks for tests and demonstrations, small enough to train on a laptop within a short time."""
 
 from __future__ import annotations
 

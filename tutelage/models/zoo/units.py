@@ -17,7 +17,7 @@ def conv_norm(
 ) -> nn.Sequential:
     """Return a convolution with half padding, batch norm, and an activation that is never in place.
 
-    In-place activations would change, after the fact, what a hook has read.
+    An in-place activation would overwrite the batch norm's output after a hook has read it.
 
     Args:
         in_channels: Channels of the input.

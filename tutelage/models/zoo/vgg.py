@@ -17,7 +17,7 @@ from tutelage.system.values import Count
 
 
 class PoolLargeMaps(nn.Module):
-    """A 2x2 max-pool for maps of at least 8x8, which only large images still have at that place."""
+    """A 2x2 max-pool that acts only on maps of at least 8x8, which only large images have at this depth."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the map, halved if it is large."""
@@ -35,6 +35,7 @@ def vgg(num_classes: Count, *, in_channels: Count = 3, depths: Depths = (1, 1, 1
         in_channels: Channels of the images.
         depths: Convolutions of each of the five blocks.
     """
+    # Each pool opens a block rather than closes one, so that maps are read before the pool.
     pools = (None, nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), PoolLargeMaps())
     channels, blocks = in_channels, []
     for pool, width, depth in zip(pools, (64, 128, 256, 512, 512), depths, strict=True):

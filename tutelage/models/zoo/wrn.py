@@ -32,6 +32,7 @@ class PreactivationBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the block's raw map."""
+        # The projection reads the activated input, the identity shortcut the raw one.
         active = relu(self.norm1(inputs))
         shortcut: Tensor = inputs if self.projection is None else self.projection(active)
         residual: Tensor = self.conv2(self.dropout(relu(self.norm2(self.conv1(active)))))
