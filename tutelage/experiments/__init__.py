@@ -1,1 +1,1 @@
-"""Methods times seeds: choices, fixtures, rows and paired differences."""
+"""Experiments: each method trained with each seed, and the rows and paired differences that come of it."""

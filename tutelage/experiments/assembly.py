@@ -1,4 +1,4 @@
-"""What a comparison is put together from: networks, settings, seeds, rows, as users name them."""
+"""The parts of a comparison, from what users name: networks, settings, seeds, rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def experiment_of(
     teacher_classes: TeacherClasses | None = None,
     trust_code: bool = False,
 ) -> Experiment:
-    """Return what the methods share, from whatever a user names networks by.
+    """Return the experiment that the methods share.
 
     Args:
-        student: The networks to train.
-        teacher: Who teaches, if anybody does.
+        student: The networks to train: names, networks, or several of them.
+        teacher: The teacher: a name, a network, several as an ensemble, a recording or a `Teacher`. None without one.
         data: The data.
         teacher_classes: Which of the teacher's classes stand for the data's, where it has others.
         trust_code: Whether saved networks and recordings may run the code that they name.
@@ -55,7 +55,7 @@ def experiment_of(
 
 
 def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Training, dict[str, Any]]:
-    """Return the training settings among some settings, and the rest, which must belong to a method.
+    """Split settings into those of the training and the rest, which must be options of a method.
 
     Raises:
         UserError: If a setting belongs to neither.
@@ -70,7 +70,7 @@ def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Tr
 
 
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds: as they are, or so many from zero."""
+    """Return the seeds: a list as it is, or for a number, that many seeds from 0."""
     found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not found:
         raise UserError("A comparison needs at least one seed, and three to say anything about spread.")
@@ -81,7 +81,7 @@ def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
     """Return the label of the row that the others are compared with.
 
     Raises:
-        UserError: If the wanted one is not among them.
+        UserError: If there are no rows, or the wanted one is not among them.
     """
     if not choices:
         raise UserError("Nothing to compare: name at least one method (see `tutelage methods`).")

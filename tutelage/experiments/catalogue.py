@@ -1,4 +1,4 @@
-"""The methods by name: built-in, from other packages, or by import path."""
+"""The catalogue of methods by name: built-in, from other packages, or by import path."""
 
 from __future__ import annotations
 
@@ -61,11 +61,12 @@ def _imported(path: str) -> Entry:
         raise UserError(f"The method {path!r} cannot be imported: {error}. Write it package.module:Class.") from error
     if not callable(build):
         raise UserError(f"{path!r} is a {type(build).__name__}. A method is a class or function: package.module:Class.")
+    # A registered method keeps its own name and papers, even if it is named by its import path.
     known = next((entry for entry in registry.REGISTERED.values() if entry.build is build), None)
     return known or Entry(name=path, build=build, papers=())
 
 
 def _load() -> None:
-    """Import what other packages register."""
+    """Import the methods of other packages, which registers them."""
     for point in entry_points(group=ENTRY_POINTS):
         point.load()

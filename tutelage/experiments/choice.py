@@ -32,7 +32,7 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """The text that chooses it again."""
+        """The text that `parse_choice` reads back as this choice."""
         if not self.options:
             return self.entry.name
         return f"{self.entry.name}:" + ",".join(f"{key}={_bracketed(value)}" for key, value in self.options.items())
@@ -44,7 +44,7 @@ class Choice:
 
     @property
     def fixtures(self) -> frozenset[str]:
-        """The arguments that the builder passes; a wrapper also asks for those of the method that it runs."""
+        """The fixtures that its builder takes. A wrapper also needs those of the method that it runs."""
         inner = self.inner
         return self.entry.fixtures if inner is None else self.entry.fixtures | inner.fixtures
 
@@ -57,13 +57,13 @@ class Choice:
 
     @property
     def reads(self) -> frozenset[Offer]:
-        """What it needs of the data with these hyper-parameters; a wrapper also what the method that it runs needs."""
+        """What it needs of the data with these hyper-parameters, including the needs of a method that it wraps."""
         own, inner = self.entry.reads_with(self.options), self.inner
         return own if inner is None else own | inner.reads
 
     @property
     def uses(self) -> frozenset[Offer]:
-        """What it takes where the data offer it; a wrapper likewise."""
+        """What it uses if the data offer it, including what a method that it wraps uses."""
         inner = self.inner
         return self.entry.uses if inner is None else self.entry.uses | inner.uses
 
@@ -86,7 +86,7 @@ def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
 
     Args:
         words: Flags, as `--name value`, `--name=value`, or `--name` for a switch.
-        names: Those to leave out, with underscores.
+        names: Names of the flags to leave out, with underscores.
     """
     dropped, kept, dropping = set(names), [], False
     for word in words:
@@ -125,10 +125,10 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         found = misfit(str(error.message))
         text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
         raise UserError(f"An option of {entry.name} does not fit: {text}") from error
-    # A tuple would not be read again from a label or a command.
+    # The text of a tuple cannot be read back from a label or a command; that of a list can.
     typed = {name: list(parsed[name]) if isinstance(parsed[name], tuple) else parsed[name] for name in options}
     if "distill" in entry.fixtures and "method" in typed:
-        # What a wrapper runs is checked here, and has one name however it was written.
+        # Checks the wrapped method now, and gives it one label however the user wrote it.
         typed["method"] = parse_choice(str(typed["method"])).label
     return typed
 
@@ -150,10 +150,11 @@ def parse_choice(text: str) -> Choice:
 
 
 def imported(text: str) -> str | None:
-    """Return the import path by which a method, or a method within it, is named; None if all have names of their own.
+    """Return the import path that names a method or the method that it wraps; None if both have registered names.
 
     Args:
-        text: As for `parse_choice`. Nothing is imported.
+        text: A method with hyper-parameters, such as `kd:temperature=20` or `package.module:Class`. The path is not
+            imported.
     """
     name, options = _read(text)
     if name not in names() and ":" in name:
@@ -162,7 +163,7 @@ def imported(text: str) -> str | None:
 
 
 def _read(text: str) -> tuple[str, dict[str, str]]:
-    """Return the name of a method, and its options as they are written."""
+    """Return the name of a method, and its options as text."""
     written = read(_unbracketed(text), kind="method", before=":,")
     name = written.name.removesuffix(":").rstrip()
     head, colon, rest = name.partition(":")
@@ -179,13 +180,13 @@ def _unbracketed(text: str) -> str:
 
 
 def _bracketed(value: Any) -> str:
-    """Return a value as it stands in a label: in brackets where its commas would be taken for the label's."""
+    """Return a value's text in a label: in brackets if its commas could be read as those of the label."""
     text = str(value)
     return f"({text})" if holds_options(text) else text
 
 
 def written(value: Any) -> str:
-    """Return a value as the parser reads it."""
+    """Return a value as text that the parser reads back."""
     if value in (None, "None"):
         return "null"
     return str(list(value) if isinstance(value, tuple) else value)

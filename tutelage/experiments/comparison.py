@@ -1,4 +1,4 @@
-"""Methods times seeds: a table with paired differences."""
+"""Comparisons: each method is trained with each seed, and a table shows paired differences."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Comparison:
     """Methods to compare, and everything that they share.
 
     Attributes:
-        choices: The rows.
+        choices: The methods with their hyper-parameters, one for each row.
         experiment: Data and networks.
         training: The settings of every training.
-        teacher_training: The settings of the shared teacher's training, where it comes untrained.
+        teacher_training: The settings of the shared teacher's training, if it comes untrained.
         seeds: The seeds of every row.
-        folder: Where everything goes.
-        baseline: The row that the others are compared with.
-        command: What was typed, for the report.
-        flags: The flags of that command that a single run of `distill` takes as well.
+        folder: The folder of all results.
+        baseline: Label of the row that the others are compared with.
+        command: The user's command, for the report.
+        flags: The flags of that command that `distill` also accepts.
         title: Title of the report.
-        strict: Whether a row that fails ends everything, rather than being reported as failed.
+        strict: Whether a failed row ends the comparison. If not, the row is reported as failed.
     """
 
     choices: Sequence[Choice]
@@ -78,8 +78,8 @@ class Comparison:
         """Run what has not been run, write `comparison.json` after every row, and return its content.
 
         Args:
-            reporter: Told how it goes.
-            take: Given the trained network of every finished cell, and its run.
+            reporter: Shows the progress.
+            take: Called with the trained network and the run of every finished cell.
 
         Raises:
             UserError: If a row cannot be built, or its method needs a teacher and there is none.
@@ -94,17 +94,17 @@ class Comparison:
 
     @property
     def _is_long(self) -> bool:
-        """Whether anything is trained before the last training is built, and would be lost if that did not fit."""
+        """Whether some training comes before the last method is built, and would be wasted if that failed."""
         several = len(self.choices) * len(self.seeds) > 1
         return several or self._lacks_teacher or any(choice.entry.is_recipe for choice in self.choices)
 
     @property
     def _lacks_teacher(self) -> bool:
-        """Whether a row asks for a trained teacher that is not there yet."""
+        """Whether a row needs a trained teacher that does not exist yet."""
         return self.experiment.answers is None and any("teacher" in choice.fixtures for choice in self.choices)
 
     def check(self) -> None:
-        """Build every row's methods once, the teacher untrained, so that what does not fit shows before any training.
+        """Build every row's methods once, with the teacher untrained, so that errors show before any training.
 
         Raises:
             UserError: If a row cannot be built, or its method needs a teacher and there is none.
@@ -115,11 +115,11 @@ class Comparison:
             for choice in self.choices:
                 _build(choice, experiment, DryRun(self.training))
         finally:
-            # What is trained afterwards must not depend on what was tried.
+            # The real training must not depend on the random numbers that this trial drew.
             chance.restore_random_state(before)
 
     def with_teacher(self, reporter: Reporter) -> Comparison:
-        """Return the comparison with its shared teacher trained or loaded, where a row asks for one.
+        """Return the comparison with its shared teacher trained or loaded, if a row needs one.
 
         Raises:
             UserError: If a method needs a teacher and there is none.
@@ -137,6 +137,7 @@ class Comparison:
     def _run(self, reporter: Reporter, take: Take | None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
         content = self._head() | {"rows": rows}
+        # Seeds outside, methods inside: an interrupted comparison has complete pairs for the first seeds.
         for seed in self.seeds:
             for choice, row in zip(self.choices, rows, strict=True):
                 self._cell(choice, seed, row, reporter, take)
@@ -173,7 +174,7 @@ class Comparison:
             take(network, run)
 
     def _folder(self, choice: Choice, seed: int) -> Path:
-        """Return the folder of a cell; whatever changes its result changes its name."""
+        """Return the folder of a cell. Its name depends on everything that changes the result."""
         experiment, fixtures = self.experiment, choice.fixtures
         students = experiment.students if "students" in fixtures else experiment.students[:1]
         teachers = experiment.teachers if fixtures & {"teacher", "make_teacher"} else ()
@@ -191,7 +192,7 @@ class Comparison:
             identity.append(experiment.data.foreign.fingerprint)
         recording = None if answers is None else answers.replays()
         if recording is not None and (origin := recording.origin()) is not None:
-            # Not how many views there are: a recording that grew is told apart in the folder itself.
+            # Without the number of views: if a recording has grown, the stage in the folder notices and says so.
             identity.append(origin)
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
@@ -210,10 +211,10 @@ class Comparison:
         }
 
     def _row_command(self, choice: Choice) -> str:
-        """Return what repeats the row's runs one by one, a line a seed; without flags, what made the whole."""
+        """Return the commands that repeat the row's runs, one line a seed; without flags, the comparison's command."""
         if not self.flags:
             return self.command
-        # A hyper-parameter of the method takes the place of a common flag of the same name.
+        # A hyper-parameter of the method replaces a common flag of the same name.
         flags = without_flags(self.flags, choice.entry.hyper_parameters)
         options = [f"--{name}={written(value)}" for name, value in choice.options.items()]
         words = ["tutelage", "distill", choice.entry.name, *options, *flags]
@@ -227,7 +228,7 @@ class Comparison:
                 row["summary"] = summarise(row, by_label.get(row["baseline"]), self.experiment.data.task)
 
     def _baseline_of(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
-        """Return the row to compare with: one that trains the same network."""
+        """Return the label of the row to compare with, which must train the same network; None if there is none."""
         if row["trains"] == "student":
             return self.baseline
         return next((other["label"] for other in rows if other["plain"] and other["trains"] == row["trains"]), None)
@@ -278,7 +279,7 @@ class Comparison:
 
 
 def unasked(experiment: Experiment) -> Experiment:
-    """Return an experiment whose teacher is not asked anything that has a price."""
+    """Return the experiment with a stand-in for a teacher whose answers have a price, so that a trial costs nothing."""
     if experiment.answers is None:
         return experiment
     return replace(experiment, answers=rehearsed(experiment.answers, None, experiment.data.num_classes))
@@ -292,7 +293,7 @@ def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:
 
 
 def _named(plans: Sequence[Blueprint]) -> str:
-    """Return the names of networks, each once: `5 × resnet20`."""
+    """Return the names of networks, each once with its count: `5 × resnet20`."""
     counts = Counter(plan.name for plan in plans)
     return " + ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
 

@@ -1,4 +1,4 @@
-"""What a comparison was made on: data, networks, the machine."""
+"""Descriptions for the report: data, teacher, machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tutelage.recording.replay import name_of, sampled_answers
 
 
 def environment() -> dict[str, Any]:
-    """Return what a measurement depends on beside its settings."""
+    """Return the versions and the machine, on which measurements depend beside their settings."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 
 def describe_data(data: Data) -> dict[str, Any]:
-    """Return what the report says of the data."""
+    """Return the report's facts about the data."""
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -43,10 +43,10 @@ def describe_data(data: Data) -> dict[str, Any]:
 
 
 def teacher_facts(network: nn.Module, data: Data, *, device: str) -> dict[str, Any]:
-    """Return a teacher's scores on every split but the training one, and what is drawn of it, in `pictures`."""
+    """Return a teacher's scores on every measured split, and in `pictures` the data of its pictures."""
     facts: dict[str, Any] = {}
     for split in data.measured:
-        # What is foreign is measured beside the test split alone.
+        # Foreign samples are compared with the test split only.
         beside = data if split == TEST else replace(data, foreign=None)
         meter = measure_network(network, beside, split, device=device, detail="teacher")
         facts |= {f"{split}_{name}": value for name, value in meter.compute().items()}
@@ -56,11 +56,11 @@ def teacher_facts(network: nn.Module, data: Data, *, device: str) -> dict[str, A
 
 
 def recording_facts(recording: RecordedViews, data: Data) -> dict[str, Any]:
-    """Return what the report says of a teacher whose answers were recorded.
+    """Return the report's facts about a teacher whose answers were recorded.
 
     Args:
         recording: The recording.
-        data: The data that it is of.
+        data: The data that were recorded.
     """
     facts: dict[str, Any] = {"spec": name_of(recording), "recording": recording.fingerprint, "trained_here": False}
     sampled = sampled_answers(recording, data)

@@ -1,4 +1,4 @@
-"""One method, one seed: the builder hands a method what it asks for by name, as a test gets its fixtures."""
+"""One method with one seed. The builder passes a method the arguments that it names, as pytest passes fixtures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tutelage.training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What all methods of a comparison share.
+    """The data and networks that all methods of a comparison share.
 
     Attributes:
         data: The data.
         students: The networks to train; most methods train the first.
-        teachers: The teachers' networks, each trained or as an architecture; several answer as an ensemble.
-        teacher_classes: For each teacher, which of its classes stand for the data's; empty where they are the data's.
-        answers: The trained teacher, once it is there; or one that needs no training.
-        notes: What the user should know before anything starts.
+        teachers: The teachers' networks, each trained or as an architecture. Several answer as an ensemble.
+        teacher_classes: For each teacher, which of its classes stand for the data's; empty if it has the data's.
+        answers: The trained teacher, or one that needs no training; None until it is trained.
+        notes: Notes for the user before anything starts.
     """
 
     data: Data
@@ -54,12 +54,12 @@ class Experiment:
 
         Args:
             choice: The method and its hyper-parameters.
-            run: The run whose stages its trainings are.
-            **replaced: Fixtures that take the place of the experiment's own.
+            run: The run that holds the stages of its trainings.
+            **replaced: Fixtures that replace the experiment's own.
 
         Raises:
-            UserError: If it reads what the data do not offer, needs a teacher and there is none, or does not ask for a
-                teacher that is to be replaced.
+            UserError: If the method needs something that the data do not offer, needs a teacher and there is none, or
+                uses no teacher although one is among the replaced fixtures.
         """
         if "teacher" in replaced and "teacher" not in choice.fixtures:
             raise UserError(
@@ -73,7 +73,7 @@ class Experiment:
         fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
         fixtures["data"] = lambda: self._data(choice, replaced)
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
-        # Adapters draw their first weights, whatever ran before in this process.
+        # Seeded again, so that the initial weights of adapters do not depend on what ran before in this process.
         seed_everything(run.seed_of("adapters"))
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
         return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
@@ -85,12 +85,12 @@ class Experiment:
 
         Args:
             seed: The seed of its initial weights, together with its part.
-            part: What it is called.
-            position: Which of the students.
-            check: Looks at the student and the data.
+            part: The student's name, in its seed and in messages.
+            position: The number of the student, from 0.
+            check: Checks that the student fits the data.
 
         Raises:
-            UserError: If it cannot take the data, or its training mode is baked in.
+            UserError: If the student does not fit the data, or was traced, frozen or exported and cannot be trained.
         """
         student = self.students[position].build(seed, part)
         check_learns(student, who=part)
@@ -98,10 +98,10 @@ class Experiment:
         return student
 
     def train_teacher(self, run: Run) -> Teacher:
-        """Return the teacher: as it comes, or trained on the labels first; several answer as an ensemble.
+        """Return the teacher. Untrained networks are trained on the labels first. Several answer as an ensemble.
 
         Raises:
-            UserError: If there is none, it cannot take the data, or it comes untrained and its classes are not theirs.
+            UserError: If there is none, it does not fit the data, or it is untrained and has other classes than they.
         """
         if not self.teachers:
             raise no_teacher()
@@ -111,17 +111,17 @@ class Experiment:
     def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
         network = plan.build(run.seed, part)
         if plan.trained:
-            # Whether its answers are the data's is checked where a method reads them.
+            # Its classes are not checked here: methods that read only its features do not need them.
             check_runs(network, self.data, who="teacher")
             return network.eval()
         check_learns(network, who="teacher")
         check_classes(network, self.data, who="teacher")
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
-        # What a teacher learns does not depend on what it is measured on, nor need it be trained again for that.
+        # Without foreign data: they do not change the training, but would change its fingerprint and so repeat it.
         return run.fit(part, Supervised(network), replace(self.data, foreign=None))
 
     def _data(self, choice: Choice, replaced: dict[str, Any]) -> Data:
-        """Return the data: with recorded views if the method learns from the teacher who answered them."""
+        """Return the data, with recorded views if the method learns from the recorded teacher."""
         data: Data = replaced.get("data", self.data)
         teacher = replaced.get("teacher", self.answers)
         recording = teacher.replays() if teacher is not None and "teacher" in choice.fixtures else None
@@ -138,7 +138,8 @@ class Experiment:
 
         def students() -> list[nn.Module]:
             parts = [part_of("student", position) for position in range(len(self.students))]
-            # What several answer is compared; one alone may get another classifier by its method.
+            # Answers of several students are compared, so their classes must agree. A method may give one student
+            # alone another classifier.
             check = check_classes if len(parts) > 1 else check_takes
             return [self.build_student(run.seed, part, position=n, check=check) for n, part in enumerate(parts)]
 
@@ -163,7 +164,7 @@ class Experiment:
     def _teacher(self) -> Teacher:
         if self.answers is None:
             raise no_teacher()
-        # One for all methods, whatever a method did with it: what is compiled of it for one serves the next.
+        # All methods share one teacher, so that it is compiled once. Its device and mode are reset here for each.
         return self.answers.cpu().requires_grad_(False).eval()
 
 

@@ -1,4 +1,4 @@
-"""What the parser says of a value that does not fit, in the words of the command line."""
+"""Translation of the parser's messages about wrong values into the words of the command line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Misfit:
     """A value that does not fit.
 
     Attributes:
-        name: Of the flag or option.
-        value: As it was given.
-        wanted: What would fit.
+        name: Name of the flag or option.
+        value: The value as given.
+        wanted: The values that would fit, in words.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Misfit:
 
 
 def misfit(message: str) -> Misfit | None:
-    """Return what a message of the parser is about, or None if it is about something else.
+    """Return the misfit that a message of the parser reports; None if it reports something else.
 
     Args:
         message: The message of jsonargparse.

@@ -1,4 +1,4 @@
-"""A row's numbers: what its runs were, their means, and paired differences from another row's."""
+"""The numbers of a row: its runs, their means, and their paired differences from another row."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tutelage.data.task import Task
 from tutelage.experiments.statistics import paired_difference, summary
 from tutelage.training.run import Fitted, Run
 
-# A prediction that is no network of its own, such as the mean of several.
+# Sizes of a prediction that is not a network, such as the mean of several networks.
 UNSIZED = {"spec": None, "parameters": None, "multiply_adds": None}
 
 
 def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
-    """Return what a finished run leaves in its row.
+    """Return a finished run's entry in its row.
 
     Args:
         run: The run.
         seed: Its seed.
-        root: The comparison's folder, to which the run's is relative.
+        root: The comparison's folder. The run's folder is stored relative to it, so that it can be moved as a whole.
     """
     final = run.fitted[-1]
     history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
@@ -48,12 +48,12 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
 
 
 def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None, task: Task) -> dict[str, Any]:
-    """Return means over a row's runs, its cost, and its paired differences from the row that it is compared with.
+    """Return means over a row's runs, its cost, and its paired differences from the baseline row.
 
     Args:
         row: A row with at least one run.
         baseline: The other row; None if there is none.
-        task: What was measured, and which metric rows are compared by.
+        task: The task, with its metrics. Rows are compared by the primary one.
     """
     runs = row["runs"]
     found = _means(runs, task)
@@ -93,7 +93,7 @@ def _members(final: Fitted) -> list[dict[str, Any]]:
 def _means(scored: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """Return mean and spread of each score over the runs, by the best and the last epoch."""
     names = list(task.score_names())
-    # What is measured on further splits comes behind.
+    # Scores of further splits come last.
     names += [name for name in scored[0]["best"] if name not in names and "/" not in name]
     return {
         which: {
@@ -111,13 +111,14 @@ def _named(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _typical_seconds(runs: Sequence[Mapping[str, Any]]) -> float:
-    # The median, because the first training of a process also pays for its start.
+    # The median, because the first training of a process includes the time of its start.
     return float(median(run["seconds"] for run in runs))
 
 
 def _paired(
     runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], which: str, score: str
 ) -> dict[str, Any] | None:
+    # Paired by seed: only seeds that both rows have finished are compared.
     base = {run["seed"]: run[which].get(score) for run in baseline}
     pairs = [(run[which].get(score), base[run["seed"]]) for run in runs if run["seed"] in base]
     known = [(value, other) for value, other in pairs if value is not None and other is not None]

@@ -1,4 +1,4 @@
-"""Which methods serve which data, and in which words the others are refused."""
+"""Which methods can train on which data, and the messages that refuse the others."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ NEEDS: Mapping[Offer, str] = {
     "sample-labels": "one class for each whole sample",
     "images": "images",
 }
-"""What each offer is called in a sentence that begins with "it needs"."""
+"""Each offer's words in a sentence that begins with "it needs"."""
 
 
 def why_not(choice: Choice, offers: Collection[Offer]) -> str | None:
-    """Return why a method cannot train on data that offer this much, as half a sentence; None if it can."""
+    """Return why a method cannot train on data with these offers, as half a sentence; None if it can."""
     lacking = choice.reads - set(offers)
     return needing(lacking) if lacking else None
 
 
 def needing(offers: Collection[Offer]) -> str:
-    """Return that a method needs some offers, as half a sentence."""
+    """Return half a sentence that says that a method needs some offers."""
     return f"it needs {'; and '.join(NEEDS[offer] for offer in get_args(Offer) if offer in offers)}"
 
 
 def check_serves(choice: Choice, offers: Collection[Offer], *, data: str) -> None:
-    """Refuse a method that reads what the data do not offer.
+    """Refuse a method that needs something that the data do not offer.
 
     Args:
         choice: The method and its hyper-parameters.
-        offers: What the data offer.
-        data: What a message calls the data, such as `voc (multi-label)`.
+        offers: The offers of the data.
+        data: The data's name in messages, such as `voc (multi-label)`.
 
     Raises:
-        UserError: If it does, with what is missing and the methods that can train on such data.
+        UserError: If something is missing. The message names it, and the methods that can train on such data.
     """
     why = why_not(choice, offers)
     if why is None:
         return
     others = [entry.name for entry in catalogue.entries() if why_not(Choice(entry, {}), offers) is None]
-    # With its defaults it may need less.
+    # With its default options, the method may need less.
     hint = " Its options ask for that: the defaults do not." if choice.entry.name in others else ""
     instead = f" Methods that can: {', '.join(others)}." if others else ""
     raise UserError(f"{choice.label} cannot train on {data}: {why}, which these data do not have.{hint}{instead}")
 
 
 def left_out(choice: Choice, offers: Collection[Offer]) -> str | None:
-    """Return what a method does without on data that offer this much, as a sentence; None if it misses nothing."""
+    """Return a sentence about a loss that a method leaves out on data with these offers; None if it leaves out none."""
     if choice.inner is not None:
         return left_out(choice.inner, offers)
     if "targets" not in choice.entry.uses - set(offers):

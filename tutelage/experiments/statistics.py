@@ -1,6 +1,6 @@
 """Mean, spread and paired differences over seeds.
 
-Not `scipy.stats.ttest_rel`, which gives the same interval: it warns of differences that are all equal, and importing
+Not `scipy.stats.ttest_rel`, although it gives the same interval: it warns if all differences are equal, and importing
 `scipy.stats` takes a second at every start.
 """
 
@@ -23,7 +23,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], *, lev
     r"""Return the mean difference of pairs and its confidence interval, $\bar d \pm t_{n-1} s_d / \sqrt{n}$.
 
     Args:
-        values: One value a seed.
+        values: One value for each seed.
         baseline: The baseline's values for the same seeds, in the same order.
         level: Coverage of the interval.
 

@@ -1,1 +1,1 @@
-"""What `tutelage doctor` looks at: the teacher, the sizes of the losses, time and memory."""
+"""The checks of `tutelage doctor`: the teacher, the sizes of the losses, time and memory."""

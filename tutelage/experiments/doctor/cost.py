@@ -1,4 +1,4 @@
-"""What a training run costs: time, from a few real steps, and memory."""
+"""The cost of a training run: time, estimated from a few real steps, and memory."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Memory:
 
     Attributes:
         parameters: Parameters and buffers of all networks, the teacher's included.
-        gradients: Gradients of what is trained.
+        gradients: Gradients of the trained parameters.
         optimizer: State of the optimizers.
-        activations: What the forward pass keeps for the backward pass.
+        activations: Tensors that the forward pass keeps for the backward pass.
     """
 
     parameters: int
@@ -50,7 +50,7 @@ class Memory:
 
 
 class _Enough(Exception):
-    """The rehearsal has seen what it came for."""
+    """Ends a rehearsal that has timed enough batches."""
 
 
 class _Stopwatch(Silent):
@@ -62,6 +62,7 @@ class _Stopwatch(Silent):
 
     def advance(self, steps: int) -> None:
         """Look at the clock."""
+        # A GPU computes asynchronously: without waiting, only the time to launch its work would be measured.
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
@@ -71,7 +72,7 @@ class _Stopwatch(Silent):
 
 
 def seconds_per_step(method: Method, data: Data, training: Training) -> float:
-    """Train for a few batches by the real driver, and return the time that one takes. The method is changed.
+    """Train for a few batches with the real driver, and return the time of one batch. The method is changed by this.
 
     Args:
         method: The method.
@@ -85,13 +86,14 @@ def seconds_per_step(method: Method, data: Data, training: Training) -> float:
     times = stopwatch.times
     if len(times) < 2:
         return times[0] - stopwatch.started
+    # The first steps are slower, as caches and allocators fill; the median ignores single slow ones.
     steps = [after - before for before, after in pairwise(times)]
     return statistics.median(steps[WARM_UP:] or steps)
 
 
 @torch.no_grad()
 def seconds_to_score(method: Method, data: Data, split: str, batch_size: int, device: torch.device) -> float:
-    """Return the time that one pass over a split takes, from two of its batches."""
+    """Return the time of one pass over a split, estimated from two of its batches."""
     if not data.count(split):
         return 0.0
     loader = data.loader(split, train=False, batch_size=batch_size, device=device, workers=0)
@@ -115,6 +117,7 @@ def measure_memory(method: Method, batch: Batch, training: Training) -> Memory:
     """
     trained = {id(p): p for spec in method.optimizers().values() for p in spec.params}
     gradients = sum(_bytes(parameter) for parameter in trained.values())
+    # AdamW keeps two values for each parameter, SGD with momentum one.
     states = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
     own = [*method.parameters(), *method.buffers()]
     with _saved({tensor.untyped_storage().data_ptr() for tensor in own}) as saved:
@@ -129,16 +132,17 @@ def measure_memory(method: Method, batch: Batch, training: Training) -> Memory:
 
 
 def peak_memory() -> tuple[str, int]:
-    """Return what the peak is of, and the most memory that this process has had so far, in bytes."""
+    """Return whose memory is measured, and its peak so far in this process, in bytes."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+    # ru_maxrss is in bytes on macOS, and in kB on Linux.
     unit = 1 if sys.platform == "darwin" else 1024
     return "this process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextmanager
 def _saved(known: set[int]) -> Iterator[dict[int, int]]:
-    """Record the storages that autograd keeps, by address, each once."""
+    """Record the storages that autograd keeps, by address. Known ones, such as those of parameters, do not count."""
     found: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""How large the terms of a loss are, and how hard each pulls at the student."""
+"""The sizes of a loss's terms, and the pull of each on the student: the norm of its gradient."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Term:
 
     Attributes:
         name: Its name.
-        optimizer: Whose loss it is part of.
+        optimizer: The optimizer that minimises it.
         value: Its value before its weight.
         weight: Its weight halfway through the run.
-        pull: Norm of the gradient of the weighted term with respect to what its optimizer trains.
-        raw_pull: The same before its weight.
+        pull: Norm of the weighted term's gradient with respect to the student's parameters that its optimizer trains.
+        raw_pull: Norm of the same gradient, without the weight.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Gap:
     """Two terms that pull very unequally.
 
     Attributes:
-        weak: The one that pulls less hard.
-        strong: The one that pulls hardest.
-        ratio: How many times harder.
-        weighted: Whether that is with their weights, or before them.
+        weak: The term with the smaller pull.
+        strong: The term with the largest pull.
+        ratio: The larger pull divided by the smaller one.
+        weighted: Whether the pulls include the terms' weights.
     """
 
     weak: Term
@@ -84,13 +84,13 @@ class Gap:
 
 
 def far_apart(terms: Sequence[Term]) -> Iterator[Gap]:
-    """Yield each term that pulls far less hard than the strongest of its update.
+    """Yield each term that pulls far less than the strongest term of the same optimizer.
 
-    Either with the weights, or before them: weights that hide the wrong scale of a term fit no other setting. A weight
-    of zero is a decision, and does not count.
+    Pulls are compared with the weights and, if those agree, without them: a weight that only corrects the scale of a
+    term fits no other setting. Terms of weight zero are left out, because the user wants them so.
 
     Args:
-        terms: Terms as measured.
+        terms: The measured terms.
     """
     weighed = [term for term in terms if term.weight != 0]
     for optimizer in dict.fromkeys(term.optimizer for term in weighed):
@@ -104,7 +104,7 @@ def far_apart(terms: Sequence[Term]) -> Iterator[Gap]:
 
 
 def _watched(method: Method, params: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
-    """Return the student's part of what an optimizer trains, if it has one: terms share the student, not adapters."""
+    """Return an optimizer's parameters that belong to the student, else all: terms share the student, not adapters."""
     student = getattr(method, "student", None)
     own = {id(parameter) for parameter in student.parameters()} if isinstance(student, nn.Module) else set()
     return [parameter for parameter in params if id(parameter) in own] or params

@@ -1,4 +1,4 @@
-"""What will go wrong, found out before hours are spent."""
+"""The page of `tutelage doctor`: what would go wrong in a training, found before it starts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tutelage.recording.replay import name_of
 from tutelage.training.settings import Training
 
 PAIRS_SHOWN = 4
-# How many samples a teacher is asked about whose answers have a price.
+# How many samples a teacher with priced answers is asked about.
 ASKED = 8
 
 
 def examine(choice: Choice, experiment: Experiment, training: Training) -> RenderableType:
-    """Return what can be known before training: the teacher, the networks, the losses, time and memory.
+    """Return what is known before training: the teacher, the networks, the losses, time and memory.
 
-    Each stage of a recipe is examined in its turn. Nothing is written.
+    The stages of a recipe are examined one after the other. Nothing is written.
 
     Args:
         choice: The method and its hyper-parameters.
@@ -56,7 +56,7 @@ def examine(choice: Choice, experiment: Experiment, training: Training) -> Rende
 
 
 def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Experiment, TeacherReport | str | None]:
-    """Return the experiment with its teacher, and what is known about it."""
+    """Return the experiment with its teacher, and a report about it: measured, in words, or None without one."""
     needs, data = choice.fixtures & {"teacher", "make_teacher"}, experiment.data
     name = " + ".join(teacher.name for teacher in experiment.teachers)
     if "teacher" not in needs:
@@ -80,7 +80,7 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
 
 
 def _rehearsed(experiment: Experiment, teacher: Teacher) -> tuple[Experiment, str]:
-    """Return the experiment with a stand-in for a teacher whose answers have a price, and what that is."""
+    """Return the experiment with a stand-in for a teacher whose answers have a price, and a text about it."""
     data = experiment.data
     batch = next(iter(data.loader("train", train=False, batch_size=ASKED, workers=0).epoch(0)))
     stand_in = rehearsed(teacher, batch, data.num_classes)
@@ -94,7 +94,7 @@ def _rehearsed(experiment: Experiment, teacher: Teacher) -> tuple[Experiment, st
 def _heading(choice: Choice, data: Data) -> Text:
     counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "validation", "test"))
     text = f"{choice.label} on {data.name}"
-    # Classes go without saying.
+    # Numbers of a task without classes are called outputs.
     what = "classes" if "classes" in data.task.offers else "outputs"
     return Text.assemble((text, "bold"), f"  {data.task.title}, {counts}, {data.num_classes} {what}")
 
@@ -228,7 +228,7 @@ def _table(*columns: str, left: Sequence[int] = (0,)) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, column in enumerate(columns):
         is_text = position in left
-        # Names give way to a narrow terminal, numbers do not.
+        # On a narrow terminal, names are wrapped, and numbers are not.
         table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     return table
 

@@ -1,4 +1,4 @@
-"""Each stage of a recipe, examined in its turn rather than trained."""
+"""A dry run that examines the stages of a recipe, one after the other, instead of training them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Network:
 
     Attributes:
         name: Its name in the method.
-        size: How large it is.
+        size: Its parameters and multiply-adds.
         shape: Shape of its answer to one sample.
         trained: Whether the stage trains it.
     """
@@ -43,14 +43,14 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What was found out about a training stage.
+    """The findings about a training stage.
 
     Attributes:
         name: Its name.
         epochs: Epochs that it will train, at most.
         steps: Batches of an epoch.
         networks: The networks in it.
-        pairs: Which layers of student and teacher are compared.
+        pairs: The pairs of layers of student and teacher that are compared.
         decision: Precision, memory format, compilation.
         terms: The terms of its loss.
         memory: Memory of a training step.
@@ -77,7 +77,7 @@ class Rehearsal(DryRun):
         training: The settings.
 
     Attributes:
-        stages: What was found out, in the order of the stages.
+        stages: The findings about each stage, in order.
     """
 
     def __init__(self, training: Training) -> None:
@@ -85,7 +85,7 @@ class Rehearsal(DryRun):
         self.stages: list[Stage] = []
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:
-        """Examine a stage; its network has then seen a few batches at most."""
+        """Examine a stage. This trains its network for a few batches at most."""
         chance.seed_everything(self.seed_of(name))
         self.stages.append(_examine(name, method, data, self.training, epochs or self.training.epochs, stop or Stop()))
 

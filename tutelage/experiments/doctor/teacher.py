@@ -1,4 +1,4 @@
-"""Whether a teacher knows these data, and if not, why: its input statistics, the order of its classes, its head."""
+"""Whether a teacher knows these data and, if not, why: input statistics, order of classes, or classifier."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ REORDERING_GAIN = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherReport:
-    """What was found out about a teacher.
+    """The findings about a teacher.
 
     Attributes:
-        split: The data that it was asked about.
-        samples: How many of them.
-        accuracy: Share of them that it gets right.
+        split: The split that it was asked about.
+        samples: The number of samples that it was asked about.
+        accuracy: The share of them that it gets right.
         chance: Accuracy of a guess.
-        at_chance: Whether its accuracy cannot be told from a guess, though that of a good teacher could.
-        too_few: Whether its accuracy cannot be told from a guess, and that of a good teacher could not either.
-        answered: Number of classes that it ever answers with.
-        num_classes: Number of classes there are.
-        normalization: Its input statistics by name, where it has some.
+        at_chance: Whether its accuracy is that of a guess, on enough samples to recognise a good teacher.
+        too_few: Whether its accuracy is that of a guess, but on too few samples to recognise a good teacher.
+        answered: Number of different classes among its answers.
+        num_classes: Number of classes of the data.
+        normalization: Name of its input statistics; empty if it has none.
         alternatives: Accuracy under other input statistics, by name.
-        better: The name of statistics that are better beyond doubt.
-        reordered: Accuracy once its classes are put into another order, where that is far better.
-        order: Its class for each class of the data, in that case.
-        recording: What its recording is called, where its answers come from one.
+        better: Name of other statistics that are significantly better; None if none are.
+        reordered: Accuracy after its classes are put into the best order; None if that is not far better.
+        order: The teacher's class for each class of the data, if `reordered` is given.
+        recording: Name of its recording; empty if it was asked directly.
     """
 
     split: str
@@ -68,11 +68,11 @@ class TeacherReport:
 
 
 def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
-    """Ask a network about a few batches of held-out data; where these are not classes, its score is all that is said.
+    """Ask a network about a few batches of held-out data. Without one class for each sample, only scores are returned.
 
     Args:
         network: The teacher's network, from images in [0, 1] to logits.
-        data: The data; the validation split is asked about, or what there is of the test and training splits.
+        data: The data. The first split with targets is used, of validation, test and training.
     """
     known = [name for name in ("validation", "test", "train") if data.count(name) and name not in data.unlabelled]
     if not known:
@@ -94,7 +94,7 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
 
 
 def _scored(network: nn.Module, data: Data, split: str) -> str:
-    """Return in a sentence what a network scores on a few batches, by the metrics that every epoch shows."""
+    """Return a sentence with a network's scores on a few batches, by the metrics that are shown after every epoch."""
     few = replace(data, foreign=None)
     batches = math.ceil(SAMPLES / EVALUATION_BATCH)
     scores = measure_network(network, few, split, device="cpu", detail="watched", batches=batches).compute()
@@ -105,11 +105,11 @@ def _scored(network: nn.Module, data: Data, split: str) -> str:
 
 
 def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | None:
-    """Look at recorded answers to a few training samples; None where they are too large to be read for that.
+    """Return a report on recorded answers to a few training samples; None if they cannot be judged or are too large.
 
     Args:
         recording: The recording.
-        data: The data that it is of.
+        data: The data that were recorded.
     """
     sampled = sampled_answers(recording, data, most=_wanted(data))
     if sampled is None or "sample-labels" not in data.task.offers:
@@ -119,11 +119,11 @@ def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | N
 
 
 def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> TeacherReport:
-    """Return what answers alone tell."""
+    """Return the findings that follow from answers and targets alone."""
     right = answers == targets
     chance = 1 / data.num_classes
     is_open = not _beats_chance(int(right.sum()), len(right), chance)
-    # A good teacher is at least halfway from a guess to being always right.
+    # A good teacher counts as one that is at least halfway between guessing and always being right.
     can_tell = _beats_chance(int(len(right) * (1 + chance) / 2), len(right), chance)
     reordered, order = _reorder(answers, targets, data.num_classes)
     is_reordered = _is_better(reordered, right) and int((reordered & ~right).sum()) > REORDERING_GAIN * len(right)
@@ -142,18 +142,19 @@ def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> Teacher
 
 
 def _beats_chance(right: int, samples: int, chance: float) -> bool:
-    """Return whether so many right answers are hardly ever guessed."""
+    """Return whether guessing would hardly ever give so many right answers."""
     return bool(binom.sf(right - 1, samples, chance) <= CHANCE_LEVEL)
 
 
 def _wanted(data: Data) -> int:
-    """Return how many samples are asked about."""
+    """Return how many samples to ask about."""
+    # More for many classes: their order can only be found if each class occurs several times.
     return max(SAMPLES, min(8 * data.num_classes, 2 * SAMPLES))
 
 
 def _sample(data: Data, split: str) -> tuple[Sequence[Any], Tensor]:
     """Return the inputs of a few batches, and all their labels."""
-    # Shuffled, because files are often sorted by class; a user's own loader has its own order.
+    # Shuffled, because files are often sorted by class. A user's own loader keeps its own order.
     own = isinstance(data.split(split), DataLoader)
     sampler = None if own else ShuffledBatches(data.count(split), batch_size=BATCH)
     loader = data.loader(split, train=False, batch_size=BATCH, workers=0, batch_sampler=sampler)
@@ -174,7 +175,7 @@ def _candidates(data: Data) -> dict[str, Normalization]:
 
 
 def _renormalized(network: nn.Module, data: Data) -> dict[str, nn.Module]:
-    """Return the network under the statistics that people commonly use, other than its own."""
+    """Return the network with each of the common input statistics, except its own."""
     if not isinstance(network, Normalized):
         return {}
     return {
@@ -204,13 +205,17 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _is_better(one: Tensor, other: Tensor) -> bool:
-    """Return whether answers are right more often than others, by McNemar's test."""
+    """Return whether the first answers are right significantly more often than the second, by McNemar's test."""
     gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
     return gained - lost > SIGNIFICANT * math.sqrt(max(1, gained + lost))
 
 
 def _reorder(answers: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor, Sequence[int]]:
-    """Return what is right under the best one-to-one order of classes, found on the other half of the samples."""
+    """Return which answers are right under the best one-to-one order of classes, and that order.
+
+    For each half of the samples, the order is found on the other half: the best order on the same samples would seem
+    better than chance even for a teacher that guesses.
+    """
     first = torch.arange(len(targets)) % 2 == 0
     right = torch.zeros(len(targets), dtype=torch.bool)
     for measured_on in (first, ~first):
@@ -220,10 +225,10 @@ def _reorder(answers: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor
 
 
 def _assign(answers: Tensor, targets: Tensor, num_classes: int) -> Sequence[int]:
-    """Return the answer that stands for each class."""
+    """Return the teacher's class for each class of the data, by the most matches in all."""
     kept = answers < num_classes
     confusion = torch.zeros(num_classes, num_classes)
     confusion.index_put_((targets[kept], answers[kept]), torch.ones(int(kept.sum())), accumulate=True)
-    # Where the counts do not decide, a class stands for itself.
+    # If counts are equal, the small diagonal lets a class stand for itself.
     _, order = linear_sum_assignment((confusion + 1e-3 * torch.eye(num_classes)).numpy(), maximize=True)
     return [int(answer) for answer in order]
