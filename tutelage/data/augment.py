@@ -80,6 +80,7 @@ class Augmentation:
         Raises:
             UserError: If the parameters were drawn by another augmentation.
         """
+        # Transforms expect a channel axis.
         moved = maps if maps.ndim == 4 else maps[:, None]
         for transform, own in self._shares(len(maps), parameters.to(maps.device, non_blocking=True)):
             moved = transform.apply_to_maps(moved, own, outside)

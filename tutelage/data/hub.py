@@ -58,6 +58,7 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
             if path.is_file():
                 return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=cache))
             return open_folder(path, cache_dir=cache)
+    # Our own messages say more than the general one below.
     except UserError:
         raise
     except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:

@@ -43,6 +43,7 @@ def read_other_targets(
         targets = {split: task.read_targets(list(rows), where=where[split]) for split, rows in columns.items()}
         count = task.count_outputs(targets[TRAIN])
         return tuple(label if count == 1 else f"{label} {number}" for number in range(count)), targets
+    # Without names in the table, the classes are those of the training split in alphabetical order.
     names = named[TRAIN] or tuple(sorted({str(item) for row in columns[TRAIN] for item in _items(row)}))
     sets = {split: _as_rows(rows, names, named[split] or names, where[split]) for split, rows in columns.items()}
     return names, {split: task.read_targets(rows, where=where[split]) for split, rows in sets.items()}

@@ -60,7 +60,7 @@ class ResidentLoader:
         return len(self._plan)
 
     def sizes(self) -> tuple[int, ...]:
-        """Return how many samples a whole batch has, and each section of it, where it has several."""
+        """Return the number of samples of a whole batch, then of a section if there are several."""
         return self._plan.sizes()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
@@ -110,7 +110,7 @@ class StreamedLoader:
         return len(self._plan)
 
     def sizes(self) -> tuple[int, ...]:
-        """Return how many samples a whole batch has, and each section of it, where it has several."""
+        """Return the number of samples of a whole batch, then of a section if there are several."""
         return self._plan.sizes()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:

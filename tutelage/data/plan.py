@@ -66,7 +66,7 @@ class RecordedViews(ABC):
             UserError: If the samples are not the recorded ones.
         """
 
-    def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:  # noqa: B027 - likewise
+    def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:  # noqa: B027 - as above
         """Refuse to resume a training with another number of views, and say how to resume it.
 
         Args:
@@ -160,6 +160,7 @@ class Plan:
 
     def _rounds(self, views: int, indices: Tensor, number: int) -> Tensor:
         """Return the number of the recorded view of each sample in an epoch, `[batch]`."""
+        # A random order of the views, the same in all epochs, so that every view has its turn before one repeats.
         order = torch.randperm(views, generator=generator(self.seed, VIEW))
         return order[(number + earlier(indices)) % views]
 

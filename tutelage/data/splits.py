@@ -74,10 +74,12 @@ def thin_out(targets: Indices, count: int, *, seed: int) -> Indices:
 def _draw(targets: Indices, count: int, seed: int, *, keep_one: bool) -> tuple[Indices, Indices]:
     """Draw `count` positions with each class in its share; return them and the others, both in ascending order."""
     _, classes, sizes = np.unique(targets, return_inverse=True, return_counts=True)
+    # A held-out split must leave training one sample of each class.
     most = sizes - 1 if keep_one else sizes
     quota = _share(sizes * (count / len(targets)), count, least=np.minimum(1, most), most=most)
     shuffled = np.random.default_rng(seed).permutation(len(targets))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    # The place of each sample within its class: the first `quota` of each class are drawn.
     rank = np.arange(len(targets)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     drawn = rank < np.repeat(quota, sizes)
     return np.sort(by_class[drawn]), np.sort(by_class[~drawn])

@@ -126,6 +126,7 @@ def _targets(tables: Tables, task: Task, spec: str) -> tuple[tuple[str, ...], di
 
 
 def _splits(loaded: Mapping[str, datasets.Dataset], spec: str) -> dict[str, datasets.Dataset]:
+    # A dataset with a single split is for training whatever its name, and the other splits are held out of it.
     if len(loaded) == 1:
         only, rows = next(iter(loaded.items()))
         if only.lower() not in (TRAIN, "training"):

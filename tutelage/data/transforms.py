@@ -167,6 +167,7 @@ class ResizedCrop:
         """Draw the boxes, `[n, 4]`."""
         area, ratio, x, y = torch.rand((n, 4), generator=generator, dtype=torch.float32).unbind(1)
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * area
+        # Uniform in the logarithm, so that wide and tall boxes are equally likely.
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = torch.exp(low + (high - low) * ratio)
         half_x, half_y = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)

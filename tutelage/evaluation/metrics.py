@@ -74,6 +74,7 @@ def reliability_of(confidence: Tensor, right: Tensor, *, bins: int = 15) -> tupl
     # Rounding can make a probability slightly exceed 1, which would fall into a bin that does not exist.
     position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(position, minlength=bins)
+    # Empty bins divide by one rather than zero, so they stay zero.
     filled = count.clamp(min=1)
     return (
         torch.bincount(position, weights=confidence, minlength=bins) / filled,

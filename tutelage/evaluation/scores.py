@@ -182,6 +182,7 @@ def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:
     shapes = [tuple(answer.shape[1:]) for answer in answers]
     if len(set(shapes)) > 1:
         raise UserError(f"The members of an ensemble must agree on the classes; they answer with {shapes}.")
+    # The task decides how answers are averaged: probabilities of classes, but the numbers of a regression themselves.
     members = torch.stack(list(answers))
     return data.task.criterion.mean(members), members
 
@@ -208,6 +209,7 @@ def _answered(predict: Predict, loader: Loader, autocast: Autocast) -> Iterator[
 
 @contextmanager
 def _placed(network: nn.Module, device: str) -> Iterator[None]:
+    # Moved back afterwards, so that a measured network does not stay in the device's memory.
     network.to(device)
     try:
         yield

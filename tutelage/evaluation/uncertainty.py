@@ -126,6 +126,7 @@ def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
     values, group, counts = torch.unique(uncertainty.double(), return_inverse=True, return_counts=True)
     errors = wrong.double()
     share = float(errors.mean())
+    # The denominator below would be zero.
     if share in (0.0, 1.0):
         return None
     mean = torch.zeros_like(values).index_add_(0, group, errors) / counts
@@ -167,6 +168,7 @@ def auroc(foreign: Tensor, own: Tensor) -> float:
     Raises:
         UserError: If either is empty.
     """
+    # Imported here, because scikit-learn is slow to import, and most runs have no foreign data.
     from sklearn.metrics import roc_auc_score
 
     if not len(foreign) or not len(own):

@@ -31,7 +31,7 @@ def experiment_of(
         student: The networks to train: names, networks, or several of them.
         teacher: The teacher: a name, a network, several as an ensemble, a recording or a `Teacher`. None without one.
         data: The data.
-        teacher_classes: Which of the teacher's classes stand for the data's, where it has others.
+        teacher_classes: Which of the teacher's classes stand for the data's, if it has others.
         trust_code: Whether saved networks and recordings may run the code that they name.
 
     Raises:

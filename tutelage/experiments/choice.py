@@ -115,6 +115,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
                 if known
                 else UserError(f"{entry.name} has no options, so {name}= means nothing to it.")
             )
+    # The same parser as on the command line, so that both accept the same values.
     parser = ArgumentParser(exit_on_error=False)
     add_hyper_parameters(parser, entry)
     arguments = [f"--{name}={written(value)}" for name, value in options.items()]

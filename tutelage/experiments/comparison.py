@@ -194,6 +194,7 @@ class Comparison:
         if recording is not None and (origin := recording.origin()) is not None:
             # Without the number of views: if a recording has grown, the stage in the folder notices and says so.
             identity.append(origin)
+        # Readable for people; the digest tells apart what the shortened label does not.
         slug = re.sub(r"[^\w.=-]+", "-", choice.label)[:80]
         return self.folder / "runs" / f"{slug}-{_digest(identity)}" / f"seed-{seed}"
 

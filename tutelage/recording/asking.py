@@ -61,7 +61,7 @@ def asked(
         data: The data that it is asked about.
         layers: Names of the layers to read.
         logits: Whether its logits are recorded too. If not, it may have other classes than the data, or none.
-        classes: Which of its classes stand for the data's, where it has others.
+        classes: Which of its classes stand for the data's, if it has others.
         trust_code: Whether saved networks may run the code that they name.
 
     Raises:

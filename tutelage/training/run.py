@@ -241,6 +241,7 @@ class Run:
     def _claim(self, folder: Path, identity: Mapping[str, Any]) -> None:
         file = folder / "fingerprint.json"
         fingerprint.check(file, identity)
+        # Written before the work starts, so that an interrupted stage is recognised as well.
         if not file.exists():
             write_json(file, identity)
 

@@ -41,7 +41,7 @@ class Training:
         precision: `auto` takes bf16 where it is native, else float32; resumed, a run keeps its own.
         channels_last: Memory format of images and convolutions; `auto` is on.
         compile: Whether to compile the networks; `auto` does so where it pays back.
-        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on, where they can be clipped so.
+        fused: Whether an optimizer updates all its parameters in one pass; `auto` is on if gradients can be clipped so.
         keep_memory: Whether memory that a step frees is kept for the next one rather than given back; `auto` keeps it
             on a processor, where the C library can.
         threads: Processor threads to compute with; by default as many as there are, and one for tiny networks.

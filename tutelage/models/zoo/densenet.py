@@ -49,6 +49,7 @@ def tfkd_densenet121(
     stages = []
     for number, depth in enumerate(depths):
         layers: list[nn.Module] = []
+        # A transition stands at the beginning of a stage, so that a stage ends with its last dense layer.
         if number:
             half = channels // 2
             convolution = nn.Conv2d(channels, half, 1, bias=False)

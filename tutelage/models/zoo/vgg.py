@@ -41,6 +41,7 @@ def vgg(num_classes: Count, *, in_channels: Count = 3, depths: Depths = (1, 1, 1
     for pool, width, depth in zip(pools, (64, 128, 256, 512, 512), depths, strict=True):
         layers: list[nn.Module] = [] if pool is None else [pool]
         for _ in range(depth):
+            # The bias is redundant before batch norm, but VGG networks have it.
             layers.append(conv_norm(channels, width, 3, bias=True))
             channels = width
         blocks.append(nn.Sequential(*layers))
