@@ -69,6 +69,7 @@ class Compiled:
             return False
         if self._constants is None:
             return can_freeze(self.network)
+        # The digest also notices writes through `.data`, which change no version counter.
         return can_freeze(self.network) and self._is_unchanged() and self._digest == _digest(self.network)
 
     def __call__(self, inputs: Any) -> Any:

@@ -116,6 +116,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def _prefix(tokens: int, aspect: float) -> int:
     """Return the number of tokens before the patches: the smallest whose rest fits the image's aspect best."""
     prefixes = range(min(_MOST_PREFIX_TOKENS, tokens - 1) + 1)
+    # Rounded, so that nearly equal fits count as equal and the smaller prefix wins.
     return min(prefixes, key=lambda prefix: (round(_best(tokens - prefix, aspect)[0], 3), prefix))
 
 
