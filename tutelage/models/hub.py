@@ -19,6 +19,7 @@ from tutelage.models.normalization import Normalization
 from tutelage.models.user_code import FAILURES, told
 from tutelage.system.values import Share, check, check_all
 
+# How long to wait for the hub before the cache is used, and for a server that does not answer.
 _REACH_SECONDS = 5.0
 _SILENT_SECONDS = 20.0
 
@@ -118,6 +119,7 @@ def build_torchvision(
     arguments = {key: value for key, value in options.items() if key not in ("weights", "num_classes")}
     num_classes = options.get("num_classes", num_classes)
     if weights is None:
+        # Built with one class where there shall be none; the classifier is removed below.
         arguments["num_classes"] = num_classes or 1
     try:
         with _bounded_sockets():
@@ -245,6 +247,7 @@ def _reachable(address: str) -> bool:
         # Any answer proves that the server is there.
         return True
     except URLError as error:
+        # A failed handshake still proves that a server answered.
         return isinstance(error.reason, ssl.SSLError)
     except OSError:
         return False

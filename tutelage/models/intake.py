@@ -74,6 +74,7 @@ def check_graph(network: nn.Module, data: Data, *, who: str) -> None:
     """
     if not (isinstance(bare(network), torch.jit.ScriptModule) or _is_exported(bare(network))):
         return
+    # Three samples, then two of them: a second batch size shows a graph that accepts only one.
     example = data.example(3)
     if not isinstance(example, Tensor) or len(example) < 3:
         return

@@ -114,6 +114,7 @@ def save_network(
         density=density,
         sha256=hashlib.sha256(content).hexdigest(),
     )
+    # The weights first, so that the metadata never describe weights that are not written yet.
     with atomic(folder / filename) as file:
         file.write(content)
     write_json(folder / METADATA, asdict(metadata))

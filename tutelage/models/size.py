@@ -54,6 +54,7 @@ def measure(network: nn.Module, example: Any) -> NetworkSize:
     asked = Batch(inputs=_first(example)).to(_like(network).device).inputs
     flops = forward_flops(network, lambda: call(network, asked))
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    # The counter counts a multiplication and its addition as two operations.
     return NetworkSize(parameters=parameters, multiply_adds=flops // 2)
 
 

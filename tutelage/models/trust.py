@@ -11,6 +11,7 @@ from pathlib import Path
 from tutelage.data.cache import cache_folder
 from tutelage.errors import UserError
 
+# Digests named in this process, in case the file of digests cannot be written.
 _NAMED_HERE: set[str] = set()
 
 

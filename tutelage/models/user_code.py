@@ -121,6 +121,7 @@ def _run_file(path: Path) -> ModuleType:
             "`path/to/file.py:factory@RUN`."
         )
     path = path.resolve()
+    # The digest of the path keeps two files with one name apart.
     module = ModuleType(f"tutelage_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # Dataclasses and pickles look a class's module up by name.

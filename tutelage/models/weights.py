@@ -35,12 +35,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network, path = bare(network), Path(path)
     expected = network.state_dict()
     raw = read_weights(path)
+    # Unchanged names come first: a network's own part may be called `module`.
     for state in (raw, _plain(raw, expected)):
         fitting = [prefix for prefix in _prefixes(state, expected) if _fits(_under(prefix, state), expected)]
         if len(fitting) > 1:
             raise _several(path, fitting)
         if fitting:
             found = _under(fitting[0], state)
+            # Counters that the file lacks keep the network's values.
             network.load_state_dict(expected | {key: value for key, value in found.items() if key in expected})
             return
     raise _does_not_fit(path, network, _under(_common_prefix(raw, expected), raw))
