@@ -46,6 +46,7 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The share of the run that is done, from 0 to 1."""
+        # A run without batches must not divide by zero.
         return self.step / max(1, self.total_steps)
 
 
@@ -130,6 +131,7 @@ class TransferSet:
         Raises:
             UserError: If the views are recorded, and these are other samples or need more views than were recorded.
         """
+        # Identity, not equality: recorded views belong to exactly the data's own samples.
         if data.recording is not None and self.dataset is not data.train:
             raise UserError(
                 "This method trains on samples that it puts together itself, and a recording knows only those of the "
@@ -162,6 +164,7 @@ class Method(nn.Module, ABC):
 
     def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
         super().__init__()
+        # A copy, so that later changes of the caller's mapping have no effect.
         self.weights = dict(weights or {})
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -201,6 +204,7 @@ class Method(nn.Module, ABC):
         terms = [self.weight(name, progress) * loss for name, loss in update.losses.items()]
         if not terms:
             raise UserError(f"{type(self).__name__} yielded an update without losses.")
+        # Starting from the first term, not from 0, keeps the sum a tensor.
         return sum(terms[1:], start=terms[0])
 
     def weight(self, name: str, progress: Progress) -> float:

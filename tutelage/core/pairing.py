@@ -22,6 +22,7 @@ from tutelage.features.trace import Trace, inputs_of, tensor_at
 AUTO = "auto"
 Take = Literal["stages", "middle", "last"]
 
+# One name, or two with a colon between them; `:in` belongs to the name before it.
 _PAIR = re.compile(r"(?P<student>[^:]+(?::in)?)(?::(?P<teacher>[^:]+(?::in)?))?")
 
 
@@ -161,6 +162,7 @@ def reading(
 ) -> Paired:
     """Return a student and a teacher that read the layers of these pairs. The other arguments are those of `pair`."""
     seen = Seen.of(student, teacher, example)
+    # A layer may stand in several pairs, but is read only once.
     read = [list(dict.fromkeys(names)) for names in zip(*((p.student.layer, p.teacher.layer) for p in pairs))]
     extractor = FeatureExtractor(student, read[0], example=seen.student)
     return Paired(extractor, teacher.reading(read[1], example=seen.teacher, logits=logits), tuple(pairs))
@@ -240,6 +242,7 @@ def _taken(pairs: tuple[LayerPair, ...], take: Take) -> tuple[LayerPair, ...]:
         case "stages":
             return pairs
         case "middle":
+            # Of an even number, the earlier of the two in the middle.
             return (pairs[(len(pairs) - 1) // 2],)
         case "last":
             return pairs[-1:]

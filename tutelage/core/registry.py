@@ -198,6 +198,7 @@ def register(
 
     def decorate(build: T) -> T:
         known = REGISTERED.get(name)
+        # Registering the same function again does no harm.
         if known is not None and known.build is not build:
             raise ValueError(f"A method named {name!r} is already registered: {known.build}")
         REGISTERED[name] = Entry(

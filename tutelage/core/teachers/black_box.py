@@ -33,6 +33,7 @@ class BlackBoxTeacher(Teacher):
         super().__init__()
         if identity is not None and not identity.strip():
             raise UserError("The identity of a black box is empty: name what is behind the query.")
+        # Underscored, because public settings enter fingerprints, and a counter would change them.
         self.query, self._queries, self._given = query, 0, identity
 
     @property
@@ -50,6 +51,7 @@ class BlackBoxTeacher(Teacher):
         Raises:
             UserError: If it does not answer with a tensor that has a row for each sample.
         """
+        # Counted before the query, because a call that fails may cost as well.
         self._queries += len(batch)
         logits = self.query(batch.inputs)
         if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(batch):

@@ -93,6 +93,7 @@ class ClassMap:
                 f"The class map names the teacher's class {max(map(max, self.groups))}, and it answers with shape "
                 f"{list(logits.shape)}: classes are counted from 0, along axis {axis}."
             )
+        # With one class of the teacher for each, no probabilities have to be added.
         if all(len(group) == 1 for group in self.groups):
             return logits.index_select(axis, torch.tensor(self.groups, device=logits.device)[:, 0])
         chosen = (logits.index_select(axis, torch.tensor(group, device=logits.device)) for group in self.groups)

@@ -54,11 +54,13 @@ class Teacher(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         super().train(False)
+        # A random name, for teachers that nothing else tells apart.
         self._name = uuid4().hex
         self._identity: str | None = None
         self._awaited: Callable[[tuple[int, ...], int], None] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # Done here, so that no subclass can forget to freeze its network.
         super().__setattr__(name, freeze(value).eval() if isinstance(value, nn.Module) else value)
 
     def __call__(self, batch: Batch) -> Output:
@@ -69,6 +71,7 @@ class Teacher(nn.Module):
         with torch.no_grad():
             output: Output = super().__call__(batch)
         if self._awaited is not None:
+            # Only the first answer is checked: the later ones have the same classes.
             self._awaited(tuple(output.logits.shape), len(batch))
             self._awaited = None
         return output
@@ -243,6 +246,7 @@ class Teacher(nn.Module):
             notes += more
         if self.known_by() == self._name:
             notes.append(_unnamed(self))
+        # Several teachers may give the same note, which is shown once.
         return data, tuple(dict.fromkeys(notes))
 
 
