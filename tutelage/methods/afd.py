@@ -130,6 +130,7 @@ class AFD(Method):
             examples=traces or None,
             criterion=CROSS_ENTROPY if data is None else data.task.criterion,
         )
+        # Index -1 makes the last network the peer of the first.
         self.pairs = tuple(LayerPair(tap, read[number - 1]) for number, tap in enumerate(read))
         width = min((tap.channels for tap in read), default=0)
         self.size = tuple(map(min, zip(*(tap.size for tap in read), strict=True)))

@@ -108,6 +108,7 @@ class DKD(Method):
         """Return the cross-entropy as `ce`, and the parts of KD as `tckd` and `nckd`, times the squared temperature."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
         _check(student, teacher, batch.labels)
+        # Before standardising, because the cross-entropy reads raw logits.
         hard, labelled = batch.loss(student), batch.labels != UNLABELLED
         if self.standardize:
             student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))

@@ -107,6 +107,7 @@ class EnDD(Method):
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return one optimizer, `student`, whose gradients are clipped."""
         params = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        # None leaves the clipping to the run's settings.
         return {"student": OptimizerSpec(params=params, clip_norm=self.gradient_norm or None)}
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:

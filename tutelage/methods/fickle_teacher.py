@@ -90,6 +90,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
     except NoLayersError as error:
         text = f"Nothing drops in a {type(teacher).__name__}, which gives only logits: pass the network itself."
         raise NoLayersError(text) from error
+    # At rate 0 nothing would drop, so no layer is replaced.
     if rate != 0:
         _make_fickle(network, example, rate)
     return FrozenTeacher(network)

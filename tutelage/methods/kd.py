@@ -85,6 +85,7 @@ class KD(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `kd`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
+        # Before standardising, because the cross-entropy reads raw logits.
         hard = batch.supervised(student)
         if self.standardize:
             student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))

@@ -88,6 +88,7 @@ def messy_collaboration(
 
 def _messy(run: Run, data: Data, rate: float, part: str, redraw: Redraw, flips: Flips) -> tuple[Run, Data]:
     """Return a run and data in which a share of the training labels is wrong."""
+    # Each part has its own seed, so that teacher and student get independent wrong labels.
     seed = run.seed_of(f"labels/{part}")
     if not rate:
         return run, data

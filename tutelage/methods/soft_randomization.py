@@ -73,6 +73,7 @@ class InputNoise(nn.Module):
         """Return the batch with noisy inputs."""
         if not self.std:
             return batch
+        # An earlier alteration may have set the teacher's inputs already.
         clean = batch.inputs if batch.teacher_inputs is None else batch.teacher_inputs
         return replace(batch, inputs=self._noisy(batch.inputs), teacher_inputs=clean)
 

@@ -104,6 +104,7 @@ def tolerant_teacher(
     """
     if generations < 2:
         raise UserError(f"generations={generations}: a teacher and its student make two.")
+    # Data with few classes have fewer choices to compare.
     patriarch = TolerantTeacher(make_student("patriarch"), num_classes, top=min(top, num_classes), eta=eta)
     network = run.fit("patriarch", patriarch, data)
     for number in range(1, generations):
