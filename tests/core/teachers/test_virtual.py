@@ -58,3 +58,10 @@ def test_virtual_teacher_refuses(classes, confidence, message):
 def test_virtual_teacher_needs_labels():
     with pytest.raises(UserError, match="needs labels"):
         VirtualTeacher(3)(Batch(inputs=torch.zeros(2, 1)))
+
+
+def test_equal_hand_made_teachers_are_the_same_teacher():
+    # Otherwise a run that was stopped could not go on.
+    for make in (lambda: VirtualTeacher(5), lambda: VirtualTeacher(5, dtype=torch.float64), lambda: UniformTeacher(5)):
+        assert make().identity() == make().identity()
+        assert make().known_by() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 Plain = bool | int | float | str | None
@@ -25,4 +26,5 @@ def _is_plain(value: object) -> bool:
         return all(_is_plain(item) for pair in value.items() for item in pair)
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
-    return isinstance(value, Plain)
+    # Types and devices are settings as well, though not of JSON.
+    return isinstance(value, Plain | torch.dtype | torch.device)
