@@ -188,7 +188,7 @@ class Run:
                 file.unlink(missing_ok=True)
             processes.wait()
             # Laid out as a network that is read from the folder: it then computes the same, to the last bit.
-            method.to("cpu", memory_format=torch.contiguous_format)
+            method.to("cpu").to(memory_format=torch.contiguous_format)
         network = method.export()
         load_weights(network, folder / WEIGHTS)
         # In place, because a run made by `wrapping` shares this dictionary.
