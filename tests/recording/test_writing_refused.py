@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage
 from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher, NoisyTeacher
+from tutelage.data.images import ResidentImages
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
@@ -227,3 +228,17 @@ def test_shards_without_their_header_are_not_taken_for_another_teachers(data, tm
         with pytest.raises(UserError, match="holds shards without recording.json.*delete the folder"):
             record(tmp_path, data, teacher=teacher, views=views)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(("task", "targets"), [("multi-label", torch.zeros(12, 2)), ("regression", torch.rand(12, 2))])
+def test_answers_that_are_no_distribution_of_classes_are_recorded_whole(task, targets, tmp_path):
+    images = torch.randint(256, (12, 1, 8, 8), dtype=torch.uint8)
+    data = as_data(ResidentImages(images, targets), task=task, hold_out=0, num_classes=2)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    settings = {"data": data, "views": 1, "device": "cpu", "progress": False}
+    with pytest.raises(UserError, match=r"keep=top1 .* exclude each other.*--keep full"):
+        tutelage.record(teacher, out=tmp_path / "top", keep="top1", **settings)
+    assert not (tmp_path / "top").exists()
+    recording = tutelage.record(teacher, out=tmp_path / "full", keep="full", **settings)
+    _, output = recording.read(torch.arange(12), torch.zeros(12, dtype=torch.int64))
+    torch.testing.assert_close(output.logits, teacher(images / 255).detach(), rtol=1e-4, atol=1e-5)

@@ -114,7 +114,14 @@ def record(
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
     images, views = training_images(splits), _wanted(views, splits)
-    logits = Quantization.parse(keep).keeps_answers
+    quantization = Quantization.parse(keep)
+    logits = quantization.keeps_answers
+    if quantization.kept is not None and "classes" not in splits.task.offers:
+        # What is restored of the kept classes is a softmax's distribution.
+        raise UserError(
+            f"keep={keep} keeps the likeliest of classes that exclude each other, and the answers of {splits.name} "
+            f"({splits.task.title}) are none: record them whole (--keep full)."
+        )
     if not (logits or layers):
         raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
     found = asked(teacher, splits, layers, logits=logits, classes=teacher_classes, trust_code=trust_code)
