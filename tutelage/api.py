@@ -136,28 +136,30 @@ def distill_all(
     """Train as `distill` does, and return every network that can ship: peers that learn together, exits.
 
     Args:
-        method: As for `distill`.
-        student: As for `distill`.
-        data: As for `distill`.
-        teacher: As for `distill`.
-        teacher_classes: As for `distill`.
-        validation: As for `distill`.
-        test: As for `distill`.
-        task: As for `distill`.
-        foreign: As for `distill`.
-        augment: As for `distill`.
-        out: As for `distill`; the networks beside the first are in `out/members/NAME`.
-        seed: As for `distill`.
-        progress: As for `distill`.
-        trust_code: As for `distill`.
-        **settings: As for `distill`.
+        method: A name such as `kd` (see `tutelage methods`), or an import path `package.module:Class`.
+        student: A module (a copy of it is trained), a factory, or a name such as `resnet20`; several for methods that
+            train several.
+        data: A dataset or loader of (input, target), or a name or path.
+        teacher: A trained module, a `Teacher`, a `Recording`, or a name; several answer as an ensemble.
+        teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
+        validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
+        test: Data that are only reported on.
+        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
+        foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
+        augment: What is done to training images, such as `crop:4,flip`.
+        out: Where to keep checkpoints, weights and the report; the networks beside the first are in
+            `out/members/NAME`. Nothing is kept by default.
+        seed: Seed of everything.
+        progress: Whether to show progress.
+        trust_code: Whether saved networks and recordings may run the code that they name.
+        **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
 
     Returns:
         The networks in eval mode by name: `student`, which `distill` returns, then `student-2` or `exit-1` and so on.
 
     Raises:
-        UserError: As for `distill`.
-        Interrupted: As for `distill`.
+        UserError: If anything does not fit; the message says what and how to mend it.
+        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
 
     Examples:
         >>> import tutelage
@@ -215,20 +217,21 @@ def compare(
 
     Args:
         methods: The rows: names, each with options of its own if wanted, such as `kd:temperature=20`.
-        student: As for `distill`.
-        data: As for `distill`.
-        teacher: As for `distill`.
-        teacher_classes: As for `distill`.
-        validation: As for `distill`.
-        test: As for `distill`.
-        task: As for `distill`.
-        foreign: As for `distill`.
-        augment: As for `distill`.
+        student: A module (a copy of it is trained), a factory, or a name such as `resnet20`; several for methods that
+            train several.
+        data: A dataset or loader of (input, target), or a name or path.
+        teacher: A trained module, a `Teacher`, a `Recording`, or a name; several answer as an ensemble.
+        teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
+        validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
+        test: Data that are only reported on.
+        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
+        foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
+        augment: What is done to training images, such as `crop:4,flip`.
         seeds: How many, or which.
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
         out: Where everything goes.
         progress: Whether to show progress.
-        trust_code: As for `distill`.
+        trust_code: Whether saved networks and recordings may run the code that they name.
         **settings: Fields of `Training`.
 
     Raises:
@@ -269,7 +272,7 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
-        task: As for `distill`.
+        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, of all else it is `categorical`.
