@@ -116,8 +116,8 @@ def binary_kd_loss(
         student_logits: `[batch, class]` (or `[batch, class, ...]`).
         teacher_logits: The same; no gradient flows into them.
         temperature: $T$, which divides both.
-        t_squared: As in `kd_loss`.
-        reduction: As in `kd_loss`.
+        t_squared: Whether to multiply by $T^2$, so that gradients keep their size when $T$ changes.
+        reduction: `batchmean` is the divergence; `mean` divides it by the number of classes as well.
 
     Returns:
         The sum over the classes, the mean over the batch and its places.

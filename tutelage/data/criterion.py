@@ -40,7 +40,7 @@ class Criterion(Protocol):
             teacher: The same shape; no gradient flows into it.
             temperature: Softens both answers, where they are probabilities; numbers have none.
             t_squared: Whether to multiply by the square of the temperature.
-            reduction: As in `kd_loss`.
+            reduction: `batchmean` is the divergence; `mean` divides it by the number of classes as well.
         """
 
     def mean(self, answers: Tensor) -> Tensor:

@@ -122,8 +122,8 @@ class Meter(ABC):
         """Take in a batch of samples from elsewhere, which uncertainty should tell apart.
 
         Args:
-            answer: As for `update`.
-            members: As for `update`.
+            answer: `[batch, ...]`, on any device.
+            members: The answers of an ensemble's members, `[member, batch, ...]`, where `answer` is an ensemble's.
 
         Raises:
             UserError: If the task knows no uncertainty.

@@ -21,8 +21,8 @@ class ToyMapNetwork(nn.Module):
     """Two convolutions, whose map is brought to the size of the images, and a classifier of each place.
 
     Args:
-        width: As in `ToyNetwork`.
-        batch_norm: As in `ToyNetwork`.
+        width: Channels of the first convolution.
+        batch_norm: Whether to normalise; without it, samples of a batch do not see each other.
     """
 
     def __init__(self, width: int, *, batch_norm: bool = True) -> None:

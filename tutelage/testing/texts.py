@@ -66,7 +66,7 @@ class ToyTexts(Samples):
     Args:
         words: `[sample, token]`.
         mask: 1 for a word and 0 for padding, `[sample, token]`.
-        targets: As in `Samples`.
+        targets: The targets, `[sample]`; None for texts without.
     """
 
     is_resident = True
