@@ -1,10 +1,15 @@
 """Comparisons that several report tests share."""
 
 import importlib.util
+import io
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from tutelage.report.console import render_table
 
 
 def loaded(name):
@@ -45,3 +50,25 @@ def unmeasured(synthetic, retold):
 def full(synthetic):
     """Nine finished rows with three seeds, and one that failed."""
     return synthetic.comparison()
+
+
+@pytest.fixture
+def printed():
+    """Prints a comparison on a terminal of some width."""
+
+    def print_(comparison, width=100):
+        console = Console(file=io.StringIO(), width=width, color_system=None)
+        console.print(render_table(comparison))
+        return console.file.getvalue()
+
+    return print_
+
+
+@pytest.fixture
+def words():
+    """Reads the words of a page, without its charts."""
+
+    def read(page):
+        return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]*>", " ", page, flags=re.S))
+
+    return read

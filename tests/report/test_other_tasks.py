@@ -1,15 +1,10 @@
 """What the renderings say of other tasks: an error in metres, of which lower is better, and data without labels."""
 
-import ast
-import io
 import re
-from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tutelage.data.task import task_named
-from tutelage.report.aspects import answer_costs
 from tutelage.report.bars import scale_of
 from tutelage.report.charts.cost import cost_chart
 from tutelage.report.charts.exits import exits_chart
@@ -17,47 +12,10 @@ from tutelage.report.charts.families import family_charts
 from tutelage.report.charts.forest import forest_chart, seed_differences
 from tutelage.report.charts.learning import curve, learning_charts, limits
 from tutelage.report.charts.poor_teachers import teacher_charts
-from tutelage.report.console import render_table
 from tutelage.report.html import render_html
 from tutelage.report.markdown import render_markdown
 from tutelage.report.rows import Standing, baseline_of, rows
 from tutelage.report.verdict import qualifications, verdict
-
-REPORT = Path(__file__).parents[2] / "tutelage" / "report"
-# The one file of pictures of a task, and the charts that it alone draws.
-OWN = {"classification.py", "reliability.py", "similarity.py", "uncertainty.py"}
-
-
-def printed(comparison, width=100):
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(render_table(comparison))
-    return console.file.getvalue()
-
-
-def words(page):
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]*>", " ", page, flags=re.S))
-
-
-def texts(file):
-    """Return the texts of a module without its docstrings, or a whole page."""
-    if file.suffix != ".py":
-        return [file.read_text()]
-    tree = ast.parse(file.read_text())
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    documented = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, kinds)}
-    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    return [text for text in found if isinstance(text, str) and text not in documented]
-
-
-@pytest.mark.parametrize(
-    "file",
-    [path for path in sorted(REPORT.rglob("*.*")) if path.suffix in {".py", ".html"} and path.name not in OWN],
-    ids=lambda path: path.name,
-)
-def test_the_report_knows_no_task(file):
-    told = r"(?i)accuracy|\bnll\b|\bece\b|_nll|_ece|\bin points|^ ?points|\bhighest is best\b|\bcorrect\b|\bimages?\b"
-    assert [text for text in texts(file) if re.search(told, text)] == []
-    assert not re.search(r"\b100(\.0)? ?\*|[*/] ?100(\.0)?\b", file.read_text())
 
 
 def test_lower_is_better_in_every_standing_and_order(full, regression):
@@ -128,7 +86,7 @@ def test_markdown_has_the_tasks_columns_with_units(regression):
     assert cells[5:7] == [f"{best['test_mae']['mean']:.3f}", f"{best['test_r2']['mean']:.4f}"]
 
 
-def test_console_table_fits_with_more_columns(regression, synthetic, retold):
+def test_console_table_fits_with_more_columns(regression, synthetic, retold, printed):
     for comparison in (regression, retold.regression(synthetic.families())):
         text = printed(comparison)
         assert max(map(len, text.splitlines())) <= 100
@@ -138,7 +96,7 @@ def test_console_table_fits_with_more_columns(regression, synthetic, retold):
     assert re.search(r"Row +metres +Difference +metres +R² +Time +Cost", text)
 
 
-def test_page_says_units_and_direction(regression):
+def test_page_says_units_and_direction(regression, words):
     said = words(render_html(regression))
     for text in (
         "Test RMSE in metres at the epoch with the best validation RMSE, and at the last epoch. Lower is better.",
@@ -202,7 +160,7 @@ def test_bars_hold_errors_of_any_size(regression, retold, synthetic):
         assert [len(text.replace(".", "").lstrip("0")) for text in shown] == [6 if factor > 1 else 4] * len(shown)
 
 
-def test_a_method_that_trained_its_teacher_notes_its_scores(regression):
+def test_a_method_that_trained_its_teacher_notes_its_scores(regression, words):
     for row in regression["rows"][-4:-2]:
         for run in row["runs"]:
             run["teacher_scores"] = {"rmse": run.pop("teacher_rmse"), "mae": 1.0}
@@ -211,7 +169,7 @@ def test_a_method_that_trained_its_teacher_notes_its_scores(regression):
     assert "teacher 3.160 metres" in words(render_html(regression))
 
 
-def test_other_shares_are_points_without_another_word(synthetic, retold):
+def test_other_shares_are_points_without_another_word(synthetic, retold, words):
     lines = {"accuracy": retold.Line("map"), "nll": retold.Line("bce"), "ece": retold.Line("f1", -1, 1)}
     comparison = retold.retold(synthetic.comparison(), task_named("multi-label").describe(), lines)
     assert "beat the plain student by 2.04 points (95 % interval" in verdict(comparison)
@@ -222,57 +180,7 @@ def test_other_shares_are_points_without_another_word(synthetic, retold):
     assert "10 labels" in words(render_html(comparison))
 
 
-def test_where_nothing_was_measured_costs_and_losses_are_left(unmeasured):
-    assert verdict(unmeasured) == "5 rows finished, but nothing was measured that could be compared"
-    assert qualifications(unmeasured) == []
-    entries = rows(unmeasured)
-    assert [row.is_finished for row in entries] == [True] * 5 + [False]
-    assert [bool(row.losses) for row in entries] == [True] * 5 + [False]
-    table = [line for line in render_markdown(unmeasured).splitlines() if line.startswith("|")]
-    assert table[0] == "| Row | Training losses | Time | Cost | n |"
-    assert table[2] == f"| `supervised` (baseline) | ce {entries[0].losses['ce']:.4f} | 63 s | 1.00× | 3 |"
-    assert len({line.count("|") for line in table}) == 1
-    text = printed(unmeasured)
-    assert "Nothing was measured. Losses are means over seeds (n = 3) of the last epoch." in " ".join(text.split())
-    assert f"ce {entries[0].losses['ce']:.4f}" in text
-    assert "failed" in text
-
-
-def test_where_nothing_was_measured_no_chart_fails(unmeasured):
-    entries = rows(unmeasured)
-    assert forest_chart(entries) is cost_chart(entries) is exits_chart(entries) is scale_of(entries) is None
-    assert learning_charts(entries) == family_charts(entries) == teacher_charts(unmeasured, entries, entries[0]) == []
-    page = render_html(unmeasured)
-    said = words(page)
-    assert "Nothing was measured, so rows can be compared by their cost alone." in said
-    assert "No epoch was chosen, because nothing was measured: a row is what its last epoch left." in said
-    assert said.count("Did not finish: out of memory") == 1
-    cells = [re.findall(r"<td[^>]*>", line) for line in re.findall(r'<tr role="row" class.*?</tr>', page, flags=re.S)]
-    spans = [[int(span[1]) if (span := re.search(r'colspan="(\d+)"', cell)) else 1 for cell in line] for line in cells]
-    assert {sum(line) for line in spans} == {3}
-    assert "–" in answer_costs(unmeasured)
-
-
-def test_a_task_without_any_metric_is_shown(unmeasured):
-    unmeasured["task"] |= {"primary": "", "metrics": {}}
-    assert "nothing was measured" in verdict(unmeasured)
-    assert "Training losses" in render_html(unmeasured)
-    assert "Training losses" in printed(unmeasured)
-
-
-def test_without_validation_data_no_epoch_is_said_to_be_chosen(regression):
-    for row in regression["rows"]:
-        for holder in [row.get("summary", {}), *row["runs"]]:
-            for moment in ("best", "last"):
-                holder.get(moment, {}).pop("validation_rmse", None)
-            holder.get("history", {}).pop("validation_rmse", None)
-    said = words(render_html(regression))
-    assert "Test RMSE in metres after the last epoch." in said
-    assert "No epoch was chosen, because nothing was measured on validation data" in said
-    assert "after the last epoch; difference with" in " ".join(printed(regression).split())
-
-
-def test_several_validation_splits_do_not_disturb(regression):
+def test_several_validation_splits_do_not_disturb(regression, words):
     for row in regression["rows"]:
         for holder in [row.get("summary", {}), *row["runs"]]:
             for moment in ("best", "last"):
@@ -280,3 +188,32 @@ def test_several_validation_splits_do_not_disturb(regression):
                     holder[moment]["validation-far_rmse"] = holder[moment]["validation_rmse"]
     regression["data"]["validation-far"] = 300
     assert "300 validation-far" in words(render_html(regression)).replace("\u00a0", " ").replace("\u2011", "-")
+
+
+def test_beside_long_numbers_the_interval_stands_below_the_difference(synthetic, retold, printed):
+    lines = {"accuracy": retold.Line("mae", -1e6, 1e6), "nll": retold.Line("mse", 1e4), "ece": retold.Line("r2", -1e2)}
+    comparison = retold.retold(synthetic.comparison(), task_named("regression").describe(), lines)
+    comparison["task"]["metrics"]["mae"] |= {"significant": False, "digits": 2}
+    text = printed(comparison)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert re.search(r"\n +\[−[\d.]+, \+[\d.]+\] ", text)
+    assert text.splitlines()[1].endswith("Cost ")
+
+
+def test_a_spike_of_one_row_does_not_flatten_the_others(synthetic, retold):
+    comparison = retold.regression(synthetic.comparison(take=4, failed=False))
+    comparison["rows"][1]["runs"][0]["history"]["validation_rmse"][12] = 1e6
+    curves = [line for row in rows(comparison) if (line := curve(row))]
+    low, high = limits(curves)
+    assert low < min(line.mean.min() for line in curves)
+    assert max(line.end for line in curves) < high < 20
+
+
+def test_a_long_title_gives_way_to_the_short_name_at_the_head_of_a_column(regression):
+    assert "Test RMSE<small>best epoch, metres</small>" in render_html(regression)
+    regression["task"]["metrics"]["rmse"]["title"] = "root mean squared error"
+    page = render_html(regression)
+    assert "Test RMSE<small>best epoch, metres</small>" in page
+    assert "The epoch was chosen on validation root mean squared error" in page
+    assert "RMSE is the root mean squared error" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.text import Text
 from tutelage.data.task import Metric
 from tutelage.report.measured import Measured, measured_of
 from tutelage.report.reading import Comparison
-from tutelage.report.rows import Difference, Estimate, Member, Row, Standing, rows
+from tutelage.report.rows import Estimate, Member, Row, Standing, rows
 from tutelage.report.verdict import verdict
 from tutelage.report.wording import (
     ABSENT,
@@ -31,6 +32,8 @@ from tutelage.report.wording import (
 
 __all__ = ["render_table", "verdict"]
 
+WIDTH, ROW = 100, 16
+
 STYLES = {Standing.BASELINE: "bold", Standing.BETTER: "bold cyan", Standing.WORSE: "yellow", Standing.SAME: "dim"}
 
 
@@ -40,18 +43,33 @@ def render_table(comparison: Comparison) -> Table:
     Args:
         comparison: A comparison of version 1.
     """
+    table = _table(comparison, " ")
+    # Beside long numbers, the interval stands below the difference.
+    return table if _fits(table) else _table(comparison, "\n")
+
+
+def _table(comparison: Comparison, apart: str) -> Table:
+    """Return the table, with some space between a difference and its interval."""
     entries, measured = rows(comparison), measured_of(comparison)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(entries, measured), caption_justify="left")
-    table.add_column("Row", overflow="fold", min_width=16)
+    table.add_column("Row", overflow="fold", min_width=ROW)
     if not measured.split:
         table.add_column("Training losses", overflow="fold")
     for title in (*_headings(measured), "Time", "Cost"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in entries:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, apart))
         for member in row.members if row.is_finished else ():
             table.add_row(*_member_cells(member, measured))
     return table
+
+
+def _fits(table: Table) -> bool:
+    """Return whether the table fits, where the first column is as narrow as may be."""
+    texts = [[column.header, *column.cells] for column in table.columns[1:]]
+    lines = [[line for text in column for line in str(text).splitlines()] for column in texts]
+    # Three characters stand between columns, and one at either end.
+    return ROW + sum(max(map(cell_len, column)) + 3 for column in lines) + 2 <= WIDTH
 
 
 def _headings(measured: Measured) -> list[str]:
@@ -64,11 +82,11 @@ def _headings(measured: Measured) -> list[str]:
 
 
 def _heading(name: str, metric: Metric) -> str:
-    """Return the head of a column; a unit that is a word stands below the name, where it takes no width."""
+    """Return the head of a column. A unit that is a word stands below the name, to save width."""
     return (" " if metric.shown_unit == "%" else "\n").join(filter(None, (name, metric.shown_unit)))
 
 
-def _cells(row: Row) -> list[RenderableType]:
+def _cells(row: Row, apart: str) -> list[RenderableType]:
     name: RenderableType = Text(
         row.label + (" (baseline)" if row.is_baseline else ""), style="bold" if row.is_baseline else ""
     )
@@ -78,7 +96,7 @@ def _cells(row: Row) -> list[RenderableType]:
     if row.members:
         name = Group(name, _network(row.deployed or "deployed", row.network, row.parameters))
     metric = row.measured.metric
-    reached = [Text(estimate(row.score, metric)), Text(_gap(row), style=STYLES.get(row.standing, ""))]
+    reached = [Text(estimate(row.score, metric)), Text(_gap(row, apart), style=STYLES.get(row.standing, ""))]
     reached += [Text(text) for text in _others(row.best, row.measured)]
     if not row.measured.split:
         reached = [Text(losses(row))]
@@ -102,15 +120,14 @@ def _network(name: str, network: str | None, parameters: float | None) -> Paddin
     return Padding(Text(", ".join(filter(None, (name, size, network))), style="dim"), (0, 0, 0, 2))
 
 
-def _gap(row: Row) -> str:
+def _gap(row: Row, apart: str) -> str:
     gap, metric = row.paired_best, row.measured.metric
-    return ABSENT if gap is None else f"{signed(gap.mean, metric)}{_bracketed(gap, row)}"
-
-
-def _bracketed(gap: Difference, row: Row) -> str:
+    if gap is None:
+        return ABSENT
+    mean = signed(gap.mean, metric)
     if gap.low is None or gap.high is None:
-        return ""
-    return f" [{signed(gap.low, row.measured.metric)}, {signed(gap.high, row.measured.metric)}]"
+        return mean
+    return f"{mean}{apart}[{signed(gap.low, metric)}, {signed(gap.high, metric)}]"
 
 
 def _caption(entries: Sequence[Row], measured: Measured) -> Text:

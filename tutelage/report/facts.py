@@ -66,7 +66,7 @@ def moment(comparison: Comparison) -> str:
 
 
 def text(value: Any) -> str:
-    """Return a setting's value as it is best read."""
+    """Return a setting's value as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -105,7 +105,7 @@ def _data(data: Mapping[str, Any], measured: Measured) -> Fact | None:
 
 
 def _is_split(name: str) -> bool:
-    """Tell whether a name is a split's; several may be for validation, such as `validation-mismatched`."""
+    """Return whether a name is a split's; there may be further ones, such as `validation-mismatched`."""
     return name.partition("-")[0] in {"train", VALIDATION, TEST}
 
 
@@ -119,7 +119,7 @@ def _teacher(teacher: Mapping[str, Any], measured: Measured) -> Fact | None:
 
 
 def _level(teacher: Mapping[str, Any], measured: Measured) -> str:
-    """Return how good a teacher is: on the split that rows are shown on, or in the answers that were recorded of it."""
+    """Return a teacher's score on the split that is shown, or on the training views that it was recorded on."""
     metric = measured.metric
     asked, recorded = number(teacher.get("recorded_views")), number(teacher.get(f"recorded_{measured.primary}"))
     if asked and recorded is not None:
@@ -166,5 +166,5 @@ def _seeds(entries: Sequence[Row]) -> Fact:
 
 
 def _chunks(parts: Sequence[str]) -> str:
-    """Return the parts in one line that breaks between them only."""
+    """Return the parts in one line, which may break between parts alone."""
     return ", ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)

@@ -115,7 +115,7 @@ def unbroken(text: str, unit: str) -> str:
 
 
 def unit_words(metric: Metric) -> str:
-    """Return what a metric is in, to be read in a sentence: ` in per cent`, or nothing for a bare number."""
+    """Return a metric's unit as a sentence says it, such as ` in per cent`; nothing for a bare number."""
     unit = "per cent" if metric.shown_unit == "%" else metric.shown_unit
     return f" in {unit}" if unit else ""
 
@@ -185,7 +185,7 @@ def _runs(entries: Sequence[Row], measured: Measured) -> list[dict[str, Any]]:
         {
             "label": row.label,
             "seed": run.get("seed", wording.ABSENT),
-            "epoch": f"{run.get('best_epoch', wording.ABSENT)} of {run.get('epochs', wording.ABSENT)}",
+            "epoch": _epoch(run, measured),
             "scores": [column.of(run) for column in columns],
             "seconds": number(run.get("seconds")),
             "also": _also(run, measured),
@@ -193,6 +193,11 @@ def _runs(entries: Sequence[Row], measured: Measured) -> list[dict[str, Any]]:
         for row in entries
         for run in row.runs
     ]
+
+
+def _epoch(run: Mapping[str, Any], measured: Measured) -> str:
+    epochs = str(run.get("epochs", wording.ABSENT))
+    return f"{run.get('best_epoch', wording.ABSENT)} of {epochs}" if measured.chosen_on else epochs
 
 
 def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
@@ -204,7 +209,7 @@ def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _also(run: Mapping[str, Any], measured: Measured) -> str:
-    """Return what else a run left: how good its own teacher was, and its other networks."""
+    """Return what else a run measured: the score of its own teacher, and those of its other networks."""
     found = [("teacher", teacher_of(run, measured.primary))]
     for member in map(block, run.get("members") or []):
         found.append((str(member.get("name")), number(block(member.get("best")).get(measured.score))))

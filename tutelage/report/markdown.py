@@ -46,7 +46,7 @@ def _columns(measured: Measured) -> list[str]:
     return [
         "Row",
         heading(sentence(metric.title), metric),
-        heading("Last epoch", metric),
+        *([heading("Last epoch", metric)] if measured.chosen_on else ()),
         "; ".join(filter(None, ("Difference (95 % interval", direction(metric)))) + ")",
         *(heading(short(other), other) for _, other in measured.others),
         "Time",
@@ -75,7 +75,7 @@ def _reached(row: Row) -> list[str]:
         return [_plain(losses(row))]
     return [
         estimate(row.score, measured.metric),
-        estimate(row.last.get(measured.score), measured.metric),
+        *_last(row.last, measured),
         _gap(row),
         *_others(row.best, measured),
     ]
@@ -86,17 +86,22 @@ def _member_cells(member: Member, measured: Measured) -> list[str]:
     name = f"↳ {_network(member.name, member.network, member.parameters)}"
     if not measured.split:
         return [name, "", "", "", ""]
-    best, last = member.best.get(measured.score), member.last.get(measured.score)
+    best = member.best.get(measured.score)
     return [
         name,
         estimate(best, measured.metric),
-        estimate(last, measured.metric),
+        *_last(member.last, measured),
         "",
         *_others(member.best, measured),
         "",
         "",
         str(best.n) if best else ABSENT,
     ]
+
+
+def _last(scores: Mapping[str, Estimate], measured: Measured) -> list[str]:
+    """Return the cell of the last epoch; where no epoch was chosen there is none, since all scores are of the last."""
+    return [estimate(scores.get(measured.score), measured.metric)] if measured.chosen_on else []
 
 
 def _others(scores: Mapping[str, Estimate], measured: Measured) -> list[str]:

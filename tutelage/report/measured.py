@@ -12,6 +12,8 @@ from tutelage.report.reading import Comparison, block, number
 # What every comparison was of before it named its task.
 FIRST_TASK = "classification"
 TEST, VALIDATION = "test", "validation"
+# The letters of a title that do not make its column wider than its numbers do.
+NARROW = 14
 FIELDS = frozenset(field.name for field in fields(Metric))
 
 
@@ -40,7 +42,7 @@ class Measured:
 
     @property
     def metric(self) -> Metric:
-        """The metric that rows are compared by; a nameless one for a task that measures nothing."""
+        """The metric that rows are compared by; called `score` for a task that measures nothing."""
         return self.metrics.get(self.primary) or Metric(title="score")
 
     @property
@@ -52,6 +54,12 @@ class Measured:
     def title(self) -> str:
         """What is shown, such as `test accuracy`."""
         return f"{self.split} {self.metric.title}"
+
+    @property
+    def head(self) -> str:
+        """What is shown, at the head of a column: the short name takes the place of a long title."""
+        name = self.metric.title if len(self.metric.title) <= NARROW else self.metric.short or self.metric.title
+        return f"{self.split} {name}"
 
     @property
     def choosing_score(self) -> str:
@@ -125,7 +133,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _noted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the names of the scores that single runs noted, at the end or by epoch."""
+    """Yield the names of the scores of single runs, at the end and by epoch."""
     for row in rows:
         for run in row.get("runs") or []:
             yield from (*block(block(run).get("best")), *block(block(run).get("history")))

@@ -117,7 +117,7 @@ class Row:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has what there is to show: its score, or any run where nothing was measured."""
+        """Whether there is a result to show: its score, or, where nothing was measured, any run."""
         return self.score is not None or (not self.measured.split and bool(self.runs))
 
     @property
@@ -140,7 +140,7 @@ class Row:
 
     @property
     def gain(self) -> float:
-        """How much better than the baseline it is: above zero is better, whatever the metric's direction."""
+        """How much better than the baseline it is; above zero is better for every metric."""
         gap = self.paired_best.mean if self.paired_best else 0.0
         return gap if self.measured.metric.higher_is_better else -gap
 
@@ -242,7 +242,7 @@ def _text(value: object) -> str | None:
 
 
 def _network(value: object) -> str | None:
-    """Return the name of a network; of one that was cut or grafted from another, that one's and where."""
+    """Return the name of a network; one that was cut from another is called after it and the layer of the cut."""
     text = _text(value)
     if text is None or not text.startswith("tutelage."):
         return text

@@ -1,4 +1,4 @@
-"""The sections that a task's own pictures fill: one file under `charts/` that bears the task's name."""
+"""The sections that a task's own pictures fill: one file under `charts/`, found by the task's name."""
 
 from __future__ import annotations
 

@@ -60,9 +60,11 @@ def qualifications(comparison: Comparison) -> list[str]:
     judged = _judged(entries)
     winners = _winners(judged)
     said = []
-    if winners and winners[0].paired_last and winners[0].paired_last.low is not None:
-        last, metric = winners[0].paired_last, winners[0].measured.metric
-        said.append(f"At the last epoch the difference is {_with_interval(last, metric)}.")
+    # Where no epoch was chosen, the verdict is about the last one.
+    top = winners[0] if winners and winners[0].measured.chosen_on else None
+    if top and top.paired_last and top.paired_last.low is not None:
+        found = _with_interval(top.paired_last, top.measured.metric)
+        said.append(f"At the last epoch the difference is {found}.")
     if len(judged) > 1:
         baseline = next(row for row in entries if row.is_primary)
         said.append(_others(judged, winners, _base(baseline, entries)))
@@ -108,7 +110,7 @@ def _seeds(judged: Sequence[Row]) -> str:
 
 
 def _alone(finished: Sequence[Row]) -> str:
-    """Return what is said where nothing is compared: the best mean, or the only one."""
+    """Return the sentence for rows that are not compared: the best mean, or the only one."""
     best = max(finished, key=_level)
     measured, score = best.measured, best.score
     assert score is not None
@@ -122,7 +124,7 @@ def _alone(finished: Sequence[Row]) -> str:
 
 
 def _level(row: Row) -> float:
-    """Return how good a row's mean is: higher is better, whatever the metric's direction."""
+    """Return a row's mean with the sign that makes higher better for every metric."""
     mean = row.score.mean if row.score else 0.0
     return mean if row.measured.metric.higher_is_better else -mean
 
@@ -136,7 +138,7 @@ def _unclear(row: Row, entries: Sequence[Row], base: str) -> str:
 
 
 def _drawn(judged: Sequence[Row], entries: Sequence[Row], base: str) -> str:
-    """Return what is said where no row is better than the baseline."""
+    """Return the sentence for rows none of which is better than the baseline."""
     if len(judged) > 1:
         return f"No method beat {base} beyond noise ({len(judged)} compared, {_seeds(judged)})"
     row = judged[0]
@@ -174,13 +176,13 @@ def _size(row: Row) -> str:
 
 
 def _of_what(row: Row) -> str:
-    """Return what a difference is in, where its unit does not tell."""
+    """Return what differs, such as ` in test RMSE`; points of a share need no such word."""
     metric = row.measured.metric
     return "" if metric.unit == "share" and metric.higher_is_better else f" in {row.measured.title}"
 
 
 def _basis(row: Row) -> str:
-    """Return what a claim rests on: the metric's direction where it is not the usual one, the interval, the seeds."""
+    """Return what a claim rests on: a reminder where lower is better, the interval and the number of seeds."""
     gap, metric = row.paired_best, row.measured.metric
     assert gap is not None
     assert gap.low is not None

@@ -50,7 +50,7 @@ def interval(found: Difference, metric: Metric) -> str:
 
 
 def with_unit(text: str, metric: Metric) -> str:
-    """Return a value that is written already with its unit, such as `61.20 %`."""
+    """Add the unit to the text of a value, such as `61.20 %`."""
     return f"{text} {metric.shown_unit}".rstrip()
 
 
@@ -60,7 +60,7 @@ def as_value(number: float, metric: Metric) -> str:
 
 
 def of_difference(text: str, metric: Metric) -> str:
-    """Return a difference that is written already with its unit, such as `+2.10 points`."""
+    """Add the unit to the text of a difference, such as `+2.10 points`."""
     return f"{text} {metric.difference_unit}".rstrip()
 
 
@@ -76,12 +76,12 @@ def short(metric: Metric) -> str:
 
 
 def listed(*parts: str) -> str:
-    """Return the parts that say anything with commas between, such as a name and its unit."""
+    """Return the parts that are not empty, with commas between."""
     return ", ".join(filter(None, parts))
 
 
 def direction(metric: Metric) -> str:
-    """Return a reminder where a metric is not read as most are: higher is better unless it says otherwise."""
+    """Return a reminder for a metric of which lower is better, and nothing for the others."""
     return "" if metric.higher_is_better else "lower is better"
 
 
@@ -97,8 +97,8 @@ def losses(row: Row) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text that begins with a capital; other capitals in it stay."""
-    return text[:1].upper() + text[1:]
+    """Return a text that begins with a capital; other letters, and a letter before a hyphen as in k-NN, stay."""
+    return text if text[1:2] == "-" else text[:1].upper() + text[1:]
 
 
 def duration(seconds: float | None) -> str:
@@ -126,12 +126,12 @@ def count(amount: float | None) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text for a place that holds few letters, its end left out where it is longer."""
+    """Return a text of at most so many letters, shortened at its end."""
     return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def condensed(text: str, most: int) -> str:
-    """Return a text with its middle left out where it is longer: rows that differ often differ at the end."""
+    """Return a text of at most so many letters, shortened in its middle: labels of rows often differ at the end."""
     if len(text) <= most:
         return text
     end = (most - 1) // 2

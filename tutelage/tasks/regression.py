@@ -72,7 +72,7 @@ class Regression(Task):
         {
             "mae": Metric(title="mean absolute error", short="MAE", higher_is_better=False, significant=True),
             "mse": Metric(title="mean squared error", short="MSE", higher_is_better=False, significant=True),
-            "r2": Metric(title="R²", short="R²"),
+            "r2": Metric(title="R²", short="R²", digits=3),
         }
     )
     primary = "mae"

@@ -58,7 +58,7 @@ class Family:
 
 
 def exits_chart(entries: Sequence[Row]) -> Chart | None:
-    """Return scores over multiply-adds an answer, or nothing where no row has a member whose cost is known."""
+    """Return scores over the multiply-adds of an answer, or nothing where the cost of no member is known."""
     families = families_of(entries)
     if not families:
         return None
@@ -86,7 +86,7 @@ def exits_chart(entries: Sequence[Row]) -> Chart | None:
 
 
 def families_of(entries: Sequence[Row]) -> list[Family]:
-    """Return the rows with members whose cost is known, each with its deployed network where that one's is."""
+    """Return the rows with members of known cost, each with its deployed network if the cost of that is known too."""
     looks = cycle(LOOKS)
     found = []
     for row in entries:
@@ -154,7 +154,7 @@ def _draw(axes: Axes, family: Family) -> None:
 
 
 def _frame(axes: Axes, ends: tuple[float, float], most: float) -> None:
-    """Set the scale; it is marked within the decades where its ends are at most so many times apart."""
+    """Set the scale. Where its ends are at most so many times apart, there are marks within the decades too."""
     low, high = ends
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low <= most else (1,)

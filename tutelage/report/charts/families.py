@@ -19,7 +19,7 @@ LABEL, EPOCHS = 17, 50
 
 
 def family_charts(entries: Sequence[Row]) -> list[tuple[str, Chart]]:
-    """Return a chart for every row whose members left curves, with the row's label."""
+    """Return a chart for every row with curves of its members, with the row's label."""
     found = []
     for index, row in enumerate(entries):
         members = [line for member in row.members if (line := curve(row, member.name))]

@@ -111,6 +111,11 @@ def limits(curves: Sequence[Curve]) -> tuple[float, float]:
     else:
         highs = _finite([line.high[len(line.high) // 4 :] for line in curves], otherwise=highs)
     low, high = float(lows.min()), float(highs.max())
+    if metric.unit != "share":
+        # An error has no upper end: the spike of one row would flatten all others.
+        tenth, ninetieth = np.quantile(_finite([line.mean for line in curves]), (0.1, 0.9))
+        low = max(low, float(3 * tenth - 2 * ninetieth))
+        high = min(high, float(3 * ninetieth - 2 * tenth))
     # At least fifty of the smallest steps that the tables show, so that noise does not look large.
     room = max(0.04 * (high - low), 50 * 10.0**-metric.digits)
     return low - room, high + room

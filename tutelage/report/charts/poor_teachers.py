@@ -1,4 +1,4 @@
-"""How the student fares as its teacher gets better: the curve of distillation from poor teachers."""
+"""The score of the student over that of its teacher, for teachers that were stopped early."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Point = tuple[float, list[float]]
 def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None) -> list[tuple[str, Chart]]:
     """Return one chart for every method with a curve, with the method's name.
 
-    A comparison that keeps no curves has them all the same where several rows of a method noted their teachers.
+    Without curves in the comparison, a method with several rows that noted their teachers makes one.
     """
     found = []
     measured = measured_of(comparison)
@@ -33,7 +33,7 @@ def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row
 
 
 def teacher_of(run: Mapping[str, Any], metric: str) -> float | None:
-    """Return how good the teacher was that a run trained or changed itself, or nothing where it noted none.
+    """Return the score of the teacher that a run trained or changed itself, or nothing where it noted none.
 
     Args:
         run: The run.

@@ -1,4 +1,4 @@
-"""Reliability diagrams: how often the student is right when it says how sure it is."""
+"""Reliability diagrams: how often answers of a given confidence are right."""
 
 from __future__ import annotations
 

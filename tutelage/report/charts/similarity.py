@@ -1,4 +1,4 @@
-"""What the teacher knows beyond the labels: which classes it takes for one another."""
+"""The class similarity that a teacher sees: how likely it takes one class for another."""
 
 from __future__ import annotations
 

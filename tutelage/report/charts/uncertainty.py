@@ -1,4 +1,4 @@
-"""Histograms of uncertainty: do a network's answers on foreign images look less certain than those on its own?"""
+"""Histograms of uncertainty, on test images and on foreign ones."""
 
 from __future__ import annotations
 
