@@ -49,7 +49,7 @@ def retold(comparison: Mapping[str, Any], task: Mapping[str, Any], lines: Mappin
             low, high = gap["low"], gap["high"]
             ends = (None, None) if low is None else sorted((slope * low, slope * high))
             gap |= {"mean": slope * gap["mean"], "low": ends[0], "high": ends[1]}
-    return found | {"task": dict(task)}
+    return found | {"task": copy.deepcopy(dict(task))}
 
 
 def unmeasured(comparison: Mapping[str, Any]) -> dict[str, Any]:
