@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.errors import UserError
+
 Reduction = Literal["batchmean", "mean"]
 # Stands for the class of a sample or place that has none.
 UNLABELLED = -1
@@ -89,7 +91,7 @@ def kd_loss(
             is 0.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the two shapes differ, or the temperature is not above zero.
 
     Paper: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
@@ -123,9 +125,10 @@ def binary_kd_loss(
         The sum over the classes, the mean over the batch and its places.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the two shapes differ, or the temperature is not above zero.
     """
     check_shapes(student_logits, teacher_logits)
+    check_temperature(temperature)
     student, teacher = wide(student_logits) / temperature, wide(teacher_logits.detach()) / temperature
     yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     # 1 - sigmoid(z) is sigmoid(-z), of which less is lost to rounding.
@@ -138,13 +141,22 @@ def divergences(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     r"""Return $\mathrm{KL}(p^t_T \,\|\, p^s_T)$ of each sample: logits without their dimension of classes.
 
     Only $p^s - p^t$ is kept for the backward pass, and so there is no second derivative: `create_graph` is refused.
+    Under the transforms of `torch.func`, such as `grad` and `vmap`, torch differentiates it by itself.
 
     Args:
         student_logits: `[batch, class]`, or any shape.
         teacher_logits: The same; no gradient flows into them.
         temperature: $T$, which divides both.
         dim: The dimension of classes.
+
+    Raises:
+        ValueError: If the temperature is not above zero.
     """
+    check_temperature(temperature)
+    if under_transform():
+        student, teacher = (wide(one) / temperature for one in (student_logits, teacher_logits.detach()))
+        gap = teacher.log_softmax(dim) - student.log_softmax(dim)
+        return (teacher.softmax(dim) * gap).sum(dim)
     found: Tensor = _Divergences.apply(student_logits, teacher_logits.detach(), temperature, dim)
     return found
 
@@ -186,9 +198,10 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperatu
         temperature: $T$, which divides both.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the two shapes differ, or the temperature is not above zero.
     """
     check_shapes(student_logits, teacher_logits)
+    check_temperature(temperature)
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
     teacher = F.softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     return -(teacher * student).sum() / _rows(student, "batchmean")
@@ -237,6 +250,24 @@ def refuse_second_derivative() -> None:
             "This loss has no second derivative: leave out create_graph=True, or write it with log_softmax and "
             "torch.nn.functional.kl_div."
         )
+
+
+def under_transform() -> bool:
+    """Return whether a transform of `torch.func` is at work, such as `grad` or `vmap`.
+
+    It takes a hand-written gradient only in a form that would keep more for the backward pass.
+    """
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature by which nothing can be divided.
+
+    Raises:
+        UserError: If it is not above zero and finite.
+    """
+    if isinstance(temperature, int | float) and not 0 < temperature < math.inf:
+        raise UserError(f"temperature={temperature} must be above zero and finite: it divides the logits.")
 
 
 def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:

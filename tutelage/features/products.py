@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.losses import wide
+from tutelage.losses import under_transform, wide
 
 
 def gram(features: Tensor) -> Tensor:
@@ -17,6 +17,10 @@ def gram(features: Tensor) -> Tensor:
     Args:
         features: `[batch, ...]`; each sample is flattened.
     """
+    if under_transform():
+        rows = wide(features).flatten(1)
+        with torch.autocast(rows.device.type, enabled=False):
+            return rows @ rows.mT
     # An inner product ignores the order of elements, and in this order a sample is a row in memory: no copy is made.
     is_channels_last = features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last)
     rows = (features.permute(0, 2, 3, 1) if is_channels_last else features).flatten(1)
@@ -48,6 +52,8 @@ def mean_square(values: Tensor, dims: tuple[int, ...]) -> Tensor:
         values: Any tensor.
         dims: The dimensions to average over, in rising order; they are removed.
     """
+    if under_transform():
+        return wide(values).square().mean(dims)
     found: Tensor = _MeanSquare.apply(values, dims)
     return found
 

@@ -12,7 +12,7 @@ from tutelage.core.registry import register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import check_shapes, log_mean_probability, wide
+from tutelage.losses import check_shapes, check_temperature, log_mean_probability, wide
 from tutelage.methods.parts.annealing import Annealing
 from tutelage.methods.parts.papers import ENDD, HINTON
 from tutelage.models.ensemble import Ensemble
@@ -90,9 +90,10 @@ def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tenso
         temperature: $T$, which divides both.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the shapes do not fit each other, or the temperature is not above zero.
     """
     check_shapes(logits, members[0])
+    check_temperature(temperature)
     student = F.log_softmax(wide(logits) / temperature, dim=1)
     target = log_mean_probability(wide(members.detach()) / temperature)
     rows = student.numel() // student.shape[1]

@@ -18,7 +18,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.features.padding import places, without_padding
-from tutelage.losses import wide
+from tutelage.losses import under_transform, wide
 from tutelage.methods.parts.trunk import Trunk, thaw
 from tutelage.methods.supervised import Supervised
 from tutelage.training.run import Run
@@ -53,7 +53,9 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask
     pool = F.adaptive_max_pool2d if variant == "paper" else F.adaptive_avg_pool2d
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
     one, two = (maps if tuple(maps.shape[2:]) == size else pool(wide(maps), size) for maps in (first, second))
-    products: Tensor = _Products.apply(without_padding(one, mask).flatten(2), without_padding(two, mask).flatten(2))
+    rows = [without_padding(maps, mask).flatten(2) for maps in (one, two)]
+    with torch.autocast(first.device.type, enabled=False):
+        products: Tensor = wide(rows[0]) @ wide(rows[1]).mT if under_transform() else _Products.apply(*rows)
     return products / (size[0] * size[1] if mask is None else places(mask)[:, None, None])
 
 

@@ -15,7 +15,15 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import check_shapes, divergences, refuse_second_derivative, standardize, wide
+from tutelage.losses import (
+    check_shapes,
+    check_temperature,
+    divergences,
+    refuse_second_derivative,
+    standardize,
+    under_transform,
+    wide,
+)
 from tutelage.methods.parts.papers import LSKD
 
 MLLD_PAPER = Paper(
@@ -211,6 +219,9 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
         kept: $m$, `[n]` or one number for all.
     """
     student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher.detach()))
+    if under_transform():
+        gaps = teacher @ teacher.mT - student @ student.mT
+        return (gaps.square().sum(2) * kept).mean(1).sum()
     loss: Tensor = _GramLoss.apply(student, teacher, kept)
     return loss
 
@@ -248,6 +259,8 @@ def _gap(student: Tensor, teacher: Tensor, kept: Tensor | float) -> Pair:
 
 def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
     """Return logits over each temperature, `[temperature, batch, class]`."""
+    for temperature in temperatures:
+        check_temperature(temperature)
     # One by one: copying a tensor of temperatures to the device would make the CPU wait.
     return torch.stack([logits / temperature for temperature in temperatures])
 

@@ -17,7 +17,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.schedules import Schedule, cosine
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.losses import wide
+from tutelage.losses import check_temperature, wide
 from tutelage.methods.kd import check_soft_term
 from tutelage.methods.parts.branches import Answer
 from tutelage.methods.parts.exits import attach
@@ -136,7 +136,11 @@ def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = Fa
         logits: Logits of each exit, two or more, `[batch, class]` (or `[batch, class, ...]`).
         temperature: $\tau$.
         detach: Whether $p^i$ is a target, into which no gradient flows.
+
+    Raises:
+        ValueError: If the temperature is not above zero.
     """
+    check_temperature(temperature)
     logs = [F.log_softmax(wide(one) / temperature, dim=1) for one in logits]
     total, rows = logs[0].new_zeros(()), logs[0].numel() // logs[0].shape[1]
     for one, other in combinations(logs, 2):

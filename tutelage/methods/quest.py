@@ -22,7 +22,7 @@ from tutelage.features.adapting import adapting
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import places
 from tutelage.features.products import unit_rows
-from tutelage.losses import divergences, wide
+from tutelage.losses import check_temperature, divergences, wide
 from tutelage.methods.parts.codebook import Clustering, compared_size, first_vectors, learn_words
 from tutelage.system import digests
 from tutelage.training.run import Run
@@ -196,6 +196,7 @@ def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Ten
     Returns:
         `[batch, height, width, word]`, in float32.
     """
+    check_temperature(temperature)
     with torch.autocast(maps.device.type, enabled=False):
         # -|f - v|^2 = 2 f.v - |v|^2 - |f|^2, and the last term is the same for all words. Subtracting the words' mean
         # makes both vectors short, so that rounding loses less.

@@ -15,7 +15,7 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.adapting import number_type, wide_type
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import UNLABELLED, kd_loss
+from tutelage.losses import UNLABELLED, check_temperature, kd_loss
 from tutelage.methods.kd import check_soft_term
 from tutelage.methods.parts.papers import TF_KD
 
@@ -101,6 +101,7 @@ def virtual_distribution(
         temperature: $\tau$.
         variant: `paper`: $p^{1/\tau} / Z$; `code`: $\mathrm{softmax}(p / \tau)$.
     """
+    check_temperature(temperature)
     label, other = confidence, (1 - confidence) / (num_classes - 1)
     if variant == "paper":
         ratio = (other / label) ** (1 / temperature)

@@ -14,7 +14,7 @@ from tutelage.core.method import TransferSet
 from tutelage.data.samplers import RepeatedBatches
 from tutelage.errors import UserError
 from tutelage.features.maps import resize
-from tutelage.losses import check_shapes, wide
+from tutelage.losses import check_shapes, check_temperature, wide
 from tutelage.system import processes
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def soft_label_losses(logits: Tensor, targets: Tensor, temperature: float) -> Te
         temperature: $T$.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the two shapes differ, or the temperature is not above zero.
     """
     check_shapes(logits, targets)
+    check_temperature(temperature)
     return -(targets * F.log_softmax(wide(logits) / temperature, dim=1)).sum(1)
 
 
