@@ -2,6 +2,7 @@ import os
 import shutil
 
 import pytest
+from PIL import Image
 
 from tutelage.data.folders import scan_folder
 from tutelage.data.sources import load_data
@@ -215,6 +216,30 @@ def test_the_same_folder_in_every_class_is_looked_through(make_photos):
     for folder in (root, root / "train"):
         with pytest.warns(Notice, match="of each class are read from the folder images"):
             assert scan(folder).class_names == ("bee", "brain")
+
+
+def test_class_folders_that_are_numbers(make_photos):
+    root = make_photos(("",), classes=("1", "2", "10"))
+    with pytest.warns(Notice, match="in the order of their text: 1, 10, 2. A network that answers in the order of"):
+        assert scan(root).class_names == ("1", "10", "2")
+    assert scan(make_photos(("",), classes=("01", "02", "10"), name="padded")).class_names == ("01", "02", "10")
+
+
+def test_files_called_as_splits_are_images(make_photos):
+    root = make_photos(("",))
+    shutil.copy(root / "ant" / "0.png", root / "ant" / "train.png")
+    shutil.copy(root / "bee" / "0.png", root / "bee" / "test image.png")
+    assert counts(scan(root)) == {"train": 20}
+
+
+@pytest.mark.parametrize("left", [400, 20])
+def test_a_truncated_image_is_named(make_photos, left):
+    root = make_photos(size=(64, 64))
+    file = root / "train" / "bee" / "6.jpg"
+    Image.effect_noise((64, 64), 50).save(file)
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"bee/6\.jpg .*(cannot be read|is no image)"):
+        load_data(str(root), validation=0)
 
 
 def test_images_beside_class_folders_are_told(make_photos):

@@ -34,6 +34,11 @@ def test_numbers_with_gaps_become_classes_by_that_name(ids):
     assert indices == {"train": [2, 0, 1, 0], "test": [1, 2]}
 
 
+def test_numbers_that_are_text_stand_in_the_order_of_their_text():
+    with pytest.warns(Notice, match="the split 'train' of zoo are numbers.* in the order of their text: 1, 10, 2"):
+        assert read(["10", "2", "1"], ["2"], "string")[1] == {"train": [1, 2, 0], "test": [2]}
+
+
 def test_numbers_of_the_samples_are_no_classes():
     with pytest.raises(UserError, match="3000 different ones, which looks like the numbers of the samples"):
         class_names(column(list(range(10, 3010))))

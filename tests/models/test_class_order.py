@@ -43,6 +43,15 @@ def test_a_network_answers_in_the_order_of_the_data(saved, names):
     assert again.normalization == network.normalization
 
 
+def test_numbers_that_a_folder_has_in_the_order_of_their_text():
+    numbers = [str(number) for number in range(11)]
+    head = nn.Sequential(nn.Flatten(), nn.Linear(12, 11))
+    before, inputs = copy.deepcopy(head), torch.rand(4, 3, 2, 2)
+    with pytest.warns(Notice, match="the data have 11 classes, among them 10 at 2, 2 at 3"):
+        put_in_order(head, numbers, sorted(numbers), source="x", shapes=[(3, 2, 2)])
+    torch.testing.assert_close(head(inputs), before(inputs)[:, [0, 1, 10, *range(2, 10)]])
+
+
 @pytest.mark.parametrize("names", [SAVED, ("Ant", "Bee", "Cat"), ("0", "1", "2"), None])
 def test_the_same_order_and_mere_positions_leave_it_as_it_is(saved, names):
     folder, network = saved

@@ -53,6 +53,20 @@ def are_names(classes: Sequence[str]) -> bool:
     return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
 
 
+def tell_text_order(names: Sequence[str], *, where: str) -> None:
+    """Tell of classes that are called by numbers, where the order of their text is not that of the numbers.
+
+    Args:
+        names: The classes, in the order of their text.
+        where: Whose they are, for messages.
+    """
+    if all(name.isdecimal() for name in names) and [*names] != sorted(names, key=int):
+        notice(
+            f"The classes of {where} are numbers, and stand in the order of their text: {listed(names)}. A network "
+            "that answers in the order of the numbers would be read wrongly: give them leading zeros."
+        )
+
+
 def positions(own: Sequence[str], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return where each of a split's own classes stands among those of training, -1 if it is none of them."""
     place = {name: index for index, name in enumerate(names)}

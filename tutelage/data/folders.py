@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from tutelage.data.class_names import tell_text_order
 from tutelage.data.split_names import TRAIN, misspelt, read_name, read_names
 from tutelage.data.tables import Tables
 from tutelage.data.walk import Folder, suffix_of
@@ -88,6 +89,8 @@ def scan_folder(
                 f"{folders[split].path} has the class folder {more[0]!r}, which {folders[TRAIN].path} has not: add it "
                 "there, or remove it."
             )
+    if has_classes:
+        tell_text_order([*found[TRAIN]], where=folders[TRAIN].path)
     return ImageFolder(found)
 
 

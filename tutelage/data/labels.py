@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.data.class_names import listed, positions, tell_order
+from tutelage.data.class_names import listed, positions, tell_order, tell_text_order
 from tutelage.data.split_names import TRAIN
 from tutelage.errors import UserError, notice
 from tutelage.losses import UNLABELLED
@@ -89,6 +89,8 @@ def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, 
         raise UserError(f"{train.where} has one class only, {names[0]}: there is nothing to tell apart.")
     if train.names is None:
         _tell_gaps(train, found)
+        if found.dtype.kind == "U":
+            tell_text_order(names, where=train.where)
     return names
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from tutelage.data.batch import Batch
 from tutelage.data.decode import on_background
 from tutelage.data.fields import input_and_target
 from tutelage.data.images import as_inputs
+from tutelage.data.own_targets import find_targets
 from tutelage.data.plan import FOREIGN, ORDER
 from tutelage.data.samples import Indices, Samples
 from tutelage.data.task import Task
 from tutelage.errors import UserError
 from tutelage.system.chance import derive, seeded
 
-# Reading every sample for its target alone is bearable up to here.
-_MOST_SCANNED = 20_000
 _COLOURS = (1, 3, 4)
 
 
@@ -249,39 +248,6 @@ def as_image(image: Any) -> Tensor:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise UserError(f"An image of the dataset is {image.dtype}: give uint8 in 0 to 255, or floats.")
     return as_inputs(image if image.ndim == 3 else image[None])
-
-
-def find_targets(dataset: Any, task: Task) -> Tensor:
-    """Return the targets of all samples of a map-style dataset: from its attributes, or by reading it.
-
-    Args:
-        dataset: The dataset; its samples have targets.
-        task: What the targets are read as.
-
-    Raises:
-        UserError: If they are not the task's, or reading them would take too long.
-    """
-    where = f"the {type(dataset).__name__}"
-    if isinstance(dataset, Samples) and dataset.targets is not None:
-        return dataset.targets
-    if isinstance(dataset, Subset):
-        return find_targets(dataset.dataset, task)[torch.as_tensor(list(dataset.indices))]
-    if isinstance(dataset, TensorDataset):
-        return task.read_targets(dataset.tensors[1], where=where)
-    for name in ("targets", "labels"):
-        values = getattr(dataset, name, None)
-        # Something else may bear that name, such as a switch.
-        if isinstance(values, Sized) and len(values) == len(dataset):
-            return task.read_targets(values, where=where)
-    if len(dataset) > _MOST_SCANNED:
-        raise UserError(
-            f"The targets of a {type(dataset).__name__} would have to be read from {len(dataset)} samples: give it an "
-            "attribute `targets`, such as the class indices."
-        )
-    read = [input_and_target(dataset[index])[1] for index in range(len(dataset))]
-    if any(target is None for target in read):
-        raise UserError(f"Some samples of {where} have a target and some none: give -1 to those without a label.")
-    return task.read_targets(read, where=where)
 
 
 def _generators(loader: DataLoader[Any]) -> list[Generator]:

@@ -28,8 +28,8 @@ def put_in_order(
 ) -> None:
     """Let a network answer in the order of the data's classes, by exchanging the rows of its classifier.
 
-    Names that only count positions, such as `label 3`, say nothing: such classes are matched by position. Names that
-    differ only in upper case, spaces, underscores or hyphens count as the same.
+    Names that only count positions, such as `label 3`, say nothing beside others: such classes are matched by
+    position. Names that differ only in upper case, spaces, underscores or hyphens count as the same.
 
     Args:
         network: The network, changed in place.
@@ -41,9 +41,11 @@ def put_in_order(
     Raises:
         UserError: If the classes are others, or the network has no classifier whose rows could be exchanged.
     """
-    if saved is None or wanted is None or not (are_names(saved) and are_names(wanted)) or [*saved] == [*wanted]:
+    if saved is None or wanted is None or [*saved] == [*wanted]:
         return
     order = _order(saved, wanted)
+    if order is None and not (are_names(saved) and are_names(wanted)):
+        return
     both = lists(saved, wanted)
     if order is None:
         raise UserError(
@@ -67,7 +69,7 @@ def lists(saved: Sequence[str] | None, wanted: Sequence[str] | None) -> str:
         saved: The network's.
         wanted: The data's.
     """
-    if saved is None or wanted is None or not (are_names(saved) and are_names(wanted)):
+    if saved is None or wanted is None or not (are_names(saved) or are_names(wanted)):
         return ""
     return f"The network has {_listed(saved, wanted)}; the data have {_listed(wanted, saved)}."
 
