@@ -1,0 +1,599 @@
+"""Each line of `docs/data.md` is what happens: read in silence, read and told in these words, or refused in them."""
+
+import re
+import shutil
+import warnings
+from collections import namedtuple
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import tutelage
+from tutelage.data.sources import load_data
+from tutelage.data.wrap import as_data
+from tutelage.errors import Notice, UserError
+from tutelage.models.loading import load_network
+from tutelage.models.saving import save_network
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+LINES = dict(
+    re.fullmatch(r"\| (.+) \| (.+) \|", line).groups()
+    for line in PAGE.splitlines()
+    if line.startswith("| ") and not line.startswith(("| you bring", "| ---"))
+)
+CASES = {}
+CLASSES = ("ant", "bee", "cat")
+
+
+def case(line):
+    """Register what is done for a line of the page; what it returns is what the line says is read."""
+
+    def add(function):
+        assert line in LINES, f"the page has no line {line!r}"
+        CASES[line] = function
+        return function
+
+    return add
+
+
+def picture(shade, seed, size=8):
+    noise = np.random.default_rng(seed).integers(0, 30, (size, size, 3))
+    return Image.fromarray((noise + shade).astype(np.uint8))
+
+
+def photos(root, *folders, count=12, suffix=".png"):
+    for shade, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            picture(40 * shade, number).save(root / folder / f"{number}{suffix}")
+    return root
+
+
+def names(root, **options):
+    return load_data(str(root), validation=0, **options).class_names
+
+
+# Folders of images
+
+
+@case("`photos/ant/1.jpg`, `photos/bee/1.jpg`")
+def _(root):
+    assert names(photos(root, "bee", "ant")) == ("ant", "bee")
+
+
+@case("`photos/train/ant/1.jpg`, `photos/test/ant/1.jpg`")
+def _(root):
+    for number, (train, val, test) in enumerate((("train", "val", "test"), ("TRAINING", "Valid", "testing"))):
+        parts = [f"{part}/{name}" for part in (train, val, test) for name in ("ant", "bee")]
+        data = load_data(str(photos(root / str(number), *parts)))
+        assert [data.count(split) for split in ("train", "validation", "test")] == [24] * 3
+    for part in ("validation", "dev"):
+        parts = [f"{place}/{name}" for place in ("train", part) for name in ("ant", "bee")]
+        assert load_data(str(photos(root / part, *parts, count=20))).count("validation") == 40
+
+
+def split_pair(root, train, test):
+    parts = [f"{part}/{name}" for part in (train, test) for name in ("ant", "bee")]
+    data = load_data(str(photos(root / train, *parts)), validation=0)
+    assert (data.count("train"), data.count("test")) == (24, 24)
+
+
+@case("`training_set` and `test_set`, `TrainImages`, `train2017`")
+def _(root):
+    split_pair(root, "training_set", "test_set")
+    split_pair(root, "TrainImages", "TestImages")
+    split_pair(root, "train2017", "test2017")
+
+
+@case("`seg_train` and `seg_test`")
+def _(root):
+    split_pair(root, "seg_train", "seg_test")
+
+
+@case("`train` and `eval`")
+def _(root):
+    split_pair(root, "train", "eval")
+
+
+@case("`trian` and `test`")
+def _(root):
+    names(photos(root, "trian/ant", "trian/bee", "test/ant", "test/bee"))
+
+
+@case("`train`, `val` and `valid`")
+def _(root):
+    names(photos(root, "train/ant", "train/bee", "val/ant", "valid/ant"))
+
+
+@case("`test` and `mine`, of which none is for training")
+def _(root):
+    names(photos(root, "mine/ant", "mine/bee", "test/ant", "test/bee"))
+
+
+@case("one level more, `zip/photos/ant/1.jpg`")
+def _(root):
+    photos(root / "zip", "photos/ant", "photos/bee")
+    names(root / "zip")
+
+
+@case("one class only")
+def _(root):
+    names(photos(root, "ant"))
+
+
+@case("class folders that hold only folders")
+def _(root):
+    names(photos(root, "insects/ant", "insects/bee", "mammals/cow", "mammals/dog"))
+
+
+@case("class folders that all hold the same folder, `ant/images/1.jpg`")
+def _(root):
+    assert names(photos(root, "ant/images", "bee/images")) == ("ant", "bee")
+
+
+@case("folders in a class folder that has images itself")
+def _(root):
+    data = load_data(str(photos(root, "ant", "bee", "bee/old")), validation=0)
+    assert data.class_names == ("ant", "bee")
+    assert data.count("train") + data.count("test") == 36
+
+
+@case("a class called train, `bus/1.jpg`, `train/1.jpg`")
+def _(root):
+    assert names(photos(root, "bus", "car", "train")) == ("bus", "car", "train")
+
+
+@case("class folders beside a folder train that holds folders")
+def _(root):
+    names(photos(root, "bus", "car", "train/steam", "train/electric"))
+
+
+@case("`train` and `test` with images and no class folders in them")
+def _(root):
+    names(photos(root, "train", "test"))
+
+
+@case("something else beside `train` and `test`")
+def _(root):
+    parts = [f"{part}/{name}" for part in ("train", "test", "extra") for name in ("ant", "bee")]
+    assert names(photos(root, *parts)) == ("ant", "bee")
+
+
+@case("a class that training has and another split lacks, or whose folder there is empty")
+def _(root):
+    photos(root, "train/ant", "train/bee", "train/cat", "test/ant", "test/cat")
+    for _ in range(2):
+        data = load_data(str(root), validation=0)
+        assert set(data.test.targets.tolist()) == {0, 2}
+        (root / "test" / "bee").mkdir(exist_ok=True)
+
+
+@case("a class that only another split has")
+def _(root):
+    names(photos(root, "train/ant", "train/bee", "test/ant", "test/dog"))
+
+
+@case("an empty class folder in training")
+def _(root):
+    photos(root, "ant", "bee")
+    (root / "cat").mkdir()
+    names(root)
+
+
+@case("class folders that are numbers, 1, 2, 10")
+def _(root):
+    assert names(photos(root, "1", "2", "10")) == ("1", "10", "2")
+
+
+@case("anything below a name that begins with a dot, `__MACOSX`, `@eaDir`")
+def _(root):
+    photos(root, "ant", "bee", "ant/.ipynb_checkpoints", ".thumbs/x", "__MACOSX/ant", "bee/@eaDir")
+    (root / "ant" / "._0.png").write_bytes(b"")
+    data = load_data(str(root), validation=0)
+    assert (data.class_names, data.count("train") + data.count("test")) == (("ant", "bee"), 24)
+
+
+@case("links to folders and files")
+def _(root):
+    photos(root, "photos/ant", "kept/bees")
+    (root / "photos" / "bee").symlink_to(root / "kept" / "bees")
+    (root / "photos" / "ant" / "linked.png").symlink_to(root / "kept" / "bees" / "0.png")
+    (root / "photos" / "ant" / "up").symlink_to(root / "photos")
+    data = load_data(str(root / "photos"), validation=0)
+    assert (data.class_names, data.count("train") + data.count("test")) == (("ant", "bee"), 25)
+
+
+@case("two names of one folder, by a link")
+def _(root):
+    photos(root, "ant", "bee")
+    (root / "bug").symlink_to(root / "bee")
+    names(root)
+
+
+@case("a link to nothing")
+def _(root):
+    photos(root, "ant", "bee")
+    (root / "ant" / "gone.png").symlink_to(root / "nowhere.png")
+    names(root)
+
+
+@case("images beside the class folders")
+def _(root):
+    photos(root, "ant", "bee")
+    picture(0, 0).save(root / "cover.png")
+    assert names(root) == ("ant", "bee")
+
+
+# Files and pixels
+
+
+@case(".bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp, upper case or not")
+def _(root):
+    photos(root, "ant", "bee")
+    endings = CASE_OF_ENDINGS.split(",")[0].split()
+    for number, ending in enumerate(endings):
+        kind = {".jfif": "JPEG", ".pgm": "PPM"}.get(ending)
+        image = picture(0, number).convert("L") if ending == ".pgm" else picture(0, number)
+        image.save(root / "ant" / f"more{number}{ending.upper() if number % 2 else ending}", kind)
+    data = load_data(str(root), validation=0)
+    assert data.count("train") + data.count("test") == 24 + len(endings) == 35
+
+
+@case("images with other endings, such as .heic and .avif")
+def _(root):
+    photos(root, "ant", "bee")
+    (root / "ant" / "phone.HEIC").write_bytes(b"x")
+    (root / "ant" / "web.avif").write_bytes(b"x")
+    assert names(root) == ("ant", "bee")
+
+
+@case("transparent images")
+def _(root):
+    photos(root, "ant", "bee")
+    for number, file in enumerate(sorted(root.glob("*/*.png"))):
+        icon = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+        icon.paste((0, 0, 0, 255), (2, 2, 4 + number % 3, 6))
+        icon.save(file)
+    pixels = load_data(str(root), validation=0).train.images
+    assert set(pixels.unique().tolist()) == {0, 255}
+    assert (pixels[:, :, 0, 0] == 255).all()
+
+
+@case("images that are all one colour")
+def _(root):
+    photos(root, "ant", "bee")
+    Image.new("RGB", (8, 8), "red").save(root / "ant" / "0.png")
+    names(root)
+
+
+@case("a file that is damaged or no image")
+def _(root):
+    photos(root, "ant", "bee")
+    (root / "ant" / "0.png").write_bytes((root / "ant" / "0.png").read_bytes()[:40])
+    names(root)
+
+
+@case("more than 8 bits a channel in grey")
+def _(root):
+    photos(root, "ant", "bee")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 900).save(root / "ant" / "0.png")
+    names(root)
+
+
+@case("a folder with commas or square brackets in its name")
+def _(root):
+    for name in ("photos, 2021", "photos [v2]"):
+        photos(root / name, "ant", "bee")
+        assert names(root / name) == ("ant", "bee")
+    table(root / "tables, 2021", {"train": ([0, 1] * 20, named("ant", "bee"))}, label="kind")
+    assert names(f"{root / 'tables, 2021'},label=kind") == ("ant", "bee")
+
+
+# Tables
+
+
+def named(*classes):
+    return datasets.ClassLabel(names=list(classes))
+
+
+def table(folder, splits, label="label"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, (labels, feature) in splits.items():
+        columns = {"image": [picture(20, number) for number in range(len(labels))], label: labels}
+        features = datasets.Features({"image": datasets.Image(), label: feature})
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(str(folder / f"{split}.parquet"))
+    return folder
+
+
+INT, TEXT, FLOAT = (datasets.Value(kind) for kind in ("int64", "string", "float32"))
+
+
+@case("a test split that numbers its classes in another order, or with a class less")
+def _(root):
+    train = ([0, 1, 2] * 10, named(*CLASSES))
+    for number, order in enumerate((("cat", "bee", "ant"), ("bee", "cat"))):
+        labels = [order.index("bee"), order.index("cat")]
+        folder = table(root / str(number), {"train": train, "test": (labels, named(*order))})
+        assert load_data(str(folder), validation=0).test.targets.tolist() == [1, 2]
+
+
+@case("labels that are text")
+def _(root):
+    assert names(table(root, {"train": (["bee", "ant"] * 20, TEXT)})) == ("ant", "bee")
+
+
+@case("labels that are numbers with gaps, 7, 500, 100001")
+def _(root):
+    assert names(table(root, {"train": ([7, 500, 100_001] * 10, INT)})) == ("7", "500", "100001")
+
+
+@case("a test split whose labels are all -1")
+def _(root):
+    data = load_data(str(table(root, {"train": ([0, 1] * 20, INT), "test": ([-1] * 6, INT)})), validation=0)
+    assert (data.count("train"), data.count("test")) == (32, 8)
+
+
+@case("a label -1 in training")
+def _(root):
+    names(table(root, {"train": ([0, 1, -1] * 10, INT)}))
+
+
+@case("a row without a label")
+def _(root):
+    names(table(root, {"train": (["cat", "dog", None] * 10, TEXT)}))
+
+
+@case("fractions")
+def _(root):
+    names(table(root, {"train": ([0.0, 0.5, 2.9] * 10, FLOAT)}))
+
+
+@case("lists of classes")
+def _(root):
+    names(table(root, {"train": ([[0], [0, 2], [1]] * 10, datasets.List(INT))}))
+
+
+@case("a column of numbers of the samples")
+def _(root):
+    names(table(root, {"train": (list(range(5, 1105)), INT)}))
+
+
+@case("a class that only the test split has")
+def _(root):
+    names(table(root, {"train": (["ant", "bee"] * 20, TEXT), "test": (["ant", "dog"], TEXT)}))
+
+
+@case("a file of no split, `trian.parquet`")
+def _(root):
+    names(table(root, {"trian": ([0, 1] * 20, INT), "test": ([0, 1], INT)}))
+
+
+@case("one split only, and another name than train")
+def _(root):
+    assert names(table(root, {"test": ([0, 1] * 20, INT)})) == ("0", "1")
+
+
+# Networks and classes
+
+
+def saved(folder, classes=CLASSES):
+    torch.manual_seed(0)
+    network = load_network("tiny_cnn,width=4", num_classes=len(classes)).eval()
+    about = {"spec": "tiny_cnn,width=4", "num_classes": len(classes), "in_channels": 3, "class_names": classes}
+    save_network(folder, network, input_size=(8, 8), **about)
+    return network
+
+
+def answers(folder, classes, order):
+    """Check that a saved network answers in an order of its own classes."""
+    inputs, network = torch.rand(4, 3, 8, 8), saved(folder)
+    again = load_network(str(folder), num_classes=3, class_names=classes).eval()
+    torch.testing.assert_close(again(inputs), network(inputs)[:, order])
+
+
+@case("a saved network whose classes are the data's in another order")
+def _(root):
+    answers(root, ("cat", "ant", "bee"), [2, 0, 1])
+
+
+@case("names that differ in upper case, spaces or hyphens")
+def _(root):
+    answers(root, ("Ant", "BEE", "cat"), [0, 1, 2])
+
+
+@case("a saved network of other classes")
+def _(root):
+    answers(root, ("bee", "cat", "dog"), None)
+
+
+@case("data to measure on that lack some of the network's classes")
+def _(root):
+    saved(root)
+    pairs = TensorDataset(torch.rand(12, 3, 8, 8), torch.arange(12) % 2)
+    assert tutelage.evaluate(str(root), data=as_data(pairs, test=pairs, class_names=("ant", "cat"), hold_out=0))
+
+
+@case("a network or data whose classes are only numbered")
+def _(root):
+    answers(root, ("0", "1", "2"), [0, 1, 2])
+
+
+# Datasets and loaders
+
+
+class Rows(Dataset):
+    def __init__(self, row, count=30, classes=None):
+        self._row, self._count = row, count
+        if classes is not None:
+            self.classes = list(classes)
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        return self._row(index)
+
+
+IMAGES, LABELS = torch.rand(30, 3, 8, 8), torch.arange(30) % 3
+Sample = namedtuple("Sample", "image label index")
+
+
+def labelled(make, **options):
+    return as_data(Rows(lambda index: (IMAGES[index], make(int(LABELS[index]))), **options))
+
+
+def one_batch(data):
+    return next(data.loader("train", batch_size=30, train=False).epoch(0))
+
+
+@case("samples (input, target), dictionaries, named tuples, or inputs alone")
+def _(root):
+    rows = (
+        lambda i: (IMAGES[i], int(LABELS[i])),
+        lambda i: {"image": IMAGES[i], "label": int(LABELS[i])},
+        lambda i: Sample(IMAGES[i], int(LABELS[i]), i),
+    )
+    for row in rows:
+        for data in (as_data(Rows(row), hold_out=0), as_data(DataLoader(Rows(row), batch_size=30))):
+            batch = one_batch(data)
+            assert torch.equal(batch.inputs, IMAGES)
+            assert torch.equal(batch.targets, LABELS)
+    assert as_data(Rows(lambda i: IMAGES[i]), hold_out=0).unlabelled == {"train"}
+
+
+@case("tuples of three without names")
+def _(root):
+    as_data(Rows(lambda i: (IMAGES[i], int(LABELS[i]), i)))
+
+
+@case("any batch size, sampler or `collate_fn`")
+def _(root):
+    pairs = TensorDataset(IMAGES, LABELS)
+    student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)) for _ in range(2))
+    loaders = (
+        DataLoader(pairs, batch_size=1),
+        DataLoader(pairs, batch_size=16, drop_last=True),
+        DataLoader(pairs, batch_sampler=[[0, 1, 2], [3, 4, 5, 6]]),
+        DataLoader(pairs, batch_size=4, sampler=torch.utils.data.SubsetRandomSampler(range(8))),
+        DataLoader(pairs, batch_size=4, collate_fn=lambda rows: tuple(map(torch.stack, zip(*rows)))),
+    )
+    for loader in loaders:
+        tutelage.distill("kd", student=student, teacher=teacher, data=loader, epochs=1, lr=0.01, progress=False)
+
+
+@case("labels as numbers, whole floats, `[batch, 1]`, or rows with a single 1")
+def _(root):
+    for targets in (LABELS, LABELS.float(), LABELS[:, None], nn.functional.one_hot(LABELS)):
+        pairs = TensorDataset(IMAGES, targets)
+        for data in (as_data(pairs, hold_out=0), as_data(DataLoader(pairs, batch_size=30))):
+            assert torch.equal(one_batch(data).targets, LABELS)
+
+
+@case("mixed labels, or several classes a sample")
+def _(root):
+    labelled(lambda label: [0.7, 0.3, 0.0])
+
+
+@case("fractions as labels")
+def _(root):
+    labelled(lambda label: label + 0.3)
+
+
+@case("names as labels")
+def _(root):
+    labelled(lambda label: CLASSES[label])
+
+
+@case("-1 for a sample without a label")
+def _(root):
+    data = as_data(TensorDataset(IMAGES, torch.where(LABELS == 1, -1, LABELS)), hold_out=0)
+    assert data.train.targets[:4].tolist() == [0, -1, 2, 0]
+
+
+@case("labels 7, 500, 100001")
+def _(root):
+    labelled(lambda label: [7, 500, 100_001][label])
+
+
+@case("one label only")
+def _(root):
+    labelled(lambda label: 0)
+
+
+@case("an attribute `targets` that differs from the samples' targets")
+def _(root):
+    dataset = Rows(lambda i: (IMAGES[i], int(LABELS[i]) % 2))
+    dataset.targets = LABELS
+    assert as_data(dataset).num_classes == 2
+
+
+def other_order(**options):
+    train = Rows(lambda i: (IMAGES[i], int(LABELS[i])), classes=CLASSES)
+    return train, Rows(lambda i: (IMAGES[i], i % 2), classes=("cat", "ant"), **options)
+
+
+@case("a test set whose `classes` have another order, or lack one")
+def _(root):
+    train, test = other_order()
+    assert as_data(train, test=test).test.targets[:2].tolist() == [2, 0]
+
+
+@case("a DataLoader whose dataset's `classes` have another order")
+def _(root):
+    train, test = other_order()
+    as_data(train, test=DataLoader(test, batch_size=4))
+
+
+@case("an iterable dataset without a length")
+def _(root):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(IMAGES, LABELS))
+
+    as_data(DataLoader(Stream(), batch_size=4))
+
+
+@case("a pair of arrays instead of a dataset")
+def _(root):
+    as_data((IMAGES.numpy(), LABELS.numpy()))
+
+
+CASE_OF_ENDINGS = next(line for line in LINES if line.startswith(".bmp"))
+
+
+def test_every_line_of_the_page_is_tested():
+    assert set(CASES) == set(LINES)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_of_the_page(line, tmp_path):
+    outcome = LINES[line]
+    quoted = [".*".join(map(re.escape, words.split("…"))) for words in re.findall(r"“(.+?)”", outcome)]
+    refused = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Notice)
+        try:
+            CASES[line](tmp_path / "photos")
+        except UserError as error:
+            refused = str(error)
+    told = [str(warning.message) for warning in caught if issubclass(warning.category, Notice)]
+    assert (refused is not None) == outcome.startswith("refused"), refused or outcome
+    if refused is None:
+        assert bool(told) == ("told" in outcome), told
+    for words in quoted:
+        assert any(re.search(words, text) for text in ([refused] if refused else told)), (refused, told)
+
+
+def test_the_cache_is_where_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    first = load_data(str(photos(tmp_path / "photos", "ant", "bee")))
+    assert list((tmp_path / "cache").glob("decoded-*"))
+    shutil.copytree(tmp_path / "photos", tmp_path / "copy")
+    assert load_data(str(tmp_path / "copy")).fingerprint == first.fingerprint
+    assert len(list((tmp_path / "cache").glob("decoded-*"))) == 1
