@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from tutelage.data.own import OwnLoader, OwnSamples, as_image, find_targets
+from tutelage.data.own import OwnLoader, OwnSamples, as_image
+from tutelage.data.own_targets import find_targets
 from tutelage.data.task import task_named
 from tutelage.errors import UserError
 

@@ -14,7 +14,8 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.class_names import listed, names_of, renumbered, tell_order
 from tutelage.data.dataset import TEST, TRAIN, Data, Split, assemble
 from tutelage.data.fields import input_and_target
-from tutelage.data.own import OwnLoader, as_samples, find_targets
+from tutelage.data.own import OwnLoader, as_samples
+from tutelage.data.own_targets import find_targets
 from tutelage.data.samples import Samples
 from tutelage.data.task import Task, task_named
 from tutelage.errors import UserError, notice
