@@ -35,82 +35,8 @@ from tutelage.report.html import write_report
 from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import device_type
+from tutelage.system.signatures import same_arguments
 from tutelage.training.run import MEMBERS, Run
-
-
-def distill(
-    method: str,
-    /,
-    *,
-    student: Source | Sequence[Source],
-    data: DataSource,
-    teacher: TeacherSource = None,
-    teacher_classes: TeacherClasses | None = None,
-    validation: DataSource | float | None = None,
-    test: DataSource | None = None,
-    task: str = "classification",
-    foreign: DataSource | None = None,
-    augment: str | None = None,
-    out: str | Path | None = None,
-    seed: int = 0,
-    progress: bool = True,
-    trust_code: bool = False,
-    **settings: Any,
-) -> nn.Module:
-    """Train a student by a method and return it, in eval mode, with the weights of its best validation epoch.
-
-    Args:
-        method: A name such as `kd` or `tf-kd-self` (see `tutelage methods`), or an import path `package.module:Class`.
-        student: A module (a copy of it is trained), a factory, or a name such as `resnet20`. Several for methods that
-            train several.
-        data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
-            reach a module as they are; a network by name gets its own normalisation.
-        teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first. Several
-            modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
-        teacher_classes: For a trained teacher of other classes than the data's: a file or a mapping from its classes
-            to the data's, by name or number.
-        validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
-        test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`; or `unlabelled`, to learn from inputs
-            and a teacher alone.
-        foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
-        augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
-            default what is usual for data by name, and nothing for a dataset.
-        out: Where to keep checkpoints, weights and the report; nothing is kept by default.
-        seed: Seed of everything.
-        progress: Whether to show progress.
-        trust_code: Whether saved networks and recordings may run the code that they name, though you never named that
-            code yourself.
-        **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
-
-    Raises:
-        UserError: If anything does not fit; the message says what and how to mend it.
-        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
-
-    Examples:
-        >>> import tutelage
-        >>> student = tutelage.distill("tf-kd-reg", student="tiny_cnn", data="digits", epochs=1, progress=False)
-        >>> sum(p.numel() for p in student.parameters()) > 1000
-        True
-    """
-    networks = distill_all(
-        method,
-        student=student,
-        data=data,
-        teacher=teacher,
-        teacher_classes=teacher_classes,
-        validation=validation,
-        test=test,
-        task=task,
-        foreign=foreign,
-        augment=augment,
-        out=out,
-        seed=seed,
-        progress=progress,
-        trust_code=trust_code,
-        **settings,
-    )
-    return next(iter(networks.values()))
 
 
 @kept()
@@ -189,6 +115,47 @@ def distill_all(
         networks = distill_into(comparison, reporter_of(progress))
     by_name = any(isinstance(source, str) for source in several(student))
     return {name: network if by_name else bare(network) for name, network in networks.items()}
+
+
+@same_arguments(distill_all)
+def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the documented arguments are those of `distill_all`
+    """Train a student by a method and return it, in eval mode, with the weights of its best validation epoch.
+
+    Args:
+        method: A name such as `kd` or `tf-kd-self` (see `tutelage methods`), or an import path `package.module:Class`.
+        student: A module (a copy of it is trained), a factory, or a name such as `resnet20`. Several for methods that
+            train several.
+        data: A map-style dataset or loader of (image, label), or a name or path as on the command line. Float tensors
+            reach a module as they are; a network by name gets its own normalisation.
+        teacher: A trained module, a `Teacher`, or a name; a name that comes without weights is trained first. Several
+            modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
+        teacher_classes: For a trained teacher of other classes than the data's: a file or a mapping from its classes
+            to the data's, by name or number.
+        validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
+        test: Data that are only reported on.
+        task: What the targets are: `classification`, `multi-label`, `regression`; or `unlabelled`, to learn from inputs
+            and a teacher alone.
+        foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
+        augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
+            default what is usual for data by name, and nothing for a dataset.
+        out: Where to keep checkpoints, weights and the report; nothing is kept by default.
+        seed: Seed of everything.
+        progress: Whether to show progress.
+        trust_code: Whether saved networks and recordings may run the code that they name, though you never named that
+            code yourself.
+        **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
+
+    Raises:
+        UserError: If anything does not fit; the message says what and how to mend it.
+        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
+
+    Examples:
+        >>> import tutelage
+        >>> student = tutelage.distill("tf-kd-reg", student="tiny_cnn", data="digits", epochs=1, progress=False)
+        >>> sum(p.numel() for p in student.parameters()) > 1000
+        True
+    """
+    return next(iter(distill_all(*args, **arguments).values()))
 
 
 @kept()
