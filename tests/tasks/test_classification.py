@@ -133,3 +133,24 @@ def test_another_number_of_classes_is_refused():
     TASK.check_answer((2, 5), 2, 5, who="student", data="toys")
     with pytest.raises(UserError, match=r"student answers 2 samples with shape \(2, 4\), but toys has 5 classes"):
         TASK.check_answer((2, 4), 2, 5, who="student", data="toys")
+
+
+@pytest.mark.parametrize("detail", ["watched", "scores", "teacher", "full"])
+def test_merged_meters_of_the_parts_are_the_meter_of_all_to_the_bit(answers, detail):
+    logits, targets, foreign = answers
+    # An epoch's own scores are not compared with those of foreign samples.
+    first_foreign, last_foreign = (None, None) if detail == "watched" else (foreign[:12], foreign[12:])
+    whole = metered(logits, targets, foreign=None if detail == "watched" else foreign, detail=detail)
+    first = metered(logits[:300], targets[:300], foreign=first_foreign, detail=detail)
+    # A process beside more others than there are batches sees nothing.
+    first.merge(metered(logits[:0], targets[:0], detail=detail))
+    first.merge(metered(logits[300:], targets[300:], foreign=last_foreign, detail=detail))
+    assert first.compute() == whole.compute()
+    assert first.compute_foreign() == whole.compute_foreign()
+    if detail == "watched":
+        return
+    merged, alone = first.pictures(), whole.pictures()
+    # Sums of answers by class are added in another order.
+    for one, other in zip(merged.pop("class_similarity", []), alone.pop("class_similarity", []), strict=True):
+        assert one == pytest.approx(other)
+    assert merged == alone

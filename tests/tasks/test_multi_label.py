@@ -91,3 +91,15 @@ def test_targets_of_other_tasks_are_refused():
         TASK.read_targets([[0.5, 1]], where="x")
     with pytest.raises(UserError, match="has 3 labels"):
         TASK.check_answer((2, 4), 2, 3, who="student", data="toys")
+
+
+def test_merged_meters_of_the_parts_are_the_meter_of_all():
+    torch.manual_seed(0)
+    scores, targets = torch.randn(30, 3), torch.randint(0, 2, (30, 3)).float()
+    whole, first, later = TASK.meter(), TASK.meter(), TASK.meter()
+    whole.update(scores, targets)
+    first.update(scores[:11], targets[:11])
+    later.update(scores[11:], targets[11:])
+    first.merge(later)
+    first.merge(TASK.meter())
+    assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)

@@ -67,3 +67,15 @@ def test_targets_that_are_no_numbers_are_refused():
         TASK.read_targets([[1.0], [1.0, 2.0]], where="x")
     with pytest.raises(UserError, match="2 numbers a sample"):
         TASK.check_answer((2, 1), 2, 2, who="student", data="toys")
+
+
+def test_merged_meters_of_the_parts_are_the_meter_of_all():
+    torch.manual_seed(0)
+    answer, targets = torch.randn(50, 2), torch.randn(50, 2)
+    whole, parts = TASK.meter(), [TASK.meter() for _ in range(3)]
+    whole.update(answer, targets)
+    parts[0].update(answer[:20], targets[:20])
+    parts[2].update(answer[20:], targets[20:])
+    for later in parts[1:]:
+        parts[0].merge(later)
+    assert parts[0].compute() == pytest.approx(whole.compute(), rel=1e-12)

@@ -42,3 +42,14 @@ def test_it_offers_no_labels():
     assert not TASK.offers & {"targets", "labels", "sample-labels"}
     assert TASK.hides_targets
     TASK.check_answer((2, 9), 2, 4, who="student", data="toys")
+
+
+def test_merged_meters_of_the_parts_are_the_meter_of_all():
+    torch.manual_seed(0)
+    embeddings, labels = torch.randn(30, 3), torch.randint(0, 4, (30,))
+    whole, first, later = TASK.meter(), TASK.meter(), TASK.meter()
+    whole.update(embeddings, labels)
+    first.update(embeddings[:11], labels[:11])
+    later.update(embeddings[11:], labels[11:])
+    first.merge(later)
+    assert first.compute() == whole.compute()

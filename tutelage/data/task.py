@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor
 
@@ -129,6 +129,16 @@ class Meter(ABC):
             UserError: If the task knows no uncertainty.
         """
         raise UserError("Foreign data tell what a classifier's uncertainty is worth: leave --foreign away.")
+
+    @abstractmethod
+    def merge(self, later: Self) -> None:
+        """Take in what another meter of the same kind saw, as if it had been seen after what this one saw.
+
+        Several processes measure a part of a split each, and their meters become one.
+
+        Args:
+            later: The other meter. It is not used afterwards.
+        """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

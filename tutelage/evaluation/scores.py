@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.answers import answer
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.modes import evaluating
+from tutelage.system import processes
 
 EVALUATION_BATCH = 256
 
@@ -64,6 +66,8 @@ def measure(
 ) -> dict[str, Meter]:
     """Return a meter for every prediction, over one pass of a loader.
 
+    Where several processes train as one, each measures a part and all return the same: every process must call this.
+
     Args:
         predict: Maps inputs to answers by name.
         loader: The data, in a fixed order.
@@ -71,15 +75,23 @@ def measure(
         foreign: Samples of another dataset, for meters that compare uncertainty.
         autocast: Returns the context in which to predict.
     """
-    meters: dict[str, Meter] = {}
+    meters: dict[str, Meter] = defaultdict(make_meter)
     for batch, answers in _answered(predict, loader, autocast):
         for name, said in answers.items():
-            meters.setdefault(name, make_meter()).update(said, batch.targets)
+            meters[name].update(said, batch.targets)
     if foreign is not None:
         for _, answers in _answered(predict, foreign, autocast):
             for name, said in answers.items():
                 meters[name].update_foreign(said)
-    return meters
+    first, *others = processes.gather(dict(meters))
+    for other in others:
+        for name, meter in other.items():
+            if name in first:
+                first[name].merge(meter)
+            else:
+                # The first process had no batch of so few.
+                first[name] = meter
+    return first
 
 
 def measure_network(
@@ -201,7 +213,9 @@ def _loader(data: Data, split: str, device: Any) -> Loader:
 
 
 def _answered(predict: Predict, loader: Loader, autocast: Autocast) -> Iterator[tuple[Batch, Mapping[str, Tensor]]]:
-    for batch in loader.epoch(0):
+    # Whole runs of batches, not every n-th one: joined in order, they are the pass of a single process.
+    part = processes.part(len(loader))
+    for batch in islice(loader.epoch(0, part.start), len(part)):
         with autocast():
             answers = predict(batch.inputs)
         yield batch, answers

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_first() -> bool:
@@ -37,6 +40,21 @@ def mean(value: Tensor) -> Tensor:
     if count() > 1:
         dist.all_reduce(value)
     return value / count()
+
+
+def part(size: int) -> range:
+    """Return which of `size` pieces of work, in order, are this process's. The parts are whole ranges of equal size."""
+    first, number = (dist.get_rank(), count()) if count() > 1 else (0, 1)
+    return range(size * first // number, size * (first + 1) // number)
+
+
+def gather(value: T) -> list[T]:
+    """Return the values of all processes, in their order. Every process must call this, with a value to pickle."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def share(tensors: Iterable[Tensor]) -> None:

@@ -90,6 +90,14 @@ class _Seen:
         for kind, values in kinds.items():
             self.uncertainty.setdefault(kind, []).append(values.cpu())
 
+    def extend(self, later: _Seen) -> None:
+        """Take in what was seen elsewhere, after what was seen here."""
+        self.right += later.right
+        self.likelihood += later.likelihood
+        self.confidence += later.confidence
+        for kind, values in later.uncertainty.items():
+            self.uncertainty.setdefault(kind, []).extend(values)
+
 
 class ClassificationMeter(Meter):
     """Measures classification in float64. Of each sample it keeps a few numbers, never its logits.
@@ -123,14 +131,24 @@ class ClassificationMeter(Meter):
         inner = raw if members is None else members.float().cpu()[:, known]
         self._own.note_uncertainty(uncertainty_of(inner, density=self._density).known())
         if self._detail == "teacher":
-            sums, counts = sums_by_class(raw, labels, temperature=SIMILARITY_TEMPERATURE)
-            before = self._similarity
-            self._similarity = (sums, counts) if before is None else (before[0] + sums, before[1] + counts)
+            self._note_similarity(sums_by_class(raw, labels, temperature=SIMILARITY_TEMPERATURE))
 
     def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
         """Take in the logits of a batch of samples from elsewhere."""
         raw = answer if members is None else members
         self._foreign.note_uncertainty(uncertainty_of(raw.float().cpu(), density=self._density).known())
+
+    def merge(self, later: ClassificationMeter) -> None:
+        """Take in what another meter saw. In the order of the samples, the result is that of one meter to the bit."""
+        self._own.extend(later._own)
+        self._foreign.extend(later._foreign)
+        if later._similarity is not None:
+            self._note_similarity(later._similarity)
+
+    def _note_similarity(self, sums: tuple[Tensor, Tensor]) -> None:
+        """Add sums of answers by class, and the number of samples of each class."""
+        before = self._similarity
+        self._similarity = sums if before is None else (before[0] + sums[0], before[1] + sums[1])
 
     def compute(self) -> dict[str, float]:
         """Return accuracy, NLL and ECE, the mean uncertainty by kind, and how well the total one finds errors."""

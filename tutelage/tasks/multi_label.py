@@ -126,6 +126,13 @@ class MultiLabelMeter(Meter):
             self._loss += rows * float(binary_cross_entropy(logits.double(), wanted.double()))
         self._rows += rows
 
+    def merge(self, later: MultiLabelMeter) -> None:
+        """Take in what another meter saw."""
+        self._scores += later._scores
+        self._targets += later._targets
+        self._loss += later._loss
+        self._rows += later._rows
+
     def compute(self) -> dict[str, float]:
         """Return mean average precision and F1 over the classes that occur, and the mean loss of a sample."""
         from sklearn.metrics import average_precision_score, f1_score

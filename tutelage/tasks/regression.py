@@ -107,16 +107,24 @@ class RegressionMeter(Meter):
     """Mean absolute and squared error, and R² as the mean over the values, by torchmetrics in float64."""
 
     def __init__(self) -> None:
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
-        found: Any = {"mae": MeanAbsoluteError(), "mse": MeanSquaredError(), "r2": R2Score()}
-        self._metrics = MetricCollection(found).set_dtype(torch.float64)
+        # Without `sync_on_compute`, because only the first process may be computing: it would wait for the others.
+        kinds = {"mae": MeanAbsoluteError, "mse": MeanSquaredError, "r2": R2Score}
+        self._metrics = {name: kind(sync_on_compute=False).set_dtype(torch.float64) for name, kind in kinds.items()}
         self._samples = 0
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in numbers `[batch, value]` and targets of the same shape."""
-        self._metrics.update(answer.double().cpu(), targets.double().cpu())
+        for metric in self._metrics.values():
+            metric.update(answer.double().cpu(), targets.double().cpu())
         self._samples += len(targets)
+
+    def merge(self, later: RegressionMeter) -> None:
+        """Take in what another meter saw."""
+        for name, metric in self._metrics.items():
+            metric.merge_state(later._metrics[name])
+        self._samples += later._samples
 
     def compute(self) -> dict[str, float]:
         """Return the errors, and R² from two samples on."""

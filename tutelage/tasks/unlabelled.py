@@ -74,6 +74,11 @@ class NeighbourMeter(Meter):
         self._embeddings.append(F.normalize(answer.flatten(1).float().cpu()[known], dim=1))
         self._labels.append(targets.cpu()[known])
 
+    def merge(self, later: NeighbourMeter) -> None:
+        """Take in what another meter saw."""
+        self._embeddings += later._embeddings
+        self._labels += later._labels
+
     def compute(self) -> dict[str, float]:
         """Return the share of samples whose neighbours vote for their class."""
         labels = torch.cat(self._labels) if self._labels else torch.empty(0)

@@ -79,6 +79,11 @@ class MapMeter(Meter):
         self.right += int((answer.argmax(1) == targets).sum())
         self.known += int((targets != UNLABELLED).sum())
 
+    def merge(self, later: MapMeter) -> None:
+        """Take in what another meter saw."""
+        self.right += later.right
+        self.known += later.known
+
     def compute(self) -> dict[str, float]:
         """Return the accuracy."""
         return {"accuracy": self.right / self.known} if self.known else {}

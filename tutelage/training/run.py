@@ -16,7 +16,7 @@ from tutelage.core.teachers.teacher import Teacher, teachers_in
 from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.sources import Data
-from tutelage.evaluation.predictions import Scored, score_method
+from tutelage.evaluation.predictions import score_method
 from tutelage.evaluation.scores import measure_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized
@@ -35,6 +35,7 @@ from tutelage.training.state import State, Stop
 T = TypeVar("T")
 Wrap = Callable[[Method], Method]
 Keep = Literal["best", "last"]
+Measured = tuple[dict[Keep, dict[str, float]], dict[str, Any]]
 MEMBERS, WEIGHTS = "members", "student.safetensors"
 
 
@@ -183,8 +184,10 @@ class Run:
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
             state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
+            # All processes measure, and the first one writes.
+            measured = _measure(method, data, state, keep)
             if processes.is_first():
-                self._finish(folder, name, method, data, state, keep)
+                self._finish(folder, name, method, data, state, measured)
                 file.unlink(missing_ok=True)
             processes.wait()
             # Laid out as a network that is read from the folder: it then computes the same, to the last bit.
@@ -245,17 +248,8 @@ class Run:
         if not file.exists():
             write_json(file, identity)
 
-    def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, keep: Keep) -> None:
-        states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
-        states["best"] = state.best or states["last"]
-        # The kept weights come last, so that the method ends with them loaded and the pictures show them.
-        order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
-        scores: dict[Keep, dict[str, float]] = {}
-        kept = Scored(scores={})
-        for which in order:
-            checkpoint.load_student_state(method, states[which])
-            kept = score_method(method, data)
-            scores[which] = kept.scores
+    def _finish(self, folder: Path, name: str, method: Method, data: Data, state: State, measured: Measured) -> None:
+        scores, pictures = measured
         self._save(folder, method.export(), data, method.density)
         members = {
             member: self._member(folder / MEMBERS / member, network, data, method.density)
@@ -270,7 +264,7 @@ class Run:
             history=state.history,
             scores=scores,
             members=members,
-            pictures=kept.pictures,
+            pictures=pictures,
             density=method.density,
         )
         write_json(folder / "result.json", asdict(result))
@@ -330,6 +324,20 @@ def check_teachers(method: Method, data: Data) -> None:
     """
     for teacher in teachers_in(method):
         teacher.check_answers(data)
+
+
+def _measure(method: Method, data: Data, state: State, keep: Keep) -> Measured:
+    """Return the scores of the best and of the last weights, and the pictures of the kept ones, which stay loaded."""
+    states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
+    states["best"] = state.best or states["last"]
+    # The kept weights come last, so that the method ends with them loaded and the pictures show them.
+    order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]
+    scores: dict[Keep, dict[str, float]] = {}
+    for which in order:
+        checkpoint.load_student_state(method, states[which])
+        found = score_method(method, data)
+        scores[which] = found.scores
+    return scores, found.pictures
 
 
 def _begun(folder: Path) -> dict[str, Any]:
