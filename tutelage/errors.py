@@ -35,6 +35,7 @@ def notice(text: str) -> None:
     kept = _KEPT.get()
     if kept is not None:
         kept.append(text)
+    # Level 3 is the code that called the function in which something was found.
     warnings.warn(text, Notice, stacklevel=3)
 
 
@@ -58,6 +59,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
         known: All names that exist.
     """
     known = sorted(known)
+    # Python's default is 0.6, at which `ps` would not suggest `sp`.
     near = get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
     return UserError(f"There is no {kind} named {name!r}. {hint}")

@@ -102,6 +102,7 @@ class Terminal:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}", style="cyan", markup=False),
             console=self.console,
+            # Gone when it ends, because `end` leaves a line in its place.
             transient=True,
             disable=not self._live,
         )
@@ -117,6 +118,7 @@ class Terminal:
         if once and str(text) in self._said:
             return
         self._said.add(str(text))
+        # Not broken into lines, so that a path in it can be copied, and a log has one line for each note.
         self.console.print(text if isinstance(text, Text) else Text(text), soft_wrap=True)
 
     def begin(self, title: str, *, total: int, done: int) -> None:
@@ -149,11 +151,13 @@ class Terminal:
     def end(self, *, finished: bool) -> None:
         """Turn the bar into a line."""
         if self._task is not None:
+            # The number of a task is not its place in the list: that shifts when an earlier task is removed.
             seconds = self._bars.tasks[self._bars.task_ids.index(self._task)].elapsed or 0.0
             self._bars.remove_task(self._task)
             outcome = ("done", "green") if finished else ("stopped", "yellow")
             self.note(Text.assemble(outcome, f"  {self._title}  {self._status}  {seconds:.1f} s"))
         self._task = None
+        # The overall bar stays: other cells follow.
         if self._overall is None:
             self._bars.stop()
 
@@ -202,6 +206,7 @@ class _Pace:
             share: The share that is done, from 0 to 1.
         """
         self._spoke = monotonic()
+        # What an earlier run did says nothing about the pace of this one.
         spent, made = self._spoke - self._began, share - self._before / self._total
         return f"{duration(spent)}, {duration(spent * (1 - share) / made)} left" if made > 0 else duration(spent)
 

@@ -48,5 +48,7 @@ def threads(count: int | None) -> Iterator[None]:
 def has_native_bf16(device: str) -> bool:
     """Return whether the device multiplies bf16 matrices in hardware."""
     if device == "cuda":
+        # PyTorch counts GPUs that only emulate bf16 as supporting it, unless asked not to.
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    # AMX has units for matrices of bf16; the other instructions that x86 processors have for it do not count here.
     return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))

@@ -44,6 +44,7 @@ def read(text: str, *, kind: str, before: str = ",", is_place: bool = False, val
     """
     starts: list[int] = []
     for start, mark in _marks(text):
+        # After the first option only a comma separates: a colon may be part of a value.
         if mark in ("," if starts else before) and _OPTION.match(text, start + 1):
             starts.append(start)
     name, starts = _split_name(text, starts, is_place=is_place)
@@ -55,6 +56,7 @@ def read(text: str, *, kind: str, before: str = ",", is_place: bool = False, val
         if key in options:
             raise UserError(f"{key} is given twice in the {kind} {text!r}.")
         options[key] = given.removesuffix(",").rstrip() if end == len(text) else given
+    # A comma that is still in the name stands before something that is not an option, unless the name is a path.
     if not (is_place and _exists(name)):
         name = name.removesuffix(",").rstrip()
         for start, mark in _marks(name):
@@ -114,6 +116,7 @@ def _marks(text: str, more: str = "", *, in_options: bool = False) -> Iterator[t
         if quote:
             quote = "" if character == quote and not escaped else quote
             escaped = character == "\\" and not escaped
+        # A quote that does not begin a value is an apostrophe.
         elif in_options and character in "'\"" and previous in "=([{,:":
             quote = character
         elif in_options and character in _CLOSING:

@@ -70,10 +70,13 @@ def check_all(options: Mapping[str, Any], function: Callable[..., Any], *, of: s
     Raises:
         UserError: If a value does not fit.
     """
+    # A partial function has no annotations of its own.
     function = getattr(function, "func", function)
     try:
+        # The hints of a class itself would be those of its attributes, not of its arguments.
         made_by = getattr(function, "__init__") if isinstance(function, type) else function  # noqa: B009 - for mypy
         kinds = get_type_hints(made_by, include_extras=True)
+    # Annotations may name what was imported for type checkers alone.
     except (NameError, TypeError, AttributeError):
         return
     for name, value in options.items():
