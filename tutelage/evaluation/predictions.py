@@ -38,6 +38,7 @@ def score_method(method: Method, data: Data) -> Scored:
     for split in data.measured:
         loaders = {
             name: data.loader(name, train=False, batch_size=EVALUATION_BATCH, device=device)
+            # Foreign samples are set against the test split alone, so they are measured once.
             for name in ([split, "foreign"] if split == "test" and data.foreign is not None else [split])
         }
         with evaluating(method):
@@ -48,6 +49,7 @@ def score_method(method: Method, data: Data) -> Scored:
                 foreign=loaders.get("foreign"),
             )
         for position, (name, meter) in enumerate(meters.items()):
+            # The first prediction is the deployed one, whose scores have the plain names.
             key = f"/{name}" if position else ""
             scores |= {f"{split}_{metric}{key}": value for metric, value in meter.compute().items()}
             scores |= {f"foreign_{metric}{key}": value for metric, value in meter.compute_foreign().items()}

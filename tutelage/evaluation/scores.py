@@ -165,6 +165,7 @@ def validation_metrics(
     with evaluating(method):
         meters = measure(predictor(method, data), loader, lambda: task.meter(detail="watched"), autocast=autocast)
     found = {name: meter.compute() for name, meter in meters.items()}
+    # A method names its deployed prediction first.
     deployed, *others = found
     own = {f"validation_{metric}": found[deployed][metric] for metric in task.watched if metric in found[deployed]}
     main = {name: found[name][task.primary] for name in others if task.primary in found[name]}
@@ -175,6 +176,7 @@ def predictor(method: Method, data: Data) -> Predict:
     """Return a function to the measured answers of a method: its predictions, or the embeddings of its networks."""
     if data.task.measures == "answer":
         return method
+    # From the networks that ship, because a method's predictions are answers, and embeddings lie before those.
     shipped = {DEPLOYED: method.export(), **method.members()}
     asked = {name: _asker(network, data) for name, network in shipped.items()}
     return lambda inputs: {name: ask(inputs)[0] for name, ask in asked.items()}
@@ -205,6 +207,7 @@ def _embedding_reader(network: nn.Module, data: Data) -> FeatureExtractor | None
     try:
         return FeatureExtractor(network, (EMBEDDING,), example=data.example(2).to(device), logits=False)
     except UserError:
+        # Without a classifier, a network's answer is itself its embedding.
         return None
 
 

@@ -130,9 +130,12 @@ def rejection_ratio(uncertainty: Tensor, wrong: Tensor) -> float | None:
     if share in (0.0, 1.0):
         return None
     mean = torch.zeros_like(values).index_add_(0, group, errors) / counts
+    # Each sample counts with the mean error of those as uncertain as it, or the order of a sort would decide the score.
     most_uncertain_first = mean[group[uncertainty.argsort(descending=True)]]
     left = torch.cat([errors.sum()[None], errors.sum() - most_uncertain_first.cumsum(0)]) / len(errors)
     area = float(torch.trapezoid(left, dx=1 / len(errors)))
+    # Areas under the curve of errors: a random order leaves share / 2, the oracle share² / 2. In A, one minus an area,
+    # the ones cancel.
     return (share / 2 - area) / (share / 2 - share**2 / 2)
 
 
@@ -152,6 +155,7 @@ def histograms(
     others = foreign or {}
     for kind, values in own.items():
         samples = {"test": values} | ({"foreign": others[kind]} if others else {})
+        # Not zero, which would leave no width for the bins of samples that are all certain.
         top = max(float(torch.cat(list(samples.values())).quantile(0.99)), 1e-12)
         counts = {name: torch.histc(some.clamp(max=top), bins, 0, top).tolist() for name, some in samples.items()}
         found[kind] = {"edges": torch.linspace(0, top, bins + 1, dtype=torch.float64).tolist(), **counts}
@@ -181,6 +185,7 @@ def _excess(log_concentration: Tensor) -> Tensor:
     r"""Return $\psi(\alpha + 1) - \log \alpha$ of $\log \alpha$, without cancellation for large $\alpha$."""
     concentration = log_concentration.clamp(max=math.log(_ASYMPTOTIC)).exp()
     inverse = (-log_concentration.clamp(min=math.log(_ASYMPTOTIC))).exp()
+    # The asymptotic series of it in 1 / alpha.
     series = inverse / 2 - inverse**2 / 12 + inverse**4 / 120 - inverse**6 / 252
     direct = torch.digamma(concentration + 1) - log_concentration
     return torch.where(log_concentration < math.log(_ASYMPTOTIC), direct, series)

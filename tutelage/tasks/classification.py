@@ -118,6 +118,7 @@ class ClassificationMeter(Meter):
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in the logits `[batch, class]` of a batch, its class indices `[batch]`, and an ensemble's logits."""
         known = labelled(targets)
+        # On the CPU, because not every device has float64.
         raw, labels = answer.float().cpu()[known], targets.cpu()[known]
         if not len(labels):
             return
@@ -128,6 +129,7 @@ class ClassificationMeter(Meter):
         if self._detail == "watched":
             return
         self._own.confidence.append(logits.softmax(dim=1).amax(dim=1))
+        # Where an ensemble answers, its uncertainty is how far its members differ, which their mean no longer shows.
         inner = raw if members is None else members.float().cpu()[:, known]
         self._own.note_uncertainty(uncertainty_of(inner, density=self._density).known())
         if self._detail == "teacher":
@@ -192,6 +194,7 @@ class ClassificationMeter(Meter):
             found["uncertainty"] = histograms(kinds, foreign)
         if self._similarity is not None:
             sums, counts = self._similarity
+            # A class without samples gets a row of zeros.
             found["class_similarity"] = (sums / counts.clamp(min=1)[:, None]).tolist()
         return found
 

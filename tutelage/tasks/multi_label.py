@@ -78,6 +78,7 @@ class MultiLabel(Task):
     )
     primary = "map"
     watched = ("map", "bce")
+    # Neither `classes` nor `labels`: a softmax would make rivals of classes that can occur together.
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = BinaryCrossEntropy()
     salt = b"multi-label"
@@ -123,6 +124,7 @@ class MultiLabelMeter(Meter):
         self._targets.append(wanted)
         rows = int(known.any(1).sum())
         if rows:
+            # The loss of a batch is a mean over its rows, so it counts as often as it has some.
             self._loss += rows * float(binary_cross_entropy(logits.double(), wanted.double()))
         self._rows += rows
 
@@ -135,6 +137,7 @@ class MultiLabelMeter(Meter):
 
     def compute(self) -> dict[str, float]:
         """Return mean average precision and F1 over the classes that occur, and the mean loss of a sample."""
+        # Imported here, because scikit-learn is slow to import.
         from sklearn.metrics import average_precision_score, f1_score
 
         if not self._rows:
@@ -143,10 +146,12 @@ class MultiLabelMeter(Meter):
         precision, f1 = [], []
         for score, wanted in zip(scores.T, targets.T, strict=True):
             known = wanted != UNLABELLED
+            # Without a sample that has the class there is no recall, and so no average precision.
             if not bool((wanted[known] == 1).any()):
                 continue
             truth = wanted[known].numpy()
             precision.append(average_precision_score(truth, score[known].numpy()))
+            # A logit above 0 is a probability above one half.
             f1.append(f1_score(truth, (score[known] > 0).float().numpy()))
         found = {"bce": self._loss / self._rows}
         if precision:

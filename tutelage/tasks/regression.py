@@ -30,6 +30,7 @@ class SquaredError:
         Raises:
             UserError: If the shapes differ, which would be compared crosswise.
         """
+        # PyTorch would only warn, and broadcast `[batch]` against `[batch, 1]` to all pairs of samples.
         if answer.shape != targets.shape:
             raise UserError(
                 f"The network answers {list(answer.shape)} and the targets are {list(targets.shape)}: both need one "
@@ -77,6 +78,7 @@ class Regression(Task):
     )
     primary = "mae"
     watched = ("mae", "mse")
+    # Neither `classes` nor `labels`: a softmax of numbers means nothing.
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = SquaredError()
     salt = b"regression"
@@ -107,10 +109,12 @@ class RegressionMeter(Meter):
     """Mean absolute and squared error, and R² as the mean over the values, by torchmetrics in float64."""
 
     def __init__(self) -> None:
+        # Imported here, because torchmetrics is slow to import.
         from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
         # Without `sync_on_compute`, because only the first process may be computing: it would wait for the others.
         kinds = {"mae": MeanAbsoluteError, "mse": MeanSquaredError, "r2": R2Score}
+        # Not `.double()`, which torchmetrics ignores.
         self._metrics = {name: kind(sync_on_compute=False).set_dtype(torch.float64) for name, kind in kinds.items()}
         self._samples = 0
 
@@ -130,6 +134,7 @@ class RegressionMeter(Meter):
         """Return the errors, and R² from two samples on."""
         if not self._samples:
             return {}
+        # R² divides by the variance of the targets, and a single one has none.
         names = ("mae", "mse") if self._samples == 1 else ("mae", "mse", "r2")
         return {name: float(self._metrics[name].compute()) for name in names}
 

@@ -17,6 +17,7 @@ from tutelage.data.task import EVERYTHING, OF_LABELS, Detail, Meter, Metric, Off
 NEIGHBOURS = 20
 # Weights of the neighbours' votes fall off with their distance as exp(similarity / temperature).
 _TEMPERATURE = 0.07
+# Rows of the matrix of similarities that exist at once: the whole matrix grows with the square of the split.
 _AT_ONCE = 1024
 
 
@@ -31,6 +32,7 @@ class Unlabelled(Task):
     primary = "knn_accuracy"
     watched = ("knn_accuracy",)
     offers: ClassVar[frozenset[Offer]] = EVERYTHING - OF_LABELS
+    # For the divergence from a teacher's scores. Its loss is never asked for, as no target reaches training.
     criterion = CROSS_ENTROPY
     hides_targets = True
     salt = b"unlabelled"
@@ -71,6 +73,7 @@ class NeighbourMeter(Meter):
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in embeddings `[batch, value]` and class indices."""
         known = labelled(targets)
+        # Of length one, so that an inner product is a cosine.
         self._embeddings.append(F.normalize(answer.flatten(1).float().cpu()[known], dim=1))
         self._labels.append(targets.cpu()[known])
 
