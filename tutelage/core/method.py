@@ -118,6 +118,7 @@ class TransferSet:
         self.check(data)
         if self.make_loader is not None:
             return self.make_loader(**arguments)
+        # Through `Data`, so that these samples get the same augmentation, workers and rules for the last batch.
         return data.with_splits(train=as_samples(self.dataset, data.task)).loader(
             "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments
         )
@@ -177,6 +178,7 @@ class Method(nn.Module, ABC):
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return the optimizers by name; by default one, `"student"`, of all trainable parameters."""
+        # A teacher is a submodule too; its parameters are frozen, and so are left out.
         return {"student": OptimizerSpec(params=[p for p in self.parameters() if p.requires_grad])}
 
     def forward(self, inputs: Any) -> Mapping[str, Tensor]:

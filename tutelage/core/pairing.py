@@ -72,10 +72,12 @@ class LayerPair:
         ours, theirs = self.masks(student, teacher)
         if ours is None and theirs is None:
             return Compared(one, other, None)
+        # A map of one place has nothing to mask any more.
         if _is_point(one) or _is_point(other):
             return Compared(_point(one, ours), _point(other, theirs), None)
         if ours is None or theirs is None or ours.shape != theirs.shape:
             raise padded(f"{self} have other places than each other")
+        # Compared where both have a token.
         return Compared(one, other, ours & theirs)
 
     def __str__(self) -> str:
@@ -149,6 +151,7 @@ def pair(
     names = [] if layers == AUTO else _parse(layers)
     seen = Seen.of(student, teacher, example)
     if layers == AUTO:
+        # Asked of the teacher rather than of its network: a recording knows the stages of the network it was made from.
         pairs = _taken(_aligned(stages(student, seen.student), teacher.stages(seen.teacher)), take)
     else:
         students = taps(student, [name for name, _ in names], seen.student, who="student")
@@ -224,6 +227,7 @@ def _aligned(student: Sequence[Tap], teacher: Sequence[Tap]) -> tuple[LayerPair,
 
 
 def _choices(length: int, count: int) -> Sequence[tuple[int, ...]]:
+    # The last stage is always among them, so that last is paired with last.
     return [(*chosen, length - 1) for chosen in combinations(range(length - 1), count - 1)]
 
 

@@ -71,6 +71,7 @@ class Paper:
     @property
     def bibtex(self) -> str:
         """The BibTeX entry."""
+        # What is only on arXiv appeared in no proceedings.
         kind, where = ("article", "journal") if self.venue.startswith("arXiv") else ("inproceedings", "booktitle")
         fields = {"title": f"{{{self.title}}}", "author": self.authors, where: self.venue, "year": str(self.year)}
         if self.arxiv:
@@ -100,6 +101,7 @@ class Entry:
     name: str
     build: Callable[..., Any]
     papers: Sequence[Paper]
+    # The strictest default: a method that says nothing is refused on other data, and never trains on the wrong thing.
     reads: frozenset[Offer] = EVERYTHING
     uses: frozenset[Offer] = frozenset()
     reads_if: Mapping[str, frozenset[Offer]] = field(default_factory=dict)
@@ -113,6 +115,7 @@ class Entry:
         """Whether it is a recipe, which runs stages itself or lets other methods run them, and not a single method."""
         return bool(self.fixtures & {"run", "distill"})
 
+    # It stores its value in `__dict__`, which a frozen dataclass allows.
     @cached_property
     def _parameters(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(self.build).parameters)
@@ -130,6 +133,7 @@ class Entry:
     def reads_with(self, options: Mapping[str, Any] | None = None) -> frozenset[Offer]:
         """Return what it needs from the data with these hyper-parameters, or with the defaults."""
         values = self.hyper_parameters | dict(options or {})
+        # A setting such as `variant=code` may need labels that the method does not need otherwise.
         beside = (offers for setting, offers in self.reads_if.items() if _is_set(setting, values))
         return self.reads.union(*beside)
 
@@ -220,4 +224,5 @@ def register(
 
 def _is_set(setting: str, values: Mapping[str, Any]) -> bool:
     name, equals, value = setting.partition("=")
+    # Compared as text, because the declaration is text, and the value may be a number.
     return str(values[name]) == value if equals else bool(values[name])

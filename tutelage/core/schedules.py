@@ -61,6 +61,7 @@ def ramp(value: float, *, epochs: int) -> Schedule:
     """Return a warm-up: `value` times (epoch + 1) / `epochs`, then `value`."""
     if epochs < 1:
         raise UserError(f"A warm-up takes at least one epoch, not {epochs}.")
+    # Counted from 1, so that the first epoch has some weight.
     return lambda progress: value * min(1.0, (progress.epoch + 1) / epochs)
 
 
@@ -70,6 +71,7 @@ def check_milestones(shares: Sequence[float]) -> None:
     Raises:
         UserError: If they do.
     """
+    # At 0 the value would never be the one that was given, at 1 nothing is left of the run.
     if list(shares) != sorted(shares) or not all(0 < share < 1 for share in shares):
         raise UserError(f"milestones={list(shares)} must be rising shares of the run, between 0 and 1.")
 

@@ -97,6 +97,7 @@ class ClassMap:
         if all(len(group) == 1 for group in self.groups):
             return logits.index_select(axis, torch.tensor(self.groups, device=logits.device)[:, 0])
         chosen = (logits.index_select(axis, torch.tensor(group, device=logits.device)) for group in self.groups)
+        # The log of the sum of the classes' probabilities, but for a constant that the softmax takes away.
         return torch.stack([part.logsumexp(axis) for part in chosen], axis)
 
 
@@ -134,6 +135,7 @@ class ClassMapTeacher(Teacher):
     def reading(self, layers: Sequence[str], *, example: Any = None, logits: bool = True) -> Teacher:
         """Return a teacher that reads these layers. Without logits it needs no class map."""
         inner = self.teacher.reading(layers, example=example, logits=logits)
+        # Layers are the same whatever the classes mean.
         return ClassMapTeacher(inner, self._classes) if logits else inner
 
     @property
@@ -156,6 +158,7 @@ class ClassMapTeacher(Teacher):
     def as_network(self) -> nn.Module | None:
         """Return the network with the data's classes; None if there is none."""
         network = self.teacher.as_network()
+        # A new module starts in train mode, whatever the one inside it is in.
         return None if network is None else _Mapped(network, self._classes).eval()
 
     def check_answers(self, data: Data) -> None:
@@ -176,6 +179,7 @@ class ClassMapTeacher(Teacher):
     def forward(self, batch: Batch) -> Output:
         """Return the teacher's output with the logits of the data's classes."""
         output = self.teacher(batch)
+        # `[member, batch, class]`: the classes are one axis further back.
         members = None if output.members is None else self._classes(output.members, axis=2)
         return replace(output, logits=self._classes(output.logits), members=members)
 
@@ -235,6 +239,7 @@ def _from_json(text: str, file: Path, data_names: Sequence[str]) -> list[tuple[N
         content = json.loads(text, object_pairs_hook=list)
     except ValueError as error:
         raise UserError(f"The class map {file} is no JSON: {error}.") from error
+    # Pairs were asked for, so an object is a list here, and only the text tells the two apart.
     if text.lstrip().startswith("{"):
         return [(theirs, ours) for theirs, ours in content]
     if not isinstance(content, list) or not all(isinstance(item, str | int) for item in content):
@@ -251,6 +256,7 @@ def _index(named: Named, names: Sequence[str], whose: str) -> int:
         raise UserError(f"{count} classes of the {whose} are named {text!r}: give the number of the one that is meant.")
     if count == 1:
         return names.index(text)
+    # Without names, nothing tells how many classes there are; a number too high is refused at the first answer.
     if text.isdecimal() and (not names or int(text) < len(names)):
         return int(text)
     if not names:

@@ -31,6 +31,7 @@ class EnsembleTeacher(Teacher):
 
     def forward(self, batch: Batch) -> Output:
         """Return the mean answer, `[batch, class, ...]`, and the members' answers, `[member, batch, class, ...]`."""
+        # Widened before they are averaged, which in half precision would round the members' small differences away.
         answers = [wide(teacher(batch).logits) for teacher in self.teachers]
         shapes = [tuple(answer.shape) for answer in answers]
         if len(set(shapes)) > 1:
@@ -40,6 +41,7 @@ class EnsembleTeacher(Teacher):
 
     def as_network(self) -> nn.Module | None:
         """Return the ensemble of the members' networks; None if one of them has none."""
+        # All or none: an ensemble of some of the members would be another teacher.
         networks = [teacher.as_network() for teacher in teachers_in(self)]
         known = [network for network in networks if network is not None]
         return Ensemble(known).eval() if len(known) == len(networks) else None

@@ -17,6 +17,7 @@ def incomparable(module: nn.Module, *, apart_from: frozenset[str] = frozenset())
         module: The module; attributes of its submodules do not count.
         apart_from: Names to leave out.
     """
+    # What every module has. A compiled module has one more, which changes none of its answers.
     own = vars(nn.Module()).keys() | {"_compiled_call_impl"} | apart_from
     return [name for name, value in vars(module).items() if name not in own and not _is_plain(value)]
 

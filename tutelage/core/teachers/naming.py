@@ -82,11 +82,13 @@ def named_teacher(
     if not answering:
         sources = [one for one in found if not isinstance(one, Teacher)]
         return _of_networks(sources, data, classes, trust_code=trust_code)
+    # A recording's answers belong to its own views, so nothing else could answer beside it.
     for teacher in answering if len(found) > 1 else ():
         teacher.must_be_live(*ALONE)
     if len(answering) < len(found):
         raise UserError("Some teachers are networks, and some a Teacher: pass all as one or as the other.")
     if classes is not None:
+        # The classes of a `Teacher` have no names that could be asked for.
         mapped = ClassMap.read(classes, teacher_names=(), data_names=data.class_names)
         answering = [ClassMapTeacher(teacher, mapped) for teacher in answering]
     return NamedTeacher(answers=answering[0] if len(answering) == 1 else EnsembleTeacher(answering))
@@ -144,5 +146,6 @@ def _kinds() -> Iterator[TeacherKind]:
     for place in TEACHERS.values():
         module, _, attribute = place.partition(":")
         yield getattr(importlib.import_module(module), attribute)
+    # Kinds of other packages come last, so that none can take over a prefix of ours.
     for point in entry_points(group=ENTRY_POINTS):
         yield point.load()

@@ -29,6 +29,7 @@ class FrozenTeacher(Teacher):
         self, model: nn.Module, layers: Sequence[str] = (), *, example: Any = None, logits: bool = True
     ) -> None:
         super().__init__()
+        # Frozen by being assigned: see `Teacher.__setattr__`.
         self.extractor = FeatureExtractor(model, layers, example=example, logits=logits)
 
     @property
@@ -67,6 +68,7 @@ class FrozenTeacher(Teacher):
         Raises:
             UserError: If it answers with other classes than the data's, or without classes.
         """
+        # A teacher whose layers alone are read may have any classes, or none.
         if self.extractor.gives_logits:
             shape = check_takes(self.network, data, who="teacher")
             with ways_out():

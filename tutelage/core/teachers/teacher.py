@@ -53,6 +53,7 @@ class Teacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # A new module is in train mode.
         super().train(False)
         # A random name, for teachers that nothing else tells apart.
         self._name = uuid4().hex

@@ -72,11 +72,14 @@ class VirtualTeacher(Teacher):
     def forward(self, batch: Batch) -> Output:
         """Return the virtual logits, `[batch, class, ...]`. Without a label all classes get equal logits."""
         labels = batch.labels
+        # Eq. 8: what the label leaves is shared equally.
         other = (1 - self.confidence) / (self.num_classes - 1)
         high, low = self.confidence, other
         if self.softening == "log-probability":
+            # With a confidence of 1 the others have probability 0; a true -inf would make NaN of 0 times it.
             high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
         kind: Any = {"dtype": self._dtype, "device": labels.device}
         logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, **kind)
+        # Without a label the class that is written below, 0, gets the same value as all others.
         right = torch.full(labels.shape, high, **kind).masked_fill(labels == UNLABELLED, low)
         return Output(logits=logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1)))
