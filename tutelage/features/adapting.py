@@ -18,6 +18,7 @@ def adapting(adapter: N, network: nn.Module, *, wide: bool = False) -> N:
         network: The network.
         wide: Whether the adapter is given features that `tutelage.losses.wide` has widened.
     """
+    # Quantised weights are integers, which an adapter cannot learn with.
     like = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
     return adapter if like is None else adapter.to(like.device, wide_type(like.dtype) if wide else like.dtype)
 
@@ -40,4 +41,5 @@ def taken_by(layer: nn.Module, features: Tensor) -> Tensor:
         layer: The adapter, or a layer of it.
         features: The features of either network.
     """
+    # A student and a teacher of different types meet in one adapter.
     return features.to(number_type(layer))

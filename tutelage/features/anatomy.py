@@ -88,6 +88,8 @@ def classifier(model: nn.Module, example: Any) -> str:
         # A tensor that was changed in place afterwards no longer holds the layer's output.
         if event.side == "out" and isinstance(event.module, nn.Linear | nn.Conv2d) and event.is_intact:
             output = event.value
+            # Compared by value, as names say little; a convolution gives `[batch, class, 1, 1]`, which only has another
+            # shape.
             if output.numel() == logits.numel() and torch.equal(output.view_as(logits), logits):
                 return event.name
     raise UserError(
@@ -110,6 +112,7 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
     name = classifier(model, example)
     layer: Any = bare(uncompiled(model)).get_submodule(name)
     weight = layer.weight.detach().flatten(1)
+    # Flattened, a kernel of more than one place has more columns than the layer has input channels.
     if weight.shape[1] != layer.weight.shape[1] or getattr(layer, "groups", 1) > 1:
         raise UserError(f"The classifier {name} is a convolution of {list(layer.weight.shape)}: one place is needed.")
     kind = {"device": weight.device, "dtype": weight.dtype}
@@ -139,6 +142,7 @@ def classified(model: nn.Module, example: Any, *, once: bool = False) -> Tap:
     embedding = tensor_at(EMBEDDING, read.value)
     outputs = [event for event in trace.events if event.side == "out"]
     counts = Counter(event.name for event in outputs)
+    # An embedding that was changed in place can be compared with nothing.
     for event in reversed(outputs if read.is_intact else []):
         tap = _tap(event, trace) if event.name and event.is_intact and not (once and counts[event.name] > 1) else None
         if tap is not None and _equal(_mean(tap, _output(event), trace.example), embedding):
@@ -168,6 +172,7 @@ def stages(model: nn.Module, example: Any) -> Sequence[Tap]:
     if not taps:
         raise UserError(f"{type(trace.network).__name__} has no layer whose output is a map or tokens.")
     by_resolution = _last_of_each_resolution(taps)
+    # With one resolution there is one end, so depth has to tell stages apart.
     by_depth = _depths(taps, found) if len(by_resolution) == 1 else []
     return [taps[name] for name in declared or by_depth or by_resolution]
 
@@ -184,6 +189,7 @@ def place(model: nn.Module, layer: str, example: Any = None) -> str:
         UserError: If there is no such layer, or the classifier cannot be found.
     """
     if layer == EMBEDDING:
+        # The input of the classifier, whichever module made it: a flattening may have no module of its own.
         return f"{classifier(model, example)}:in"
     return checked_place(bare(uncompiled(model)), layer)
 
@@ -241,6 +247,7 @@ def _check_padding(layout: MapLayout, feature: Tensor, example: Any) -> None:
 
 def _equal(mean: Tensor, embedding: Tensor) -> bool:
     fits = mean.numel() == embedding.numel()
+    # Not exactly: the network may add the places in another order.
     return fits and torch.allclose(mean, embedding.reshape(mean.shape), rtol=1e-4, atol=1e-5)
 
 
@@ -248,6 +255,7 @@ def _tap(event: Event, trace: Trace) -> Tap | None:
     """Return the tap of a module whose output has places; None for any other module."""
     output = _output(event)
     has_places = isinstance(output, Tensor) and output.ndim in (3, 4) and output.is_floating_point()
+    # Attention in windows has several rows a sample. What an identity gives is named after the module before it.
     if not has_places or len(output) != trace.samples or isinstance(event.module, nn.Identity):
         return None
     if output.ndim == 3 and output.shape[2] == 1:
@@ -291,6 +299,7 @@ def _depths(taps: Mapping[str, Tap], found: Mapping[str, Event]) -> Sequence[str
     rows: dict[tuple[str, type[nn.Module]], list[str]] = {}
     for name in taps:
         row = (name.rpartition(".")[0], type(found[name].module))
+        # A row of single layers, such as norms, is no row of blocks.
         if any(found[name].module.children()):
             rows.setdefault(row, []).append(name)
     blocks = max(rows.values(), key=len, default=[])

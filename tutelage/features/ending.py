@@ -106,5 +106,6 @@ class Ending:
         if layer not in self._left:
             return
         self._left[layer] -= 1
+        # A count falls below zero if its layer is reached more often than on the example.
         if not any(count > 0 for count in self._left.values()):
             raise ReachedError(self, value)

@@ -67,6 +67,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, inputs: Any) -> Output:
         """Run the network and return its logits with the features that were asked for."""
+        # Hooks are attached by the first pass, and again after a release or in a copy.
         if len(self._handles) != len(self._places):
             self._attach()
         compiled = self._compiled
@@ -97,6 +98,7 @@ class FeatureExtractor(nn.Module):
         if len(self._handles) != len(self._places):
             self._attach()
         kept = self._compiled
+        # Compiling takes long, so code that still fits is kept.
         if args or kwargs or kept is None or not kept.serves(whole):
             self._compiled = Compiled(self._run, self, *args, whole=whole, **kwargs)
 
@@ -105,9 +107,11 @@ class FeatureExtractor(nn.Module):
         self._compiled = None
 
     def _run(self, inputs: Any) -> tuple[Tensor | None, dict[str, Tensor]]:
+        # The names are the sign for `_capture` that this extractor runs.
         self._captured.update(dict.fromkeys(self._places))
         raw = self._answer(inputs)
         features = {layer: feature for layer, feature in self._captured.items() if feature is not None}
+        # Nothing is held after a pass: features keep the graph of the whole network alive.
         self._captured.clear()
         missing = [layer for layer in self._places if layer not in features]
         if missing:
@@ -127,8 +131,10 @@ class FeatureExtractor(nn.Module):
         """Learn the shapes of the layers, how often they are reached, and which are changed in place afterwards."""
         found = reads(self.model, self.layers, trace)
         if self.gives_logits:
+            # For its error: a network without logits is refused now, and not in the first batch.
             logits_of(trace.raw)
         self.shapes = {layer: tensor_at(layer, event.value).shape for layer, event in found.items()}
+        # These are copied when they are read, or a loss would see what a later layer made of them.
         self._changed = frozenset(layer for layer, event in found.items() if not event.is_intact)
         self._ending = Ending({layer: trace.calls(self._places[layer]) for layer in found})
 
@@ -188,6 +194,7 @@ def value_at(trace: Trace, layer: str) -> Tensor:
             found: Tensor = reader(trace.example).features[layer]
             return found
     finally:
+        # The reader was for this one value; its hooks must not stay in the user's network.
         reader.release()
 
 

@@ -52,6 +52,8 @@ class MapLayout:
                 return cls("tokens", 0 if aspect is None else _prefix(shape[1], aspect), aspect)
             case 4:
                 _, one, two, three = shape
+                # Height and width are the two neighbours whose ratio is nearer to the image's. A tie counts as channels
+                # first, the usual order.
                 behind = aspect is not None and _misfit(one, two, aspect) < _misfit(two, three, aspect)
                 return cls("channels-last" if behind else "map")
         raise UserError(f"An output of shape {list(shape)} is neither a map, nor tokens, nor a vector per sample.")
@@ -86,6 +88,7 @@ class MapLayout:
             raise padded(
                 f"an output of shape {list(feature.shape)} has other places than tokens of shape {list(valid.shape)}"
             )
+        # Masks of tokenizers are whole numbers.
         return (valid != 0)[:, None, None, :]
 
 
@@ -108,6 +111,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
         size: Height and width.
     """
     pooled = (min(size[0], maps.shape[2]), min(size[1], maps.shape[3]))
+    # Pooled first: interpolation to a smaller size would skip places.
     if tuple(maps.shape[2:]) != pooled:
         maps = F.adaptive_avg_pool2d(maps, pooled)
     return maps if pooled == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
@@ -120,6 +124,7 @@ def _prefix(tokens: int, aspect: float) -> int:
     return min(prefixes, key=lambda prefix: (round(_best(tokens - prefix, aspect)[0], 3), prefix))
 
 
+# Asked for in every forward pass, and the factors of a number of tokens do not change.
 @cache
 def _grid(places: int, aspect: float) -> int:
     """Return the height of the grid."""

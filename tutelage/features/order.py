@@ -8,6 +8,7 @@ from torch import nn
 
 from tutelage.features.trace import Trace
 
+# Modules with weights that mix their inputs; all others count as normalisation or activation.
 _WEIGHING = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.MultiheadAttention)
 
 
@@ -46,6 +47,7 @@ def is_stem(trace: Trace, place: str) -> bool:
     """
     before = trace.events[: trace.when(place) + 1]
     weighing = [event for event in before if event.side == "out" and isinstance(event.module, _WEIGHING)]
+    # A block with parts is a stage of its own, even if it holds the first convolution.
     return len(weighing) <= 1 and not any(trace.network.get_submodule(place.removesuffix(":in")).children())
 
 
@@ -54,6 +56,7 @@ def _unreached(module: nn.Module, path: str, entered: frozenset[str], finished: 
         inner = f"{path}.{name}" if path else name
         if inner in finished:
             continue
+        # A list of modules is never called itself, so it counts as entered if anything in it was.
         if any(other == inner or other.startswith(f"{inner}.") for other in entered):
             yield from _unreached(child, inner, entered, finished)
         else:

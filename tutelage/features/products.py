@@ -42,6 +42,7 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (rows,) = ctx.saved_tensors
         with torch.autocast(rows.device.type, enabled=False):
+            # For $G = F F^T$ the gradient is $(U + U^T) F$: each row is in the product on both sides.
             return ((upstream + upstream.T) @ wide(rows)).to(rows.dtype)
 
 
@@ -73,6 +74,7 @@ class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
+        # The gradient of a mean of n squares is 2 v / n. Each entry of `upstream` stands for n values.
         upstream = upstream * (2 * upstream.numel() / max(1, values.numel()))
         for dim in ctx.dims:
             upstream = upstream.unsqueeze(dim)

@@ -23,6 +23,7 @@ from tutelage.models.normalization import bare
 Side = Literal["in", "out"]
 
 
+# Without ==, which for tensors would give no single truth value.
 @dataclass(frozen=True, eq=False)
 class Event:
     """A module that was entered or left.
@@ -97,12 +98,14 @@ class Trace:
                 # A part in TorchScript has no readable inside, so it gets no hooks.
                 continue
             enter, leave = partial(_note_entry, events, name), partial(_note_exit, events, name)
+            # With keywords, because inputs that have names come in no other way.
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
         try:
             with evaluating(model), torch.no_grad(), keeping_padding(encoders_of(model)):
                 raw = call(model, example)
         finally:
+            # The network is the user's, so no hook stays in it, whatever happened.
             for handle in handles:
                 handle.remove()
         return cls(model, network, example, tuple(events), raw, _parts(network))
@@ -230,6 +233,7 @@ def _first(value: Any) -> Any:
 
 def _version(value: Any) -> int:
     tensor = _first(value)
+    # Tensors made in inference mode do not count their changes.
     return tensor._version if isinstance(tensor, Tensor) and not tensor.is_inference() else 0
 
 
@@ -239,6 +243,7 @@ def _parts(network: nn.Module) -> tuple[tuple[str, nn.Module | Tensor, int], ...
     Buffers are left out, because a forward pass may change them. The objects themselves are kept, not only their names:
     a new object at the address of an old one cannot be mistaken for it.
     """
+    # Under all of its names: if a shared module is exchanged under one of them, the network has changed.
     modules = ((name, module, 0) for name, module in network.named_modules(remove_duplicate=False))
     weights = ((name, weight, _version(weight)) for name, weight in network.named_parameters(remove_duplicate=False))
     return (*modules, *weights)
