@@ -12,6 +12,7 @@ from tutelage.errors import UserError
 
 def uncompiled(model: nn.Module) -> nn.Module:
     """Return the plain network of one that its user compiled; any other as it is."""
+    # Where torch.compile keeps it.
     inner = getattr(model, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else model
 
@@ -23,6 +24,7 @@ def call(network: nn.Module, inputs: Any) -> Any:
         network: The network.
         inputs: Its inputs. A mapping, such as tokens and their mask, is passed by keyword; anything else as it is.
     """
+    # By keyword, as networks of transformers take their inputs.
     return network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
 
 

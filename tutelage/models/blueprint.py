@@ -94,9 +94,11 @@ def blueprint(
     if isinstance(source, nn.Module):
         original = source
         return Blueprint(
+            # A copy each time: two seeds of a comparison must not go on training one object.
             make=lambda: sized(copy_of(original), data.example(2)),
             name=type(source).__name__,
             trained=trained,
+            # The initial seed is the one that `_seeded` has just set.
             untrained=lambda: fresh(sized(copy_of(original), data.example(2)), torch.initial_seed()),
         )
     factory = source
@@ -172,6 +174,7 @@ def check_answer(network: nn.Module, shape: Sequence[int], data: Data, *, who: s
     Raises:
         UserError: If it has another shape or other classes.
     """
+    # The data may have only one, or a DataLoader batches of one.
     samples = len(Batch(inputs=data.example(2)))
     data.task.check_answer(tuple(shape), samples, data.num_classes, who=who, data=data.name)
     if isinstance(network, Normalized) and network.refusal is not None:
@@ -216,6 +219,7 @@ def _from_spec(spec: NetworkSpec, data: Data, *, teaches: bool, own_classes: boo
 
 
 def _seeded(make: Callable[[], nn.Module], seed: int, part: str) -> nn.Module:
+    # Accelerators too, because a factory may draw its weights there.
     with starting_at(seed_of(seed, f"network/{part}"), accelerators=True):
         # A user's factory may build on another device than that of the examples; the driver moves both later.
         return make().cpu()

@@ -44,6 +44,7 @@ def put_in_order(
     if saved is None or wanted is None or [*saved] == [*wanted]:
         return
     order = _order(saved, wanted)
+    # Without names on both sides, classes can only be matched by position.
     if order is None and not (are_names(saved) and are_names(wanted)):
         return
     both = lists(saved, wanted)
@@ -116,6 +117,7 @@ def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...
 
 def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor | None, Tensor]:
     """Return a network's answer to random inputs of the first shape that it accepts, and those inputs."""
+    # A generator of its own, so that loading a network draws nothing from the user's.
     chance = torch.Generator().manual_seed(0)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     example = torch.empty(0)

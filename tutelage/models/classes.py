@@ -18,6 +18,7 @@ def with_own_classes(spec: NetworkSpec) -> NetworkSpec:
     Raises:
         UserError: If there are no such weights.
     """
+    # A number that the user gave stays.
     if not spec.uses_pretrained or "num_classes" in spec.options:
         return spec
     count = hub.pretrained_classes(spec.kind, spec.name, spec.options)
@@ -35,6 +36,7 @@ def class_names_of(spec: NetworkSpec) -> tuple[str, ...]:
     """
     if spec.uses_pretrained:
         return hub.pretrained_class_names(spec.kind, spec.name, spec.options)
+    # Weights that are named decide, even if the architecture is a saved run's.
     place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights
     metadata = None if place is None else metadata_beside(place)
     return () if metadata is None else tuple(metadata.class_names or ())

@@ -28,6 +28,7 @@ class ActiveDropout(nn.Module):
 
     def __init__(self, p: float, kind: str = "Dropout") -> None:
         super().__init__()
+        # Underscored, because public settings enter fingerprints, and this one is switched to and fro.
         self.p, self.kind, self._steady = p, kind, False
         self._drop = next(drop for layer, drop in _DROP.items() if layer.__name__ == kind)
 
@@ -39,6 +40,7 @@ class ActiveDropout(nn.Module):
 def kind_of_dropout(layer: nn.Module) -> str | None:
     """Return the kind of dropout that a layer is; None if it never drops anything."""
     kind = next((known.__name__ for known in _DROP if isinstance(layer, known)), None)
+    # With a probability of 0 it is there for nothing.
     return kind if kind is not None and layer.p else None
 
 

@@ -25,6 +25,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
+    # Positional only, so that `inputs` may also be the name of a member's own input.
     def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:
         """Return `[batch, class]`.
 

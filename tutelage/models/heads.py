@@ -12,6 +12,7 @@ from tutelage.models.answers import answer
 from tutelage.models.copies import is_lazy
 from tutelage.models.modes import evaluating
 
+# The sides of CIFAR's, Tiny ImageNet's and ImageNet's images.
 _PROBE_SIDES = (32, 64, 224)
 
 
@@ -126,6 +127,7 @@ def _answered_classes(network: nn.Module, in_channels: int) -> int | None:
             # A user's network may refuse a size with any error; then the next one is tried.
             with suppress(Exception):
                 shape = answer(network, torch.zeros(1, in_channels, side, side, device=device)).shape
+                # Axis 1 holds the classes, of maps of logits too.
                 return shape[1] if len(shape) >= 2 else None
     return None
 

@@ -50,6 +50,7 @@ def pretrained_class_names(kind: str, name: str, options: Mapping[str, Any]) -> 
         return tuple(_torchvision_weights(name, options).meta["categories"])
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
+    # timm's weights have no names of classes with them; their number and tag tell which part of ImageNet they are of.
     subset = infer_imagenet_subset(dict(_timm_config(name)))
     return () if subset is None else tuple(ImageNetInfo(subset).label_descriptions())
 
@@ -76,6 +77,7 @@ def build_timm(
     config = _timm_config(name) if pretrained else {}
     if not pretrained:
         _check_timm_name(name)
+    # Options come last and win, such as `num_classes=0` for a network without a classifier.
     arguments = {"num_classes": num_classes, "in_chans": in_channels, **options}
     try:
         with _short_waits() if pretrained else nullcontext():
@@ -118,6 +120,7 @@ def build_torchvision(
     _check_torchvision_name(name)
     arguments = {key: value for key, value in options.items() if key not in ("weights", "num_classes")}
     num_classes = options.get("num_classes", num_classes)
+    # With weights, torchvision insists on their own number of classes; the classifier is replaced below.
     if weights is None:
         # Built with one class where there shall be none; the classifier is removed below.
         arguments["num_classes"] = num_classes or 1
@@ -143,6 +146,7 @@ def build_torchvision(
 def _check_timm_name(name: str) -> None:
     import timm
 
+    # What these prefixes stand for is not in timm's list.
     if not name.startswith(("hf_hub:", "hf-hub:", "local-dir:")) and not timm.is_model(name):
         raise unknown("timm network", name, timm.list_models())
 
@@ -159,6 +163,7 @@ def _timm_config(name: str) -> Mapping[str, Any]:
         except OSError as error:
             raise _not_fetched(f"timm:{name}", error) from error
         return loaded
+    # timm reads the configuration in the folder only when it builds the network.
     if name.startswith("local-dir:"):
         return {}
     try:
@@ -198,6 +203,7 @@ def _check_options(options: Mapping[str, Any], network: nn.Module, *, of: str) -
     """Refuse options that a constructor stores without a check, and that would fail only in training."""
     check_all(options, type(network), of=of)
     for name, value in options.items():
+        # So timm, torchvision and transformers call their shares of dropout.
         if name.endswith(("drop_rate", "drop_path_rate", "dropout")):
             check(name, value, Share, of=of)
 

@@ -100,6 +100,8 @@ def _has_one_mode(network: nn.Module) -> bool:
     if isinstance(network, torch.jit.ScriptModule):
         graph = str(network.inlined_graph)
         differs = any(f"aten::{layer}" in graph for layer in ("batch_norm", "dropout", "instance_norm"))
+        # torch.jit.freeze removes the attribute. Tracing writes the mode into the graph, where scripting reads the
+        # attribute.
         return not hasattr(network, "training") or (differs and 'name="training"' not in graph)
     return _is_exported(network)
 
@@ -119,6 +121,7 @@ def _side_taken(network: nn.Module, example: Tensor) -> int | None:
     for side in _USUAL_SIDES:
         try:
             with evaluating(network), torch.no_grad():
+                # Through float, because bytes and half precision cannot be interpolated everywhere.
                 call(network, nn.functional.interpolate(example.float(), size=(side, side)).to(example.dtype))
         except Exception:  # It may refuse a size with any error; then the next one is tried.
             continue

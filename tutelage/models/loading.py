@@ -53,6 +53,7 @@ def load_network(
     spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
     weights = spec.weights or (spec.target if spec.kind == "run" else None)
     metadata = None if weights is None else metadata_beside(weights)
+    # An untrained network has no classes of its own, and is built for the data's.
     any_classes = any_classes and spec.is_trained
     if metadata is not None:
         num_classes = metadata.num_classes if any_classes else num_classes
@@ -64,6 +65,7 @@ def load_network(
         num_classes=num_classes,
         in_channels=in_channels,
     )
+    # A factory may give its network statistics itself: they count as its own, and are not applied twice.
     if isinstance(network, Normalized):
         own, network = network.normalization, network.model
     refusal = None
@@ -79,6 +81,7 @@ def load_network(
                     if not any_classes:
                         raise
                     refusal = str(error)
+        # Weights belong to the statistics that they were trained with.
         own = own if metadata is None else metadata.normalization
     if not any_classes:
         check_classes(network, num_classes, in_channels=in_channels, source=str(spec))

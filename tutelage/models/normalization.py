@@ -28,6 +28,7 @@ class Normalization:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        # Tuples of floats, so that statistics from JSON, from text and from tensors are equal if their numbers are.
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
         if not self.mean or len(self.mean) != len(self.std):
@@ -121,6 +122,7 @@ class Normalized(nn.Module):
         self.model, self.spec, self._refusal = model, spec, refusal
         self.normalization = Normalization(mean=tuple(mean), std=tuple(std))
         for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
+            # `[1, channel, 1, 1]`, which broadcasts over batch and places.
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     @property
@@ -128,6 +130,7 @@ class Normalized(nn.Module):
         """Why its answers do not fit the data; None if nothing speaks against them."""
         return self._refusal
 
+    # Positional only, so that `inputs` may also be the name of an input of the network.
     def forward(self, inputs: Tensor | None = None, /, **named: Any) -> Any:
         """Return the network's answer.
 
@@ -147,6 +150,7 @@ class Normalized(nn.Module):
     def _named(self, name: str, value: Any) -> Any:
         if name == _IMAGES:
             return self._normalized(value)
+        # Four axes are images or attention masks. With mean 0 and standard deviation 1 it makes no difference.
         if isinstance(value, Tensor) and value.ndim == 4 and self.normalization != Normalization.named("none"):
             raise UserError(
                 f"The network normalises images, and whether {name!r} of shape {tuple(value.shape)} holds some cannot "

@@ -26,6 +26,7 @@ _WRAPPERS = (
     "ema", "model_ema", "state_dict_ema", "module", "params",
 )  # fmt: skip
 _SHOWN = 5
+# Enough for the mark of a tar archive, at byte 257.
 _HEAD_BYTES = 512
 # Types that training scripts often save beside the weights. None of them can run code.
 _HARMLESS = [
@@ -135,6 +136,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
             return dict(content)
         inside = [key for key in content if _is_state(content[key])]
         known = [key for key in _WRAPPERS if key in inside]
+        # A distillation script may save both networks, and which one is meant cannot be told.
         rivals = [key for key in inside if key in known or "teacher" in str(key) or "student" in str(key)]
         if len(rivals) > 1 and any("teacher" in str(key) for key in rivals):
             names = " and ".join(map(repr, rivals))

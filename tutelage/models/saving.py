@@ -142,6 +142,7 @@ def read_metadata(path: str | Path) -> NetworkMetadata:
         entries: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
         }
+        # What a later version may add is passed over.
         metadata = NetworkMetadata(**{key: value for key, value in entries.items() if key in known})
         _check_metadata(metadata)
     except (ValueError, TypeError, AttributeError) as error:
@@ -159,6 +160,7 @@ def _check_metadata(metadata: NetworkMetadata) -> None:
         raise ValueError(f"spec={metadata.spec!r} is no text")
     for name in ("num_classes", "in_channels"):
         number = getattr(metadata, name)
+        # Not isinstance, by which `true` would be the number 1.
         if type(number) is not int or number < 1:
             raise ValueError(f"{name}={number!r} is no number above zero")
     if not isinstance(metadata.weights, str) or Path(metadata.weights).name != metadata.weights:
@@ -204,6 +206,7 @@ def check_digest(path: Path) -> None:
     Raises:
         UserError: The digests differ.
     """
+    # Read without `read_metadata`, which would refuse folders that other programs have written.
     file = metadata_file(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

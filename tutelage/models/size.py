@@ -75,6 +75,7 @@ def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
 def size_for(network: nn.Module, data: Data) -> NetworkSize:
     """Return the size of a network on one sample of the data."""
     shape = (data.in_channels, *data.image_size)
+    # Zeros stand for inputs that are no images.
     return describe(network, input_shape=shape) if all(shape) else measure(network, data.example(1))
 
 

@@ -41,10 +41,12 @@ class NetworkSpec:
     """
 
     target: str
+    # A dictionary has no hash; equal specs still have equal ones.
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     normalize: str | None = None
     pretrained: bool | None = None
     weights: str | None = None
+    # Who wrote a spec down does not change which network it is.
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +105,9 @@ class NetworkSpec:
                 f"{self.target} is no network, and can only teach: name it with --teacher. Where a network is needed, "
                 "name that, such as the one that was recorded."
             )
+        # The last colon, because a path may have others.
         before, colon, after = self.target.rpartition(":")
+        # Before import paths, because `timm:resnet18` looks like one.
         if self.target.startswith("timm:"):
             return "timm"
         if self.target.startswith("torchvision:"):
@@ -112,12 +116,14 @@ class NetworkSpec:
             return "file"
         if colon and after.isidentifier() and all(part.isidentifier() for part in before.split(".")):
             return "import"
+        # Before paths: a folder that happens to be called `resnet20` does not hide the network.
         if self.target in CATALOGUE:
             return "catalogue"
         if self.target in COMPOSED:
             return "composed"
         if _exists(self.target):
             return "run"
+        # It looks like a path, so near names of the catalogue would not help.
         if any(mark in self.target for mark in "/\\:"):
             raise UserError(f"There is nothing at {self.target!r}: neither a saved run nor a file of weights.")
         raise unknown("network", self.target, CATALOGUE)
@@ -208,4 +214,5 @@ def _value(text: str) -> Any:
 
 def _text(value: Any) -> str:
     bare_word = isinstance(value, str) and value.strip() == value and not set(value) & set(",@'\"()[]{}=")
+    # Quoted where reading the bare word would give something else, such as the text `true`.
     return value if bare_word and value and _value(value) == value else repr(value)

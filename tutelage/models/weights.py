@@ -50,6 +50,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the weights without the name parts that wrappers inside the network added."""
+    # torch.compile and data-parallel training add these.
     for wrapper in ("_orig_mod", "module"):
         if not any(wrapper in key.split(".") for key in expected):
             found = {".".join(part for part in key.split(".") if part != wrapper): found[key] for key in found}
@@ -58,6 +59,7 @@ def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mappi
 
 def _prefixes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Return the possible prefixes of the network's names in the file: one for each network that it may hold."""
+    # Every file of the network's weights holds this name, so what stands before it there is a prefix.
     sought = next((key for key in expected if not _is_counter(key)), None)
     if sought is None:
         return [""]
@@ -152,6 +154,7 @@ def _cause_of_shapes(
     weight = f"{head[0]}.weight" if head else ""
     if head is not None and weight in different and all(key.startswith(f"{head[0]}.") for key in different):
         return f"the checkpoint has {found[weight].shape[0]} classes, the data {expected[weight].shape[0]}"
+    # A single convolution differs: the first, because no other depends on the channels of the images.
     if len(different) == 1 and found[different[0]].ndim == expected[different[0]].ndim == 4:
         theirs, ours = found[different[0]].shape[1], expected[different[0]].shape[1]
         return f"the checkpoint takes {theirs} input channels, the data have {ours}"

@@ -22,6 +22,7 @@ class DenseLayer(nn.Module):
         self.body = nn.Sequential(
             nn.BatchNorm2d(in_channels),
             nn.ReLU(),
+            # The bottleneck of DenseNet-B: a 1x1 convolution to 4 k channels before the 3x3, where k is the growth.
             nn.Conv2d(in_channels, 4 * growth, 1, bias=False),
             nn.BatchNorm2d(4 * growth),
             nn.ReLU(),
@@ -51,6 +52,7 @@ def tfkd_densenet121(
         layers: list[nn.Module] = []
         # A transition stands at the beginning of a stage, so that a stage ends with its last dense layer.
         if number:
+            # The compression of DenseNet-C, with the paper's factor of one half.
             half = channels // 2
             convolution = nn.Conv2d(channels, half, 1, bias=False)
             layers += [nn.BatchNorm2d(channels), convolution, nn.AvgPool2d(2)]

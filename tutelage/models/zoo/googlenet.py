@@ -61,6 +61,7 @@ def tfkd_googlenet(num_classes: Count, *, in_channels: Count = 3) -> Staged:
     stem = conv_norm(in_channels, 192, 3, bias=True)
     channels, stages = 192, []
     for number, rows in enumerate(_STAGES):
+        # A pool opens a stage, so that a stage ends with the last map of its size.
         layers: list[nn.Module] = [nn.MaxPool2d(3, stride=2, padding=1)] if number else []
         for widths in rows:
             unit = Inception(channels, widths)

@@ -27,6 +27,7 @@ class InvertedResidual(nn.Module):
         self.body = nn.Sequential(
             conv_norm(in_channels, inner, 1, bias=bias, activation=activation),
             conv_norm(inner, inner, 3, stride=stride, groups=inner, bias=bias, activation=activation),
+            # Linear, because a ReLU would lose information in so few channels (the paper's section 3.2).
             conv_norm(inner, out_channels, 1, bias=bias, activation=None),
         )
         self.residual = stride == 1 and in_channels == out_channels
@@ -91,6 +92,7 @@ def tfkd_mobilenetv2(num_classes: Count, *, in_channels: Count = 3) -> Staged:
         num_classes: Classes K.
         in_channels: Channels of the images.
     """
+    # One row per group: expansion, channels, blocks, stride of the first block.
     table = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1))
     stem = nn.Sequential(nn.Conv2d(in_channels, 32, 1, padding=1), nn.BatchNorm2d(32), nn.ReLU6())
     channels, stages = 32, []

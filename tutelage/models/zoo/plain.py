@@ -23,6 +23,7 @@ def tfkd_cnn(num_classes: Count, *, in_channels: Count = 3, width: Count = 32, d
         blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.MaxPool2d(2), nn.ReLU()))
         channels = out_channels
     tail = nn.Sequential(
+        # After three pools, images of 32 pixels are 4x4 already; other sizes are brought to it.
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Linear(16 * channels, channels),

@@ -23,6 +23,7 @@ class Residual(nn.Module):
 
     def __init__(self, body: nn.Module, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        # The paper's option B: a projection only where the identity has another shape.
         same = stride == 1 and in_channels == out_channels
         self.body = body
         self.shortcut = (

@@ -35,6 +35,7 @@ class GroupedUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, first_groups: int, groups: int) -> None:
         super().__init__()
+        # A unit of stride 2 appends to its pooled input, so its body makes only the other channels.
         added = out_channels - in_channels if stride == 2 else out_channels
         inner = added // 4
         self.body = nn.Sequential(
@@ -119,6 +120,7 @@ def _split_network(num_classes: int, stem: nn.Module, *, squeeze_first: bool, bi
     channels, stages = 24, []
     for width, depth in ((116, 3), (232, 7), (464, 3)):
         down = DownUnit(channels, width, inner=width // 2 if squeeze_first else channels, bias=bias)
+        # The unit of stride 2 comes first and is not counted in the depth.
         stages.append(nn.Sequential(down, *(SplitUnit(width, bias=bias) for _ in range(depth))))
         channels = width
     return Staged(stem, stages, nn.Linear(1024, num_classes), tail=conv_norm(channels, 1024, 1, bias=bias))

@@ -38,10 +38,12 @@ class Staged(nn.Module):
         self.stem = stem
         for number, stage in enumerate(stages, start=1):
             self.add_module(f"layer{number}", stage)
+        # An identity rather than nothing, so that every network has the same named parts.
         self.tail = nn.Identity() if tail is None else tail
         self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
         self.classifier = classifier
         self.stage_names = ("stem", *(f"layer{number + 1}" for number in range(len(stages))))
+        # Kept, so that `fresh` can repeat the initialisation through `reset_parameters`.
         self._initialize = initialize
         self.reset_parameters()
 

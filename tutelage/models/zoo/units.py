@@ -28,6 +28,7 @@ def conv_norm(
         bias: Whether the convolution has a bias of its own.
         activation: The activation's class, or None for a linear unit.
     """
+    # Half padding keeps the size of a map at stride 1. By default without a bias, which the batch norm would subtract.
     convolution = nn.Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
     )
