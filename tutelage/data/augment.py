@@ -93,6 +93,7 @@ class Augmentation:
                 f"The view parameters have shape {list(parameters.shape)}, but {str(self)!r} on {samples} "
                 f"images takes {[samples, self.width]}: use the augmentation that drew them."
             )
+        # The parameters of all transforms stand side by side, in the order of the transforms.
         ends = list(accumulate(transform.width for transform in self.transforms))
         for transform, end in zip(self.transforms, ends):
             yield transform, parameters[:, end - transform.width : end]
@@ -114,6 +115,7 @@ def _resized_crop(*numbers: float) -> ResizedCrop:
             return ResizedCrop((low, high))
         case (low, high, flat, wide):
             return ResizedCrop((low, high), (flat, wide))
+    # Becomes the message of `_transform`, as do the errors of constructors that are given too many numbers.
     raise TypeError("resized-crop takes 0, 1, 2 or 4 numbers")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.errors import notice
 
+# Images that are compared at once, which bounds the memory that the comparison takes.
 _CHUNK = 4096
 _LOOKED_AT = 64
 
@@ -25,6 +26,7 @@ def tell_blank(streamed: Mapping[str, StreamedImages], resident: Mapping[str, Re
     found, looked_at = [], 0
     for split, images in streamed.items():
         if resident is None:
+            # Each has to be decoded, so only some are; spread over the split, because images are often sorted by class.
             rows = np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).round()).astype(int).tolist()
             blank = _blank(images.read_batch(rows)[0])
         else:

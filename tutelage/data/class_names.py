@@ -50,6 +50,7 @@ def names_of(dataset: Any) -> tuple[str, ...] | None:
 def are_names(classes: Sequence[str]) -> bool:
     """Return whether classes are called by more than their position, such as `3` or `label 3`."""
     beginning = re.sub(r"\d+$", "", classes[0]) if classes else ""
+    # `label 0`, `label 1` and so on only count positions, and so do bare numbers.
     return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
 
 
@@ -91,6 +92,7 @@ def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, whe
             f"Sample {wrong[0]} of {where} has the label {labels[wrong[0]]}, out of the range 0 to {len(own) - 1} of "
             "its own class names: correct it."
         )
+    # An index of -1 reads the last class, so unlabelled samples keep theirs.
     found = np.where(labels < 0, labels, positions(own, names)[labels])
     if (strange := np.flatnonzero((found < 0) & (labels >= 0))).size:
         raise UserError(
@@ -119,6 +121,7 @@ def _as_names(given: Any) -> tuple[str, ...] | None:
     if not isinstance(given, list | tuple) or not given:
         return None
     names = tuple(", ".join(name) if isinstance(name, tuple | list) and _are_text(name) else name for name in given)
+    # Two classes of one name cannot be told apart by it.
     return names if _are_text(names) and len(set(names)) == len(names) else None
 
 

@@ -64,6 +64,7 @@ class CrossEntropy:
         Raises:
             UserError: If the targets are of another form, such as one number a sample.
         """
+        # Fractions in the shape of the logits are probabilities of classes.
         if targets.is_floating_point() and targets.shape != answer.shape:
             raise UserError(
                 f"The targets are fractions {list(targets.shape)} and the network answers {list(answer.shape)}: class "

@@ -88,6 +88,7 @@ class Data:
     recording: RecordedViews | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        # A dictionary inside a frozen object could still be changed.
         object.__setattr__(self, "splits", MappingProxyType(dict(self.splits)))
 
     @property
@@ -125,6 +126,7 @@ class Data:
         """Return the data with other samples in some splits; None leaves a split out."""
         merged = {**self.splits, **splits}
         kept = {name: samples for name, samples in merged.items() if samples is not None}
+        # A split that is not replaced is as labelled as before; a new one is asked.
         unlabelled = {
             name
             for name, samples in kept.items()
@@ -139,6 +141,7 @@ class Data:
             UserError: If the data have no such split, or the name is unknown.
         """
         splits = {**self.splits, **({} if self.foreign is None else {FOREIGN: self.foreign.images})}
+        # A usual name is not misspelt: its split is missing, which the second message says.
         if name not in splits and name not in (TRAIN, VALIDATION, TEST, FOREIGN):
             raise unknown("split", name, [*splits, TRAIN, VALIDATION, TEST])
         if name not in splits:
@@ -164,6 +167,7 @@ class Data:
         A user's own DataLoader has its own batch size; the first samples of its first batch are taken.
         """
         split = TRAIN if TRAIN in self.splits else next(iter(self.splits))
+        # A few samples are not worth starting worker processes.
         loader = self.loader(split, train=False, batch_size=samples, workers=0)
         return _first(next(iter(loader.epoch(0))).inputs, samples)
 
@@ -207,6 +211,7 @@ class Data:
         samples = self.split(split)
         if train and world_size > 1 and batch_size % world_size:
             raise UserError(f"A batch of {batch_size} cannot be shared by {world_size} processes: take a multiple.")
+        # A last batch of one sample has no variance for batch norm to divide by.
         leaves_one = 1 < batch_size < self.count(split) and self.count(split) % batch_size == 1
         return make_loader(
             samples,
@@ -282,13 +287,16 @@ def assemble(
     if validation != 0 and VALIDATION not in splits:
         kept, held = hold_out(strata[train], validation, seed=split_seed, what=VALIDATION)
         train, chosen[VALIDATION] = train[kept], train[held]
+    # A split of which all samples stay leaves no trace in the fingerprint.
     if len(train) < len(strata):
         chosen[TRAIN] = train
     parts: dict[str, Samples] = {**splits, **{part: splits[TRAIN].select(rows) for part, rows in chosen.items()}}
+    # Only now, because held-out samples were drawn class by class. The test split keeps its labels to be measured by.
     if task.hides_targets:
         parts = {part: samples if part == TEST else samples.with_targets(None) for part, samples in parts.items()}
     if "sample-labels" in task.offers:
         _check_classes(parts, class_names, name)
+    # Over what is left for training: samples held out must not reach the network even by their statistics.
     mean, std = mean_and_std(parts[TRAIN]) if parts[TRAIN].size else ((), ())
     return Data(
         name=name,
@@ -309,6 +317,7 @@ def assemble(
 def strata_of(samples: Samples) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the group of each sample for a stratified split, `[sample]`: its class, or one group if it has none."""
     targets = samples.targets
+    # Sets of classes and numbers have no groups to keep in proportion.
     if targets is None or targets.ndim != 1 or targets.is_floating_point():
         return np.zeros(len(samples), dtype=np.int64)
     return targets.cpu().numpy()
@@ -331,6 +340,7 @@ def _check_classes(parts: Mapping[str, Samples], class_names: tuple[str, ...], n
                 f"The {part} split of {name} has the label {len(count) - 1}, out of the range 0 to "
                 f"{len(class_names) - 1}: correct it, or give the right number of classes."
             )
+        # Unlabelled training samples do not say which classes they have.
         if TRAIN not in counts:
             continue
         learned = np.zeros(len(count), dtype=np.int64)

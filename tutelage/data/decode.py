@@ -51,6 +51,7 @@ def read_image(cell: Any, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
             image.load()
+            # Cameras note beside the pixels how the image has to be turned.
             image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise UserError(f"The file at {place} is no image of a known format: replace it or remove it.") from error
@@ -86,6 +87,7 @@ def on_background(image: Image.Image) -> Image.Image:
     Args:
         image: An image in any mode, with an alpha channel, a transparent colour, or neither.
     """
+    # Straight to RGB, transparent parts would get whatever colour lies hidden below them.
     if image.mode in ("P", "PA") or image.has_transparency_data:
         image = image.convert("RGBA")
     if image.mode != "RGBA":
@@ -111,6 +113,7 @@ def probe(read: Callable[[int], Image.Image], length: int, image_size: int | Non
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
+    # Spread over the split, because images are often sorted by class or source.
     images = [read(int(position)) for position in np.unique(np.linspace(0, length - 1, _PROBES).round())]
     channels = 1 if all(image.mode in _GREY for image in images) else 3
     if image_size is not None:

@@ -26,6 +26,7 @@ def input_and_target(sample: Any) -> tuple[Any, Any]:
         UserError: If a tuple without names does not have two entries, a mapping has several fields with a usual name
             of targets or of images, or it has only a target.
     """
+    # A named tuple, which would also pass for a plain one below.
     if hasattr(sample, "_asdict"):
         sample = sample._asdict()
     if isinstance(sample, Mapping):
@@ -50,4 +51,5 @@ def _of_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
         raise UserError(f"A sample of the data has the fields {', '.join(images)}: keep the one that is the input.")
     if not others:
         raise UserError(f"A sample of the data has only the field {named[0]}: it needs an input.")
+    # Without a field of images all are the input, as the tokens of a text and their mask are.
     return others[images[0]] if images else others, sample[named[0]] if named else None

@@ -43,6 +43,7 @@ class ImageFolder:
         """Return the images as tables, whose labels are the classes in alphabetical order."""
         from datasets import ClassLabel, Dataset, Features, Image
 
+        # Images stay encoded: decoding is ours, so that messages can name the file.
         features = Features({"image": Image(decode=False), "label": ClassLabel(names=list(self.class_names))})
         position = {name: index for index, name in enumerate(self.class_names)}
         tables = {}
@@ -175,6 +176,7 @@ def _check_beside(root: Folder, others: Sequence[str], splits: Sequence[Folder])
             f"{root.path}/{flat[0]} is named as a split is, but has images in it instead of class folders: lay it out "
             f"as {flat[0]}/CLASS/IMAGE.jpg, or move it away."
         )
+    # Folders that have classes in common are surely splits, so what is beside them can be left out.
     shared = set.intersection(*({folder.name for folder in split.folders} for split in splits))
     if len(splits) > 1 and shared:
         notice(f"{root.path}: beside the splits, {_listed(others)} is not read.")
@@ -230,6 +232,7 @@ def _images(folder: Folder) -> list[str]:
 
 
 def _holds_images(folder: Folder) -> bool:
+    # At any depth: how deep images may lie is checked later, with a message of its own.
     return any(_is_read(path) for path in folder.files) or any(map(_holds_images, folder.folders))
 
 

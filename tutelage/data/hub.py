@@ -53,6 +53,7 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
     cache = str(Path(_cache_dir() or datasets.config.HF_DATASETS_CACHE) / f"tutelage-{state[:16]}")
     try:
         with quiet():
+            # `save_to_disk` leaves the first for several splits, the second for one.
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _as_mapping(datasets.load_from_disk(str(path)))
             if path.is_file():
@@ -101,6 +102,7 @@ def hub_states(loaded: Mapping[str, datasets.Dataset]) -> list[tuple[str, int]]:
 
 
 def _as_mapping(loaded: Any) -> Mapping[str, datasets.Dataset]:
+    # A dataset without splits is all for training.
     return loaded if isinstance(loaded, Mapping) else {"train": loaded}
 
 

@@ -55,6 +55,7 @@ class ResidentImages(Samples):
         if targets is not None and targets.shape[:1] != images.shape[:1]:
             raise UserError(f"Targets {list(targets.shape)} for {len(images)} images: give one for each.")
         self.images = images
+        # Cross-entropy and indexing read class indices as int64.
         self.targets = targets if targets is None or targets.is_floating_point() else targets.long()
         self.channels, self.size = images.shape[1], (images.shape[2], images.shape[3])
 
@@ -152,6 +153,7 @@ class StreamedImages(Samples):
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Return the images at `indices` as one uint8 batch, and their targets."""
+        # Filled image by image: a list of all images and their stack would take the memory twice.
         pixels = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
         for position, image in enumerate(self.pixels(indices)):
             pixels[position] = image

@@ -50,7 +50,9 @@ def label_offsets(
         raise UserError(f"A rate of {rate} of wrong labels is no share: give one from 0 to 1.")
     if num_classes < 2:
         raise UserError(f"With {num_classes} class no label can be wrong: noise takes two or more.")
+    # Drawn for every label, moved or not, so that a lower rate moves some of the same labels.
     moved = torch.rand(count, generator=chance, device=device) < rate
+    # An offset of 0 is the label's own class.
     least = 0 if flips == "any" else 1
     return torch.randint(least, num_classes, (count,), generator=chance, device=device).where(moved, 0)
 
@@ -74,6 +76,7 @@ def with_wrong_labels(data: Data, rate: float, *, seed: int, flips: Flips = "any
     wrong = targets + label_offsets(len(targets), rate, data.num_classes, flips=flips, chance=generator(seed))
     # Unlabelled samples stay unlabelled.
     wrong = targets.where(targets == UNLABELLED, wrong % data.num_classes)
+    # Other labels are other data, whose runs must not be taken for runs on these.
     digest = hashlib.sha256(data.fingerprint.encode() + wrong.numpy().tobytes())
     assert isinstance(data.train, Samples)
     return replace(data.with_splits(train=data.train.with_targets(wrong)), fingerprint=digest.hexdigest())

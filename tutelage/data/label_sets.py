@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import datasets
     from torch import Tensor
 
+# Rows that are looked at to tell text from numbers. A column has one type, but some of its lists may be empty.
 _LOOKED_AT = 100
 
 
@@ -35,6 +36,7 @@ def read_other_targets(
         UserError: If the targets do not fit the task, or a split has a class that training does not have.
     """
     columns = {split: rows.select_columns([label]).with_format("numpy")[:][label] for split, rows in splits.items()}
+    # Nothing can be measured on a split whose targets are hidden, so it is left out.
     columns = {split: values for split, values in columns.items() if split == TRAIN or not _is_hidden(values)}
     named = {split: _names_of(rows.features[label]) for split, rows in splits.items()}
     looked_at = [item for rows in columns.values() for row in rows[:_LOOKED_AT] for item in _items(row)]

@@ -84,6 +84,7 @@ def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, 
             f"The {len(train.values)} labels of {train.where} are {len(found)} different ones, which looks like the "
             "numbers of the samples: name the column of classes with ,label=NAME."
         )
+    # False and true are called 0 and 1.
     names = train.names or tuple(str(int(value) if value.dtype.kind == "b" else value) for value in found)
     if len(names) == 1 and not one_will_do:
         raise UserError(f"{train.where} has one class only, {names[0]}: there is nothing to tell apart.")
@@ -115,6 +116,7 @@ def _classes_in(values: NDArray[Any], where: str) -> NDArray[Any]:
         _refuse_missing(empty, where)
         return values.astype(str)
     if kind == "f":
+        # A column of whole numbers with gaps comes as floats, with NaN for the gaps.
         _refuse_missing(np.flatnonzero(np.isnan(values)).tolist(), where)
         if fractions := np.flatnonzero(values != np.round(values)).tolist():
             raise UserError(
@@ -179,6 +181,7 @@ def _numbered(column: LabelColumn) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     if column.names is not None:
         return column.names, column.values.astype(np.int64)
     found, numbers = np.unique(column.values, return_inverse=True)
+    # Named as in `class_names`.
     if found.dtype.kind == "b":
         found = found.astype(np.int64)
     return tuple(map(str, found.tolist())), numbers.astype(np.int64)

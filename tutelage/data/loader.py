@@ -97,10 +97,12 @@ class StreamedLoader:
         self._queue = _Queue(plan, once=samples.is_steady)
         self._reader: DataLoader[Any] = DataLoader(
             _Reader(samples),
+            # The queue asks for whole batches, so a DataLoader must not form its own.
             batch_size=None,
             sampler=self._queue,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Only from pinned memory does a copy to the GPU run beside other work.
             pin_memory=self._device.type == "cuda",
             # A DataLoader draws a seed for its workers each epoch, by default from the global generator.
             generator=Generator(),
@@ -125,6 +127,7 @@ class StreamedLoader:
             if isinstance(read, UserError):
                 # A new error: raising `read` itself would tie this frame into a cycle, and the workers would end late.
                 raise UserError(*read.args)
+            # Workers read ahead, but batches arrive in the order in which they were asked for.
             planned, places = planned_batches.popleft()
             inputs, targets = (moved(value, self._device, non_blocking=True) for value in read)
             if places is not None:
@@ -173,6 +176,7 @@ class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
         self._planned: deque[tuple[PlannedBatch, Tensor | None]] = deque()
 
     def begin(self, number: int, start: int) -> deque[tuple[PlannedBatch, Tensor | None]]:
+        # A new queue for each epoch: one that was left in its middle leaves plans behind.
         self._position, self._planned = (number, start), deque()
         return self._planned
 
@@ -181,6 +185,7 @@ class _Queue(Sampler[tuple[tuple[int, ...], list[int]]]):
         for batch in self._plan.epoch(number, start):
             wanted, places = _distinct(batch.indices) if self._once else (batch.indices, None)
             planned.append((batch, places))
+            # The seeds of the dataset's own transforms. With the rank, so that processes do not all draw the same.
             yield (self._plan.seed, FOREIGN, number, batch.number, self._plan.rank), wanted.tolist()
 
 
@@ -260,6 +265,7 @@ def make_loader(
         sampler=batch_sampler
         or ShuffledBatches(len(samples), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),
         seed=seed,
+        # Recorded parameters mean something only to the augmentation that drew them.
         augmentation=augmentation if recorded is None else recorded.augmentation,
         size=samples.size,
         rank=rank,

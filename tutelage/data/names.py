@@ -74,6 +74,7 @@ def parse_spec(text: str) -> Spec:
     if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
         return Spec(text, _name(path.resolve().name), path=path, label=label, image=image)
     owner, slash, _ = place.partition("/")
+    # If its first folder exists, it is a misspelt path rather than a name on the hub.
     if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():
         return Spec(text, _name(place), hub=place, label=label, image=image)
     raise _no_such_place(place, path)

@@ -34,6 +34,7 @@ def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data
         UserError: If they have no test split, or the data's own images are normalised by their user and these are not.
     """
     if isinstance(source, str):
+        # Only the test split is used, so nothing needs to be held out.
         source = load_data(source, validation=0)
     if not isinstance(source, Data):
         source = as_data(source, test=source, hold_out=0, name="foreign", task=data.task.name, for_training=False)
@@ -65,6 +66,7 @@ def fit_images(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     elif images.shape[1] != channels:
         raise UserError(f"Foreign images of {images.shape[1]} channels cannot stand beside images of {channels}.")
     if tuple(images.shape[2:]) != tuple(size):
+        # Smoothed, because patterns from skipped pixels would make these images easy to tell apart.
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
     return images.contiguous()
 

@@ -53,6 +53,7 @@ class OwnSamples(Samples):
         if not len(dataset):
             raise UserError("The dataset is empty: it needs one sample at least.")
         self._dataset, self._task = dataset, task
+        # The dataset's own transforms may draw random numbers, and a look must neither depend on chance nor change it.
         with seeded(0):
             first, target = input_and_target(dataset[0])
             first = as_input(first)
@@ -96,6 +97,7 @@ class OwnSamples(Samples):
         """Return the samples at `indices` as a dataset of their own."""
         chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         targets = None if self.targets is None else self.targets[chosen]
+        # With the targets, so that they need not be read from the samples again.
         return OwnSamples(Subset(self._dataset, chosen.tolist()), self._task, targets)
 
     def with_targets(self, targets: Tensor | None) -> OwnSamples:
@@ -163,13 +165,17 @@ class OwnLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
+        # Samplers for several processes shuffle by the number of the epoch.
         if hasattr(self._loader.sampler, "set_epoch"):
             self._loader.sampler.set_epoch(number)
+        # The order is drawn when the iteration begins; a generator of the user's is not reached by the seed below.
         for generator in _generators(self._loader):
             generator.manual_seed(derive(self._seed, ORDER, number))
         with seeded(self._seed, ORDER, number):
             batches = iter(self._loader)
         for position in range(len(self)):
+            # A seed for each batch: without worker processes, transforms draw here, and a resumed epoch must draw the
+            # same.
             with seeded(self._seed, FOREIGN, number, position):
                 batch = next(batches, None)
             if batch is None:
@@ -237,10 +243,13 @@ def as_image(image: Any) -> Tensor:
     """
     if isinstance(image, Image.Image):
         pixels = np.asarray(image if image.mode in ("L", "RGB") else on_background(image).convert("RGB"))
+        # A copy, because the memory of PIL is read-only, of which PyTorch warns.
         image = torch.from_numpy(pixels.copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     if isinstance(image, np.ndarray):
+        # Channels last, as in most libraries but PyTorch. If both ends could be channels, PyTorch's order is taken.
         if image.ndim == 3 and image.shape[-1] in _COLOURS and image.shape[0] not in _COLOURS:
             image = image.transpose(2, 0, 1)
+        # A copy here too: arrays may be read-only, or have negative strides, which PyTorch does not take.
         image = torch.from_numpy(np.array(image))
     if not isinstance(image, Tensor) or image.ndim not in (2, 3):
         what = f"a tensor {list(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"

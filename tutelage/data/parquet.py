@@ -35,9 +35,11 @@ def open_folder(path: Path, *, cache_dir: str) -> Mapping[str, datasets.Dataset]
     files = {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
     _check_all_used(path, [file for found in files.values() for file in found])
     names = {split: _names_in(split, found) for split, found in files.items()}
+    # As text, because dictionaries cannot be put into a set.
     if len({repr(found) for found in names.values()}) < 2:
         return datasets.load_dataset(str(path), cache_dir=cache_dir)  # type: ignore[no-any-return]
     return {
+        # A list of files without a name is what `datasets` calls train.
         split: datasets.load_dataset("parquet", data_files=found, split="train", cache_dir=cache_dir)
         for split, found in files.items()
     }

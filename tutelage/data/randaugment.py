@@ -38,6 +38,7 @@ MAGNITUDES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """The smallest and largest magnitude: bits kept, threshold, share of the image, degrees, tangent, share of the side."""
 
 _NAMES = tuple(MAGNITUDES)
+# Its number, and the six of an affine map.
 _PER_OPERATION = 7
 # The affine map that moves nothing.
 _STILL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -127,6 +128,7 @@ def _draw(generator: Generator, n: int) -> Tensor:
     angle = part["rotate"].deg2rad()
     cosine, sine = angle.cos(), angle.sin()
     rows = [cosine, part["shear-x"] - sine, part["translate-x"], part["shear-y"] + sine, cosine, part["translate-y"]]
+    # The operations that move pixels are the last of `MAGNITUDES`.
     moves = drawn >= _NAMES.index("rotate")
     numbers = torch.stack(rows, dim=1).where(moves[:, None], magnitude[:, None])
     return torch.cat([drawn[:, None], numbers], dim=1).float()
@@ -166,6 +168,7 @@ def _equalize(images: Tensor, _: Tensor) -> Tensor:
 
 
 def _posterize(images: Tensor, numbers: Tensor) -> Tensor:
+    # The magnitude is the number of bits that are kept.
     dropped = 8 - _magnitude(numbers).byte()
     return images >> dropped << dropped
 
@@ -184,11 +187,13 @@ def _color(images: Tensor, numbers: Tensor) -> Tensor:
 
 def _contrast(images: Tensor, numbers: Tensor) -> Tensor:
     total, count = _grey(images).sum((2, 3), keepdim=True), images.shape[2] * images.shape[3]
+    # As in PIL, the mean grey is rounded to a whole number.
     return _blend((2 * total + count) // (2 * count), images, numbers)
 
 
 def _sharpness(images: Tensor, numbers: Tensor) -> Tensor:
     smooth, pixels = images.float(), images.short()
+    # PIL's filter SMOOTH: eight ones around a five, divided by 13.
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
     # As in PIL, the outermost pixels are not filtered.
@@ -242,4 +247,5 @@ def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images.int()
     red, green, blue = images.int().unbind(1)
+    # PIL's luminance: the weights 0.299, 0.587 and 0.114 times 2 to the 16, in whole numbers.
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16)[:, None]

@@ -19,6 +19,7 @@ def among(data: Data, names: Sequence[str]) -> Data:
         names: The network's classes.
     """
     few = set(data.class_names) < set(names) and are_names(names) and are_names(data.class_names)
+    # A DataLoader is used as it is, so its labels cannot be renumbered.
     are_samples = all(isinstance(value, Samples) for value in data.splits.values())
     if not (few and are_samples and "sample-labels" in data.task.offers):
         return data

@@ -49,6 +49,7 @@ def resolve_data(
 def _own_data(
     data: DataSource, validation: DataSource | float | None, test: DataSource | None, options: dict[str, Any]
 ) -> Data:
+    # A number is a share of the training data; anything else is data.
     is_share = isinstance(validation, int | float)
     if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
         raise UserError("Data for validation= and test= go with a dataset or loader; data by name bring their own.")

@@ -73,6 +73,7 @@ def load_data(
     if image_size is not None and image_size < 1:
         raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
     kind = task_named(task)
+    # A folder and a dataset on the hub may be called digits as well.
     if where.name == DIGITS and where.path is None and where.hub is None:
         splits, class_names, digest = _digits(image_size)
         test = _DIGITS_TEST_FRACTION
@@ -130,8 +131,11 @@ def _load(
             streamed, class_names = as_streamed(place.tables(), task, image_size=image_size, spec=where.text)
             if _mib(streamed) > limit_mib:
                 tell_blank(streamed)
+                # Data this large are not read for a digest: names, sizes and times of their files stand for the
+                # content.
                 return streamed, class_names, key_of(format=STREAMED_FORMAT, state=place.listing, **options)
             key = key_of(state=place.content(), **options)
+            # The key is that of the content, which may have been decoded from another folder.
             decoded = recall(key) or _decode(streamed, class_names, key, told)
     # Notices of a cached decoding are repeated, except those that this call has already shown.
     for text in decoded.notices:

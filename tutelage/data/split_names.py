@@ -49,6 +49,7 @@ def read_name(name: str) -> SplitName | None:
     Args:
         name: The name of a folder or a table.
     """
+    # TestImages is two words.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     words = [part for word in re.findall(r"[^\W\d_]+", spaced) for part in _unglued(word)]
     found = [word for word in words if word in _WORDS]

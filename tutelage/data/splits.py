@@ -88,6 +88,7 @@ def _draw(targets: Indices, count: int, seed: int, *, keep_one: bool) -> tuple[I
 def _share(exact: NDArray[np.floating[Any]], count: int, *, least: Indices, most: Indices) -> Indices:
     """Return whole numbers that sum to `count`, within bounds and as close as possible to the exact shares."""
     quota: Indices = np.clip(np.floor(exact).astype(np.int64), least, most)
+    # Rounding down leaves some over: they go where the exact share is missed by most.
     while quota.sum() < count:
         quota[np.argmax(np.where(quota < most, exact - quota, -np.inf))] += 1
     while quota.sum() > count:

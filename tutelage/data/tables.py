@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import datasets
     from torch import Tensor
 
+# The fine label first: CIFAR-100 has a coarse one as well, and published results are on its 100 classes.
 _LABELS = ("fine_label", "label", "labels", "class")
 
 

@@ -31,6 +31,7 @@ def as_array(values: Any, *, where: str) -> NDArray[Any]:
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
     if isinstance(values, Sequence) and values and isinstance(values[0], Tensor):
+        # numpy would read a list of tensors number by number, and none from a GPU.
         values = [value.detach().cpu().numpy() for value in values]
     try:
         return np.asarray(values)
@@ -121,6 +122,7 @@ def numbers(values: Any, *, where: str) -> Tensor:
     wrong = np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))
     if len(wrong):
         raise UserError(f"The target of sample {wrong[0]} of {where} is not finite: leave such samples out.")
+    # One number a sample becomes a column, because networks answer `[batch, value]`.
     return torch.from_numpy(found.astype(np.float32).reshape(len(found), -1))
 
 

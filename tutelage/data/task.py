@@ -81,6 +81,7 @@ class Metric:
 
     def better(self, one: float, other: float) -> bool:
         """Return whether one value is better than another; no value is better than NaN, and NaN than none."""
+        # Comparisons with NaN are false in both directions.
         return one > other if self.higher_is_better else one < other
 
     def fitted(self, values: Iterable[float]) -> Metric:
@@ -92,6 +93,7 @@ class Metric:
         sizes = [abs(self.scale * value) for value in values if value and math.isfinite(value)]
         digits = self.digits
         if self.significant and sizes:
+            # The logarithm gives the place of the first digit: -2 for 0.05. The smallest value has the latest one.
             digits = max(0, digits - 1 - math.floor(math.log10(min(sizes))))
         return replace(self, digits=digits, significant=False)
 

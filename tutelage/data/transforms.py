@@ -88,6 +88,7 @@ class Flip:
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw which images are mirrored, `[n, 1]`."""
+        # The type is named, because other numbers would be drawn if a user's default type is float64.
         return (torch.rand((n, 1), generator=generator, dtype=torch.float32) < self.probability).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -175,6 +176,7 @@ class ResizedCrop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Enlarge each image's box, bilinearly."""
+        # The box lies inside the image, so only half of an edge pixel is ever read beyond it: its own colour goes on.
         return resample(images, self._grid(images, parameters), padding_mode="border")
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:

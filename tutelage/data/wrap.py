@@ -78,6 +78,7 @@ def as_data(
         _check_loader(value)
     augmentation = Augmentation() if augment is None else Augmentation.parse(augment)
     _check_augmentation(splits[TRAIN], augmentation)
+    # Names are of use only where a sample has one class.
     own = _own_names(given) if "sample-labels" in kind.offers else {}
     splits = {split: _by_name(value, split, own, name) for split, value in splits.items()}
     outputs = _outputs(splits, kind, for_training=for_training) if num_classes is None else num_classes
@@ -130,6 +131,7 @@ def _called(names: tuple[str, ...] | None, outputs: int) -> tuple[str, ...]:
 def _by_name(value: Split, split: str, own: Mapping[str, tuple[str, ...]], name: str) -> Split:
     """Return a split with its classes numbered as those of training."""
     where = f"the {split} split of {name}"
+    # A split that lacks only the last classes numbers the others alike.
     if not (TRAIN in own and split in own) or own[split] == own[TRAIN][: len(own[split])]:
         return value
     if isinstance(value, DataLoader):
@@ -169,6 +171,7 @@ def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...
                 f"The {split} DataLoader yields targets, and the task {task.name!r} has none: leave them out."
             )
     channels, size = shapes[TRAIN]
+    # What a DataLoader yields is known only by reading all of it, so its sizes alone make the fingerprint.
     facts = repr([(split, len(value)) for split, value in splits.items()] + [len(names), channels])
     return Data(
         name=name,
@@ -178,6 +181,7 @@ def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...
         class_names=names,
         in_channels=channels,
         image_size=size,
+        # A user's own loader normalises, or does not, as the user wants.
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
         augmentation=Augmentation(),
@@ -188,6 +192,7 @@ def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...
 
 def _look(loader: DataLoader[Any], task: Task, split: str) -> tuple[tuple[int, tuple[int, ...]], bool]:
     """Return channels and size of a DataLoader's images, and whether they have targets, from its first batch."""
+    # Through `OwnLoader`, which seeds and restores the random numbers that the loader draws.
     first = next(iter(OwnLoader(loader, task).epoch(0)), None)
     if first is None:
         called = {"train": "training"}.get(split, split)
@@ -243,6 +248,7 @@ def _digest(splits: Mapping[str, Samples]) -> str:
     """Return what stands for the content: all targets, and the first input of each split."""
     digest = hashlib.sha256()
     for split, samples in sorted(splits.items()):
+        # The first input alone: reading all would take as long as an epoch.
         with seeded(0):
             first, _ = samples[0]
         digest.update(f"{split} {len(samples)} ".encode())
