@@ -266,7 +266,7 @@ def test_members_of_an_earlier_run_do_not_stay_beside_another_network(pairs, tmp
 
 def test_an_ensemble_of_other_classes_is_refused(pairs):
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 16, CLASSES + 1))
-    with pytest.raises(UserError, match="answers 2 samples with shape .*, but data has 6 classes"):
+    with pytest.raises(UserError, match="For 2 samples the .* returns shape .*, but data has 6 classes"):
         tutelage.evaluate([ToyNetwork(4), other], data=pairs)
 
 

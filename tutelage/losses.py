@@ -61,8 +61,8 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.shape != targets.shape:
         raise ValueError(
-            f"The network answers {tuple(logits.shape)} and the targets are {tuple(targets.shape)}: each class needs a "
-            "0 or a 1."
+            f"The network returns shape {tuple(logits.shape)}, and the targets have shape {tuple(targets.shape)}: each "
+            "class needs a 0 or a 1."
         )
     raw, known = wide(logits), targets != UNLABELLED
     losses = F.binary_cross_entropy_with_logits(raw, targets.to(raw.dtype), reduction="none")
@@ -278,7 +278,7 @@ def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
     """
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
-            f"The student answers {tuple(student_logits.shape)} and the teacher {tuple(teacher_logits.shape)}: "
+            f"The student returns shape {tuple(student_logits.shape)}, and the teacher {tuple(teacher_logits.shape)}: "
             "both need the same classes in the same order."
         )
 

@@ -91,10 +91,10 @@ def test_one_name_stands_for_both():
     [
         ("layer9:blocks.5", "In the student: There is no layer named 'layer9'. Did you mean 'layer"),
         ("layer2:block.5", "In the teacher: There is no layer named 'block.5'. Did you mean 'blocks.5'"),
-        ("a:b:c", "'a:b:c' in layers='a:b:c' is no pair of layers: write student_layer:teacher_layer"),
-        ("layer1:", "is no pair of layers"),
-        ("", "is no pair of layers"),
-        ("layer1:pos_drop+", "is no pair of layers"),
+        ("a:b:c", "'a:b:c' in layers='a:b:c' is not a pair of layers: write student_layer:teacher_layer"),
+        ("layer1:", "is not a pair of layers"),
+        ("", "is not a pair of layers"),
+        ("layer1:pos_drop+", "is not a pair of layers"),
     ],
 )
 def test_names_that_are_wrong(layers, message):

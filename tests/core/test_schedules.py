@@ -62,7 +62,7 @@ def test_ramp():
 @pytest.mark.parametrize("schedule", [linear, cosine])
 @pytest.mark.parametrize("until", [0.0, -0.5, 1.5, math.nan])
 def test_until_is_a_share(schedule, until):
-    with pytest.raises(UserError, match="until=.*no share of the run"):
+    with pytest.raises(UserError, match="until=.*must be a share of the run"):
         schedule(0.0, 1.0, until=until)
 
 

@@ -162,7 +162,7 @@ def test_ties_count_by_their_mean():
 
 
 def test_what_does_not_belong_together_is_refused():
-    with pytest.raises(UserError, match="do not belong together"):
+    with pytest.raises(UserError, match="do not match"):
         rejection_ratio(torch.zeros(3), torch.zeros(4).bool())
     with pytest.raises(UserError, match="some of both"):
         auroc(torch.zeros(3), torch.zeros(0))

@@ -28,7 +28,7 @@ def test_several_teachers_that_answer_batches_are_an_ensemble():
     found = experiment_of("tiny_cnn", pair, toy_data()).answers
     assert isinstance(found, EnsembleTeacher)
     assert list(found.teachers) == pair
-    with pytest.raises(UserError, match="all as one or as the other"):
+    with pytest.raises(UserError, match="all of them as networks, or all as"):
         experiment_of("tiny_cnn", [pair[0], ToyNetwork()], toy_data())
 
 

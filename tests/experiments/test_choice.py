@@ -157,7 +157,7 @@ def test_a_default_gives_the_type_where_none_is_written(own):
         ("kd:standardize_ddof=2", "standardize_ddof=2, which takes one of 0, 1"),
         ("kd:reduction=sum", r"(?s)reduction.*batchmean"),
         ("born-again:generations=1.5", r"(?s)generations.*1\.5"),
-        ("kd:temperature", "'temperature' in the method 'kd:temperature' is no option: write temperature=value"),
+        ("kd:temperature", "'temperature' in the method 'kd:temperature' is not an option: write temperature=value"),
         ("kd:alpha=1,20", "alpha=1,20, which takes"),
         ("kd:alpha=1,temperature", "alpha=1,temperature, which takes"),
         ("kd:alpha=1,alpha=0.5", "alpha is given twice"),

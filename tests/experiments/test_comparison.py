@@ -81,7 +81,7 @@ def test_a_row_that_cannot_be_built_is_told_before_anything_is_trained(row, expe
 def test_a_student_of_other_classes_and_a_teacher_of_other_classes_are_told_at_once(comparison, experiment, tmp_path):
     data = experiment.data
     seven = blueprint(lambda: blueprint("tiny_cnn", replace(data, num_classes=7)).build(0, "teacher"), data)
-    with pytest.raises(UserError, match="teacher answers 2 samples with shape"):
+    with pytest.raises(UserError, match="For 2 samples the teacher returns shape"):
         comparison("kd", experiment=replace(experiment, teachers=(seven,))).run()
     assert not list(tmp_path.iterdir())
 

@@ -213,7 +213,7 @@ def test_compiled_it_reads_the_same():
 
 
 def test_neither_logits_nor_layers_is_an_error():
-    with pytest.raises(UserError, match="neither logits nor layers"):
+    with pytest.raises(UserError, match="Neither logits nor layers"):
         FeatureExtractor(tiny(), logits=False)
 
 

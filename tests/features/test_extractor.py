@@ -179,7 +179,7 @@ def test_a_wrong_name_with_the_nearest():
 
 @pytest.mark.parametrize("layer", ["layer1:out", "layer1:"])
 def test_a_place_is_an_output_or_an_input(layer):
-    with pytest.raises(UserError, match="'layer1:.*' is no place to read.*'layer1:in' for the input"):
+    with pytest.raises(UserError, match="'layer1:.*' is not a place to read.*'layer1:in' for the input"):
         FeatureExtractor(tiny(), [layer])
 
 
@@ -376,5 +376,5 @@ def test_of_several_tensors_the_first_is_read_and_what_is_none_is_refused(answer
     if is_read:
         assert FeatureExtractor(Network(), ["part"], example=torch.randn(2, 4)).shapes["part"] == (2, 4)
     else:
-        with pytest.raises(UserError, match="At the layer 'part' there is a .* and no tensor"):
+        with pytest.raises(UserError, match="The layer 'part' gives a .*, not a tensor"):
             FeatureExtractor(Network(), ["part"], example=torch.randn(2, 4))

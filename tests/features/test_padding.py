@@ -171,7 +171,7 @@ def test_a_map_of_tokens_has_a_mask_and_a_vector_none():
 
 @pytest.mark.parametrize(("shape", "mask"), [((2, 4, 8), (2, 3)), ((2, 4, 3, 3), (2, 3)), ((2, 3, 8), (2, 1, 3, 3))])
 def test_an_output_with_other_places_than_tokens_is_refused(shape, mask):
-    with pytest.raises(UserError, match="has other places than tokens"):
+    with pytest.raises(UserError, match="does not have one place for each token"):
         MapLayout.of(shape, None).mask(torch.zeros(shape), torch.ones(mask))
 
 
@@ -218,7 +218,7 @@ def test_the_classified_map_is_the_one_whose_mean_over_tokens_is_classified():
 def test_tokens_beside_images_may_be_either():
     example = {"pixel_values": torch.zeros(2, 3, 32, 32), "attention_mask": torch.ones(2, 16)}
     assert Tap.of("patches", torch.zeros(2, 64, 8), example).size == (8, 8)
-    with pytest.raises(UserError, match="tokens may be those of the text or of an image"):
+    with pytest.raises(UserError, match="tokens may belong to either"):
         Tap.of("tokens", torch.zeros(2, 16, 8), example)
 
 
@@ -241,7 +241,7 @@ def test_maps_are_compared_at_the_places_of_both():
     assert torch.equal(found.mask, mask_of() & mask_of().roll(1, 0))
     whole = [Output(logits=out.logits, features=out.features) for out in outputs]
     assert pair.compared(*whole).mask is None
-    with pytest.raises(UserError, match="have other places than each other"):
+    with pytest.raises(UserError, match="have different places"):
         pair.compared(outputs[0], whole[1])
 
 

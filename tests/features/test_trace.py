@@ -110,7 +110,7 @@ def test_what_was_not_reached_and_what_is_no_tensor(network, trace):
         reads(network, ["stem", "spare"], trace)
     with pytest.raises(UserError, match="no layer named 'sten'. Did you mean 'stem'"):
         reads(network, ["sten"], trace)
-    with pytest.raises(UserError, match="there is a str and no tensor"):
+    with pytest.raises(UserError, match="gives a str, not a tensor"):
         tensor_at("stem", "words")
 
 

@@ -174,7 +174,7 @@ def test_crops_of_an_image_are_different_where_the_teacher_is_there(monkeypatch)
 
 def test_more_crops_than_recorded_views_are_refused():
     data = replace(toy_data(), recording=Recorded(3))
-    with pytest.raises(UserError, match="4 views of each image at once, and 3 of each are recorded"):
+    with pytest.raises(UserError, match="4 views of each image at once, but only 3 of each are recorded"):
         Driver(TRAINING).fit(FKD(ToyNetwork(), RecordedTeacher(), BATCH, crops=4), data)
 
 

@@ -414,7 +414,7 @@ def test_every_process_and_seed_draws_from_torchs_generator():
 
 @pytest.mark.parametrize("wrap", [lambda it: it, lambda it: EnsembleTeacher([it])])
 def test_recorded_answers_are_never_taken_for_those_to_mixtures(wrap):
-    with pytest.raises(UserError, match="not what it recorded"):
+    with pytest.raises(UserError, match="not its recording"):
         UNIX(ToyNetwork(), wrap(RecordedTeacher()))
 
 

@@ -70,7 +70,7 @@ def test_another_number_of_classes_is_refused(method, classes, data):
     teacher = {"teacher": Net()} if method in ("kd", "at") else {}
     student = [Net(), Net(classes)] if method == "dml" else Net(classes)
     with pytest.raises(
-        UserError, match=rf"The student(-2)? answers 2 samples with shape \(2, {classes}\), but data has 3"
+        UserError, match=rf"For 2 samples the student(-2)? returns shape \(2, {classes}\), but data has 3"
     ):
         tutelage.distill(method, student=student, data=data, **teacher, **SETTINGS)
 

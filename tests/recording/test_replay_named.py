@@ -91,7 +91,7 @@ def test_it_is_known_by_its_name_itself_and_whoever_replays_it(taught, data):
 def test_a_recording_teaches_alone(taught, data):
     name = f"recording:{taught / 'recording'}"
     for teachers in ([name, name], [name, "tiny_cnn"], [UniformTeacher(10), opened(name)]):
-        with pytest.raises(UserError, match="A recording is a teacher on its own"):
+        with pytest.raises(UserError, match="A recording cannot be combined"):
             experiment_of("tiny_cnn", teachers, data)
     assert experiment_of("tiny_cnn", [name], data).answers.recording.views == 2
 

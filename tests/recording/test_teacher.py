@@ -124,7 +124,7 @@ def test_a_recording_is_found_inside_other_teachers(layered):
     assert FrozenTeacher(ToyNetwork()).replays() is None
     assert NoisyTeacher(layered, std=0.1).replays() is layered.recording
     assert EnsembleTeacher([layered, layered]).replays() is layered.recording
-    with pytest.raises(UserError, match="teacher on its own"):
+    with pytest.raises(UserError, match="cannot be combined with other teachers"):
         EnsembleTeacher([layered, RecordedTeacher(toy_recording("hard"))]).replays()
 
 

@@ -56,8 +56,8 @@ def test_the_longest_name_that_exists_is_taken(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b", "'b' in the thing 'a,b' is no option: write b=COLUMN"),
-        ("a,3,b=2", "'3' in the thing 'a,3,b=2' is no option: write key=COLUMN"),
+        ("a,b", "'b' in the thing 'a,b' is not an option: write b=COLUMN"),
+        ("a,3,b=2", "'3' in the thing 'a,3,b=2' is not an option: write key=COLUMN"),
         ("a,b=1,b=2", "b is given twice in the thing 'a,b=1,b=2'"),
     ],
 )

@@ -18,7 +18,7 @@ FIT = [
     (str, ["x", ""], [1, None], "text"),
     (int | None, [None, 3], ["x", 1.5], "a whole number or none"),
     (Literal["a", "b"], ["a"], ["c", 1], "one of a, b"),
-    (Sequence[Count], [(1, 2), [3]], [(0,), 3, "12", (1, "x")], "several, in brackets, each a whole number of 1 or"),
+    (Sequence[Count], [(1, 2), [3]], [(0,), 3, "12", (1, "x")], "a list in brackets, each item a whole number of 1 or"),
     (tuple[int, float], [(1, 2), [1, 0.5]], [(1,), (1, 2, 3), (0.5, 1)], r"\(a whole number, a number\)"),
     (tuple[Literal["map"], int], [("map", 1)], [("x", 1)], r"\(one of map, a whole number\)"),
     (list[Any], [[], [1, "x"]], [3], "several"),

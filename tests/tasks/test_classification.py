@@ -103,7 +103,7 @@ def test_samples_without_a_label_do_not_count(answers):
     ("logits", "targets", "match"),
     [
         (torch.zeros(2, 3), torch.tensor([0, 3]), "go from 0 to 3, but the logits have 3"),
-        (torch.zeros(2, 3, 4), torch.tensor([0, 1]), "do not belong together"),
+        (torch.zeros(2, 3, 4), torch.tensor([0, 1]), "do not match"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(logits, targets, match):
@@ -131,7 +131,7 @@ def test_fractions_are_refused_with_the_task_to_choose():
 
 def test_another_number_of_classes_is_refused():
     TASK.check_answer((2, 5), 2, 5, who="student", data="toys")
-    with pytest.raises(UserError, match=r"student answers 2 samples with shape \(2, 4\), but toys has 5 classes"):
+    with pytest.raises(UserError, match=r"For 2 samples the student returns shape \(2, 4\), but toys has 5 classes"):
         TASK.check_answer((2, 4), 2, 5, who="student", data="toys")
 
 

@@ -41,7 +41,7 @@ def test_the_divergence_is_between_bernoulli_distributions():
     assert found.item() == pytest.approx(4 * slow / 4)
     (gradient,) = torch.autograd.grad(found, student)
     torch.testing.assert_close(gradient, 2 * ((student / 2).sigmoid() - (teacher / 2).sigmoid()).detach() / 4)
-    with pytest.raises(UserError, match="leave it at 'batchmean'"):
+    with pytest.raises(UserError, match="use 'batchmean'"):
         TASK.criterion.divergence(student, teacher, reduction="mean")
 
 

@@ -79,7 +79,7 @@ def test_a_network_that_is_handed_back_shares_nothing_with_the_method():
 def test_a_recording_that_will_not_do_is_refused_before_anything_is_trained():
     recording = toy_recording("full")
     experiment = toy_experiment(teacher=RecordedTeacher(recording))
-    with pytest.raises(UserError, match="6 views of each image at once, and 4 of each are recorded"):
+    with pytest.raises(UserError, match="6 views of each image at once, but only 4 of each are recorded"):
         experiment.execute(parse_choice("fkd:crops=6"), DryRun(TRAINING))
     experiment.execute(parse_choice("fkd:crops=4"), DryRun(TRAINING))
 

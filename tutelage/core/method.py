@@ -135,13 +135,13 @@ class TransferSet:
         # Identity, not equality: recorded views belong to exactly the data's own samples.
         if data.recording is not None and self.dataset is not data.train:
             raise UserError(
-                "This method trains on samples that it puts together itself, and a recording knows only those of the "
+                "This method trains on samples that it puts together itself, but a recording has only those of the "
                 "data: pass the teacher itself."
             )
         if data.recording is not None and data.recording.views < self.views:
             raise UserError(
-                f"A batch shows {self.views} views of each image at once, and {data.recording.views} of each are "
-                f"recorded: record more (tutelage record --views {self.views}), or let a batch show fewer."
+                f"A batch shows {self.views} views of each image at once, but only {data.recording.views} of each are "
+                f"recorded: record more (tutelage record --views {self.views}), or show fewer in a batch."
             )
 
 

@@ -76,7 +76,7 @@ class LayerPair:
         if _is_point(one) or _is_point(other):
             return Compared(_point(one, ours), _point(other, theirs), None)
         if ours is None or theirs is None or ours.shape != theirs.shape:
-            raise padded(f"{self} have other places than each other")
+            raise padded(f"the layers {self} have different places")
         # Compared where both have a token.
         return Compared(one, other, ours & theirs)
 
@@ -205,7 +205,7 @@ def _parse(layers: str) -> Sequence[tuple[str, str]]:
         match = _PAIR.fullmatch(text.strip())
         if match is None:
             raise UserError(
-                f"{text!r} in layers={layers!r} is no pair of layers: write student_layer:teacher_layer, several "
+                f"{text!r} in layers={layers!r} is not a pair of layers: write student_layer:teacher_layer, several "
                 "joined by +, or auto."
             )
         found.append((match["student"], match["teacher"] or match["student"]))

@@ -78,4 +78,4 @@ def check_milestones(shares: Sequence[float]) -> None:
 
 def _check_share(until: float) -> None:
     if not 0 < until <= 1:
-        raise UserError(f"until={until} is no share of the run: choose a number above 0, at most 1.")
+        raise UserError(f"until={until} must be a share of the run: choose a number above 0 and at most 1.")

@@ -70,7 +70,7 @@ def reliability_of(confidence: Tensor, right: Tensor, *, bins: int = 15) -> tupl
         UserError: If `bins` is below 1.
     """
     if bins < 1:
-        raise UserError(f"{bins} bins cannot hold the samples: give 1 or more.")
+        raise UserError(f"The number of bins is {bins}: give 1 or more.")
     # Rounding can make a probability slightly exceed 1, which would fall into a bin that does not exist.
     position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(position, minlength=bins)
@@ -160,8 +160,8 @@ def sums_by_class(logits: Tensor, targets: Tensor, *, temperature: float) -> tup
 def _check(logits: Tensor, targets: Tensor) -> None:
     if logits.ndim != 2 or targets.shape != logits.shape[:1] or not len(targets):
         raise UserError(
-            f"Logits {list(logits.shape)} and targets {list(targets.shape)} do not belong together: give "
-            "[sample, class] and [sample], with one sample at least."
+            f"Logits {list(logits.shape)} and targets {list(targets.shape)} do not match: give [sample, class] and "
+            "[sample], with at least one sample."
         )
     if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
         raise UserError(

@@ -195,7 +195,7 @@ def _agreed(answers: Sequence[Tensor], data: Data) -> tuple[Tensor, Tensor]:
     """Return the joint answer of several networks, and the answer of each."""
     shapes = [tuple(answer.shape[1:]) for answer in answers]
     if len(set(shapes)) > 1:
-        raise UserError(f"The members of an ensemble must agree on the classes; they answer with {shapes}.")
+        raise UserError(f"The members of an ensemble must agree on the classes; they return the shapes {shapes}.")
     # The task decides how answers are averaged: probabilities of classes, but the numbers of a regression themselves.
     members = torch.stack(list(answers))
     return data.task.criterion.mean(members), members

@@ -176,7 +176,10 @@ def auroc(foreign: Tensor, own: Tensor) -> float:
     from sklearn.metrics import roc_auc_score
 
     if not len(foreign) or not len(own):
-        raise UserError(f"{len(foreign)} foreign samples against {len(own)} of the data: there must be some of both.")
+        raise UserError(
+            f"There are {len(foreign)} foreign samples and {len(own)} samples of the data: at least one of each is "
+            "needed."
+        )
     labels = torch.cat([torch.ones(len(foreign)), torch.zeros(len(own))])
     return float(roc_auc_score(labels.numpy(), torch.cat([foreign, own]).double().cpu().numpy()))
 
@@ -194,6 +197,6 @@ def _excess(log_concentration: Tensor) -> Tensor:
 def _check(uncertainty: Tensor, wrong: Tensor) -> None:
     if uncertainty.ndim != 1 or uncertainty.shape != wrong.shape or not len(wrong):
         raise UserError(
-            f"Uncertainty {list(uncertainty.shape)} and errors {list(wrong.shape)} do not belong together: give "
-            "[sample] and [sample], with one sample at least."
+            f"Uncertainty {list(uncertainty.shape)} and errors {list(wrong.shape)} do not match: give [sample] and "
+            "[sample], with at least one sample."
         )

@@ -114,7 +114,10 @@ def classifier_copy(model: nn.Module, example: Any) -> nn.Linear:
     weight = layer.weight.detach().flatten(1)
     # Flattened, a kernel of more than one place has more columns than the layer has input channels.
     if weight.shape[1] != layer.weight.shape[1] or getattr(layer, "groups", 1) > 1:
-        raise UserError(f"The classifier {name} is a convolution of {list(layer.weight.shape)}: one place is needed.")
+        raise UserError(
+            f"The classifier {name} is a convolution with weights {list(layer.weight.shape)}: only a 1x1 convolution "
+            "without groups can be copied."
+        )
     kind = {"device": weight.device, "dtype": weight.dtype}
     twin = nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, **kind)
     twin.load_state_dict({"weight": weight} | ({} if layer.bias is None else {"bias": layer.bias.detach()}))
@@ -242,7 +245,7 @@ def _check_padding(layout: MapLayout, feature: Tensor, example: Any) -> None:
     mask = example.get(ATTENTION_MASK) if isinstance(example, Mapping) else None
     is_of_length = layout.kind == "tokens" and mask is not None and mask.shape[1:2] == feature.shape[1:2]
     if is_of_length and valid_tokens(example) is None:
-        raise padded("beside images, tokens may be those of the text or of an image")
+        raise padded("with images beside the text, tokens may belong to either")
 
 
 def _equal(mean: Tensor, embedding: Tensor) -> bool:

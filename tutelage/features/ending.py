@@ -40,7 +40,7 @@ class AbsentLogits(Tensor):
         if func in (Tensor.to, Tensor.detach, Tensor.__deepcopy__):
             return args[0]
         raise UserError(
-            "These logits were not computed: this network was asked for its layers alone, and ends behind the last of "
+            "These logits were not computed: only layers are read from this network, and it stops after the last of "
             "them. To read its logits as well, ask for them: teacher.reading(layers, logits=True)."
         )
 

@@ -49,7 +49,7 @@ class FeatureExtractor(nn.Module):
     ) -> None:
         super().__init__()
         if not (logits or layers):
-            raise UserError("A network of which neither logits nor layers are read says nothing: name layers.")
+            raise UserError("Neither logits nor layers would be read from this network: name the layers to read.")
         # Hooks added to a compiled network may never run, so the plain one is hooked. The driver compiles later.
         self.model = uncompiled(model) if layers else model
         self.layers = tuple(layers)

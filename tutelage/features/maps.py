@@ -86,7 +86,8 @@ class MapLayout:
             return None
         if self.kind != "tokens" or valid.shape != feature.shape[:2]:
             raise padded(
-                f"an output of shape {list(feature.shape)} has other places than tokens of shape {list(valid.shape)}"
+                f"an output of shape {list(feature.shape)} does not have one place for each token of a mask "
+                f"{list(valid.shape)}"
             )
         # Masks of tokenizers are whole numbers.
         return (valid != 0)[:, None, None, :]

@@ -84,7 +84,7 @@ class Trace:
             ValueError: If the trace is not of this network as it is now.
         """
         if example is None:
-            raise UserError("Finding the parts of a network takes an example: pass example= (a batch of inputs).")
+            raise UserError("Finding the parts of a network needs an example: pass example= (a batch of inputs).")
         if isinstance(example, Trace):
             example.check(model)
             return example
@@ -187,7 +187,7 @@ def checked_place(network: nn.Module, place: str) -> str:
     """
     path, colon, suffix = place.partition(":")
     if colon and suffix != "in":
-        raise UserError(f"{place!r} is no place to read: write {path!r} for the output, '{path}:in' for the input.")
+        raise UserError(f"{place!r} is not a place to read: write {path!r} for the output, '{path}:in' for the input.")
     known = [name for name, _ in network.named_modules() if name]
     if path not in known:
         raise unknown("layer", path, known)
@@ -202,9 +202,7 @@ def tensor_at(layer: str, value: Any) -> Tensor:
     """
     first = _first(value)
     if not isinstance(first, Tensor):
-        raise UserError(
-            f"At the layer {layer!r} there is a {type(value).__name__} and no tensor: choose another layer."
-        )
+        raise UserError(f"The layer {layer!r} gives a {type(value).__name__}, not a tensor: choose another layer.")
     return first
 
 

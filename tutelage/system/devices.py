@@ -29,7 +29,7 @@ def _present(device: str) -> str:
         raise unknown("device", device, ["auto", *present])
     if not present[device]:
         found = ", ".join(name for name, is_here in present.items() if is_here)
-        raise UserError(f"There is no {device} device here, only {found}: leave --device away, or fix the driver.")
+        raise UserError(f"There is no {device} device here, only {found}: leave out --device, or fix the driver.")
     return device
 
 

@@ -82,7 +82,7 @@ def no_option(part: str, text: str, *, kind: str, value: str = "value") -> UserE
     """
     part = part.partition(",")[0].strip()
     key = part if part.isidentifier() else "key"
-    return UserError(f"{part!r} in the {kind} {text!r} is no option: write {key}={value}.")
+    return UserError(f"{part!r} in the {kind} {text!r} is not an option: write {key}={value}.")
 
 
 def split_last(text: str, mark: str) -> tuple[str, str | None]:

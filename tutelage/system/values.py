@@ -119,5 +119,7 @@ def _in_words(kind: Any) -> str:
     if origin in (list, tuple, Sequence):
         items = [_in_words(one) for one in arguments if one is not Ellipsis]
         is_fixed = origin is tuple and Ellipsis not in arguments
-        return f"({', '.join(items)})" if is_fixed else f"several, in brackets, each {items[0] if items else 'a value'}"
+        return (
+            f"({', '.join(items)})" if is_fixed else f"a list in brackets, each item {items[0] if items else 'a value'}"
+        )
     return _WORDS.get(kind, "a value")

@@ -66,12 +66,12 @@ class Classification(Task):
         """Refuse a network that does not answer with one score a class."""
         if outputs == 0:
             raise UserError(
-                f"{data} has no labels, by which its classes could be counted. To learn from a teacher alone, choose "
-                "the task unlabelled (--task unlabelled, or task='unlabelled')."
+                f"{data} has no labels, so its classes cannot be counted. To learn from a teacher alone, choose the "
+                "task unlabelled (--task unlabelled, or task='unlabelled')."
             )
         if shape != (samples, outputs):
             raise UserError(
-                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} classes. Give the "
+                f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} classes. Give the "
                 f"{who} a classifier of {outputs} classes, in the order of the data's labels."
             )
 
@@ -206,8 +206,8 @@ def _joined(kinds: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 def _check(logits: Tensor, labels: Tensor) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise UserError(
-            f"Logits {list(logits.shape)} and labels {list(labels.shape)} do not belong together: give [sample, class] "
-            "and [sample]."
+            f"Logits {list(logits.shape)} and labels {list(labels.shape)} do not match: give [sample, class] and "
+            "[sample]."
         )
     if int(labels.min()) < UNLABELLED or int(labels.max()) >= logits.shape[1]:
         raise UserError(

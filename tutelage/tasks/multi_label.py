@@ -50,7 +50,7 @@ class BinaryCrossEntropy:
             UserError: If another reduction than `batchmean` is asked for, which belongs to the softmax.
         """
         if reduction != "batchmean":
-            raise UserError(f"reduction={reduction!r} reproduces code for one class a sample: leave it at 'batchmean'.")
+            raise UserError(f"reduction={reduction!r} is for tasks with one class per sample: use 'batchmean'.")
         return binary_kd_loss(student, teacher, temperature, t_squared=t_squared)
 
     def mean(self, answers: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class MultiLabel(Task):
         """Refuse a network that does not answer with one score a class."""
         if shape != (samples, outputs):
             raise UserError(
-                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} labels. Give the "
+                f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} labels. Give the "
                 f"{who} a classifier of {outputs} outputs, in the order of the data's columns."
             )
 

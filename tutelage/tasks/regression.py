@@ -33,8 +33,8 @@ class SquaredError:
         # PyTorch would only warn, and broadcast `[batch]` against `[batch, 1]` to all pairs of samples.
         if answer.shape != targets.shape:
             raise UserError(
-                f"The network answers {list(answer.shape)} and the targets are {list(targets.shape)}: both need one "
-                "column for each number."
+                f"The network returns shape {list(answer.shape)}, and the targets have shape {list(targets.shape)}: "
+                "both need one column for each number."
             )
         return F.mse_loss(wide(answer), targets.to(wide(answer).dtype))
 
@@ -100,8 +100,8 @@ class Regression(Task):
         """Refuse a network that does not answer with one number for each target."""
         if shape != (samples, outputs):
             raise UserError(
-                f"The {who} answers {samples} samples with shape {shape}, but {data} has {outputs} numbers a sample. "
-                f"Give the {who} an output of {outputs}, such as a last layer of as many features."
+                f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} numbers per sample. "
+                f"Give the {who} {outputs} outputs, such as a last layer with as many features."
             )
 
 

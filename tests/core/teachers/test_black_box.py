@@ -157,7 +157,7 @@ def test_that_nobody_knows_it_again_is_told(pairs, tmp_path):
         reporter = Told()
         teacher = NoisyTeacher(BlackBoxTeacher(Query(), identity=identity), std=0.1)
         comparison(teacher, pairs, tmp_path).run(reporter)
-        assert any("no later call takes up what it taught" in note for note in reporter.notes) == told
+        assert any("no later call will reuse its results" in note for note in reporter.notes) == told
 
 
 def test_several_processes_need_an_identity(pairs, monkeypatch):

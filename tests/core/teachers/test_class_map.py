@@ -71,7 +71,7 @@ def test_what_is_a_name_and_a_number_is_taken_for_a_name():
         ({"tench": "fish", "beagle": "dog"}, "no class of the teacher for cat: a student cannot learn them"),
         (MAP | {"tnech": "fish"}, "no class of the teacher named 'tnech'. Did you mean 'tench'"),
         (MAP | {"tench": "fsh"}, "no class of the data named 'fsh'. Did you mean 'fish'"),
-        (MAP | {0: "cat"}, "names the teacher's class 0 twice"),
+        (MAP | {0: "cat"}, "lists the teacher's class 0 twice"),
         (MAP | {"crane": "dog"}, "2 classes of the teacher are named 'crane': give the number"),
         (MAP | {"7": "dog"}, "no class of the teacher named '7'"),
     ],
@@ -84,12 +84,12 @@ def test_a_map_that_is_none_is_refused_with_the_reason(given, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("map.txt", "tench fish\n", "is no pair of classes. Write one line"),
-        ("map.csv", "tench,fish,3\n", "is no pair of classes"),
-        ("map.txt", "", "nothing is no pair"),
-        ("map.json", "{", "is no JSON"),
-        ("map.json", "3", "is no class map"),
-        ("map.json", '{"tench": "fish", "tench": "cat"}', "names the teacher's class 'tench' twice"),
+        ("map.txt", "tench fish\n", "is not a pair of classes. Write one line"),
+        ("map.csv", "tench,fish,3\n", "is not a pair of classes"),
+        ("map.txt", "", "nothing is not a pair"),
+        ("map.json", "{", "is not valid JSON"),
+        ("map.json", "3", "is not a class map"),
+        ("map.json", '{"tench": "fish", "tench": "cat"}', "lists the teacher's class 'tench' twice"),
     ],
 )
 def test_a_file_that_is_none_is_refused_with_the_reason(name, text, message, tmp_path):
@@ -118,7 +118,7 @@ def test_single_classes_are_picked_in_the_datas_order_with_every_place():
     assert torch.equal(ClassMap(((5,), (0,)))(logits), logits[:, [5, 0]])
     several = ClassMap(((5, 1), (0,)))(logits)
     assert torch.allclose(several[:, 0], torch.logsumexp(logits[:, [5, 1]], 1))
-    with pytest.raises(UserError, match="names the teacher's class 5, and it answers with shape"):
+    with pytest.raises(UserError, match="lists the teacher's class 5, but the teacher returns shape"):
         ClassMap(((5,),))(torch.randn(2, 5))
 
 
@@ -177,7 +177,7 @@ def test_what_users_pass_is_mapped(tmp_path):
     assert [len(found.networks), len(found.classes)] == [1, 1]
     box = named_teacher(BlackBoxTeacher(module), data, classes=given).answers
     assert torch.equal(box(Batch(inputs=EXAMPLE)).logits, module.eval()(EXAMPLE)[:, given])
-    with pytest.raises(UserError, match="A class map is for a teacher, and none is named"):
+    with pytest.raises(UserError, match="A class map is for a teacher, but none is given"):
         named_teacher(None, data, classes=given)
     with pytest.raises(UserError, match="tiny_cnn comes untrained"):
         named_teacher("tiny_cnn", data, classes=given)

@@ -35,7 +35,7 @@ def test_what_answers_already_is_taken_as_it_is_and_several_are_an_ensemble():
     found = named_teacher((one, other), data).answers
     assert isinstance(found, EnsembleTeacher)
     assert list(found.teachers) == [one, other]
-    with pytest.raises(UserError, match="all as one or as the other"):
+    with pytest.raises(UserError, match="all of them as networks, or all as"):
         named_teacher([one, "tiny_cnn"], data)
 
 

@@ -57,7 +57,7 @@ class BlackBoxTeacher(Teacher):
         if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(batch):
             got = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
-                f"A black box was asked about {len(batch)} samples and answers with {got}: its query must return "
-                f"logits [{len(batch)}, class]."
+                f"A black box was asked about {len(batch)} samples and returned {got}: its query must return logits "
+                f"[{len(batch)}, class]."
             )
         return Output(logits=logits.detach())

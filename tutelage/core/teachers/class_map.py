@@ -62,7 +62,10 @@ class ClassMap:
         for theirs, ours in _pairs(given, data_names):
             number = _index(theirs, teacher_names, "teacher")
             if number in seen:
-                raise UserError(f"The class map names the teacher's class {theirs!r} twice: it stands for one class.")
+                raise UserError(
+                    f"The class map lists the teacher's class {theirs!r} twice: it can stand for only one class of the "
+                    "data."
+                )
             seen[number] = ours
             groups[_index(ours, data_names, "data")].append(number)
         missing = [str(name) for name, group in zip(data_names, groups, strict=True) if not group]
@@ -76,7 +79,10 @@ class ClassMap:
 
     def __str__(self) -> str:
         used = sum(map(len, self.groups))
-        return f"{used} classes of the teacher stand for the {len(self.groups)} of the data; its others do not count."
+        return (
+            f"{used} classes of the teacher stand for the {len(self.groups)} of the data; its other classes are "
+            "ignored."
+        )
 
     def __call__(self, logits: Tensor, axis: int = 1) -> Tensor:
         """Return the logits of the data's classes.
@@ -90,8 +96,8 @@ class ClassMap:
         """
         if logits.ndim <= axis or max(map(max, self.groups)) >= logits.shape[axis]:
             raise UserError(
-                f"The class map names the teacher's class {max(map(max, self.groups))}, and it answers with shape "
-                f"{list(logits.shape)}: classes are counted from 0, along axis {axis}."
+                f"The class map lists the teacher's class {max(map(max, self.groups))}, but the teacher returns shape "
+                f"{list(logits.shape)}: classes are counted from 0 along axis {axis}."
             )
         # With one class of the teacher for each, no probabilities have to be added.
         if all(len(group) == 1 for group in self.groups):
@@ -112,7 +118,7 @@ class ClassMapTeacher(Teacher):
     def __init__(self, teacher: Teacher, classes: ClassMap) -> None:
         super().__init__()
         teacher.must_be_live(
-            "A class map is for what a teacher answers, and a recording has the classes of its data",
+            "A class map is for a teacher that answers live, and a recording has the classes of its data already",
             "record with --teacher-classes",
         )
         self.teacher, self._classes = teacher, classes
@@ -227,8 +233,9 @@ def _read(file: Path, data_names: Sequence[str]) -> list[tuple[Named, Named]]:
     if not rows or any(len(row) != 2 for row in rows):
         odd = next((row for row in rows if len(row) != 2), "nothing")
         raise UserError(
-            f"{file} is no class map: {odd} is no pair of classes. Write one line for each class of the teacher that "
-            "counts: 'class of the teacher -> class of the data', or both with a comma between them in a .csv file."
+            f"{file} is not a class map: {odd} is not a pair of classes. Write one line for each class of the teacher "
+            "that counts: 'class of the teacher -> class of the data', or both with a comma between them in a .csv "
+            "file."
         )
     return [(theirs, ours) for theirs, ours in rows]
 
@@ -238,12 +245,12 @@ def _from_json(text: str, file: Path, data_names: Sequence[str]) -> list[tuple[N
         # Read as pairs, because a dictionary would silently drop the first of two equal keys.
         content = json.loads(text, object_pairs_hook=list)
     except ValueError as error:
-        raise UserError(f"The class map {file} is no JSON: {error}.") from error
+        raise UserError(f"The class map {file} is not valid JSON: {error}.") from error
     # Pairs were asked for, so an object is a list here, and only the text tells the two apart.
     if text.lstrip().startswith("{"):
         return [(theirs, ours) for theirs, ours in content]
     if not isinstance(content, list) or not all(isinstance(item, str | int) for item in content):
-        raise UserError(f"{file} is no class map: write an object {{class of the teacher: class of the data}}.")
+        raise UserError(f"{file} is not a class map: write an object {{class of the teacher: class of the data}}.")
     return _pairs(content, data_names)
 
 
@@ -253,7 +260,7 @@ def _index(named: Named, names: Sequence[str], whose: str) -> int:
     text = str(named).strip()
     count = names.count(text) if isinstance(named, str) else 0
     if count > 1:
-        raise UserError(f"{count} classes of the {whose} are named {text!r}: give the number of the one that is meant.")
+        raise UserError(f"{count} classes of the {whose} are named {text!r}: give the number of the one you mean.")
     if count == 1:
         return names.index(text)
     # Without names, nothing tells how many classes there are; a number too high is refused at the first answer.

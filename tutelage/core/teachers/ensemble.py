@@ -35,7 +35,7 @@ class EnsembleTeacher(Teacher):
         answers = [wide(teacher(batch).logits) for teacher in self.teachers]
         shapes = [tuple(answer.shape) for answer in answers]
         if len(set(shapes)) > 1:
-            raise UserError(f"The teachers of an ensemble must agree on the classes; they answer {shapes}.")
+            raise UserError(f"The teachers of an ensemble must agree on the classes; they return the shapes {shapes}.")
         members = torch.stack(answers)
         return Output(logits=batch.criterion.mean(members), members=members)
 

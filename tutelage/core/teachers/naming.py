@@ -86,7 +86,10 @@ def named_teacher(
     for teacher in answering if len(found) > 1 else ():
         teacher.must_be_live(*ALONE)
     if len(answering) < len(found):
-        raise UserError("Some teachers are networks, and some a Teacher: pass all as one or as the other.")
+        raise UserError(
+            "Some of the teachers are networks and some are Teacher objects: pass all of them as networks, or all as "
+            "Teacher objects."
+        )
     if classes is not None:
         # The classes of a `Teacher` have no names that could be asked for.
         mapped = ClassMap.read(classes, teacher_names=(), data_names=data.class_names)
@@ -120,12 +123,12 @@ def _of_networks(
     if classes is None:
         return NamedTeacher(networks=plans)
     if not plans:
-        raise UserError("A class map is for a teacher, and none is named: pass --teacher (teacher= in Python).")
+        raise UserError("A class map is for a teacher, but none is given: pass --teacher (teacher= in Python).")
     untrained = next((plan.name for plan in plans if not plan.trained), None)
     if untrained is not None:
         raise UserError(
-            f"A class map is for a teacher that comes trained for other classes, and {untrained} comes untrained: it "
-            "would be trained for the data's own. Leave the class map away, or name trained weights."
+            f"A class map is for a teacher that is already trained for other classes, but {untrained} is untrained and "
+            "would be trained for the data's own classes. Leave out the class map, or name trained weights."
         )
     maps = [ClassMap.read(classes, teacher_names=plan.class_names, data_names=data.class_names) for plan in plans]
     return NamedTeacher(networks=plans, classes=tuple(maps))

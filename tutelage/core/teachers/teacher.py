@@ -30,13 +30,13 @@ _OTHER_CLASSES = (
 )
 
 ALONE = (
-    "A recording is a teacher on its own, whose answers belong to its own views",
-    "name one, without another teacher and without --ensemble. Of several networks record the ensemble: tutelage "
+    "A recording cannot be combined with other teachers, because its answers belong to its own views",
+    "name the recording alone, and leave out --ensemble. To use several networks, record their ensemble: tutelage "
     "record --teacher A B C",
 )
 """Why a recording cannot be one of several teachers, and what to do instead."""
 
-LIVE = "pass it, not what it recorded"
+LIVE = "pass the teacher itself, not its recording"
 
 
 class Teacher(nn.Module):
@@ -288,10 +288,10 @@ def _unnamed(teacher: Teacher) -> str:
     name = type(teacher).__name__
     if processes.planned() > 1:
         raise UserError(
-            f"Nothing tells several processes that their {name} is one and the same: give it an identity, such as "
+            f"Several processes cannot tell whether their {name} is the same in each: give it an identity, such as "
             "BlackBoxTeacher(query, identity='...'), or define known_by() in a class of your own."
         )
     return (
-        f"Nothing tells this {name} from another one, so no later call takes up what it taught: give it an identity, "
-        "such as BlackBoxTeacher(query, identity='...'), or define known_by() in a class of your own."
+        f"This {name} cannot be told from others, so no later call will reuse its results: give it an identity, such "
+        "as BlackBoxTeacher(query, identity='...'), or define known_by() in a class of your own."
     )

@@ -65,7 +65,8 @@ class VirtualTeacher(Teacher):
             raise UserError(f"A virtual teacher needs two classes or more, not {num_classes}.")
         if not 1 / num_classes <= confidence <= 1:
             raise UserError(
-                f"confidence={confidence} is no probability of the label between chance, 1/{num_classes}, and 1."
+                f"confidence={confidence} must be between chance, 1/{num_classes}, and 1: it is the probability of the "
+                "label."
             )
         self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
 
