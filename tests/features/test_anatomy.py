@@ -127,7 +127,7 @@ def test_a_classifier_that_is_a_convolution_is_copied_as_a_linear_layer():
 
 
 def test_an_answer_without_logits_is_refused():
-    with pytest.raises(UserError, match="answers with a tuple: it must return the logits"):
+    with pytest.raises(UserError, match="returned a tuple: it must return the logits"):
         logits_of((torch.zeros(2, 3), None))
 
 

@@ -157,7 +157,7 @@ def test_a_saved_run_is_evaluated_by_name(trained):
 
 
 def test_a_saved_run_is_measured_on_data_that_lack_a_class(trained):
-    with pytest.warns(Notice, match="has none of bee: it is measured on the others"):
+    with pytest.warns(Notice, match="does not have the network's classes bee: the network is measured on the others"):
         assert tutelage.evaluate(trained, data=shades(("cat", "ant")), split="train").accuracy == 1
 
 

@@ -64,7 +64,7 @@ def test_a_teacher_may_have_other_classes_and_a_student_may_not(saved):
     assert blueprint(name, data, teaches=True, own_classes=True).class_names[0] == "class-0"
     weights = f"tiny_cnn,width=4,num_classes=12@{saved / 'named' / 'student.safetensors'}"
     assert blueprint(weights, data, teaches=True).build(0, "teacher")(data.example(2)).shape == (2, 12)
-    with pytest.raises(UserError, match="answers with 12 classes, the data have 10"):
+    with pytest.raises(UserError, match="returns 12 classes, but the data have 10"):
         blueprint("tiny_cnn,num_classes=12", data, teaches=True).build(0, "teacher")
 
 

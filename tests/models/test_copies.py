@@ -100,7 +100,7 @@ def test_frozen_parameters_stay_frozen():
 def test_what_cannot_be_copied_is_told_with_the_way_out():
     network = Net()
     network.lock = threading.Lock()
-    with pytest.raises(UserError, match=r"no copy of it can be made: .*lock.*Pass a factory"):
+    with pytest.raises(UserError, match=r"has to be copied, but cannot be: .*lock.*Pass a factory"):
         copy_of(network)
 
 

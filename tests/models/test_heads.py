@@ -30,7 +30,7 @@ def test_order_of_registration_does_not_mislead():
     network = HeadFirst().train()
     check_classes(network, 10, in_channels=3, source="mine")
     assert network.training
-    with pytest.raises(UserError, match="'mine' answers with 10 classes, the data have 100"):
+    with pytest.raises(UserError, match="'mine' returns 10 classes, but the data have 100"):
         check_classes(network, 100, in_channels=3, source="mine")
 
 

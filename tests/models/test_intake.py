@@ -91,7 +91,7 @@ class TestGraphs:
 
     def test_one_for_a_single_batch_size_is_no_teacher(self, data):
         graph = torch.export.export(Net().eval(), (torch.rand(2, 3, 8, 8),)).module()
-        with pytest.raises(UserError, match="takes batches of one size alone"):
+        with pytest.raises(UserError, match="accepts only one batch size"):
             tutelage.distill("kd", student=Net(), teacher=graph, data=data, **SETTINGS)
 
     @pytest.mark.parametrize("how", ["traced", "frozen", "exported"])

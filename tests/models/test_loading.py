@@ -22,7 +22,7 @@ def test_options_reach_the_factory():
     [
         ("resnet20,breadth=2", "breadth"),
         ("resnet20,depth=21", "6n\\+2"),
-        ("tiny_cnn,num_classes=5", "answers with 5 classes, the data have 10"),
+        ("tiny_cnn,num_classes=5", "returns 5 classes, but the data have 10"),
         ("resnet9", "Did you mean"),
     ],
 )
@@ -44,7 +44,7 @@ def test_a_real_teacher_from_elsewhere(shared_data):
     images, labels = some_images(shared_data)
     with torch.inference_mode():
         assert (network(images).argmax(1) == labels).float().mean() > 0.85
-    with pytest.raises(UserError, match="answers with 10 classes, the data have 100"):
+    with pytest.raises(UserError, match="returns 10 classes, but the data have 100"):
         load_network(spec, num_classes=100)
 
 

@@ -43,14 +43,14 @@ def array():
 
 OTHERS = {
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
-    "a pointer of git-annex": b"/annex/objects/SHA256E-s3--0.pth\n",
+    "a git-annex pointer": b"/annex/objects/SHA256E-s3--0.pth\n",
     "a web page": b"\n<!DOCTYPE html><html>Too many users have viewed this file</html>",
     "a web page (HTML)": b"\xef\xbb\xbf<html>",
     "JSON text": b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}',
     "an HDF5 file": b"\x89HDF\r\n\x1a\n" + b"\0" * 20,
     "a numpy array": array(),
-    "compressed by gzip": gzip.compress(b"weights"),
-    "a zip archive and no file of `torch.save`": packed("weights.h5"),
+    "compressed with gzip": gzip.compress(b"weights"),
+    "a zip archive, but not a file of `torch.save`": packed("weights.h5"),
     "a tar archive": tarred(),
     "empty": b"",
     "not a file of `torch.save`": b"nothing that anybody knows",
@@ -101,7 +101,7 @@ def test_nobody_is_advised_to_switch_the_protection_off(tmp_path):
 @pytest.mark.parametrize("other", ["student", "model", "state_dict"])
 def test_student_and_teacher_side_by_side_are_told_apart_by_nobody(other, tmp_path):
     torch.save({"teacher": STATE, other: STATE, "epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"holds several networks, .*save the one that is meant"):
+    with pytest.raises(UserError, match=r"holds several networks, .*save the one that you mean"):
         read_weights(tmp_path / "w.pth")
 
 

@@ -73,7 +73,7 @@ def test_words_are_python_or_strings():
         ("timm:resnet18,pretrained=maybe", "true or false"),
         ("timm:resnet18,pretrained=true@w.pth", "not both"),
         ("resnet20,normalize=imagenot", "Did you mean 'imagenet'"),
-        ("resnet20,depths=(1,2", "no Python literal"),
+        ("resnet20,depths=(1,2", "not a Python literal"),
     ],
 )
 def test_mistakes_are_told(text, message):
@@ -90,7 +90,7 @@ def test_wrong_targets_are_told():
 
 @pytest.mark.parametrize("text", ["recording:runs/recording", "recording:mine", "recording:mine,views=2"])
 def test_a_recording_is_no_network(text):
-    with pytest.raises(UserError, match="is no network, and can only teach: name it with --teacher"):
+    with pytest.raises(UserError, match="is not a network, but only a teacher: name it with --teacher"):
         _ = NetworkSpec.parse(text).kind
 
 

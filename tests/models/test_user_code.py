@@ -57,7 +57,7 @@ def test_an_import_path(file, monkeypatch):
         ("Nat", "'Net'"),
         ("CONSTANT", "is a int"),
         ("nothing", "returned a NoneType"),
-        ("five", "answers with 5 classes, the data have 3"),
+        ("five", "returns 5 classes, but the data have 3"),
         ("Net,depth=2", "depth"),
     ],
 )
@@ -87,9 +87,9 @@ def test_files_are_read_as_python_reads_them(what, file):
 
 def test_what_is_no_python_is_told_with_its_place(file):
     for content, message in {
-        b"def f(:\n": r"no Python that can be read: .*nets\.py:1\)",
-        b'x = "r\xe9seau"\n': "no Python that can be read: .*decode byte",
-        b"import nothing_of_this_name\n": r"imports what is not there: .*nothing_of_this_name.*nets\.py:1\)",
+        b"def f(:\n": r"not valid Python: .*nets\.py:1\)",
+        b'x = "r\xe9seau"\n': "not valid Python: .*decode byte",
+        b"import nothing_of_this_name\n": r"imports something that is not there: .*nothing_of_this_name.*nets\.py:1\)",
     }.items():
         file.write_bytes(content)
         with pytest.raises(UserError, match=message):

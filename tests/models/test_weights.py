@@ -65,7 +65,7 @@ def test_code_is_never_run(tmp_path, source, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for content in ({"state_dict": source.state_dict(), "x": Trap()}, source):
         torch.save(content, "w.pth")
-        with pytest.raises(UserError, match="convert it once"):
+        with pytest.raises(UserError, match="convert it in that way"):
             read_weights("w.pth")
     assert not (tmp_path / "trapped").exists()
 
@@ -139,7 +139,7 @@ def test_two_networks_that_fit_are_refused_by_their_prefixes(tmp_path, source, w
 
 def test_two_networks_of_which_none_fits_are_named(tmp_path, source):
     torch.save(prefixed("student.", source) | prefixed("teacher.", source), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"holds several networks, under the prefixes student\., teacher\., none"):
+    with pytest.raises(UserError, match=r"a file of several networks, under the prefixes student\., teacher\., none"):
         load_weights(tiny_cnn(10, width=8), tmp_path / "w.pth")
 
 

@@ -54,7 +54,7 @@ def logits_of(raw: Any) -> Tensor:
         logits = raw.get("out")
     if not isinstance(logits, Tensor):
         raise UserError(
-            f"A network answers with a {type(raw).__name__}: it must return the logits, an object with .logits, or a "
+            f"A network returned a {type(raw).__name__}: it must return the logits, an object with .logits, or a "
             'mapping with "out". Wrap it in a module that does.'
         )
     return logits

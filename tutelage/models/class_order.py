@@ -50,15 +50,15 @@ def put_in_order(
     both = lists(saved, wanted)
     if order is None:
         raise UserError(
-            f"The network {source!r} has other classes than the data. {both} Bring a network for the data's classes. "
-            "If they are the same under other names, and in the same order, delete class_names from its network.json."
+            f"The network {source!r} has other classes than the data. {both} Use a network for the data's classes. If "
+            "they are the same classes with other names, in the same order, delete class_names from its network.json."
         )
     if order == list(range(len(order))):
         return
     if not _exchange(network, torch.tensor(order), shapes):
         raise UserError(
             f"The network {source!r} has the data's classes in another order, and no classifier whose rows could be "
-            f"put in theirs. {both} Name the class folders so that their alphabetical order is the network's."
+            f"reordered. {both} Name the class folders so that their alphabetical order is the network's."
         )
     notice(f"The network {source!r} has its classes in another order than the data: it is read by name. {both}")
 

@@ -35,8 +35,8 @@ def copy_of(network: N) -> N:
             twin = copy.deepcopy(network)
     except (TypeError, RuntimeError, NotImplementedError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{type(network).__name__} is trained or asked as a copy, and no copy of it can be made: {error}. Pass a "
-            "factory, which builds it (student=lambda: Net()), or leave out of it what cannot be copied."
+            f"{type(network).__name__} has to be copied, but cannot be: {error}. Pass a factory that builds it "
+            "(student=lambda: Net()), or remove from it what cannot be copied."
         ) from error
     # Copying under no_grad may change which parameters are trainable.
     for old, new in zip(network.parameters(), twin.parameters()):

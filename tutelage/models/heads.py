@@ -115,7 +115,7 @@ def check_classes(network: nn.Module, num_classes: int, *, in_channels: int, sou
     answered = _answered_classes(network, in_channels)
     if answered not in (None, num_classes):
         raise UserError(
-            f"The network {source!r} answers with {answered} classes, the data have {num_classes}. Its factory is "
+            f"The network {source!r} returns {answered} classes, but the data have {num_classes}. Its factory is "
             "called with `num_classes` only if it has an argument of this name and the spec does not set it."
         )
 

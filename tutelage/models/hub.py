@@ -73,7 +73,7 @@ def build_timm(
     import timm
 
     if "checkpoint_path" in options:
-        raise UserError(f"timm:{name}: weights of your own are named behind an @: `timm:{name}@FILE`.")
+        raise UserError(f"timm:{name}: name weights of your own after an @: `timm:{name}@FILE`.")
     config = _timm_config(name) if pretrained else {}
     if not pretrained:
         _check_timm_name(name)
@@ -174,7 +174,7 @@ def _timm_config(name: str) -> Mapping[str, Any]:
         ) from error
     if config is None or not config.has_weights:
         raise UserError(
-            f"timm has no pretrained weights for {name!r}: add `,pretrained=false`, or `@FILE` of your own."
+            f"timm has no pretrained weights for {name!r}: add `,pretrained=false`, or `@FILE` for weights of your own."
         )
     described: dict[str, Any] = config.to_dict()
     return described
@@ -210,7 +210,7 @@ def _check_options(options: Mapping[str, Any], network: nn.Module, *, of: str) -
 
 def _not_built(network: str, options: Mapping[str, Any], error: Exception) -> UserError:
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    return UserError(f"{network} does not accept the options {given or 'of its own'}: {told(error)}.")
+    return UserError(f"{network} cannot be built with {given or 'its default options'}: {told(error)}.")
 
 
 def _not_fetched(network: str, error: Exception) -> UserError:

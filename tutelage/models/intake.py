@@ -54,8 +54,8 @@ def check_learns(network: nn.Module, *, who: str) -> None:
     """
     if _has_one_mode(bare(network)):
         raise UserError(
-            f"The {who} was traced, frozen or exported, so its dropout and batch norm stay as they were then, and it "
-            "cannot be trained rightly. Pass the network that it was made from."
+            f"The {who} was traced, frozen or exported, so its dropout and batch norm cannot be switched to training. "
+            "Pass the network that it was made from."
         )
 
 
@@ -85,13 +85,13 @@ def check_graph(network: nn.Module, data: Data, *, who: str) -> None:
             raise
         except Exception as error:
             raise UserError(
-                f"The {who} takes batches of one size alone ({_line(error)}): export or trace it with a batch size "
-                "that may change, or pass the network that it was made from."
+                f"The {who} accepts only one batch size ({_line(error)}): export or trace it with a variable batch "
+                "size, or pass the network that it was made from."
             ) from error
     if not torch.allclose(together[:2], apart, rtol=1e-3, atol=1e-4):
         raise UserError(
-            f"The {who} answers a sample by what else is in the batch: it was traced or exported in training mode. Do "
-            "it again behind network.eval(), or pass the network that it was made from."
+            f"The {who} gives a sample different outputs depending on the rest of the batch: it was traced or exported "
+            "in training mode. Call network.eval() before that, or pass the network that it was made from."
         )
 
 

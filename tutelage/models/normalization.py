@@ -71,7 +71,7 @@ class Normalization:
             mean, std = (tuple(map(float, part.split("/"))) for part in text.split(":"))
         except ValueError as error:
             raise UserError(
-                f"{text!r} is no normalisation: write {', '.join(_NAMED)}, or means and stds as "
+                f"{text!r} is not a normalisation: write {', '.join(_NAMED)}, or means and stds as "
                 "`0.5/0.5/0.5:0.2/0.2/0.2`."
             ) from error
         return cls(mean=mean, std=std)
@@ -153,8 +153,8 @@ class Normalized(nn.Module):
         # Four axes are images or attention masks. With mean 0 and standard deviation 1 it makes no difference.
         if isinstance(value, Tensor) and value.ndim == 4 and self.normalization != Normalization.named("none"):
             raise UserError(
-                f"The network normalises images, and whether {name!r} of shape {tuple(value.shape)} holds some cannot "
-                f"be told: name images {_IMAGES!r}, or choose normalize=none."
+                f"The network normalises images, but it is not clear whether {name!r} of shape {tuple(value.shape)} "
+                f"holds images: name images {_IMAGES!r}, or choose normalize=none."
             )
         return value
 

@@ -36,15 +36,14 @@ _HARMLESS = [
 _SAVE = "`torch.save(model.state_dict(), FILE)`"
 # Other files that people pass as weights, by their first bytes.
 _OTHERS: Mapping[bytes, str] = {
-    b"version https://git-lfs": "is a Git LFS pointer, which stands for the file: fetch the file itself by `git lfs "
-    "pull`, or download it again.",
-    b"/annex/objects/": "is a pointer of git-annex, which stands for the file: fetch the file itself by `git annex "
-    "get`.",
-    b"\x89HDF\r\n\x1a\n": "is an HDF5 file, as Keras writes, and holds no weights of PyTorch.",
-    b"\x93NUMPY": "is a numpy array, and no dictionary of tensors by name.",
-    b"\x1f\x8b": "is compressed by gzip: unpack it first.",
-    b"BZh": "is compressed by bzip2: unpack it first.",
-    b"\xfd7zXZ": "is compressed by xz: unpack it first.",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself: fetch the file with `git lfs pull`, or "
+    "download it again.",
+    b"/annex/objects/": "is a git-annex pointer, not the file itself: fetch the file with `git annex get`.",
+    b"\x89HDF\r\n\x1a\n": "is an HDF5 file, as Keras writes, and not weights of PyTorch.",
+    b"\x93NUMPY": "is a numpy array, and not a dictionary of named tensors.",
+    b"\x1f\x8b": "is compressed with gzip: unpack it first.",
+    b"BZh": "is compressed with bzip2: unpack it first.",
+    b"\xfd7zXZ": "is compressed with xz: unpack it first.",
     b"7z\xbc\xaf": "is a 7z archive: unpack it first.",
     b"Rar!": "is a RAR archive: unpack it first.",
     b"GGUF": "is in the GGUF format, which PyTorch does not read.",
@@ -85,7 +84,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def _refuse_others(path: Path, head: bytes) -> None:
     """Refuse a file that holds no weights, and say what it is."""
     if not head:
-        raise UserError(f"{path} is empty: whatever wrote or downloaded it was stopped. Fetch it again.")
+        raise UserError(f"{path} is empty: writing or downloading it was interrupted. Fetch it again.")
     for beginning, what in _OTHERS.items():
         if head.startswith(beginning):
             raise UserError(f"{path} {what}")
@@ -114,12 +113,14 @@ def _unpickled(path: Path, head: bytes) -> Any:
             names = archive.namelist()
         if any(name.endswith("/constants.pkl") for name in names):
             raise UserError(
-                f"{path} is a TorchScript archive, which holds code beside the weights. Where you trust it, save its "
+                f"{path} is a TorchScript archive, which holds code beside the weights. If you trust it, save its "
                 "weights alone: `torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)`."
             )
         if not any(name.endswith("data.pkl") for name in names):
             inside = ", ".join(names[:_SHOWN])
-            raise UserError(f"{path} is a zip archive and no file of `torch.save` (in it: {inside}): unpack it first.")
+            raise UserError(
+                f"{path} is a zip archive, but not a file of `torch.save` (in it: {inside}): unpack it first."
+            )
         if (entry := damaged_entry(path)) is not None:
             raise UserError(f"{path} is damaged: its entry {entry} is not what was written. Fetch it again.")
     with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
@@ -141,7 +142,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         if len(rivals) > 1 and any("teacher" in str(key) for key in rivals):
             names = " and ".join(map(repr, rivals))
             raise UserError(
-                f"{path} holds several networks, {names}: save the one that is meant, "
+                f"{path} holds several networks, {names}: save the one that you mean, "
                 f"`torch.save(torch.load(FILE)[{rivals[0]!r}], NEW_FILE)`."
             )
         if known or len(inside) == 1:
@@ -150,8 +151,8 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         if not deeper:
             names = ", ".join(repr(key) for key in list(content)[:_SHOWN])
             raise UserError(
-                f"{path} holds no weights that can be told among its entries {names}. Save one dictionary of tensors: "
-                f"{_SAVE}."
+                f"{path} holds the entries {names}, and it is not clear which of them are the weights. Save one "
+                f"dictionary of tensors: {_SAVE}."
             )
         content = content[deeper[0]]
     raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors: save it with {_SAVE}.")
@@ -172,9 +173,9 @@ def _refused(path: Path, head: bytes, error: Exception) -> UserError:
         return UserError(f"{path} is not a file of `torch.save` or safetensors, or it is damaged. Fetch it again.")
     what = f" (it asks for {next(filter(None, asked.groups()))})" if asked else ""
     return UserError(
-        f"{path} holds pickled Python objects beside tensors{what}. Loading those can run any code, so it is not done. "
-        f"Ask whoever made it for the weights alone, as safetensors or from {_SAVE}, "
-        "or, where you trust the file, convert it once like that in a Python of your own."
+        f"{path} holds pickled Python objects beside tensors{what}. Loading those can run any code, so they are not "
+        f"loaded. Ask its author for the weights alone, as safetensors or from {_SAVE}. If you trust the file, you can "
+        "convert it in that way yourself."
     )
 
 

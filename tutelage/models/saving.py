@@ -133,8 +133,8 @@ def read_metadata(path: str | Path) -> NetworkMetadata:
     file = metadata_file(path)
     if not file.is_file():
         raise UserError(
-            f"{str(path)!r} is no saved network, as there is no {METADATA} beside it. "
-            f"For weights from elsewhere, name the architecture too: `resnet20@{path}`."
+            f"{str(path)!r} is not a saved network: there is no {METADATA} beside it. For weights from elsewhere, name "
+            f"the architecture too: `resnet20@{path}`."
         )
     known = {item.name for item in fields(NetworkMetadata)}
     try:
@@ -157,14 +157,14 @@ def _check_metadata(metadata: NetworkMetadata) -> None:
         ValueError: If a value is impossible.
     """
     if not (metadata.spec is None or isinstance(metadata.spec, str)):
-        raise ValueError(f"spec={metadata.spec!r} is no text")
+        raise ValueError(f"spec={metadata.spec!r} is not text")
     for name in ("num_classes", "in_channels"):
         number = getattr(metadata, name)
         # Not isinstance, by which `true` would be the number 1.
         if type(number) is not int or number < 1:
-            raise ValueError(f"{name}={number!r} is no number above zero")
+            raise ValueError(f"{name}={number!r} is not a whole number above zero")
     if not isinstance(metadata.weights, str) or Path(metadata.weights).name != metadata.weights:
-        raise ValueError(f"weights={metadata.weights!r} is no file beside it")
+        raise ValueError(f"weights={metadata.weights!r} is not the name of a file beside it")
     # Building it raises if the statistics are wrong.
     _ = metadata.normalization
 

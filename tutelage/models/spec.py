@@ -82,7 +82,7 @@ class NetworkSpec:
             raise UserError(f"The network {text!r} has no name before its options.")
         pretrained = options.pop("pretrained", None)
         if pretrained not in (None, True, False):
-            raise UserError(f"`pretrained` in the network {text!r} is true or false, not {pretrained!r}.")
+            raise UserError(f"`pretrained` in the network {text!r} must be true or false, not {pretrained!r}.")
         normalize = options.pop("normalize", None)
         target, weights = FORMER_NAMES.get(written.name, written.name), weights and weights.strip()
         return cls(target=target, options=options, normalize=normalize, pretrained=pretrained, weights=weights)
@@ -102,8 +102,8 @@ class NetworkSpec:
         """
         if self.target.partition(":")[0] in TEACHERS:
             raise UserError(
-                f"{self.target} is no network, and can only teach: name it with --teacher. Where a network is needed, "
-                "name that, such as the one that was recorded."
+                f"{self.target} is not a network, but only a teacher: name it with --teacher. Where a network is "
+                "needed, name one, such as the network that was recorded."
             )
         # The last colon, because a path may have others.
         before, colon, after = self.target.rpartition(":")
@@ -208,7 +208,7 @@ def _value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
         if any(mark in text for mark in "'\"()[]{}"):
-            raise UserError(f"The option value {text!r} is no Python literal: {error}.") from error
+            raise UserError(f"The option value {text!r} is not a Python literal: {error}.") from error
         return text
 
 

@@ -117,7 +117,7 @@ def _run_file(path: Path) -> ModuleType:
     """Run a file as a module. It writes no bytecode, because the folder may be read-only or shared."""
     if not path.is_file():
         raise UserError(
-            f"There is no file {str(path)!r} to take a network from. Of a saved network, say where its file is now: "
+            f"There is no file {str(path)!r} to take a network from. For a saved network, say where its file is now: "
             "`path/to/file.py:factory@RUN`."
         )
     path = path.resolve()
@@ -131,9 +131,9 @@ def _run_file(path: Path) -> ModuleType:
             exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     except SyntaxError as error:
         place = f"{error.filename or path}:{error.lineno or 1}"
-        raise UserError(f"{path} is no Python that can be read: {error.msg} ({place}).") from error
+        raise UserError(f"{path} is not valid Python: {error.msg} ({place}).") from error
     except ImportError as error:
-        raise UserError(f"{path} imports what is not there: {told(error)}.") from error
+        raise UserError(f"{path} imports something that is not there: {told(error)}.") from error
     return module
 
 

@@ -108,7 +108,7 @@ def _common_prefix(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
 def _several(path: Path, prefixes: list[str]) -> UserError:
     names = " and ".join(repr(prefix) for prefix in prefixes)
     return UserError(
-        f"{path} holds several networks that fit, under the prefixes {names}: which one is meant cannot be told. Save "
+        f"{path} holds several networks that fit, under the prefixes {names}: it is not clear which one you mean. Save "
         f"one of them: `torch.save({{key.removeprefix({prefixes[0]!r}): value for key, value in state.items() if "
         f"key.startswith({prefixes[0]!r})}}, FILE)`."
     )
@@ -133,7 +133,7 @@ def _cause(found: Mapping[str, Tensor], network: nn.Module) -> str:
     parts = sorted({key.partition(".")[0] for key in found})
     if missing and len(parts) > 1 and not {key.partition(".")[0] for key in expected} & set(parts):
         names = ", ".join(f"{part}." for part in parts[:_SHOWN])
-        return f"they are of something that holds several networks, under the prefixes {names}, none of which fits"
+        return f"they come from a file of several networks, under the prefixes {names}, none of which fits"
     if not (missing or unexpected or different) and numbers:
         return "they are quantised: load them with the library that made them, and save them as floating-point numbers"
     if different and not missing and not unexpected:

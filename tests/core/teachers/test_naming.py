@@ -94,7 +94,7 @@ def test_a_new_kind_of_teacher_is_one_class_and_one_entry(echoes, tmp_path):
 
 
 def test_a_name_of_a_teacher_is_no_network():
-    with pytest.raises(UserError, match="recording:x is no network, and can only teach: name it with --teacher"):
+    with pytest.raises(UserError, match="recording:x is not a network, but only a teacher: name it with --teacher"):
         _ = NetworkSpec.parse("recording:x").kind
 
 

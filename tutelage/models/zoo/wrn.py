@@ -54,7 +54,7 @@ def wrn(
     if depth < 10 or (depth - 4) % 6:
         raise UserError(f"The depth of a wide ResNet is 6n+4 (10, 16, 22, ...), not {depth}")
     if not 0 <= dropout < 1:
-        raise UserError(f"dropout={dropout} is no share: give one from 0 (none) to below 1.")
+        raise UserError(f"dropout={dropout} must be from 0 (none) to below 1.")
     channels, stages = 16, []
     for number, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
         blocks = []
