@@ -78,7 +78,7 @@ def test_a_share_for_validation_is_held_out_and_one_that_is_none_is_refused(pair
 def test_splits_beside_data_that_bring_their_own_are_refused_rather_than_ignored(pairs):
     for data in ("digits", toy_data()):
         for given in ({"validation": pairs}, {"test": pairs}):
-            with pytest.raises(UserError, match="bring their own"):
+            with pytest.raises(UserError, match="data given by name have splits of their own"):
                 resolve_data(data, **given)
     for data in (DataLoader(pairs), toy_data()):
         with pytest.raises(UserError, match="held out"):

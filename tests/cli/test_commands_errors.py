@@ -134,7 +134,7 @@ def test_unreadable_image_is_named(screen, tmp_path):
     photos(tmp_path / "photos")
     (tmp_path / "photos" / "dog" / "3.png").write_bytes(b"no image")
     found = screen("distill", "supervised", *STUDENT, "--data", "photos", *SHORT)
-    assert "dog/3.png (row 17 of split 'train') is no image" in found
+    assert "dog/3.png (row 17 of split 'train') is not an image" in found
     assert "replace it or remove it" in found
 
 

@@ -26,7 +26,7 @@ def test_length_is_the_number_of_samples(inputs, targets):
 def test_labels_are_the_targets_or_an_error():
     targets = torch.tensor([1, 2])
     assert Batch(inputs=targets, targets=targets).labels is targets
-    with pytest.raises(UserError, match="needs labels, and the data carry none"):
+    with pytest.raises(UserError, match="needs labels, but the data have none"):
         _ = Batch(inputs=targets).labels
 
 

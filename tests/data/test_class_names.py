@@ -57,7 +57,7 @@ def test_labels_by_name():
     assert renumbered(LABELS[:2], ["cat", "bee", "dog"], ["ant", "bee", "cat"], where="x").tolist() == [2, 1]
     with pytest.raises(UserError, match="Sample 2 of x has the class 'dog', which training does not.*ant, bee, cat"):
         renumbered(LABELS, ["cat", "bee", "dog"], ["ant", "bee", "cat"], where="x")
-    with pytest.raises(UserError, match="Sample 2 of x has the label 2, out of the range 0 to 1"):
+    with pytest.raises(UserError, match="Sample 2 of x has the label 2, but its class names go from 0 to 1"):
         renumbered(LABELS, ["cat", "bee"], ["ant", "bee", "cat"], where="x")
 
 

@@ -44,7 +44,7 @@ def test_an_input_alone_has_no_target(sample):
 @pytest.mark.parametrize(
     ("sample", "match"),
     [
-        ((IMAGE, 3, "a.png"), "tuple of 3: let each be a pair"),
+        ((IMAGE, 3, "a.png"), "tuple of 3: make each a pair"),
         ({"image": IMAGE, "label": 1, "target": 2}, "fields label, target: keep the one"),
         ({"image": IMAGE, "img": IMAGE, "label": 1}, "fields image, img: keep the one"),
         ({"label": 1}, "only the field label"),

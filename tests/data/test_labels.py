@@ -35,12 +35,12 @@ def test_numbers_with_gaps_become_classes_by_that_name(ids):
 
 
 def test_numbers_that_are_text_stand_in_the_order_of_their_text():
-    with pytest.warns(Notice, match="the split 'train' of zoo are numbers.* in the order of their text: 1, 10, 2"):
+    with pytest.warns(Notice, match="the split 'train' of zoo are numbers.* sorted as text: 1, 10, 2"):
         assert read(["10", "2", "1"], ["2"], "string")[1] == {"train": [1, 2, 0], "test": [2]}
 
 
 def test_numbers_of_the_samples_are_no_classes():
-    with pytest.raises(UserError, match="3000 different ones, which looks like the numbers of the samples"):
+    with pytest.raises(UserError, match="3000 different values, so they look like numbers of the samples"):
         class_names(column(list(range(10, 3010))))
 
 
@@ -50,7 +50,7 @@ def test_numbers_of_the_samples_are_no_classes():
         (["cat", "dog", None], "string", r"Row 2 of the split 'train' of zoo has no label \(1 such rows\)"),
         (["cat", " ", "dog"], "string", "Row 1 .* has no label"),
         ([0, None, 1, None], "int64", r"Row 1 .* has no label \(2 such"),
-        ([0.0, 0.5, 1.0], "float32", r"label 0.5: fractions are no classes.*--task regression"),
+        ([0.0, 0.5, 1.0], "float32", r"label 0.5, which is a fraction and not a class.*--task regression"),
         ([[0], [0, 2]], datasets.List(datasets.Value("int64")), r"are lists: .*--task multi-label"),
         ([np.datetime64("2024-05-01", "s")] * 2, "timestamp[s]", r"are datetime64\[s\]: name a column"),
     ],
@@ -67,7 +67,7 @@ def test_labels_that_are_no_classes(values, feature, message):
     [
         ([0, 1, 2], [0, 3], "int64", "Row 1 of the split 'test' of zoo has the class '3'.*Training has 0, 1, 2"),
         (["ant", "bee"], ["bee", "cat"], "string", "Row 1 .*the class 'cat', which training does not have"),
-        ([0, 1, -1], [0], "int64", r"Row 2 of the split 'train' .*label -1, which means that it has none"),
+        ([0, 1, -1], [0], "int64", r"Row 2 of the split 'train' .*label -1, which stands for no label"),
         ([0, 1], [0, -1], ["ant", "bee"], "Row 1 of the split 'test' .*label -1"),
     ],
 )
@@ -78,7 +78,7 @@ def test_labels_that_training_does_not_have(train, test, feature, message):
 
 def test_a_number_out_of_range():
     columns = {"train": column([0, 1], ["ant", "bee"]), "test": column([0, 5], "int64", "test")}
-    with pytest.raises(UserError, match="Row 1 of the split 'test' of zoo has the label 5, out of the range 0 to 1"):
+    with pytest.raises(UserError, match="Row 1 of the split 'test' of zoo has the label 5, but labels go from 0 to 1"):
         class_indices(columns, ("ant", "bee"))
 
 
@@ -91,7 +91,7 @@ def test_one_class_is_refused_where_classes_count():
 
 @pytest.mark.parametrize("own", [["bee", "ant"], ["bee", "cat", "ant"], ["bee"], ["bee", "ant", "dog"]])
 def test_a_split_with_another_order_is_read_by_name(own):
-    with pytest.warns(Notice, match="test' of zoo are numbered in another way.*There bee"):
+    with pytest.warns(Notice, match="test' of zoo are numbered differently.*This split has bee"):
         _, indices = read([0, 1, 2], [own.index("bee")], ["ant", "bee", "cat"], own)
     assert indices["test"] == [1]
 

@@ -36,7 +36,7 @@ def test_a_local_folder_wins_over_the_hub(tmp_path, monkeypatch):
         ("digits,label=x", "no columns"),
         ("cifar10,lable=x", "'label'"),
         ("cifar10,label", "label=COLUMN"),
-        ("/nowhere/at/all", "Nor is there a folder '/nowhere/at'"),
+        ("/nowhere/at/all", "There is no folder '/nowhere/at' either"),
         ("./zzzz", "folder of Parquet"),
     ],
 )

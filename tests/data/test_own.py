@@ -80,7 +80,7 @@ def test_select_keeps_images_and_labels_together():
     [
         (object(), "cannot be indexed"),
         (Pairs([], []), "is empty"),
-        ([(torch.rand(1, 2, 2), 1, "a.png")], "tuple of 3: let each be a pair"),
+        ([(torch.rand(1, 2, 2), 1, "a.png")], "tuple of 3: make each a pair"),
         ([{"image": 1, "label": 2}], "image of the dataset is a int"),
         ([{"image": torch.rand(1, 2, 2), "label": 2, "target": 2}], "fields label, target"),
         ([{"label": 2}], "only the field label"),
@@ -93,7 +93,7 @@ def test_what_is_no_dataset_is_refused(dataset, message):
 
 def test_images_of_several_sizes_are_refused():
     foreign = OwnSamples(Pairs([torch.rand(1, 2, 2), torch.rand(1, 3, 3)], [0, 1]), CLASSIFICATION)
-    with pytest.raises(UserError, match="bring them to one"):
+    with pytest.raises(UserError, match="resize them to one shape"):
         foreign.read_batch([0, 1])
 
 

@@ -47,7 +47,7 @@ def test_a_function_that_changes_one_rare_class():
 
 
 def test_too_many_samples_to_read_name_the_cause():
-    with pytest.raises(UserError, match="Its attribute `targets` has others: perhaps only its samples go through"):
+    with pytest.raises(UserError, match="Its attribute `targets` holds other values: perhaps target_transform"):
         find_targets(Transformed(lambda label: 1 - label, [0, 1] * 10_001), CLASSIFICATION)
 
 

@@ -54,14 +54,14 @@ def test_a_test_file_of_words(tmp_path):
 def test_files_of_one_split_must_agree(tmp_path):
     write(tmp_path / "zoo" / "train-00000-of-00002.parquet", [0, 1] * 10, named("ant", "bee"))
     write(tmp_path / "zoo" / "train-00001-of-00002.parquet", [0, 1] * 10, named("bee", "ant"))
-    with pytest.raises(UserError, match="numbers its classes in another way than .*train-00000"):
+    with pytest.raises(UserError, match="numbers its classes differently from .*train-00000"):
         load_data(str(tmp_path / "zoo"))
 
 
 def test_a_misspelt_file_is_named(tmp_path):
     write(tmp_path / "zoo" / "trian.parquet", [0, 1] * 10, named("ant", "bee"))
     write(tmp_path / "zoo" / "test.parquet", [0, 1] * 10, named("ant", "bee"))
-    with pytest.raises(UserError, match=r"trian\.parquet belongs to no split: trian is not quite"):
+    with pytest.raises(UserError, match=r"trian\.parquet belongs to no split: trian looks like a misspelt"):
         load_data(str(tmp_path / "zoo"))
 
 

@@ -15,7 +15,7 @@ def data(names, kind=lambda pairs: pairs):
 
 
 def test_data_of_some_classes_are_renumbered_as_the_network_answers():
-    with pytest.warns(Notice, match="Of the network's classes, photos has none of bee: it is measured on the others"):
+    with pytest.warns(Notice, match="photos does not have the network's classes bee: the network is measured"):
         found = among(data(("ant", "cat")), NAMES)
     assert (found.class_names, found.num_classes) == (NAMES, 3)
     assert found.test.targets.tolist() == [0, 2] * 6

@@ -21,7 +21,7 @@ def test_foreign_data_stand_beside_any_data():
 def test_ready_made_data_are_as_they_are():
     data = toy_data()
     assert resolve_data(data) is data
-    with pytest.raises(UserError, match="bring their own"):
+    with pytest.raises(UserError, match="data given by name have splits of their own"):
         resolve_data(data, test=data)
 
 
@@ -37,5 +37,5 @@ def test_any_data_but_ready_made_ones_are_augmented_as_asked_for():
     assert not resolve_data(pairs, validation=0.5).augmentation_chosen
     with pytest.raises(UserError, match="load_data"):
         resolve_data(toy_data(), augment="flip")
-    with pytest.raises(UserError, match="DataLoader augments for itself"):
+    with pytest.raises(UserError, match="DataLoader does its own augmentation"):
         resolve_data(DataLoader(pairs, batch_size=5), augment="flip")

@@ -144,7 +144,7 @@ def test_grey_photos_have_one_channel(make_photos):
     ("options", "message"),
     [
         ({"validation": 1.5}, r"from 0 \(none\) to below 1"),
-        ({"validation": 0.001}, "fewer on one side"),
+        ({"validation": 0.001}, "fewer than the"),
         ({"subset": 5}, "subset is 5"),
         ({"subset": 5000}, "subset is 5000"),
         ({"image_size": 0}, "image size"),

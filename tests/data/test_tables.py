@@ -82,14 +82,14 @@ def test_the_only_class_label_is_found(make_parquet):
 
 def test_the_only_split_is_learned_from(make_parquet):
     folder, _ = make_parquet({"test": 60})
-    with pytest.warns(Notice, match=r"The only split of .*table, test, is learned from"):
+    with pytest.warns(Notice, match=r"table has only the split test, which is used for training"):
         data = load_data(str(folder))
     assert [data.count(split) for split in ("train", "validation", "test")] == [43, 5, 12]
 
 
 def test_an_empty_split(make_parquet):
     folder, _ = make_parquet({"train": 30, "test": 0})
-    with pytest.raises(UserError, match="a row at least in each split"):
+    with pytest.raises(UserError, match="at least one row in each split"):
         load_data(str(folder))
     whole = datasets.load_dataset("parquet", data_files=str(folder / "train-00000-of-00001.parquet"))["train"]
     with pytest.raises(UserError, match="'test' of zoo is empty"):
@@ -104,7 +104,7 @@ def test_no_image_column(tmp_path):
 
 def test_splits_that_are_not_read_are_told(make_parquet):
     whole = datasets.load_dataset(str(make_parquet({"train": 30})[0]))["train"]
-    with pytest.warns(Notice, match="zoo has also the splits extra, which are not read"):
+    with pytest.warns(Notice, match="zoo also has the splits extra, which are not read"):
         found = as_tables({"train": whole, "test": whole, "extra": whole}, image=None, label=None, spec="zoo")
     assert list(found.splits) == ["train", "test"]
     with pytest.raises(UserError, match="zoo has the split 'tset': call it"):

@@ -37,16 +37,16 @@ def test_minus_one_is_a_sample_without_label():
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        (["cat", "dog"], "'cat', 'dog', and no numbers"),
-        ([0.5, 1.0], "0.5, which are no class indices.*--task regression"),
-        ([float("nan"), 1.0], "nan, which are no class indices"),
+        (["cat", "dog"], "not numbers, but 'cat', 'dog'"),
+        ([0.5, 1.0], "0.5, which are not class indices.*--task regression"),
+        ([float("nan"), 1.0], "nan, which are not class indices"),
         ([[0.5, 0.5], [1.0, 0.0]], "no rows with a single 1.*multi-label"),
         ([[1, 1], [1, 0]], "no rows with a single 1.*multi-label"),
         ([-2, 0], "hold -2: number the classes from 0"),
         ([4006381333931, 1], "go up to 4006381333931"),
         (torch.zeros(2, 3, 3), r"shape \[2, 3, 3\]"),
         ([[1, 2], [3]], "differ in length"),
-        ([None, None], "None, None, and no numbers"),
+        ([None, None], "not numbers, but None, None"),
     ],
 )
 def test_what_is_no_class_is_refused_with_what_it_may_be(values, match):

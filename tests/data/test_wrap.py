@@ -112,7 +112,7 @@ def is_right(data, split):
 
 @pytest.mark.parametrize("classes", [("cat", "ant", "bee"), ("ant", "cat"), ("cat",)])
 def test_a_test_set_with_another_numbering_is_read_by_name(classes):
-    with pytest.warns(Notice, match="test split of data are numbered in another way"):
+    with pytest.warns(Notice, match="test split of data are numbered differently"):
         data = as_data(Named("ant", "bee", "cat"), test=Named(*classes))
     assert data.class_names == ("ant", "bee", "cat")
     assert is_right(data, "train")
@@ -147,7 +147,7 @@ def test_names_of_ones_own_are_for_the_numbers_of_training():
     [
         ([7, 500, 100_001], "3 different numbers up to 100001, which would make 100,002 classes"),
         ([4006381333931, 4012345678901, 5901234123457], "would make as many classes"),
-        ([3, 3, 3], "all 3: there is nothing to tell apart"),
+        ([3, 3, 3], "all 3, so there is nothing to tell apart"),
     ],
 )
 def test_numbers_that_are_no_class_indices_are_refused(labels, message):
@@ -190,7 +190,7 @@ def test_loaders_without_samples_or_a_length_are_refused():
 
     with pytest.raises(UserError, match="The Stream of a DataLoader is iterable and has no length"):
         as_data(DataLoader(Stream(), batch_size=1), num_classes=2)
-    with pytest.raises(UserError, match="batch_size=None takes samples for batches"):
+    with pytest.raises(UserError, match="batch_size=None treats each sample as a batch"):
         as_data(DataLoader(Batches(), batch_size=None))
     with pytest.raises(UserError, match="TensorDataset"):
         as_data((torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 0, 1])))

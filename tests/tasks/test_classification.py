@@ -125,7 +125,7 @@ def test_the_criterion_is_cross_entropy_over_the_labelled():
 def test_fractions_are_refused_with_the_task_to_choose():
     with pytest.raises(UserError, match="regression"):
         TASK.criterion.loss(torch.zeros(2, 3), torch.tensor([0.5, 2.9]))
-    with pytest.raises(UserError, match="hold 0.5, 2.9, which are no class indices.*--task regression"):
+    with pytest.raises(UserError, match="contain 0.5, 2.9, which are not class indices.*--task regression"):
         TASK.read_targets([0.5, 2.9], where="the data")
 
 

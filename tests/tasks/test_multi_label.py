@@ -85,7 +85,7 @@ def test_classes_that_do_not_occur_and_entries_that_are_unknown_do_not_count():
 def test_targets_of_other_tasks_are_refused():
     assert TASK.read_targets([[0, 1], [1, -1]], where="x").tolist() == [[0, 1], [1, -1]]
     assert TASK.count_outputs(torch.zeros(4, 7)) == 7
-    with pytest.raises(UserError, match="one row of 0 and 1 a sample"):
+    with pytest.raises(UserError, match="one row of 0 and 1 per sample"):
         TASK.read_targets([0, 1, 2], where="x")
     with pytest.raises(UserError, match="hold 0.5"):
         TASK.read_targets([[0.5, 1]], where="x")

@@ -61,7 +61,7 @@ def test_lower_is_better():
 def test_targets_that_are_no_numbers_are_refused():
     with pytest.raises(UserError, match="sample 1 of x is not finite"):
         TASK.read_targets([1.0, float("nan")], where="x")
-    with pytest.raises(UserError, match="takes one number a sample"):
+    with pytest.raises(UserError, match="needs one number per sample"):
         TASK.read_targets(["a"], where="x")
     with pytest.raises(UserError, match="differ in length"):
         TASK.read_targets([[1.0], [1.0, 2.0]], where="x")

@@ -90,7 +90,7 @@ class Batch:
             UserError: If the batch has no targets.
         """
         if self.targets is None:
-            raise UserError("This needs labels, and the data carry none. Choose a method that trains without them.")
+            raise UserError("This needs labels, but the data have none. Choose a method that trains without them.")
         targets: Tensor = self.targets
         return targets
 

@@ -37,8 +37,8 @@ def tell_blank(streamed: Mapping[str, StreamedImages], resident: Mapping[str, Re
     if found:
         of = f"{len(found)} of {looked_at} images"
         notice(
-            f"{of}{' looked at' if resident is None else ''} are all one colour, such as {found[0]}: look at it. Where "
-            "an image is transparent, it is laid on white."
+            f"{of}{' looked at' if resident is None else ''} are all one colour, such as {found[0]}: check that file. "
+            "Transparent parts of images become white."
         )
 
 

@@ -35,9 +35,9 @@ def names_of(dataset: Any) -> tuple[str, ...] | None:
         found = [names_of(part) for part in dataset.datasets]
         if len({*found} - {None}) > 1:
             raise UserError(
-                "Datasets that are put together number their classes differently: "
+                "Datasets that are joined number their classes differently: "
                 + "; ".join(listed(names) for names in found if names)
-                + ". Renumber them before."
+                + ". Renumber them first."
             )
         return found[0]
     features = getattr(dataset, "features", None)
@@ -63,8 +63,8 @@ def tell_text_order(names: Sequence[str], *, where: str) -> None:
     """
     if all(name.isdecimal() for name in names) and [*names] != sorted(names, key=int):
         notice(
-            f"The classes of {where} are numbers, and stand in the order of their text: {listed(names)}. A network "
-            "that answers in the order of the numbers would be read wrongly: give them leading zeros."
+            f"The classes of {where} are numbers, but are sorted as text: {listed(names)}. The outputs of a network "
+            "with the classes in the order of the numbers would be read wrongly: give the names leading zeros."
         )
 
 
@@ -89,15 +89,15 @@ def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, whe
     labels = targets.cpu().numpy()
     if (wrong := np.flatnonzero(labels >= len(own))).size:
         raise UserError(
-            f"Sample {wrong[0]} of {where} has the label {labels[wrong[0]]}, out of the range 0 to {len(own) - 1} of "
-            "its own class names: correct it."
+            f"Sample {wrong[0]} of {where} has the label {labels[wrong[0]]}, but its class names go from 0 to "
+            f"{len(own) - 1}: correct the label."
         )
     # An index of -1 reads the last class, so unlabelled samples keep theirs.
     found = np.where(labels < 0, labels, positions(own, names)[labels])
     if (strange := np.flatnonzero((found < 0) & (labels >= 0))).size:
         raise UserError(
             f"Sample {strange[0]} of {where} has the class {own[labels[strange[0]]]!r}, which training does not have: "
-            f"leave such samples out, or train on that class too. Training has {listed(names)}."
+            f"remove such samples, or train on that class too. Training has {listed(names)}."
         )
     return torch.from_numpy(found)
 
@@ -105,8 +105,8 @@ def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, whe
 def tell_order(own: Sequence[str], names: Sequence[str], *, where: str) -> None:
     """Tell that a split is read by name, because it numbers its classes in another way than training."""
     notice(
-        f"The classes of {where} are numbered in another way than those of training: they are read by name. "
-        f"There {listed(own)}; training has {listed(names)}."
+        f"The classes of {where} are numbered differently from those of training: they are read by name. This split "
+        f"has {listed(own)}; training has {listed(names)}."
     )
 
 

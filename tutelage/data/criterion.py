@@ -67,8 +67,9 @@ class CrossEntropy:
         # Fractions in the shape of the logits are probabilities of classes.
         if targets.is_floating_point() and targets.shape != answer.shape:
             raise UserError(
-                f"The targets are fractions {list(targets.shape)} and the network answers {list(answer.shape)}: class "
-                "indices are whole numbers. Numbers to be predicted are the task 'regression' (task=)."
+                f"The targets are fractions of shape {list(targets.shape)}, and the network returns shape "
+                f"{list(answer.shape)}: class indices must be whole numbers. To predict numbers, choose the task "
+                "'regression' (task=)."
             )
         return cross_entropy(answer, targets)
 

@@ -145,7 +145,7 @@ class Data:
         if name not in splits and name not in (TRAIN, VALIDATION, TEST, FOREIGN):
             raise unknown("split", name, [*splits, TRAIN, VALIDATION, TEST])
         if name not in splits:
-            raise UserError(f"{self.name} has no {name} split: bring one, or hold one out of the training images.")
+            raise UserError(f"{self.name} has no {name} split: add one, or hold one out of the training images.")
         return splits[name]
 
     def count(self, split: str) -> int:
@@ -210,7 +210,10 @@ class Data:
         """
         samples = self.split(split)
         if train and world_size > 1 and batch_size % world_size:
-            raise UserError(f"A batch of {batch_size} cannot be shared by {world_size} processes: take a multiple.")
+            raise UserError(
+                f"A batch of {batch_size} cannot be shared equally by {world_size} processes: take a multiple of "
+                f"{world_size}."
+            )
         # A last batch of one sample has no variance for batch norm to divide by.
         leaves_one = 1 < batch_size < self.count(split) and self.count(split) % batch_size == 1
         return make_loader(

@@ -54,7 +54,7 @@ def read_image(cell: Any, where: str) -> Image.Image:
             # Cameras note beside the pixels how the image has to be turned.
             image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise UserError(f"The file at {place} is no image of a known format: replace it or remove it.") from error
+        raise UserError(f"The file at {place} is not an image of a known format: replace it or remove it.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
     # Converting to 8 bits would clip such values without a word.

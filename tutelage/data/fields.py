@@ -35,8 +35,8 @@ def input_and_target(sample: Any) -> tuple[Any, Any]:
         return sample, None
     if len(sample) != _PAIR:
         raise UserError(
-            f"A sample of the data is a {type(sample).__name__} of {len(sample)}: let each be a pair (input, target), "
-            f"or name the fields in a dictionary, such as {{'image': ..., 'label': ...}}."
+            f"A sample of the data is a {type(sample).__name__} of {len(sample)}: make each a pair (input, target), or "
+            "name the fields in a dictionary, such as {'image': ..., 'label': ...}."
         )
     return sample[0], sample[1]
 

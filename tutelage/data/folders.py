@@ -81,14 +81,14 @@ def scan_folder(
     found = {split: _by_class(folder, split) for split, folder in folders.items()}
     if has_classes and len(found[TRAIN]) == 1:
         raise UserError(
-            f"{folders[TRAIN].path} has one class only, {next(iter(found[TRAIN]))}: there is nothing to tell apart. "
+            f"{folders[TRAIN].path} has only one class, {next(iter(found[TRAIN]))}, so there is nothing to tell apart. "
             "Give the folder that holds the folders of all classes, or add a class."
         )
     for split, classes in found.items():
         if more := sorted(set(classes) - set(found[TRAIN])):
             raise UserError(
-                f"{folders[split].path} has the class folder {more[0]!r}, which {folders[TRAIN].path} has not: add it "
-                "there, or remove it."
+                f"{folders[split].path} has the class folder {more[0]!r}, which {folders[TRAIN].path} does not have: "
+                "add it there, or remove it."
             )
     if has_classes:
         tell_text_order([*found[TRAIN]], where=folders[TRAIN].path)
@@ -122,8 +122,8 @@ def _check_class_names(root: Folder, classes: Mapping[str, Folder]) -> None:
         notice(f"{root.path}: {splits[0]} is read as a class and not as a split, because it holds images itself.")
         return
     raise UserError(
-        f"{root.path} has {_listed(splits)}, named as splits are, but with images in them instead of class folders. "
-        f"Lay a split out as {root.name}/{splits[0]}/CLASS/IMAGE.jpg; give a class another name."
+        f"{root.path} has {_listed(splits)}, which are named like splits but hold images instead of class folders. If "
+        f"they are splits, lay them out as {root.name}/{splits[0]}/CLASS/IMAGE.jpg; if they are classes, rename them."
     )
 
 
@@ -135,13 +135,14 @@ def _check_no_splits(
     # "brain" is close to "train", but brain/images can be a class with its images one level down.
     if strange and (splits or len(strange) == len(filled) or not _wrapper(filled, nested)):
         raise UserError(
-            f"{root.path} has the folders {_listed(filled)}, of which {_listed(strange)} is not quite the name of a "
-            "split: call them train, val and test."
+            f"{root.path} has the folders {_listed(filled)}, of which {_listed(strange)} looks like a misspelt split: "
+            "name the splits train, val and test."
         )
     if splits:
         raise UserError(
-            f"{root.path} has {_listed(splits)}, named as splits are, and beside that {_listed(filled, splits)}: call "
-            f"the folder to learn from train. To measure on {splits[0]} alone, give {root.path}/{splits[0]}."
+            f"{root.path} has {_listed(splits)}, named like splits, and beside that {_listed(filled, splits)}, but no "
+            f"training split: name the folder to learn from train. To measure on {splits[0]} alone, give "
+            f"{root.path}/{splits[0]}."
         )
 
 
@@ -153,14 +154,14 @@ def _check_nested(folder: Folder, filled: Mapping[str, Folder], nested: Mapping[
     if len(filled) == 1:
         only = next(iter(filled.values()))
         raise UserError(
-            f"{folder.path} holds a single folder, {only.name}, and that holds folders again: "
+            f"{folder.path} holds only one folder, {only.name}, which holds folders again: "
             f"{_listed(inner.name for inner in only.folders)}. That is one level too many: give {only.path}, or move "
             "its folders up."
         )
     raise UserError(
         f"{folder.path} has the class folders {_listed(nested)}, which hold only folders, such as "
-        f"{next(iter(nested.values())).folders[0].path}, and no images. Give the folder whose folders are the classes, "
-        f"as {folder.name}/CLASS/IMAGE.jpg, or split folders named train, val and test."
+        f"{next(iter(nested.values())).folders[0].path}, and no images. Give the folder whose subfolders are the "
+        f"classes, as {folder.name}/CLASS/IMAGE.jpg, or split folders named train, val and test."
     )
 
 
@@ -169,22 +170,21 @@ def _check_beside(root: Folder, others: Sequence[str], splits: Sequence[Folder])
     if strange := misspelt(others):
         raise UserError(
             f"{root.path} has {_listed(strange)} beside {_listed(folder.name for folder in splits)}: if that is a "
-            "split, call it train, val or test; else move it away."
+            "split, name it train, val or test; otherwise move it elsewhere."
         )
     if flat := [name for name in others if _is_split_name(name)]:
         raise UserError(
-            f"{root.path}/{flat[0]} is named as a split is, but has images in it instead of class folders: lay it out "
-            f"as {flat[0]}/CLASS/IMAGE.jpg, or move it away."
+            f"{root.path}/{flat[0]} is named like a split, but holds images instead of class folders: lay it out as "
+            f"{flat[0]}/CLASS/IMAGE.jpg, or move it elsewhere."
         )
     # Folders that have classes in common are surely splits, so what is beside them can be left out.
     shared = set.intersection(*({folder.name for folder in split.folders} for split in splits))
     if len(splits) > 1 and shared:
-        notice(f"{root.path}: beside the splits, {_listed(others)} is not read.")
+        notice(f"{root.path}: {_listed(others)} beside the splits is not read.")
         return
     raise UserError(
-        f"{root.path} has {splits[0].name}, named as a split is, and beside it {_listed(others)} with images. If "
-        f"{splits[0].name} is a class, put its images into it and not into folders; if it is the split, move the "
-        "others away."
+        f"{root.path} has {splits[0].name}, named like a split, and beside it {_listed(others)} with images. If "
+        f"{splits[0].name} is a class, put its images directly into it; if it is a split, move the others elsewhere."
     )
 
 
@@ -209,7 +209,7 @@ def _check_links(tree: Folder) -> None:
     """Refuse broken links to images, and broken links without a suffix, which may be to folders."""
     for link in tree.dangling:
         if suffix_of(link) in ("", *SUFFIXES):
-            raise UserError(f"{link} is a link to something that does not exist: mend the link or remove it.")
+            raise UserError(f"{link} is a link to something that does not exist: fix the link or remove it.")
     for folder in tree.folders:
         _check_links(folder)
 

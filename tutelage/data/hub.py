@@ -64,8 +64,8 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
         raise
     except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{path} cannot be read as a dataset ({_line(error)}): give whole Parquet files, with a row "
-            "at least in each split."
+            f"{path} cannot be read as a dataset ({_line(error)}): give complete Parquet files, with at least one row "
+            "in each split."
         ) from error
 
 
@@ -85,8 +85,8 @@ def open_hub(name: str) -> Mapping[str, datasets.Dataset]:
             return _as_mapping(datasets.load_dataset(name, cache_dir=_cache_dir()))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{name} could not be had from the Hugging Face hub ({_line(error)}): check the name and the network, or "
-            "download it elsewhere and give the local folder instead of the name."
+            f"{name} could not be loaded from the Hugging Face hub ({_line(error)}): check the name and the network, "
+            "or download it elsewhere and give the local folder instead of the name."
         ) from error
 
 

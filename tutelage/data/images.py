@@ -53,7 +53,9 @@ class ResidentImages(Samples):
                 f"Images are {images.dtype} {list(images.shape)}: give uint8 [sample, channel, height, width]."
             )
         if targets is not None and targets.shape[:1] != images.shape[:1]:
-            raise UserError(f"Targets {list(targets.shape)} for {len(images)} images: give one for each.")
+            raise UserError(
+                f"There are targets of shape {list(targets.shape)} for {len(images)} images: give one for each."
+            )
         self.images = images
         # Cross-entropy and indexing read class indices as int64.
         self.targets = targets if targets is None or targets.is_floating_point() else targets.long()

@@ -47,9 +47,9 @@ def label_offsets(
         UserError: If the rate is not between 0 and 1, or there is only one class.
     """
     if not 0 <= rate <= 1:
-        raise UserError(f"A rate of {rate} of wrong labels is no share: give one from 0 to 1.")
+        raise UserError(f"The rate of wrong labels is {rate}: give a number from 0 to 1.")
     if num_classes < 2:
-        raise UserError(f"With {num_classes} class no label can be wrong: noise takes two or more.")
+        raise UserError(f"With {num_classes} class no label can be wrong: label noise needs two classes or more.")
     # Drawn for every label, moved or not, so that a lower rate moves some of the same labels.
     moved = torch.rand(count, generator=chance, device=device) < rate
     # An offset of 0 is the label's own class.
@@ -90,8 +90,8 @@ def training_labels(data: Data) -> Tensor:
     """
     if isinstance(data.train, DataLoader):
         raise UserError(
-            "Which label is wrong goes by a sample's position, which a DataLoader does not tell: pass the dataset "
-            "instead, or draw for every batch anew (redraw=batch)."
+            "Wrong labels belong to the samples' positions, which a DataLoader does not tell: pass the dataset "
+            "instead, or draw wrong labels for every batch (redraw=batch)."
         )
     if data.train.targets is None:
         raise UserError(f"The training samples of {data.name} have no labels.")

@@ -60,8 +60,8 @@ def read_column(rows: datasets.Dataset, label: str, *, where: str) -> LabelColum
     if not isinstance(feature, ClassLabel | Value):
         raise UserError(
             f"The labels of {where} are {type(feature).__name__.lower()}s: a class is one number or one word for each "
-            "image. Name a column of classes with ,label=NAME; several classes for an image are the task multi-label "
-            "(--task multi-label)."
+            "image. Name a column of classes with ,label=NAME; for several classes per image, choose the task "
+            "multi-label (--task multi-label)."
         )
     values = np.asarray(rows.select_columns([label]).with_format("numpy")[:][label])
     names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
@@ -81,13 +81,13 @@ def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, 
     found = np.unique(train.values)
     if train.names is None and len(found) > _MANY and 2 * len(found) > len(train.values):
         raise UserError(
-            f"The {len(train.values)} labels of {train.where} are {len(found)} different ones, which looks like the "
+            f"The {len(train.values)} labels of {train.where} have {len(found)} different values, so they look like "
             "numbers of the samples: name the column of classes with ,label=NAME."
         )
     # False and true are called 0 and 1.
     names = train.names or tuple(str(int(value) if value.dtype.kind == "b" else value) for value in found)
     if len(names) == 1 and not one_will_do:
-        raise UserError(f"{train.where} has one class only, {names[0]}: there is nothing to tell apart.")
+        raise UserError(f"{train.where} has only one class, {names[0]}, so there is nothing to tell apart.")
     if train.names is None:
         _tell_gaps(train, found)
         if found.dtype.kind == "U":
@@ -120,9 +120,9 @@ def _classes_in(values: NDArray[Any], where: str) -> NDArray[Any]:
         _refuse_missing(np.flatnonzero(np.isnan(values)).tolist(), where)
         if fractions := np.flatnonzero(values != np.round(values)).tolist():
             raise UserError(
-                f"Row {fractions[0]} of {where} has the label {values[fractions[0]]:g}: fractions are no classes. "
-                "Numbers to be predicted are the task regression (--task regression, task='regression'); else name a "
-                "column of classes with ,label=NAME."
+                f"Row {fractions[0]} of {where} has the label {values[fractions[0]]:g}, which is a fraction and not a "
+                "class. To predict numbers, choose the task regression (--task regression, task='regression'); "
+                "otherwise name a column of classes with ,label=NAME."
             )
         return values.astype(np.int64)
     if kind not in "iub":
@@ -142,7 +142,7 @@ def _tell_gaps(train: LabelColumn, found: NDArray[Any]) -> None:
         return
     notice(
         f"The labels of {train.where} are {len(found)} numbers from {found[0]} to {found[-1]}, and not 0 to "
-        f"{len(found) - 1}: each is a class, by that name, in their order."
+        f"{len(found) - 1}: each number is a class of that name, in the order of the numbers."
     )
 
 
@@ -150,7 +150,7 @@ def _indices(column: LabelColumn, train: LabelColumn, names: tuple[str, ...]) ->
     values, where = column.values, column.where
     if values.dtype.kind == "i" and (unlabelled := np.flatnonzero(values == UNLABELLED)).size:
         raise UserError(
-            f"Row {unlabelled[0]} of {where} has the label -1, which means that it has none ({unlabelled.size} such "
+            f"Row {unlabelled[0]} of {where} has the label -1, which stands for no label ({unlabelled.size} such "
             "rows): remove such rows. If -1 is a class, number the classes from 0."
         )
     if train.names is not None and values.dtype.kind in "iub":
@@ -159,7 +159,7 @@ def _indices(column: LabelColumn, train: LabelColumn, names: tuple[str, ...]) ->
         numbers = values.astype(np.int64)
         if (wrong := np.flatnonzero((numbers < 0) | (numbers >= len(own)))).size:
             raise UserError(
-                f"Row {wrong[0]} of {where} has the label {values[wrong[0]]}, out of the range 0 to {len(own) - 1}: "
+                f"Row {wrong[0]} of {where} has the label {values[wrong[0]]}, but labels go from 0 to {len(own) - 1}: "
                 "remove such rows, or correct them."
             )
         if own == names:

@@ -57,12 +57,12 @@ def parse_spec(text: str) -> Spec:
         if key not in _OPTIONS:
             raise unknown("data option", key, _OPTIONS)
         if not column:
-            raise UserError(f"The data option {key!r} names no column: write {key}=COLUMN.")
+            raise UserError(f"The data option {key!r} has no column: write {key}=COLUMN.")
     label, image = columns.get("label"), columns.get("image")
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
     if place in NAMES and Path(place).is_dir():
-        notice(f"{place} is the dataset of that name. For the folder of that name here, write ./{place}.")
+        notice(f"{place} means the dataset of that name. For the folder of that name here, write ./{place}.")
     if place == DIGITS:
         if columns:
             raise UserError(f"digits have no columns: leave out {', '.join(columns)}.")
@@ -92,7 +92,7 @@ def _no_such_place(place: str, path: Path) -> UserError:
     if near:
         hint = f"Did you mean {' or '.join(map(repr, near))}?"
     elif not folder.is_dir():
-        hint = f"Nor is there a folder {str(folder)!r}: check the path."
+        hint = f"There is no folder {str(folder)!r} either: check the path."
     else:
         hint = f"Give a folder of images by class, a folder of Parquet, owner/name on the hub, or {', '.join(NAMES)}."
     return UserError(f"There are no data at {place!r}. {hint}")

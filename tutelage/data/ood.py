@@ -64,7 +64,10 @@ def fit_images(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     elif images.shape[1] == 1:
         images = images.expand(-1, channels, -1, -1)
     elif images.shape[1] != channels:
-        raise UserError(f"Foreign images of {images.shape[1]} channels cannot stand beside images of {channels}.")
+        raise UserError(
+            f"Foreign images of {images.shape[1]} channels cannot be converted to the {channels} channels of the "
+            "data's images."
+        )
     if tuple(images.shape[2:]) != tuple(size):
         # Smoothed, because patterns from skipped pixels would make these images easy to tell apart.
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -105,8 +108,8 @@ def _check_scale(images: Any, data: Data) -> None:
     lowest, highest = _range([data.train[index][0] for index in range(min(8, len(data.train)))])
     if not given and (lowest < 0 or highest > 1):
         raise UserError(
-            f"The images of {data.name} come as their user normalised them, from {lowest:.2g} to {highest:.2g}, and "
-            "the foreign ones in [0, 1]: pass a dataset whose images are normalised likewise."
+            f"The images of {data.name} are normalised already and go from {lowest:.2g} to {highest:.2g}, but the "
+            "foreign images are in [0, 1]: pass a dataset whose images are normalised in the same way."
         )
 
 

@@ -44,14 +44,14 @@ class OwnSamples(Samples):
     def __init__(self, dataset: Any, task: Task, targets: Tensor | None = None) -> None:
         if isinstance(dataset, tuple | list) and len(dataset) == 2 and all(hasattr(part, "shape") for part in dataset):
             raise UserError(
-                "The data are a pair of arrays: pass torch.utils.data.TensorDataset(inputs, targets), of tensors."
+                "The data are a pair of arrays: pass torch.utils.data.TensorDataset(inputs, targets), made of tensors."
             )
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise UserError(
                 f"A {type(dataset).__name__} cannot be indexed: pass a dataset with __len__ and __getitem__."
             )
         if not len(dataset):
-            raise UserError("The dataset is empty: it needs one sample at least.")
+            raise UserError("The dataset is empty: it needs at least one sample.")
         self._dataset, self._task = dataset, task
         # The dataset's own transforms may draw random numbers, and a look must neither depend on chance nor change it.
         with seeded(0):
@@ -89,7 +89,7 @@ class OwnSamples(Samples):
             return inputs, self.targets[:0]
         if any(target is None for target in targets):
             raise UserError(
-                "Some samples of the dataset have a target and some none: give -1 to those without a label."
+                "Some samples of the dataset have a target and some do not: give -1 to those without a label."
             )
         return inputs, self._task.read_targets(targets, where="the dataset")
 
@@ -186,8 +186,8 @@ class OwnLoader:
     def _batch(self, inputs: Any, targets: Any) -> Batch:
         if not isinstance(inputs, Tensor | Mapping):
             raise UserError(
-                f"The DataLoader's inputs are a {type(inputs).__name__}: let its transform or collate_fn make a tensor "
-                "[batch, channel, height, width], or a mapping of tensors."
+                f"The DataLoader's inputs are a {type(inputs).__name__}: its transform or collate_fn must make a "
+                "tensor [batch, channel, height, width], or a mapping of tensors."
             )
         inputs = self._placed(inputs)
         if targets is not None:
@@ -231,7 +231,7 @@ def together(inputs: Sequence[Any]) -> Any:
             ) from error
     if len({image.shape for image in inputs}) > 1:
         shapes = sorted({tuple(image.shape) for image in inputs})
-        raise UserError(f"The dataset's images have the shapes {shapes}: bring them to one in its transform.")
+        raise UserError(f"The dataset's images have the shapes {shapes}: resize them to one shape in its transform.")
     return torch.stack(list(inputs))
 
 

@@ -45,15 +45,17 @@ def find_targets(dataset: Any, task: Task) -> Tensor:
             targets = task.read_targets(values, where=where)
             if _are_those_of_samples(targets, dataset, task, where):
                 return targets
-            others = f" Its attribute `{name}` has others: perhaps only its samples go through target_transform."
+            others = (
+                f" Its attribute `{name}` holds other values: perhaps target_transform is applied only to its samples."
+            )
     if len(dataset) > _MOST_SCANNED:
         raise UserError(
             f"The targets of a {type(dataset).__name__} would have to be read from {len(dataset)} samples: give it an "
-            f"attribute `targets` with those of its samples, such as the class indices.{others}"
+            f"attribute `targets` with the target of each sample, such as the class indices.{others}"
         )
     read = [input_and_target(dataset[index])[1] for index in range(len(dataset))]
     if any(target is None for target in read):
-        raise UserError(f"Some samples of {where} have a target and some none: give -1 to those without a label.")
+        raise UserError(f"Some samples of {where} have a target and some do not: give -1 to those without a label.")
     return task.read_targets(read, where=where)
 
 

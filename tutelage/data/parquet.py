@@ -52,8 +52,8 @@ def _names_in(split: str, files: Sequence[str]) -> dict[str, list[str]]:
         names = _names_of(Path(file))
         if first is not None and names != first:
             raise UserError(
-                f"{file} numbers its classes in another way than {files[0]}, of the same split {split}: write both "
-                f"from one dataset. There {names}, here {first}."
+                f"{file} numbers its classes differently from {files[0]}, of the same split {split}: write both from "
+                f"one dataset. The first has {names}, the second {first}."
             )
         first = names
     return first or {}
@@ -80,8 +80,8 @@ def _check_all_used(path: Path, used: Sequence[str]) -> None:
     for file in left:
         if strange := misspelt(re.findall(r"[^\W\d_]+", file.stem)):
             raise UserError(
-                f"{file} belongs to no split: {strange[0]} is not quite the name of one. Call it train, validation or "
-                "test, or move it away."
+                f"{file} belongs to no split: {strange[0]} looks like a misspelt one. Name it train, validation or "
+                "test, or move it elsewhere."
             )
     if left:
         notice(f"{path}: {len(left)} files belong to no split and are not read, such as {left[0]}.")

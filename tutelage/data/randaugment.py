@@ -65,7 +65,9 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         if self.operations < 1:
-            raise UserError(f"randaugment does {self.operations} operations: write randaugment:2, or leave it out.")
+            raise UserError(
+                f"randaugment needs one operation or more, not {self.operations}: write randaugment:2, or leave it out."
+            )
 
     @property
     def width(self) -> int:
@@ -83,7 +85,7 @@ class RandAugment:
             UserError: If the images are neither grey nor RGB, or floats outside [0, 1].
         """
         if images.shape[1] not in (1, 3):
-            raise UserError(f"randaugment takes grey or RGB images, and these have {images.shape[1]} channels.")
+            raise UserError(f"randaugment takes grey or RGB images, but these have {images.shape[1]} channels.")
         pixels = as_pixels(images)
         # One transfer from the device for all operations: each transfer waits for the device.
         drawn = parameters[:, ::_PER_OPERATION].T.long().tolist()
@@ -113,8 +115,8 @@ def as_pixels(images: Tensor) -> Tensor:
         return images
     if not ((images >= 0) & (images <= 1)).all():
         raise UserError(
-            f"The images go from {images.min():.3g} to {images.max():.3g}, and their tones can only be changed in "
-            "[0, 1]: pass them as uint8, or as floats before normalisation, and let the network normalise."
+            f"The images go from {images.min():.3g} to {images.max():.3g}, but their tones can only be changed in [0, "
+            "1]: pass them as uint8, or as floats before normalisation, and let the network normalise."
         )
     return images.float().mul(255).round_().to(torch.uint8)
 

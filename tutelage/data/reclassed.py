@@ -31,5 +31,5 @@ def among(data: Data, names: Sequence[str]) -> Data:
         if isinstance(value, Samples)
     }
     lacking = [name for name in names if name not in data.class_names]
-    notice(f"Of the network's classes, {data.name} has none of {listed(lacking)}: it is measured on the others.")
+    notice(f"{data.name} does not have the network's classes {listed(lacking)}: the network is measured on the others.")
     return replace(data, splits=splits, class_names=tuple(names), num_classes=len(names))

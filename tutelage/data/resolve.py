@@ -41,7 +41,7 @@ def resolve_data(
         UserError: If splits or an augmentation are given beside data that bring their own.
     """
     if isinstance(data, Data) and augment is not None:
-        raise UserError("Data that are loaded already bring their augmentation: pass augment= to load_data.")
+        raise UserError("These data are already loaded, with their augmentation: pass augment= to load_data instead.")
     found = _own_data(data, validation, test, {"augment": augment, "task": task, **options})
     return found if foreign is None else replace(found, foreign=foreign_data(foreign, found))
 
@@ -52,7 +52,10 @@ def _own_data(
     # A number is a share of the training data; anything else is data.
     is_share = isinstance(validation, int | float)
     if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
-        raise UserError("Data for validation= and test= go with a dataset or loader; data by name bring their own.")
+        raise UserError(
+            "validation= and test= take data only beside a dataset or loader; data given by name have splits of their "
+            "own."
+        )
     if isinstance(validation, int | float):
         return _with_share(data, validation, test, options)
     if isinstance(data, str | Data):
@@ -62,8 +65,8 @@ def _own_data(
 
 def _with_share(data: DataSource, share: float, test: DataSource | None, options: dict[str, Any]) -> Data:
     if isinstance(data, Data | DataLoader):
-        kind = "Data that are split already" if isinstance(data, Data) else "A DataLoader"
-        raise UserError(f"{kind} cannot have validation={share:g} of its samples held out: pass validation data.")
+        kind = "data that are already split" if isinstance(data, Data) else "a DataLoader"
+        raise UserError(f"validation={share:g} cannot be held out of {kind}: pass validation data.")
     if isinstance(data, str):
         return load_data(data, validation=share, **options)
     return as_data(data, None, test, hold_out=share, task=options["task"], augment=options["augment"])

@@ -39,13 +39,13 @@ def hold_out(targets: Indices, fraction: float, *, seed: int, what: str) -> tupl
     if count < classes or total - count < classes:
         least = math.ceil(100 * classes / total) / 100
         mend = (
-            f"ask for {what} between {least:g} and {1 - least:g}, or bring a {what} split"
+            f"ask for {what} between {least:g} and {1 - least:g}, or add a {what} split"
             if least <= 0.5
-            else f"bring a {what} split, or more images"
+            else f"add a {what} split or more images"
         )
         raise UserError(
-            f"Holding out {fraction:g} of {total} images for {what} splits them {total - count} to {count}, fewer on "
-            f"one side than the {classes} classes: {mend}."
+            f"Holding out {fraction:g} of {total} images for {what} leaves {total - count} and {count} images, and one "
+            f"of these is fewer than the {classes} classes: {mend}."
         )
     held, kept = _draw(targets, count, seed, keep_one=True)
     return kept, held

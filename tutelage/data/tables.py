@@ -131,7 +131,7 @@ def _splits(loaded: Mapping[str, datasets.Dataset], spec: str) -> dict[str, data
     if len(loaded) == 1:
         only, rows = next(iter(loaded.items()))
         if only.lower() not in (TRAIN, "training"):
-            notice(f"The only split of {spec}, {only}, is learned from.")
+            notice(f"{spec} has only the split {only}, which is used for training.")
         return {TRAIN: rows}
     names = read_names(loaded, spec)
     if TRAIN not in names:
@@ -140,7 +140,7 @@ def _splits(loaded: Mapping[str, datasets.Dataset], spec: str) -> dict[str, data
     if strange := misspelt(others):
         raise UserError(f"{spec} has the split {strange[0]!r}: call it train, validation or test, or drop it.")
     if others:
-        notice(f"{spec} has also the splits {', '.join(others)}, which are not read.")
+        notice(f"{spec} also has the splits {', '.join(others)}, which are not read.")
     return {split: loaded[names[split]] for split in (TRAIN, VALIDATION, TEST) if split in names}
 
 

@@ -36,7 +36,7 @@ def as_array(values: Any, *, where: str) -> NDArray[Any]:
     try:
         return np.asarray(values)
     except ValueError as error:
-        raise UserError(f"The targets of {where} differ in length: give every sample as many.") from error
+        raise UserError(f"The targets of {where} differ in length: give every sample the same number.") from error
 
 
 def class_indices(values: Any, *, where: str) -> Tensor:
@@ -55,7 +55,7 @@ def class_indices(values: Any, *, where: str) -> Tensor:
     if found.dtype.kind not in "iufb":
         shown = ", ".join(map(repr, found.flatten()[:_SHOWN].tolist()))
         raise UserError(
-            f"The labels of {where} are {shown}, and no numbers: give class indices from 0, and the names as "
+            f"The labels of {where} are not numbers, but {shown}: give class indices from 0, and the names as "
             "class_names=."
         )
     if found.ndim == 2 and found.shape[1] == 1:
@@ -63,16 +63,16 @@ def class_indices(values: Any, *, where: str) -> Tensor:
     if found.ndim == 2 and found.shape[1] > 1:
         return _from_rows(found, where)
     if found.ndim != 1:
-        raise UserError(f"The labels of {where} have the shape {list(found.shape)}: give one class index a sample.")
+        raise UserError(f"The labels of {where} have the shape {list(found.shape)}: give one class index per sample.")
     _check_whole(found, where)
     indices = found.astype(np.int64)
     if len(indices) and int(indices.min()) < UNLABELLED:
         raise UserError(
-            f"The labels of {where} hold {int(indices.min())}: number the classes from 0; -1 is a sample without label."
+            f"The labels of {where} contain {int(indices.min())}: number the classes from 0; -1 means no label."
         )
     if len(indices) and int(indices.max()) >= _MOST_CLASSES:
         raise UserError(
-            f"The labels of {where} go up to {int(indices.max())}, which would make as many classes: number the "
+            f"The labels of {where} go up to {int(indices.max())}, which would make that many classes: number the "
             "classes from 0."
         )
     return torch.from_numpy(indices)
@@ -91,14 +91,14 @@ def class_sets(values: Any, *, where: str) -> Tensor:
     found = as_array(values, where=where)
     if found.ndim != 2 or found.dtype.kind not in "iufb":
         raise UserError(
-            f"The targets of {where} have the shape {list(found.shape)}: the task 'multi-label' takes one row of 0 and "
-            "1 a sample, with a column for each class."
+            f"The targets of {where} have the shape {list(found.shape)}: the task 'multi-label' needs one row of 0 and "
+            "1 per sample, with a column for each class."
         )
     strange = sorted(set(np.unique(found).tolist()) - {UNLABELLED, 0, 1})
     if strange:
         raise UserError(
-            f"The targets of {where} hold {strange[0]:g}: the task 'multi-label' takes 0 and 1, and -1 where it is not "
-            "known."
+            f"The targets of {where} contain {strange[0]:g}: the task 'multi-label' takes 0 and 1, and -1 where it is "
+            "not known."
         )
     return torch.from_numpy(found.astype(np.float32))
 
@@ -116,8 +116,8 @@ def numbers(values: Any, *, where: str) -> Tensor:
     found = as_array(values, where=where)
     if found.dtype.kind not in "iufb" or found.ndim not in (1, 2):
         raise UserError(
-            f"The targets of {where} have the shape {list(found.shape)} of {found.dtype}: the task 'regression' takes "
-            "one number a sample, or a row of numbers."
+            f"The targets of {where} have the shape {list(found.shape)} of {found.dtype}: the task 'regression' needs "
+            "one number per sample, or a row of numbers."
         )
     wrong = np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(axis=1))
     if len(wrong):
@@ -138,7 +138,7 @@ def _check_whole(found: NDArray[Any], where: str) -> None:
     if len(fractions):
         shown = ", ".join(f"{value:g}" for value in fractions[:_SHOWN])
         raise UserError(
-            f"The labels of {where} hold {shown}, which are no class indices. Numbers to be predicted are the task "
+            f"The labels of {where} contain {shown}, which are not class indices. To predict numbers, choose the task "
             "'regression': --task regression, or task=\"regression\" in Python."
         )
 
@@ -148,8 +148,8 @@ def _from_rows(found: NDArray[Any], where: str) -> Tensor:
     is_one_hot = np.isin(found, (0, 1)).all() and (found.sum(axis=1) == 1).all()
     if not is_one_hot:
         raise UserError(
-            f"The labels of {where} have the shape {list(found.shape)}, and are no rows with a single 1. Several "
-            "classes a sample are the task 'multi-label', numbers to be predicted 'regression': --task, or task= in "
-            "Python."
+            f"The labels of {where} have the shape {list(found.shape)}, but are not rows with a single 1. For several "
+            "classes per sample, choose the task 'multi-label'; to predict numbers, 'regression' (--task, or task= in "
+            "Python)."
         )
     return torch.from_numpy(found.argmax(axis=1).astype(np.int64))

@@ -130,7 +130,9 @@ class Meter(ABC):
         Raises:
             UserError: If the task knows no uncertainty.
         """
-        raise UserError("Foreign data tell what a classifier's uncertainty is worth: leave --foreign away.")
+        raise UserError(
+            "Foreign data test a classifier's uncertainty, which this task does not have: leave out --foreign."
+        )
 
     @abstractmethod
     def merge(self, later: Self) -> None:

@@ -52,7 +52,9 @@ class Crop:
 
     def __post_init__(self) -> None:
         if self.padding < 1:
-            raise UserError(f"crop pads by {self.padding} pixels: write crop:4 for 4, or leave crop out.")
+            raise UserError(
+                f"crop must pad by one pixel or more, not {self.padding}: write crop:4 for 4, or leave it out."
+            )
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the crop's upper left corner in the padded image, `[n, 2]` in pixels."""
@@ -160,9 +162,15 @@ class ResizedCrop:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"resized-crop's area goes from {self.scale[0]:g} to {self.scale[1]:g}: stay in (0, 1].")
+            raise UserError(
+                f"resized-crop's area goes from {self.scale[0]:g} to {self.scale[1]:g}: choose two numbers above 0 and "
+                "at most 1, the smaller one first."
+            )
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UserError(f"resized-crop's ratio goes from {self.ratio[0]:g} to {self.ratio[1]:g}: small one first.")
+            raise UserError(
+                f"resized-crop's ratio goes from {self.ratio[0]:g} to {self.ratio[1]:g}: choose two positive numbers, "
+                "the smaller one first."
+            )
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the boxes, `[n, 4]`."""
@@ -208,7 +216,9 @@ class Cutout:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise UserError(f"cutout blacks out {self.size} pixels: write cutout:8 for 8, or leave cutout out.")
+            raise UserError(
+                f"cutout must black out one pixel or more, not {self.size}: write cutout:8 for 8, or leave it out."
+            )
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the centres, `[n, 2]` in pixels."""
@@ -241,7 +251,9 @@ class RandomCutout:
 
     def __post_init__(self) -> None:
         if not 0 < self.largest <= 1:
-            raise UserError(f"random-cutout greys out up to {self.largest:g} of a side: give more than 0, at most 1.")
+            raise UserError(
+                f"random-cutout greys out up to {self.largest:g} of a side: give more than 0 and at most 1."
+            )
 
     def sample(self, generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
         """Draw the squares, `[n, 3]` in pixels."""

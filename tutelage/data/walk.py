@@ -69,8 +69,8 @@ def _read(path: str, seen: dict[tuple[int, int], str], above: Set[tuple[int, int
                 continue  # A link back up, which would never end.
             if identity in seen:
                 raise UserError(
-                    f"{entry.path} and {seen[identity]} are the same folder, by a link: its files would be read twice. "
-                    "Remove one of them."
+                    f"{entry.path} and {seen[identity]} are the same folder, through a link: its files would be read "
+                    "twice. Remove one of them."
                 )
             found.folders.append(_read(entry.path, seen, inside))
         elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
@@ -91,7 +91,7 @@ def _visible(path: str) -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return sorted((entry for entry in entries if not _hidden(entry.name)), key=lambda entry: entry.name)
     except PermissionError as error:
-        raise UserError(f"The folder {path} may not be read: change its permissions, or leave it out.") from error
+        raise UserError(f"The folder {path} cannot be read: change its permissions, or move it elsewhere.") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

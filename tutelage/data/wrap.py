@@ -107,13 +107,13 @@ def _check_loader(value: Split) -> None:
         return
     if isinstance(value.dataset, IterableDataset) and not isinstance(value.dataset, Sized):
         raise UserError(
-            f"The {type(value.dataset).__name__} of a DataLoader is iterable and has no length, so that nobody knows "
-            "when an epoch ends: give it __len__, or pass a dataset with __len__ and __getitem__."
+            f"The {type(value.dataset).__name__} of a DataLoader is iterable and has no length, so the end of an epoch "
+            "is not known: give it __len__, or pass a dataset with __len__ and __getitem__."
         )
     if value.batch_size is None and value.batch_sampler is None and not isinstance(value.dataset, IterableDataset):
         raise UserError(
-            "A DataLoader with batch_size=None takes samples for batches: pass its dataset with one sample an index, "
-            "or give it a batch size."
+            "A DataLoader with batch_size=None treats each sample as a batch: pass its dataset, with one sample per "
+            "index, or give it a batch size."
         )
 
 
@@ -136,9 +136,9 @@ def _by_name(value: Split, split: str, own: Mapping[str, tuple[str, ...]], name:
         return value
     if isinstance(value, DataLoader):
         raise UserError(
-            f"The classes of {where} are numbered in another way than those of training, and a DataLoader is used as "
-            "it is: pass its dataset, whose classes are read by name, or renumber them. "
-            f"There {listed(own[split])}; training has {listed(own[TRAIN])}."
+            f"The classes of {where} are numbered differently from those of training, and a DataLoader is used as it "
+            "is: pass its dataset, whose classes are read by name, or renumber them. This split has "
+            f"{listed(own[split])}; training has {listed(own[TRAIN])}."
         )
     if value.targets is None:
         return value
@@ -151,9 +151,9 @@ def _check_augmentation(train: Split, augmentation: Augmentation) -> None:
     if not augmentation:
         return
     if isinstance(train, DataLoader):
-        raise UserError("A DataLoader augments for itself: leave out augment=, or pass the dataset.")
+        raise UserError("A DataLoader does its own augmentation: leave out augment=, or pass the dataset.")
     if not train.size:
-        raise UserError(f"{augmentation} is for images, and the inputs are none: leave out augment=.")
+        raise UserError(f"{augmentation} is for images, but the inputs are not images: leave out augment=.")
 
 
 def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...], name: str) -> Data:
@@ -168,7 +168,7 @@ def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...
         unlabelled |= set() if is_labelled else {split}
         if task.hides_targets and is_labelled and isinstance(value, DataLoader) and split != TEST:
             raise UserError(
-                f"The {split} DataLoader yields targets, and the task {task.name!r} has none: leave them out."
+                f"The {split} DataLoader yields targets, but the task {task.name!r} has none: leave them out."
             )
     channels, size = shapes[TRAIN]
     # What a DataLoader yields is known only by reading all of it, so its sizes alone make the fingerprint.
@@ -218,7 +218,7 @@ def _check_numbers(labels: Tensor, classes: int) -> None:
     """Look at labels that are numbers of something else, and would make far more classes than there are."""
     found = labels[labels != UNLABELLED].unique()  # type: ignore[no-untyped-call]  # torch's
     if len(found) == 1:
-        raise UserError(f"The training labels are all {int(found[0])}: there is nothing to tell apart.")
+        raise UserError(f"The training labels are all {int(found[0])}, so there is nothing to tell apart.")
     if classes <= _SPARSE * len(found):
         return
     text = f"The training labels are {len(found)} different numbers up to {int(found[-1])}"
@@ -227,7 +227,7 @@ def _check_numbers(labels: Tensor, classes: int) -> None:
             f"{text}, which would make {classes:,} classes: number the classes from 0 to {len(found) - 1}, or say how "
             "many there are with as_data(..., num_classes=...), from tutelage.data."
         )
-    notice(f"{text}, which makes {classes} classes: if these are fewer, number them from 0 to {len(found) - 1}.")
+    notice(f"{text}, which makes {classes} classes: if there are fewer, number them from 0 to {len(found) - 1}.")
 
 
 def _targets(split: Split, task: Task) -> Tensor | None:
@@ -235,8 +235,8 @@ def _targets(split: Split, task: Task) -> Tensor | None:
         return split.targets
     if isinstance(split.dataset, IterableDataset):
         raise UserError(
-            "The classes of this DataLoader cannot be counted beforehand, because its dataset is iterable: pass "
-            "as_data(loader, num_classes=...), from tutelage.data, as the data."
+            "The classes of this DataLoader cannot be counted, because its dataset is iterable: pass as_data(loader, "
+            "num_classes=...), from tutelage.data, as the data."
         )
     with seeded(0):
         if input_and_target(split.dataset[0])[1] is None:
