@@ -1,4 +1,4 @@
-"""Errors that a user can mend, the nearest-name hint that most of them carry, and what is told and stops nothing."""
+"""Errors that a user can fix, hints with the nearest names, and notices that stop nothing."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _KEPT: ContextVar[list[str] | None] = ContextVar("_KEPT", default=None)
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message says what was wrong, where, and the fix.
+    """An error that the user can fix. The message says what was wrong, where, and the fix.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
 class Notice(UserWarning):
-    """What a user should know of what they brought. Nothing stops; the command line prints it as a line."""
+    """A warning about a user's data or networks. Nothing stops; the command line prints it as a line."""
 
 
 class NoLayersError(UserError):
-    """A method that reads layers met a teacher of which only logits leave."""
+    """A method reads layers, and its teacher gives only logits."""
 
 
 def notice(text: str) -> None:
-    """Tell the user something of what they brought.
+    """Tell the user how something that they passed is understood.
 
     Args:
-        text: What was found, what was made of it, and what to do if that is not meant.
+        text: What was found, how it is read, and what to do if something else is meant.
     """
     kept = _KEPT.get()
     if kept is not None:
@@ -41,7 +41,7 @@ def notice(text: str) -> None:
 
 @contextmanager
 def kept_notices() -> Iterator[list[str]]:
-    """Keep the texts of all notices of a block, which are told nonetheless: what is made in it may outlast it."""
+    """Collect the texts of all notices in a block. They are still shown; a cached result can repeat them later."""
     kept: list[str] = []
     token = _KEPT.set(kept)
     try:

@@ -49,8 +49,8 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`); $p = \sigma(z)$.
-        targets: 1 where a class is there, 0 where it is not, -1 where nobody said; or probabilities. Of the shape of
-            the logits.
+        targets: 1 where a class is there, 0 where it is not, -1 where it is not known; or probabilities. In the shape
+            of the logits.
 
     Returns:
         The sum over the classes, the mean over all places with at least one known answer; 0, with a gradient of 0,
@@ -243,7 +243,7 @@ def refuse_second_derivative() -> None:
     """Refuse a backward pass that is to be differentiated again, where the gradient was kept as a constant.
 
     Raises:
-        RuntimeError: If this is one.
+        RuntimeError: If it is to be differentiated again.
     """
     if torch.is_grad_enabled():
         raise RuntimeError(
@@ -261,7 +261,7 @@ def under_transform() -> bool:
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse a temperature by which nothing can be divided.
+    """Refuse a temperature that cannot divide logits.
 
     Raises:
         UserError: If it is not above zero and finite.

@@ -1,4 +1,4 @@
-"""What classes are called, in a user's own datasets too, and labels by name where two sides have names."""
+"""Names of classes: finding them in users' datasets, and matching labels by name."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SHOWN = 8
 
 
 def names_of(dataset: Any) -> tuple[str, ...] | None:
-    """Return what a user's dataset calls its classes, in the order of its labels; None if it does not say.
+    """Return the class names of a user's dataset, in the order of its labels; None if it has none.
 
     Datasets of torchvision have `classes`, tables of Hugging Face a column of class labels.
 
     Args:
-        dataset: A dataset, parts or several of those, or a DataLoader.
+        dataset: A dataset, a `Subset` or `ConcatDataset` of datasets, or a DataLoader.
 
     Raises:
-        UserError: If datasets that were put together number their classes differently.
+        UserError: If joined datasets number their classes differently.
     """
     if isinstance(dataset, DataLoader | Subset):
         return names_of(dataset.dataset)
@@ -48,18 +48,18 @@ def names_of(dataset: Any) -> tuple[str, ...] | None:
 
 
 def are_names(classes: Sequence[str]) -> bool:
-    """Return whether classes are called by more than their position, such as `3` or `label 3`."""
+    """Return whether class names say more than a position, as `3` and `label 3` do."""
     beginning = re.sub(r"\d+$", "", classes[0]) if classes else ""
     # `label 0`, `label 1` and so on only count positions, and so do bare numbers.
     return len(classes) > 1 and [*classes] != [f"{beginning}{number}" for number in range(len(classes))]
 
 
 def tell_text_order(names: Sequence[str], *, where: str) -> None:
-    """Tell of classes that are called by numbers, where the order of their text is not that of the numbers.
+    """Warn about class names that are numbers but are sorted as text.
 
     Args:
         names: The classes, in the order of their text.
-        where: Whose they are, for messages.
+        where: The data that have them, for messages.
     """
     if all(name.isdecimal() for name in names) and [*names] != sorted(names, key=int):
         notice(
@@ -69,7 +69,7 @@ def tell_text_order(names: Sequence[str], *, where: str) -> None:
 
 
 def positions(own: Sequence[str], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return where each of a split's own classes stands among those of training, -1 if it is none of them."""
+    """Return the position of each of a split's classes among those of training; -1 if training does not have it."""
     place = {name: index for index, name in enumerate(names)}
     return np.array([place.get(name, UNLABELLED) for name in own], dtype=np.int64)
 
@@ -79,8 +79,8 @@ def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, whe
 
     Args:
         targets: The split's class indices, int64 `[sample]`; -1 stays.
-        own: What the split calls its classes.
-        names: What training calls them.
+        own: The split's class names.
+        names: Training's class names.
         where: The split, for messages.
 
     Raises:
@@ -103,7 +103,7 @@ def renumbered(targets: Tensor, own: Sequence[str], names: Sequence[str], *, whe
 
 
 def tell_order(own: Sequence[str], names: Sequence[str], *, where: str) -> None:
-    """Tell that a split is read by name, because it numbers its classes in another way than training."""
+    """Tell the user that a split is read by name, because it numbers its classes differently from training."""
     notice(
         f"The classes of {where} are numbered differently from those of training: they are read by name. This split "
         f"has {listed(own)}; training has {listed(names)}."
@@ -111,13 +111,13 @@ def tell_order(own: Sequence[str], names: Sequence[str], *, where: str) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for a sentence; of many the first."""
+    """Return names for a sentence: all of them, or the first few."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def _as_names(given: Any) -> tuple[str, ...] | None:
-    """Return class names from what a dataset has under that name: text, or for ImageNet synonyms, each once."""
+    """Return a dataset's class names: text, or as for ImageNet tuples of synonyms; None if two are equal."""
     if not isinstance(given, list | tuple) or not given:
         return None
     names = tuple(", ".join(name) if isinstance(name, tuple | list) and _are_text(name) else name for name in given)

@@ -1,4 +1,4 @@
-"""How a network's answer is judged: against the targets, and against another network's answer."""
+"""The losses of a task: of an answer against the targets, and against another network's answer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Density = Literal["categorical", "dirichlet"]
 
 
 class Criterion(Protocol):
-    """What a task makes of answers. Both losses sum over the classes, and average over the batch and its places."""
+    """The losses of a task. Both sum over the classes, and average over the batch and its places."""
 
     def loss(self, answer: Tensor, targets: Any) -> Tensor:
         """Return the supervised loss, a scalar.
 
         Args:
-            answer: What a network answers, `[batch, ...]`.
-            targets: What the task's samples have for targets, collated.
+            answer: A network's answer, `[batch, ...]`.
+            targets: The targets of the samples, collated.
         """
 
     def divergence(
@@ -52,7 +52,7 @@ class Criterion(Protocol):
 
 
 class CrossEntropy:
-    """Scores of which a softmax over axis 1 makes probabilities, at each place of the sample."""
+    """Scores that a softmax over axis 1 turns into probabilities, at each place of the sample."""
 
     def loss(self, answer: Tensor, targets: Any) -> Tensor:
         """Return the cross-entropy.
@@ -62,7 +62,7 @@ class CrossEntropy:
             targets: Class indices `[batch, ...]`, -1 where there is no label; or probabilities `[batch, class, ...]`.
 
         Raises:
-            UserError: If the targets are of another form, such as one number a sample.
+            UserError: If the targets have another form, such as one number per sample.
         """
         # Fractions in the shape of the logits are probabilities of classes.
         if targets.is_floating_point() and targets.shape != answer.shape:
@@ -91,4 +91,4 @@ class CrossEntropy:
 
 
 CROSS_ENTROPY = CrossEntropy()
-"""How answers are judged where no task says otherwise."""
+"""The losses of a batch whose task is not known."""

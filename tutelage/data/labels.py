@@ -1,4 +1,4 @@
-"""From columns of labels to class indices: by name wherever both sides have names."""
+"""Conversion of label columns to class indices: by name if both splits have names."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MANY = 1000
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The labels of a split, as they stand in the table.
+    """The labels of a split, as they are in the table.
 
     Attributes:
         values: Whole numbers, truth values or text, `[sample]`.
-        names: The name of each number, where the table says so.
+        names: The name of each number, if the table has names.
         where: The split, for messages.
     """
 
@@ -52,7 +52,7 @@ def read_column(rows: datasets.Dataset, label: str, *, where: str) -> LabelColum
         where: The split, for messages.
 
     Raises:
-        UserError: If the labels are no classes, or a row has none.
+        UserError: If the labels are not classes, or a row has none.
     """
     from datasets import ClassLabel, Value
 
@@ -73,10 +73,10 @@ def class_names(train: LabelColumn, *, one_will_do: bool = False) -> tuple[str, 
 
     Args:
         train: The labels of the training split.
-        one_will_do: Whether the classes are put away, so that there may be a single one.
+        one_will_do: Whether a single class is enough, because the task hides the classes.
 
     Raises:
-        UserError: If there is one class only, or nearly every sample has a class of its own.
+        UserError: If there is only one class, or nearly every sample has a class of its own.
     """
     found = np.unique(train.values)
     if train.names is None and len(found) > _MANY and 2 * len(found) > len(train.values):

@@ -1,4 +1,4 @@
-"""Images from elsewhere, which a network has never learned: its uncertainty should tell them from its own."""
+"""Images of another dataset, which a network's uncertainty should distinguish from those that it has learned."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data) -> ForeignData:
-    """Return images from elsewhere in the size and the channels of the data's own.
+    """Return images of another dataset in the size and the channels of the data's own.
 
     Args:
-        source: Data by name or path, or `Data`, whose test split is taken; or a dataset of (image, label), whole. A
-            DataLoader is used as it is.
-        data: The data that the networks know.
+        source: Data by name or path, or `Data`, whose test split is taken; or a dataset of (image, label), which is
+            taken whole. A DataLoader is used as it is.
+        data: The data that the networks learn.
 
     Raises:
         UserError: If they have no test split, or the data's own images are normalised by their user and these are not.
@@ -101,7 +101,7 @@ def _shaped(images: Samples, data: Data) -> Samples:
 
 
 def _check_scale(images: Any, data: Data) -> None:
-    """Refuse images in [0, 1] beside images that their user has normalised: any network tells those apart."""
+    """Refuse images in [0, 1] beside images that their user has normalised: any network could distinguish those."""
     if not (isinstance(data.train, OwnSamples) and data.train.as_given):
         return
     given = isinstance(images, OwnSamples) and images.as_given

@@ -1,4 +1,4 @@
-"""A Python user's own dataset or DataLoader, as the driver reads it."""
+"""A Python user's own dataset or DataLoader, in the form that training reads."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class OwnSamples(Samples):
         dataset: Anything with `__len__` and `__getitem__`. A sample is a pair (input, target), a mapping or named tuple
             with both, or an input alone. An input is an image (a tensor, a PIL image or a numpy array), or a mapping of
             tensors, such as text.
-        task: What the targets are read as.
-        targets: The targets `[sample, ...]` if known; else they are taken from the dataset, or read from it.
+        task: The task, which reads the targets.
+        targets: The targets `[sample, ...]` if known; otherwise they are found in the dataset.
 
     Raises:
         UserError: If the dataset is empty, or its samples cannot be understood.
@@ -71,7 +71,7 @@ class OwnSamples(Samples):
 
     @property
     def as_given(self) -> bool:
-        """Whether the images are the user's own floats, whose normalisation is the user's."""
+        """Whether the images are the user's own floats, which count as normalised."""
         with seeded(0):
             image, _ = input_and_target(self._dataset[0])
         if isinstance(image, np.ndarray):
@@ -127,16 +127,16 @@ class _Retargeted:
 class OwnLoader:
     """A user's DataLoader, used as it is: its batches, its order, its workers.
 
-    Its chance is seeded by (seed, epoch), and a resumed epoch reads over the batches before its start.
-    Positions in the dataset are not known, so batches have no indices.
+    Its random numbers are seeded by (seed, epoch), and a resumed epoch reads the batches before its start and skips
+    them. Positions in the dataset are not known, so batches have no indices.
 
     Args:
         loader: Yields inputs and targets, as a pair or a mapping, or inputs alone.
-        task: What the targets are read as, and how answers are judged.
-        seed: Decides its order.
-        device: Where the batches go.
+        task: The task, which reads the targets and gives batches their losses.
+        seed: Seed of its order and of its transforms.
+        device: The device of the batches.
         channels_last: Whether inputs have the channels innermost in memory.
-        rank: Which process this is; it gets the samples `rank::world_size` of each batch.
+        rank: The number of this process, from 0; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
     """
 
@@ -159,7 +159,7 @@ class OwnLoader:
         return len(self._loader)
 
     def sizes(self) -> tuple[int, ...]:
-        """Return how many samples a whole batch has; () where only the user's own batch sampler knows."""
+        """Return the number of samples of a whole batch; () if only the user's own batch sampler knows it."""
         samples = self._loader.batch_size
         return () if samples is None else (len(range(samples)[self._mine]),)
 
@@ -236,10 +236,10 @@ def together(inputs: Sequence[Any]) -> Any:
 
 
 def as_image(image: Any) -> Tensor:
-    """Return an image as float32 `[channel, height, width]`; all but float tensors are brought to [0, 1].
+    """Return an image as float32 `[channel, height, width]`; all images but float tensors are scaled to [0, 1].
 
     Raises:
-        UserError: If it is no image.
+        UserError: If it is not an image.
     """
     if isinstance(image, Image.Image):
         pixels = np.asarray(image if image.mode in ("L", "RGB") else on_background(image).convert("RGB"))

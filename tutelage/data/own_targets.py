@@ -1,4 +1,4 @@
-"""The targets of a user's own dataset: its attributes know them, or its samples."""
+"""The targets of a user's own dataset, from its attributes or from its samples."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def find_targets(dataset: Any, task: Task) -> Tensor:
 
     Args:
         dataset: The dataset; its samples have targets.
-        task: What the targets are read as.
+        task: The task, which reads the targets.
 
     Raises:
-        UserError: If they are not the task's, or reading them would take too long.
+        UserError: If they do not fit the task, or reading them would take too long.
     """
     where = f"the {type(dataset).__name__}"
     if isinstance(dataset, Samples) and dataset.targets is not None:
@@ -60,7 +60,7 @@ def find_targets(dataset: Any, task: Task) -> Tensor:
 
 
 def _are_those_of_samples(targets: Tensor, dataset: Any, task: Task, where: str) -> bool:
-    """Return whether an attribute holds what the samples have for targets; a few are read, and one of each value."""
+    """Return whether an attribute holds the targets of the samples: of a few samples, and of one for each value."""
     even = torch.linspace(0, len(dataset) - 1, min(_COMPARED, len(dataset))).long().tolist()
     first: dict[Any, int] = {}
     if targets.ndim == 1:

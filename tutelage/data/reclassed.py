@@ -1,4 +1,4 @@
-"""Data of some of a network's classes, for measuring it: a test set need not have them all."""
+"""Data with only some of a network's classes, for measuring the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.errors import notice
 
 
 def among(data: Data, names: Sequence[str]) -> Data:
-    """Return data with the classes of a network, where they have some of these by name; else as they are.
+    """Return data with the classes of a network if they have some of them by name; otherwise unchanged.
 
     Args:
         data: The data.

@@ -22,7 +22,7 @@ def as_array(values: Any, *, where: str) -> NDArray[Any]:
     """Return targets of any form as one numpy array `[sample, ...]`.
 
     Args:
-        values: A tensor, an array, or a sequence with one entry a sample.
+        values: A tensor, an array, or a sequence with one entry per sample.
         where: The data's name in messages.
 
     Raises:
@@ -107,7 +107,7 @@ def numbers(values: Any, *, where: str) -> Tensor:
     """Return numbers to predict, float32 `[sample, value]`.
 
     Args:
-        values: One number a sample, or a row of numbers.
+        values: One number per sample, or a row of numbers.
         where: The data's name in messages.
 
     Raises:

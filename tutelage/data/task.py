@@ -1,4 +1,4 @@
-"""What a task is: what samples have for targets, how answers are judged, and what is measured."""
+"""The interface of a task: the targets of its samples, its losses, and its metrics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sa
 - `targets`: the task's own supervised loss.
 - `answers`: the task's own divergence of two networks' answers.
 - `sample-answers`: one answer for each whole sample, `[batch, number]`, not a map of answers.
-- `classes`: scores of classes on axis 1, of which a softmax makes probabilities, at every place of a sample.
+- `classes`: scores of classes on axis 1, which a softmax turns into probabilities, at every place of a sample.
 - `labels`: the index of the right class, at every place that has scores.
-- `sample-labels`: one class index a sample.
+- `sample-labels`: one class index per sample.
 - `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
 
 Features can be read of any network, and are no property of the data.
@@ -37,10 +37,10 @@ EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
 """What labelled images offer."""
 
 OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})
-"""What goes where samples have no targets."""
+"""The offers that are missing if samples have no targets."""
 
 Detail = Literal["watched", "scores", "teacher", "full"]
-"""How much is measured: what an epoch shows, what a row shows, what is drawn of a teacher, everything."""
+"""How much is measured: what an epoch shows, what a row shows, what the report draws of a teacher, everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ class Metric:
     """What a number measures, and how it is written.
 
     Attributes:
-        title: What it is called in a sentence, such as `accuracy`.
-        short: What it is called at the head of a column. Without it, the metric has no column in the tables of a report
-            unless it is the task's primary one.
+        title: Its name in a sentence, such as `accuracy`.
+        short: Its name at the head of a column. Without it, the metric has no column in the tables of a report unless
+            it is the task's primary one.
         unit: `share` for a fraction, which is shown in per cent; else the unit itself, such as `nats` or `metres`.
         higher_is_better: Its direction.
         digits: Digits after the point, as shown.
@@ -80,12 +80,12 @@ class Metric:
         return "points" if self.unit == "share" else self.unit
 
     def better(self, one: float, other: float) -> bool:
-        """Return whether one value is better than another; no value is better than NaN, and NaN than none."""
+        """Return whether one value is better than another; NaN is never better, and nothing is better than NaN."""
         # Comparisons with NaN are false in both directions.
         return one > other if self.higher_is_better else one < other
 
     def fitted(self, values: Iterable[float]) -> Metric:
-        """Return it with as many digits after the point as the smallest of some values needs.
+        """Return the metric with enough digits after the point for the smallest of some values.
 
         Args:
             values: Values that are shown together. Zeros, and what is not finite, need none.
@@ -108,11 +108,11 @@ class Metric:
 
 
 class Meter(ABC):
-    """Measures answers batch by batch; it keeps sums, or a few numbers a sample, and never all answers."""
+    """Measures answers batch by batch; it keeps sums, or a few numbers per sample, and never all answers."""
 
     @abstractmethod
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             answer: `[batch, ...]`, on any device.
@@ -121,14 +121,14 @@ class Meter(ABC):
         """
 
     def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
-        """Take in a batch of samples from elsewhere, which uncertainty should tell apart.
+        """Add a batch of samples of another dataset, which the uncertainty should detect.
 
         Args:
             answer: `[batch, ...]`, on any device.
             members: The answers of an ensemble's members, `[member, batch, ...]`, where `answer` is an ensemble's.
 
         Raises:
-            UserError: If the task knows no uncertainty.
+            UserError: If the task has no uncertainty.
         """
         raise UserError(
             "Foreign data test a classifier's uncertainty, which this task does not have: leave out --foreign."
@@ -149,29 +149,30 @@ class Meter(ABC):
         """Return the metrics by name. One that has no value on these samples is absent."""
 
     def compute_foreign(self) -> dict[str, float]:
-        """Return the metrics by name that compare the samples with those from elsewhere."""
+        """Return the metrics by name that compare the samples with those of another dataset."""
         return {}
 
     def pictures(self) -> dict[str, Any]:
-        """Return what the report draws of these answers, by the picture's name: plain values."""
+        """Return the data of the report's pictures of these answers, by the picture's name: plain values."""
         return {}
 
 
 class Task(ABC):
-    """A task: one file in `tasks/`. Everything that training, comparison and report know of it is asked from here.
+    """A task: one file in `tasks/`. Training, comparison and report learn everything about it through this class.
 
     Attributes:
         name: Its name on the command line.
-        title: What it is called in sentences.
+        title: Its name in sentences.
         metrics: What is measured, by name; `validation_` or `test_` before it makes a score's name.
         primary: The metric that chooses the epoch, and that rows are compared by.
         watched: The metrics that every epoch shows; cheap ones.
         offers: What methods may read of its data.
-        criterion: How answers are judged in training.
-        hides_targets: Whether the targets of training and validation samples are put away, and nothing learns of them.
-        salt: What the fingerprint of its data begins with, so that other readings of the same files are other data.
-        measures: What of a network is measured: its answer, or the embedding that its classifier reads.
-        outputs: What one of the numbers of an answer is called, and what several are.
+        criterion: The losses in training.
+        hides_targets: Whether the targets of training and validation samples are removed, so that nothing learns from
+            them.
+        salt: The beginning of its data's fingerprint, so that the same files read for another task are other data.
+        measures: What is measured: a network's answer, or the embedding that its classifier reads.
+        outputs: The word for one of the numbers of an answer, and its plural.
     """
 
     name: ClassVar[str]
@@ -188,26 +189,26 @@ class Task(ABC):
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:
-        """Return targets as users give them in the form that the criterion reads, `[sample, ...]`.
+        """Return a user's targets in the form that the criterion reads, `[sample, ...]`.
 
         Args:
-            values: A tensor or array, or a sequence with one entry a sample.
-            where: What messages call them.
+            values: A tensor or array, or a sequence with one entry per sample.
+            where: Their name in messages.
 
         Raises:
-            UserError: If they are not this task's; the message names the task that they are of, where that is clear.
+            UserError: If they do not fit this task; the message names the task that they fit, if that is clear.
         """
 
     @abstractmethod
     def count_outputs(self, targets: Tensor) -> int:
-        """Return how many numbers a network answers a sample with, from all training targets."""
+        """Return how many numbers a network returns for a sample, from all training targets."""
 
     def under_view(self, targets: Tensor, augmentation: Augmentation, view: Tensor) -> Tensor:
         """Return the targets of images that were augmented: what lies on the image moves with it.
 
         Args:
             targets: `[batch, ...]`.
-            augmentation: What was done to the images.
+            augmentation: The augmentation of the images.
             view: Its parameters, `[batch, width]`.
         """
         return targets
@@ -217,23 +218,23 @@ class Task(ABC):
         """Return a fresh meter.
 
         Args:
-            density: What the logits of one network are.
+            density: How one network's logits are read.
             detail: How much to measure.
         """
 
     @abstractmethod
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Refuse a network that answers in another form than the task's.
+        """Refuse a network whose answer does not have the task's form.
 
         Args:
             shape: The shape of its answer to `samples` samples.
             samples: How many samples it was asked about.
-            outputs: How many numbers it should answer, such as the number of classes.
-            who: What the message calls the network.
-            data: What the message calls the data.
+            outputs: How many numbers it should return, such as the number of classes.
+            who: The network's name in the message.
+            data: The data's name in the message.
 
         Raises:
-            UserError: If it does.
+            UserError: If it has another form.
         """
 
     def score_names(self) -> dict[str, Metric]:
@@ -244,13 +245,13 @@ class Task(ABC):
         return splits | {f"foreign_{name}": metric for name, metric in self.metrics.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Return what a comparison says of it: plain values, from which the report learns all that it shows."""
+        """Return the facts about it that a comparison stores for the report, as plain values."""
         metrics = {name: metric.to_json() for name, metric in self.metrics.items()}
         names = {"name": self.name, "title": self.title, "primary": self.primary, "outputs": list(self.outputs)}
         return names | {"metrics": metrics}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be the same one in every process."""
+        """Pickle it by its name, so that every process has the same object."""
         return task_named, (self.name,)
 
 

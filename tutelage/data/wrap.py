@@ -41,7 +41,7 @@ def as_data(
     name: str = "data",
     for_training: bool = True,
 ) -> Data:
-    """Bring a user's own objects into the form that training reads.
+    """Return a user's own objects as `Data`.
 
     Float tensors are passed to the network as they are; uint8 tensors, PIL and numpy images become floats in [0, 1].
 
@@ -51,19 +51,19 @@ def as_data(
         validation: The same. None holds samples out of a training dataset (with its transforms, so bring one of your
             own if those are random), and means none for a DataLoader.
         test: The same; None for none.
-        task: What the targets are: `classification`, `multi-label`, `regression`, or `unlabelled` to hide those of the
+        task: The kind of targets: `classification`, `multi-label`, `regression`, or `unlabelled` to hide those of the
             training samples.
         num_classes: The number of classes; None counts them in the labels.
         class_names: One name per class; None numbers them.
         hold_out: The fraction of a training dataset to hold out when `validation` is None; 0 for none.
-        split_seed: Decides which samples are held out.
-        augment: What is done to training images on top of the dataset's own transforms, such as `"crop:4,flip"`; None
-            for nothing.
-        name: What the data are called in reports.
-        for_training: Whether a network will learn from them, so that there must be classes to tell apart.
+        split_seed: Seed of the choice of samples to hold out.
+        augment: The augmentation of training images after the dataset's own transforms, such as `"crop:4,flip"`; None
+            for none.
+        name: The data's name in reports.
+        for_training: Whether a network will learn from them, so that two classes or more are needed.
 
     Raises:
-        UserError: If something is no dataset, or its targets are not the task's.
+        UserError: If something is not a dataset, or its targets do not fit the task.
     """
     kind = task_named(task)
     if train is None:
@@ -102,7 +102,7 @@ def as_data(
 
 
 def _check_loader(value: Split) -> None:
-    """Refuse a DataLoader without a length, or of which a sample is a batch."""
+    """Refuse a DataLoader without a length, or whose samples are batches."""
     if not isinstance(value, DataLoader):
         return
     if isinstance(value.dataset, IterableDataset) and not isinstance(value.dataset, Sized):
@@ -118,13 +118,13 @@ def _check_loader(value: Split) -> None:
 
 
 def _own_names(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return what each split calls its classes, where it does."""
+    """Return the class names of each split that has some."""
     found = {split: names_of(value) for split, value in given.items() if value is not None}
     return {split: names for split, names in found.items() if names is not None}
 
 
 def _called(names: tuple[str, ...] | None, outputs: int) -> tuple[str, ...]:
-    """Return a name for each class: its own where there are enough, else its number."""
+    """Return a name for each class: the given one if there are enough of them, otherwise its number."""
     return tuple(map(str, range(outputs))) if names is None or len(names) < outputs else names[:outputs]
 
 
@@ -203,7 +203,7 @@ def _look(loader: DataLoader[Any], task: Task, split: str) -> tuple[tuple[int, t
 
 
 def _outputs(splits: Mapping[str, Split], task: Task, *, for_training: bool) -> int:
-    """Return how many numbers a network answers with: from the training targets, or the first others that there are."""
+    """Return how many numbers a network returns: from the training targets, or the first others that there are."""
     for value in splits.values():
         targets = _targets(value, task)
         if targets is not None and bool((targets != UNLABELLED).any()):
@@ -215,7 +215,7 @@ def _outputs(splits: Mapping[str, Split], task: Task, *, for_training: bool) -> 
 
 
 def _check_numbers(labels: Tensor, classes: int) -> None:
-    """Look at labels that are numbers of something else, and would make far more classes than there are."""
+    """Refuse or report labels that look like other numbers, because they would make far too many classes."""
     found = labels[labels != UNLABELLED].unique()  # type: ignore[no-untyped-call]  # torch's
     if len(found) == 1:
         raise UserError(f"The training labels are all {int(found[0])}, so there is nothing to tell apart.")
@@ -245,7 +245,7 @@ def _targets(split: Split, task: Task) -> Tensor | None:
 
 
 def _digest(splits: Mapping[str, Samples]) -> str:
-    """Return what stands for the content: all targets, and the first input of each split."""
+    """Return a digest that stands for the content: of all targets, and the first input of each split."""
     digest = hashlib.sha256()
     for split, samples in sorted(splits.items()):
         # The first input alone: reading all would take as long as an epoch.

@@ -24,7 +24,7 @@ _KINDS = ("total", "data", "knowledge")
 
 
 class Classification(Task):
-    """One class a sample: cross-entropy, accuracy, calibration, and what its uncertainty is worth."""
+    """One class per sample: cross-entropy, accuracy, calibration, and the quality of the uncertainty."""
 
     name = "classification"
     title = "classification"
@@ -63,7 +63,7 @@ class Classification(Task):
         return ClassificationMeter(density=density, detail=detail)
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Refuse a network that does not answer with one score a class."""
+        """Refuse a network that does not return one score per class."""
         if outputs == 0:
             raise UserError(
                 f"{data} has no labels, so its classes cannot be counted. To learn from a teacher alone, choose the "
@@ -86,7 +86,7 @@ class _Seen:
     uncertainty: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def note_uncertainty(self, kinds: Mapping[str, Tensor]) -> None:
-        """Take in the uncertainty of a batch, by kind."""
+        """Add the uncertainty of a batch, by kind."""
         for kind, values in kinds.items():
             self.uncertainty.setdefault(kind, []).append(values.cpu())
 
@@ -100,14 +100,14 @@ class _Seen:
 
 
 class ClassificationMeter(Meter):
-    """Measures classification in float64. Of each sample it keeps a few numbers, never its logits.
+    """Measures classification in float64. It keeps a few numbers of each sample, never the logits.
 
     Not torchmetrics: it sums in float32, knows no Dirichlet distributions, and reported results must stay the same.
 
     Args:
-        density: What the logits of one network are.
-        detail: How much to measure: calibration from `scores` on, how alike the classes are for a `teacher`, and in
-            `full` the uncertainty even where nothing compares it with another.
+        density: How one network's logits are read, see `Density`.
+        detail: How much to measure. `scores` adds calibration, `teacher` how similar the classes are, and `full`
+            reports the uncertainty even if there is nothing to compare it with.
     """
 
     def __init__(self, *, density: Density = "categorical", detail: Detail = "scores") -> None:
@@ -116,7 +116,7 @@ class ClassificationMeter(Meter):
         self._similarity: tuple[Tensor, Tensor] | None = None
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
-        """Take in the logits `[batch, class]` of a batch, its class indices `[batch]`, and an ensemble's logits."""
+        """Add the logits `[batch, class]` of a batch, its class indices `[batch]`, and an ensemble's logits."""
         known = labelled(targets)
         # On the CPU, because not every device has float64.
         raw, labels = answer.float().cpu()[known], targets.cpu()[known]
@@ -136,12 +136,12 @@ class ClassificationMeter(Meter):
             self._note_similarity(sums_by_class(raw, labels, temperature=SIMILARITY_TEMPERATURE))
 
     def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
-        """Take in the logits of a batch of samples from elsewhere."""
+        """Add the logits of a batch of samples of another dataset."""
         raw = answer if members is None else members
         self._foreign.note_uncertainty(uncertainty_of(raw.float().cpu(), density=self._density).known())
 
     def merge(self, later: ClassificationMeter) -> None:
-        """Take in what another meter saw. In the order of the samples, the result is that of one meter to the bit."""
+        """Add what another meter saw. In the order of the samples, the result is that of one meter to the bit."""
         self._own.extend(later._own)
         self._foreign.extend(later._foreign)
         if later._similarity is not None:
@@ -167,7 +167,7 @@ class ClassificationMeter(Meter):
         return found | {"ece": calibration_error(torch.cat(self._own.confidence), right)} | self._uncertainties(right)
 
     def _uncertainties(self, right: Tensor) -> dict[str, float]:
-        """Return the mean uncertainty by kind, and how well the total one finds errors, where that means anything."""
+        """Return the mean uncertainty by kind and how well the total finds errors, if there is something to compare."""
         kinds = _joined(self._own.uncertainty)
         if not (self._foreign.uncertainty or len(kinds) > 1 or self._detail == "full"):
             return {}
@@ -177,12 +177,12 @@ class ClassificationMeter(Meter):
         return found if rejection is None else found | {"prr": rejection}
 
     def compute_foreign(self) -> dict[str, float]:
-        """Return how well each kind of uncertainty tells foreign samples."""
+        """Return how well each kind of uncertainty detects foreign samples."""
         own, foreign = _joined(self._own.uncertainty), _joined(self._foreign.uncertainty)
         return {f"auroc_{kind}": auroc(values, own[kind]) for kind, values in foreign.items()}
 
     def pictures(self) -> dict[str, Any]:
-        """Return reliability, histograms of uncertainty where anything gives them a meaning, and class similarity."""
+        """Return reliability, histograms of uncertainty if there is something to compare, and class similarity."""
         if not self._own.right:
             return {}
         confidence, right, count = reliability_of(torch.cat(self._own.confidence), torch.cat(self._own.right))

@@ -1,4 +1,4 @@
-"""Multi-label classification: every sample has any number of classes, and each is a question of yes or no."""
+"""Multi-label classification: every sample has any number of classes, and each class is present or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tutelage.losses import (
 
 
 class BinaryCrossEntropy:
-    """Scores of which a sigmoid makes one probability each, `[batch, class]`."""
+    """Scores that a sigmoid turns into one probability each, `[batch, class]`."""
 
     def loss(self, answer: Tensor, targets: Any) -> Tensor:
         """Return `binary_cross_entropy`.
@@ -65,7 +65,7 @@ class BinaryCrossEntropy:
 
 
 class MultiLabel(Task):
-    """Any number of classes a sample: binary cross-entropy, mean average precision, F1."""
+    """Any number of classes per sample: binary cross-entropy, mean average precision, F1."""
 
     name = "multi-label"
     title = "multi-label classification"
@@ -97,7 +97,7 @@ class MultiLabel(Task):
         return MultiLabelMeter()
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Refuse a network that does not answer with one score a class."""
+        """Refuse a network that does not return one score per class."""
         if shape != (samples, outputs):
             raise UserError(
                 f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} labels. Give the "
@@ -117,7 +117,7 @@ class MultiLabelMeter(Meter):
         self._loss, self._rows = 0.0, 0
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
-        """Take in logits `[batch, class]` and rows of 0 and 1."""
+        """Add logits `[batch, class]` and rows of 0 and 1."""
         logits, wanted = answer.float().cpu(), targets.cpu()
         known = wanted != UNLABELLED
         self._scores.append(logits)
@@ -129,7 +129,7 @@ class MultiLabelMeter(Meter):
         self._rows += rows
 
     def merge(self, later: MultiLabelMeter) -> None:
-        """Take in what another meter saw."""
+        """Add what another meter saw."""
         self._scores += later._scores
         self._targets += later._targets
         self._loss += later._loss

@@ -1,4 +1,4 @@
-"""Regression: every sample has one number or several, and a network answers with as many."""
+"""Regression: every sample has one number or several, and a network returns as many."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tutelage.losses import Reduction, check_shapes, wide
 
 
 class SquaredError:
-    """Numbers, `[batch, value]`; the square of their error, the mean over samples and values."""
+    """The squared error of numbers `[batch, value]`, averaged over samples and values."""
 
     def loss(self, answer: Tensor, targets: Any) -> Tensor:
         """Return the mean squared error.
@@ -28,7 +28,7 @@ class SquaredError:
             targets: The same shape.
 
         Raises:
-            UserError: If the shapes differ, which would be compared crosswise.
+            UserError: If the shapes differ, because they would be broadcast.
         """
         # PyTorch would only warn, and broadcast `[batch]` against `[batch, 1]` to all pairs of samples.
         if answer.shape != targets.shape:
@@ -47,7 +47,7 @@ class SquaredError:
         t_squared: bool = True,
         reduction: Reduction = "batchmean",
     ) -> Tensor:
-        """Return the mean squared difference of two networks' numbers; a temperature means nothing to numbers.
+        """Return the mean squared difference of two networks' numbers; the temperature has no effect.
 
         Raises:
             ValueError: If the shapes differ.
@@ -97,7 +97,7 @@ class Regression(Task):
         return RegressionMeter()
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Refuse a network that does not answer with one number for each target."""
+        """Refuse a network that does not return one number for each target."""
         if shape != (samples, outputs):
             raise UserError(
                 f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} numbers per sample. "
@@ -119,19 +119,19 @@ class RegressionMeter(Meter):
         self._samples = 0
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
-        """Take in numbers `[batch, value]` and targets of the same shape."""
+        """Add numbers `[batch, value]` and targets of the same shape."""
         for metric in self._metrics.values():
             metric.update(answer.double().cpu(), targets.double().cpu())
         self._samples += len(targets)
 
     def merge(self, later: RegressionMeter) -> None:
-        """Take in what another meter saw."""
+        """Add what another meter saw."""
         for name, metric in self._metrics.items():
             metric.merge_state(later._metrics[name])
         self._samples += later._samples
 
     def compute(self) -> dict[str, float]:
-        """Return the errors, and R² from two samples on."""
+        """Return the errors, and R² if there are two samples or more."""
         if not self._samples:
             return {}
         # R² divides by the variance of the targets, and a single one has none.

@@ -1,4 +1,4 @@
-"""Unlabelled data: a student learns from a teacher alone, and its embedding is measured where labels are to be had."""
+"""Unlabelled data: a student learns from a teacher alone, and its embedding is measured where there are labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE = 1024
 
 
 class Unlabelled(Task):
-    """Inputs without targets. Labels of a test split serve to measure the embedding, and nothing learns from them."""
+    """Inputs without targets. Labels of a test split are only used to measure the embedding."""
 
     name = "unlabelled"
     title = "learning without labels"
@@ -43,7 +43,7 @@ class Unlabelled(Task):
         return class_indices(values, where=where)
 
     def count_outputs(self, targets: Tensor) -> int:
-        """Return the number of classes of what is measured on."""
+        """Return the number of classes of the samples that are measured."""
         return int(targets.max()) + 1
 
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> NeighbourMeter:
@@ -71,14 +71,14 @@ class NeighbourMeter(Meter):
         self._labels: list[Tensor] = []
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
-        """Take in embeddings `[batch, value]` and class indices."""
+        """Add embeddings `[batch, value]` and class indices."""
         known = labelled(targets)
         # Of length one, so that an inner product is a cosine.
         self._embeddings.append(F.normalize(answer.flatten(1).float().cpu()[known], dim=1))
         self._labels.append(targets.cpu()[known])
 
     def merge(self, later: NeighbourMeter) -> None:
-        """Take in what another meter saw."""
+        """Add what another meter saw."""
         self._embeddings += later._embeddings
         self._labels += later._labels
 

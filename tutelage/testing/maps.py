@@ -80,7 +80,7 @@ class MapMeter(Meter):
         self.known += int((targets != UNLABELLED).sum())
 
     def merge(self, later: MapMeter) -> None:
-        """Take in what another meter saw."""
+        """Add what another meter saw."""
         self.right += later.right
         self.known += later.known
 
