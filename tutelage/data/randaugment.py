@@ -53,7 +53,7 @@ class RandAugment:
     to input pixels, about the centre, shifts in shares of the side) or six times the magnitude.
 
     Differences: The paper has one magnitude for all operations; here it is random, as in FixMatch, whose ranges are
-        recalled. Images are read bilinearly where they move; what comes from outside is black.
+        recalled. Images that move are read bilinearly; places from outside are black.
 
     Args:
         operations: How many, one after the other.

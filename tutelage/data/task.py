@@ -30,7 +30,7 @@ Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sa
 - `sample-labels`: one class index per sample.
 - `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
 
-Features can be read of any network, and are no property of the data.
+Features can be read from any network, and do not depend on the data.
 """
 
 EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))

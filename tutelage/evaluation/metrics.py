@@ -17,7 +17,7 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
         targets: Class indices, `[sample]`.
 
     Raises:
-        UserError: If the shapes do not belong together or there is no sample.
+        UserError: If the shapes do not match or there is no sample.
     """
     _check(logits, targets)
     return float((logits.argmax(dim=1) == targets).double().mean())
@@ -31,7 +31,7 @@ def nll(logits: Tensor, targets: Tensor) -> float:
         targets: Class indices, `[sample]`.
 
     Raises:
-        UserError: If the shapes do not belong together or there is no sample.
+        UserError: If the shapes do not match or there is no sample.
     """
     _check(logits, targets)
     return float(F.cross_entropy(logits.double(), targets))
@@ -51,7 +51,7 @@ def reliability(logits: Tensor, targets: Tensor, *, bins: int = 15) -> tuple[Ten
         Confidence `[bins]` and accuracy `[bins]` in float64, and count `[bins]` in int64.
 
     Raises:
-        UserError: If the shapes do not belong together, there is no sample, or `bins` is below 1.
+        UserError: If the shapes do not match, there is no sample, or `bins` is below 1.
     """
     _check(logits, targets)
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
@@ -94,7 +94,7 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, *, bins: int = 1
         bins: The number of bins of equal width; the paper takes 15.
 
     Raises:
-        UserError: If the shapes do not belong together, there is no sample, or `bins` is below 1.
+        UserError: If the shapes do not match, there is no sample, or `bins` is below 1.
     """
     _check(logits, targets)
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
@@ -130,7 +130,7 @@ def class_similarity(logits: Tensor, targets: Tensor, *, temperature: float = 4.
         float64 `[class, class]`: the true class, and the class of the probability.
 
     Raises:
-        UserError: If the shapes do not belong together, there is no sample, or the temperature is not above 0.
+        UserError: If the shapes do not match, there is no sample, or the temperature is not above 0.
     """
     total, count = sums_by_class(logits, targets, temperature=temperature)
     return total / count.clamp(min=1)[:, None]

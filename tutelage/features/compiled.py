@@ -31,7 +31,7 @@ class Compiled:
         *args: Positional arguments of `torch.compile`.
         whole: The usual numbers of samples, the size of a whole batch first. Multiples of the first also count. Inputs
             of other sizes run uncompiled. If empty, a size counts as rare by how often it was seen so far.
-        **kwargs: Keyword arguments of `torch.compile`. With any argument of it, tensors are no constants.
+        **kwargs: Keyword arguments of `torch.compile`. With any of them, tensors are not constants.
 
     Attributes:
         freezes: Whether the network's tensors are constants.

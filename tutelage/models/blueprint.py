@@ -80,7 +80,7 @@ def blueprint(
         source: A spec such as `resnet20`, `timm:resnet34`, `runs/teacher`; a factory without arguments; or a module,
             whose copies start from the weights it has.
         data: The data for which it is built: they give classes, channels and input statistics.
-        trained: Whether a module or factory comes trained. A spec tells that itself.
+        trained: Whether a module or factory is already trained. A spec says that itself.
         teaches: Whether it is a teacher. A trained teacher may have other classes than the data, or none.
         own_classes: Whether pretrained weights keep their own classifier, even if the data have other classes.
         trust_code: Whether a saved network may run the code that its `network.json` names.

@@ -1,4 +1,4 @@
-"""Classification: every sample has one class, and a network answers with a score for each."""
+"""Classification: every sample has one class, and a network returns a score for each class."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class _Seen:
 class ClassificationMeter(Meter):
     """Measures classification in float64. It keeps a few numbers of each sample, never the logits.
 
-    Not torchmetrics: it sums in float32, knows no Dirichlet distributions, and reported results must stay the same.
+    Not torchmetrics: it sums in float32, does not support Dirichlet distributions, and reported results must stay the
+    same.
 
     Args:
         density: How one network's logits are read, see `Density`.

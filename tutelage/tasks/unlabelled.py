@@ -51,7 +51,7 @@ class Unlabelled(Task):
         return NeighbourMeter()
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Accept any answer: what the classifier says is not measured."""
+        """Accept any answer, because the classifier's answer is not measured."""
 
 
 class NeighbourMeter(Meter):

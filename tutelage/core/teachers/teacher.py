@@ -235,7 +235,7 @@ class Teacher(nn.Module):
         """Return the data as it teaches them, such as with a recording's augmentation, and notes for the user.
 
         Args:
-            data: The data that it shall teach.
+            data: The data that it will teach.
             trust_code: Whether the code that a saved network's `network.json` names may run.
 
         Raises:
