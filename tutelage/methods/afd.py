@@ -120,6 +120,8 @@ class AFD(Method):
         found = gather(students, make_student, networks)
         if adversarial and valid_tokens(example) is not None:
             raise padded("afd's discriminators mix neighbouring places; adversarial=false leaves them out")
+        # One traced pass of each network tells its stages, its shapes and how to read it. Without a contest no map is
+        # read.
         traces = [Trace.of(network, example) for network in found] if adversarial else []
         read = _read(traces, layers) if adversarial else []
         self.peers = Peers(
@@ -132,18 +134,22 @@ class AFD(Method):
         )
         # Index -1 makes the last network the peer of the first.
         self.pairs = tuple(LayerPair(tap, read[number - 1]) for number, tap in enumerate(read))
+        # The default is for no contest at all, where no map is read.
         width = min((tap.channels for tap in read), default=0)
         self.size = tuple(map(min, zip(*(tap.size for tap in read), strict=True)))
         self.transfers = nn.ModuleList(transfer(tap.channels, width) for tap in read)
         self.discriminators = nn.ModuleList(Discriminator(width, (self.size[0], self.size[1])) for _ in read)
         for adapters in (self.transfers, self.discriminators):
+            # Not strict: without a contest there are networks, but no adapters.
             for adapter, network in zip(adapters, found):
                 adapting(adapter, network)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield for each network `ce` and `peers`; then for each `discriminator`; then for each `adversarial`."""
+        # One pass of each network serves all updates: a step changes one network only, so the other graphs stay valid.
         logits = [output.logits for output in self.peers.outputs(batch.inputs)]
         for number, name in enumerate(self.peers):
+            # The divergence stops the gradient at the peer's answer.
             own, peer = logits[number], logits[number - 1]
             soft = batch.criterion.divergence(own, peer, self.temperature, t_squared=self.t_squared)
             yield Update({"ce": batch.loss(own), "peers": soft}, name)
@@ -153,6 +159,7 @@ class AFD(Method):
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return for each network an optimizer for the logits, one for the map, and one for its discriminator."""
         specs = self.peers.optimizers()
+        # Not strict: without a contest there are no transfer layers and discriminators.
         parts = zip(self.peers.items(), self.transfers, self.discriminators, strict=False)
         for (name, network), adapter, discriminator in parts:
             specs[_map_of(name)] = self._adam([*trained(network), *adapter.parameters()])
@@ -177,11 +184,15 @@ class AFD(Method):
             maps = self._maps(batch.inputs)
         contestants = list(zip(self.peers, self.discriminators, strict=True))
         for number, (name, discriminator) in enumerate(contestants):
+            # Detached, because a discriminator's step changes no network. Networks may differ in their type of numbers.
             peer = maps[number - 1].detach().to(maps[number].dtype)
             real, fake = discriminator(peer), discriminator(maps[number].detach())
             yield Update({"discriminator": discriminator_loss(real, fake)}, _judge_of(name))
         for number, (name, discriminator) in enumerate(contestants):
+            # Its running statistics count a batch once, in the discriminator's own step.
             with keeping_statistics(discriminator):
+                # The gradient passes through the discriminator into the map; the update changes only the network and
+                # its transfer.
                 fake = discriminator(maps[number])
             yield Update({"adversarial": generator_loss(fake)}, _map_of(name))
 
@@ -189,12 +200,14 @@ class AFD(Method):
         """Return the map of each network, all of one shape."""
         if valid_tokens(inputs) is not None:
             raise padded("afd's discriminators mix neighbouring places; adversarial=false leaves them out")
+        # That of the example: later inputs may have another size, and the discriminators are built for one.
         size = (self.size[0], self.size[1])
         maps = [pair.student.map(output) for pair, output in zip(self.pairs, self.peers.outputs(inputs), strict=True)]
         return [adapter(resize(one, size)) for one, adapter in zip(maps, self.transfers, strict=True)]
 
     def _adam(self, params: Sequence[nn.Parameter]) -> OptimizerSpec:
         build = partial(torch.optim.Adam, lr=self.feature_lr, weight_decay=self.feature_weight_decay, fused=True)
+        # A factor on the learning rate that Adam is built with, so it starts at 1.
         course = steps(1.0, milestones=self.feature_milestones, gamma=self.feature_gamma)
         return OptimizerSpec(params=params, build=build, schedule=course)
 
@@ -211,6 +224,7 @@ class Discriminator(nn.Module):
         super().__init__()
         hidden = max(1, channels // 2)
         first = (min(2, size[0]), min(2, size[1]))
+        # What the first convolution leaves of height and width.
         left = (size[0] - first[0] + 1, size[1] - first[1] + 1)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, hidden, first, bias=False),
@@ -221,6 +235,7 @@ class Discriminator(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return one number for each map, `[batch]`, in float32."""
+        # A map of 4 x 4 places leaves one number here, and the mean changes nothing, as in the re-implementation.
         return wide(self.layers(maps)).mean((1, 2, 3)).sigmoid()
 
 
@@ -255,6 +270,7 @@ def _read(traces: Sequence[Trace], layers: str) -> list[Tap]:
     names = layers.split("+")
     if len(names) not in (1, len(traces)):
         raise UserError(f"layers={layers!r} must name one layer for all {len(traces)} networks, or one for each.")
+    # One name stands for all networks.
     read = names * len(traces) if len(names) == 1 else names
     named = enumerate(zip(traces, read, strict=True))
     return [taps(one.model, [name], one, who=part_of("student", number))[name] for number, (one, name) in named]

@@ -93,6 +93,7 @@ class AT(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' distances as `attention`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
+        # The equation's sum over the layers l; a pair may be of other sizes than the next.
         found = [pair.compared(student, teacher) for pair in self.pairs]
         terms = [attention_loss(ours, theirs, variant=self.variant, mask=mask) for ours, theirs, mask in found]
         return {**batch.supervised(student.logits), "attention": torch.stack(terms).sum()}
@@ -110,10 +111,12 @@ def attention_loss(
         mask: Places of both that are not padding, `[batch, 1, height, width]`; $hw$ is then their number.
     """
     teacher = teacher.detach()
+    # The maps are pooled, not their attention: squares come after pooling, as in the authors' code.
     if student.shape[2:] != teacher.shape[2:]:
         student, teacher = pool_to_smaller(wide(student), wide(teacher))
     difference = attention_map(student, mask) - attention_map(teacher, mask)
     if variant == "code":
+        # Without padding, one mean over batch and places. With it, each sample is divided by its own number of places.
         squares = difference.square()
         return squares.mean() if mask is None else (squares.sum(1) / places(mask)).mean()
     norm: Tensor = torch.linalg.vector_norm(difference, dim=1)
@@ -128,6 +131,7 @@ def attention_map(maps: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: Its places, `[batch, 1, height, width]`; padding is never active.
     """
     activity = mean_square(without_padding(maps, mask), (1,)).flatten(1)
+    # The row holds squares, so this length belongs to activations of about 1e-4 in float32.
     return unit_rows(activity, shortest=torch.finfo(activity.dtype).eps)
 
 

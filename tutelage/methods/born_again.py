@@ -76,7 +76,9 @@ def confidence_weighted(student_logits: Tensor, teacher_logits: Tensor, targets:
         teacher_logits: The teacher's logits, of the same shape.
         targets: Class indices `[batch]` (or `[batch, ...]`), -1 where there is no label.
     """
+    # A place without a label gets no share.
     confidence = wide(teacher_logits).softmax(1).amax(1) * (targets != UNLABELLED)
+    # The clamp is for a batch without any label: its loss is 0, not NaN.
     shares = confidence / confidence.sum().clamp(min=torch.finfo(confidence.dtype).tiny)
     losses = F.cross_entropy(wide(student_logits), targets, reduction="none", ignore_index=UNLABELLED)
     return (shares * losses).sum()
@@ -88,6 +90,7 @@ def permute_dark_knowledge(logits: Tensor) -> Tensor:
     Args:
         logits: `[batch, class]` (or `[batch, class, ...]`).
     """
+    # Each place is permuted by itself, so places become rows.
     if logits.ndim > 2:
         rows = logits.movedim(1, -1)
         return permute_dark_knowledge(rows.flatten(0, -2)).view(rows.shape).movedim(-1, 1)
@@ -140,10 +143,12 @@ def born_again(
     """
     if generations < 2:
         raise UserError(f"generations={generations}: being born again takes two or more.")
+    # Each name gives a generation a seed and a folder of its own.
     networks = [run.fit("generation-0", Supervised(make_student("generation-0")), data)]
     for number in range(1, generations):
         method = BornAgain(make_student(f"generation-{number}"), FrozenTeacher(networks[-1]), variant=variant)
         networks.append(run.fit(f"generation-{number}", method, data))
+    # The ensemble is no training stage, so it is scored here, and the generations beside it.
     if data.test is not None:
         scored = {f"generation-{number}": network for number, network in enumerate(networks)}
         scored[f"ensemble of {generations}"] = Ensemble(networks)

@@ -35,6 +35,7 @@ class _Constants(NamedTuple):
     feature_weight: float
 
 
+# Where these come from is told under Differences.
 _CONSTANTS: Mapping[Variant, _Constants] = {
     "paper": _Constants(0.3, 1e-4),
     "code": _Constants(0.1, 1e-6),
@@ -114,6 +115,7 @@ class BYOT(Method):
         check_soft_term(alpha, temperature)
         if not feature_weight >= 0:
             raise UserError(f"feature_weight={feature_weight} must be zero or more.")
+        # The released re-implementation weighs the cross-entropies of all exits alike.
         deepest = 1 - alpha if variant == "code" else 1.0
         super().__init__({"ce": deepest, "exits": 1 - alpha, "soft": alpha, "feature": feature_weight})
         self.variant, self.temperature, self.t_squared = variant, temperature, t_squared
@@ -124,6 +126,7 @@ class BYOT(Method):
 
         These are their cross-entropies, soft terms and feature terms.
         """
+        # The order of the exits is that of the forward pass, so the deepest is the last.
         *shallow, deepest = self.exits(self.student(batch.inputs))
         return {
             "ce": batch.loss(deepest.logits),
@@ -133,6 +136,7 @@ class BYOT(Method):
         }
 
     def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
+        # Both losses stop the gradient at the target: the deepest exit learns nothing from the shallow ones.
         if self.variant == "paper":
             return kd_loss(logits, target, self.temperature, t_squared=self.t_squared)
         loss = soft_cross_entropy(logits, target, self.temperature)
@@ -163,10 +167,12 @@ def feature_term(shallow: Sequence[Answer], deepest: Answer, variant: Variant) -
     gaps = [wide(answer.embedding) - target for answer in compared]
     match variant:
         case "paper":
+            # Only here a mean over the batch: the weights of the other variants belong to sums.
             terms = [gap.square().sum() / len(gap) for gap in gaps]
         case "code":
             above = [(answer.embedding > 0) | (target > 0) for answer in compared]
             terms = [(gap.square() * one).sum() for gap, one in zip(gaps, above, strict=True)]
         case "journal":
             terms = [torch.linalg.vector_norm(gap) for gap in gaps]
+    # With a single shallow exit, the journal's variant compares nothing.
     return torch.stack(terms).sum() if terms else target.new_zeros(())

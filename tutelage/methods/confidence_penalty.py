@@ -54,6 +54,8 @@ class ConfidencePenalty(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the negative entropy, the mean over the batch, as `negative_entropy`."""
         logits = self.student(batch.inputs).logits
+        # In log-space, because a probability that underflows to zero still has a finite logarithm.
         log_probabilities = wide(logits).log_softmax(1)
+        # Minus H(p) of the equation: with a positive weight, this loss rewards entropy.
         negative_entropy = (log_probabilities.exp() * log_probabilities).sum(1).mean()
         return {"ce": batch.loss(logits), "negative_entropy": negative_entropy}

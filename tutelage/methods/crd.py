@@ -125,11 +125,13 @@ class CRD(Method):
             raise UserError(f"bank_momentum={bank_momentum} must be from 0 to below 1: at 1 the banks learn nothing.")
         if not (weight >= 0 and alpha >= 0):
             raise UserError(f"weight={weight} and alpha={alpha} must be zero or more.")
+        # Without a weight there is no soft term at all, so the teacher may be one without logits.
         super().__init__({"crd": weight} | ({"kd": alpha} if alpha else {}))
         self.student = FeatureExtractor(student, [EMBEDDING], example=example)
         self.teacher = teacher.reading([EMBEDDING], example=example, logits=alpha > 0)
         self.kd_temperature = kd_temperature
         targets = _targets(data)
+        # Before the banks are made: a machine that runs out of memory would end the process without a word.
         check_memory(len(targets), embedding_dim)
         if reporter is not None:
             reporter.note(memory_note(len(targets), embedding_dim, batch_size, negatives))
@@ -138,6 +140,7 @@ class CRD(Method):
         self.teacher_embedding = Embedding(self.teacher.shapes[EMBEDDING], embedding_dim)
         self.student_bank = MemoryBank(len(targets), embedding_dim, temperature=temperature, momentum=bank_momentum)
         self.teacher_bank = MemoryBank(len(targets), embedding_dim, temperature=temperature, momentum=bank_momentum)
+        # Comparisons are computed in float32 or wider, whatever type of numbers the networks have.
         for part in (self.student_embedding, self.teacher_embedding, self.student_bank, self.teacher_bank):
             adapting(part, student, wide=True)
 
@@ -146,7 +149,9 @@ class CRD(Method):
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         ours = self.student_embedding(student.features[EMBEDDING])
         theirs = self.teacher_embedding(teacher.features[EMBEDDING])
+        # One draw of negatives serves both directions, as in the authors' code.
         rows = self.rows(batch)
+        # L_s: the student's embedding against what the teacher's bank remembers; then L_t, the other way round.
         contrast = contrastive_loss(self.teacher_bank(ours, rows), self.rows.samples)
         contrast = contrast + contrastive_loss(self.student_bank(theirs, rows), self.rows.samples)
         losses = {"ce": batch.loss(student.logits), "crd": contrast}
@@ -166,10 +171,13 @@ def contrastive_loss(log_probability: Tensor, samples: int) -> Tensor:
         samples: Number $n$ of samples that negatives are drawn from.
     """
     negatives = log_probability.shape[1] - 1
+    # K / n of the equation.
     noise = negatives / samples
+    # P / (P + c) is the sigmoid of log P - log c.
     odds = log_probability - math.log(noise + EPS)
     # log(1 - sigmoid) as a softplus, which needs no extra copy. Beyond 40 it is a straight line, even in float64.
     positive, negative = F.logsigmoid(odds[:, 0]), F.softplus(odds[:, 1:], threshold=40).sum(1)
+    # A negative's term has K/n where a sigmoid would have c = K/n + EPS; the difference is this constant.
     return negatives * math.log1p(EPS / noise) - (positive - negative).mean()
 
 
@@ -187,6 +195,7 @@ class Embedding(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return embeddings `[batch, dim]` in float32."""
+        # Autocast would compute the layer in half precision.
         with torch.autocast(device_type=features.device.type, enabled=False):
             return unit(self.linear(taken_by(self, wide(features).flatten(1))))
 

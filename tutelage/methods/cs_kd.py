@@ -90,12 +90,14 @@ class CSKD(Method):
                 "cs-kd pairs each training sample with another of its class, so it forms the batches itself: pass the "
                 "dataset instead of a DataLoader."
             )
+        # Processes share every batch evenly, so a smaller last one is dropped.
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         assert isinstance(dataset, Samples)
         if dataset.targets is None:
             raise UserError("Partners are samples of one class, and these samples have no labels.")
         targets = all_labelled(dataset.targets, "cs-kd")
         batches = PairBatches(targets, batch_size=self.batch_size, drop_last=several)
+        # Two sections: processes share the anchors, and their partners in the same way, so that pairs stay together.
         return TransferSet(dataset, batches, sections=2)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -107,8 +109,10 @@ class CSKD(Method):
         Raises:
             UserError: If the number of samples is odd.
         """
+        # A partner has its anchor's label.
         labels, _ = halves(batch.labels)
         anchors, partners = halves(batch.inputs)
+        # Two passes instead of one over both halves, so that batch norm normalises each half by itself.
         answers = self.student(anchors).logits
         keeps = self.partner_statistics == "kept"
         with torch.no_grad(), keeping_statistics(self.student) if keeps else nullcontext():
@@ -125,6 +129,7 @@ def halves(samples: Any) -> tuple[Any, Any]:
     Raises:
         UserError: If the number of samples is odd.
     """
+    # Inputs with names, such as the tokens and the mask of texts.
     if isinstance(samples, Mapping):
         pairs = {name: halves(tensor) for name, tensor in samples.items()}
         return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}

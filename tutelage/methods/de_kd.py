@@ -72,6 +72,7 @@ def de_kd(
         teacher_epochs = 1
     method = Supervised(make_teacher("teacher"))
     stop = Stop(after=teacher_epochs, at_score=teacher_accuracy)
+    # The last weights, because the best ones so far would be a better teacher than the one that was stopped.
     poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")
     if data.test is not None:
         run.note(teacher_scores=run.evaluate("poor-teacher-scores", poor, data))

@@ -18,6 +18,7 @@ from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import UNLABELLED, check_shapes, kd_loss, standardize, wide
 from tutelage.methods.parts.papers import LSKD
 
+# The authors' recipe for CIFAR-100: a warm-up of 20 epochs in a run of 240.
 PUBLISHED_RAMP, PUBLISHED_EPOCHS = 20, 240
 
 DECOUPLED = Paper(
@@ -115,6 +116,7 @@ class DKD(Method):
         (sure, others), (teacher_sure, teacher_others) = (
             decouple(wide(logits) / self.temperature, batch.labels) for logits in (student, teacher)
         )
+        # The parts are divided by T already, so they are compared at temperature 1.
         square = self.temperature**2
         return {
             "ce": hard,
@@ -130,9 +132,12 @@ def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits: `[batch, class]`, or `[batch, class, ...]`, which gives as many places.
         labels: Class indices, `[batch]` or `[batch, ...]`. Results for unlabelled samples (-1) have no meaning.
     """
+    # An unlabelled sample takes class 0, only because `gather` needs an index; it is not counted.
     label = labels.clamp(min=0).unsqueeze(1)
     others = torch.arange(logits.shape[1] - 1, device=logits.device).view(-1, *[1] * (labels.ndim - 1))
+    # The other classes in their order: below the label as they are, from the label on the next one.
     rest = torch.where(others < label, logits[:, :-1], logits[:, 1:])
+    # The logit of "any other class" is the logsumexp of theirs: the softmax of the two is b of the equation.
     return torch.cat([logits.gather(1, label), rest.logsumexp(1, keepdim=True)], 1), rest
 
 
@@ -153,6 +158,7 @@ def rising(weight: float, epochs: int | None) -> Schedule:
 
 def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     check_shapes(student, teacher)
+    # The shape of logits without their axis of classes.
     wanted = (len(student), *student.shape[2:])
     if labels.is_floating_point() or labels.shape != wanted:
         raise UserError(

@@ -102,12 +102,14 @@ class DML(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield for each network the cross-entropy as `ce` and the divergence from the others as `peers`."""
+        # One pass of each network serves all updates: a step changes one network only, so the other graphs stay valid.
         logits = [output.logits for output in self.peers.outputs(batch.inputs)]
         last = len(logits) - 1
         for number, (name, network) in enumerate(self.peers.items()):
             others = [other.detach() for position, other in enumerate(logits) if position != number]
             own = logits[number]
             yield Update({"ce": batch.loss(own), "peers": self._divergence(batch, own, others)}, name)
+            # Nobody reads the last network's new answer, so it is not computed.
             if self.update == "sequential" and number < last:
                 # Code after the yield runs after the optimizer's step, so this answer is the updated network's.
                 with torch.no_grad(), keeping_statistics(network):
@@ -135,6 +137,7 @@ class DML(Method):
             # Logits whose softmax at T is the mean of the softened answers.
             mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature
             return kd_loss(own, mean, self.temperature, t_squared=self.t_squared)
+        # Of the data's task; the mean probability above is defined for classes alone.
         divergence = partial(batch.criterion.divergence, own, temperature=self.temperature, t_squared=self.t_squared)
         terms = [divergence(other) for other in others]
         return torch.stack(terms).sum() if self.peer == "sum" else torch.stack(terms).mean()

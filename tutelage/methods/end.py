@@ -95,7 +95,9 @@ def end_loss(logits: Tensor, members: Tensor, temperature: float = 1.0) -> Tenso
     check_shapes(logits, members[0])
     check_temperature(temperature)
     student = F.log_softmax(wide(logits) / temperature, dim=1)
+    # The mean of the probabilities, not of the logits: it is what the ensemble predicts.
     target = log_mean_probability(wide(members.detach()) / temperature)
+    # Batch times places. The "batchmean" of `kl_div` would divide by the batch alone.
     rows = student.numel() // student.shape[1]
     return F.kl_div(student, target, reduction="sum", log_target=True) / rows * temperature**2
 
@@ -107,6 +109,7 @@ def members_of(answer: Output) -> Tensor:
 
 def is_single(teacher: Teacher) -> bool:
     """Return whether a teacher is known to be one network."""
+    # A black box or a recording does not tell how many networks are behind it.
     network = teacher.as_network()
     return network is not None and (not isinstance(network, Ensemble) or len(network.networks) == 1)
 

@@ -118,6 +118,8 @@ class EnDD(Method):
             logits = wide(logits) / temperature
         if self.heat != "dirichlet":
             members = wide(members) / temperature
+        # The constant is minus the loss of the flat Dirichlet, so that values at different temperatures can be
+        # compared.
         loss = dirichlet_nll(logits, members, smoothing=self.smoothing) + math.lgamma(logits.shape[1])
         yield Update({"endd": loss if self.heat == "ensemble" else loss * temperature**2})
 
@@ -139,8 +141,10 @@ def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -
     """
     check_shapes(logits, members[0])
     raw = _precise(logits)
+    # alpha = exp(z) up to z = 10, then exp(10) (z - 9): the value and the slope agree where they meet.
     beyond = (raw - _STRAIGHT_FROM).clamp(min=0)
     log_alpha = raw.clamp(max=_STRAIGHT_FROM) + torch.log1p(beyond)
+    # The logarithm of alpha_0, the sum of the concentrations.
     log_sum = log_alpha.logsumexp(1)
     alpha = log_alpha.exp()
     # log gamma(a) = log gamma(1 + a) - log(a): near zero `a` itself may underflow, but its logarithm does not.
@@ -152,6 +156,7 @@ def dirichlet_nll(logits: Tensor, members: Tensor, *, smoothing: float = 1e-3) -
 def _smoothed(members: Tensor, smoothing: float) -> Tensor:
     r"""Return $\log((1 - \epsilon) \pi + \epsilon / K)$."""
     answers = members.log_softmax(2)
+    # `math.log` of zero would fail, and there is no floor to add.
     if smoothing == 0:
         return answers
     floor = answers.new_tensor(math.log(smoothing / answers.shape[2]))
@@ -159,4 +164,5 @@ def _smoothed(members: Tensor, smoothing: float) -> Tensor:
 
 
 def _precise(values: Tensor) -> Tensor:
+    # MPS has no float64.
     return wide(values) if values.device.type == "mps" else values.double()

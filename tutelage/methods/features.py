@@ -104,6 +104,7 @@ class Features(Method):
         self.student, self.teacher, self.pairs = pair(student, teacher, layers, example, take="last", logits=False)
         self.adapters = adapting(nn.ModuleList(FeatureAdapter(one) for one in self.pairs), student, wide=True)
         self.distance, self.delta = distance, delta
+        # Pairs of one place yield no such loss, and each weight must belong to a loss that is yielded.
         if any(adapter.has_places for adapter in self.adapters):
             self.weights = {**self.weights, "places": places_weight}
 
@@ -119,7 +120,9 @@ class Features(Method):
             whole = (mean_over_places(maps, mask) for maps in (ours, theirs))
             pooled.append(self._far(adapter.pooled, *whole).mean())
             if adapter.places is not None:
+                # Channels last: adapter and layer norm act on the channels of each place.
                 far = self._far(adapter.places, ours.movedim(1, 3), theirs.movedim(1, 3))
+                # The distances as a map of one channel, so that padding does not enter their mean.
                 places.append(mean_over_places(far[:, None], mask).mean())
         losses["pooled"] = torch.stack(pooled).sum()
         return losses | ({"places": torch.stack(places).sum()} if places else {})
@@ -144,6 +147,7 @@ class FeatureAdapter(nn.Module):
         super().__init__()
         ours, theirs = pair.student.channels, pair.teacher.channels
         self.pooled = nn.Linear(ours, theirs)
+        # The size at which the pair is compared, after pooling.
         height, width = (min(sizes) for sizes in zip(pair.student.size, pair.teacher.size, strict=True))
         self.places = nn.Linear(ours, theirs) if height * width > 1 else None
 
@@ -166,6 +170,7 @@ def feature_distances(
     """
     adapted = wide(adapted)
     if distance == "cosine":
+        # `unit_rows` takes a matrix: each place is a row. A feature of zeros has no direction, and no gradient.
         ours, theirs = (unit_rows(one.flatten(0, -2)) for one in (adapted, teacher))
         return (1 - (ours * theirs).sum(1)).view(adapted.shape[:-1])
     if distance == "mse":

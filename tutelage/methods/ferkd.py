@@ -127,6 +127,8 @@ class FerKD(Method):
             batch: As many sections as there are crops, each of the same images. Crops of one image are known by the
                 batch's `indices`; without them nothing is mixed.
         """
+        # The teacher is asked about the unmixed crops: a confidence belongs to one crop, and a recording knows no
+        # mixtures.
         soft = torch.softmax(wide(self.teacher(batch).logits) / self.temperature, dim=1)
         targets, kept = adapted_labels(
             soft, batch.labels, self.thresholds, smoothing=self.smoothing, confidence=self.confidence
@@ -160,8 +162,10 @@ def adapted_labels(
         confidence: The confidence of a crop: the teacher's probability of the `label`, or its largest one (`max`).
     """
     low, middle, high = thresholds
+    # An unlabelled crop takes class 0, only because `gather` needs an index; it is not kept.
     label = labels.clamp(min=0)[:, None]
     sure = soft.amax(1) if confidence == "max" else soft.gather(1, label)[:, 0]
+    # With a single class there are no others to divide by.
     others = smoothing / max(1, soft.shape[1] - 1)
     hard = torch.full_like(soft, others).scatter(1, label, 1 - smoothing)
     return torch.where((sure < middle)[:, None], hard, soft), (sure >= low) & (sure <= high) & (labels != UNLABELLED)
@@ -176,8 +180,11 @@ def self_partners(indices: Tensor, kept: Tensor, crops: int) -> Tensor:
         crops: Crops of an image, two or more.
     """
     places = torch.arange(len(indices), device=indices.device)
+    # One draw for the whole batch: every crop is mixed with the one that stands as many sections further.
     further = torch.randint(1, crops, (), device=indices.device)
+    # Sections hold the same images in the same order, so a whole section further is another crop of the same image.
     partners = (places + further * (len(indices) // crops)) % len(indices)
+    # In the last epochs a batch has one crop of each image, and the partner is another image: such crops stay unmixed.
     fits = (indices[partners] == indices) & kept[partners] & kept
     return torch.where(fits, partners, places)
 

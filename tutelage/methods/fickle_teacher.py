@@ -86,6 +86,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
         members = [one for one in teacher.teachers if isinstance(one, Teacher)]
         return EnsembleTeacher([fickle(one, example, rate) for one in members])
     try:
+        # A copy, so that the given teacher does not begin to drop.
         network = copy_of(uncompiled(teacher.inner_network()))
     except NoLayersError as error:
         text = f"Nothing drops in a {type(teacher).__name__}, which gives only logits: pass the network itself."
@@ -97,6 +98,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
 
 
 def _make_fickle(network: nn.Module, example: Any, rate: float | None) -> None:
+    # A layer that the network holds under several names must be replaced under each of them.
     layers = dict(network.named_modules(remove_duplicate=False))
     kinds = {name: kind for name, layer in layers.items() if (kind := kind_of_dropout(layer)) is not None}
     for name, kind in kinds.items():
@@ -110,5 +112,6 @@ def _make_fickle(network: nn.Module, example: Any, rate: float | None) -> None:
         raise UserError(f"The teacher has no dropout, and there is no place to put one in. {error}") from error
     if not name:
         raise UserError("The teacher is a single layer: there is nothing in it to drop. Choose another teacher.")
+    # The classifier's name counts from the network inside the normalisation.
     inner = bare(network)
     inner.set_submodule(name, nn.Sequential(ActiveDropout(_RATE if rate is None else rate), inner.get_submodule(name)))

@@ -79,6 +79,7 @@ class Hint(nn.Module):
         terms = []
         for found, regressor in zip(self.pairs, self.regressors, strict=True):
             guided, hint, mask = found.compared(student, teacher)
+            # The hint's own size: sequences have other lengths than the example.
             terms.append(hint_loss(regressor(guided, (hint.shape[2], hint.shape[3]), mask), hint, mask))
         return torch.stack(terms).sum()
 
@@ -135,10 +136,13 @@ class FitNetHints(Method):
     def __init__(
         self, student: nn.Module, teacher: Teacher, example: Any, *, layers: str = AUTO, final_relu: bool = False
     ) -> None:
+        # The paper's factor of one half.
         super().__init__({"hint": 0.5})
         seen = Seen.of(student, teacher, example)
+        # The teacher's logits are not read, so nothing behind the hint has to run.
         paired = pair(student, teacher, layers, seen, take="middle", logits=False)
         self.teacher, self.pairs = paired.teacher, paired.pairs
+        # Pairing made the student read its layers. Released from that, it is read again, as a trunk.
         self.student = Trunk(paired.student.release(), paired.student.layers, example=seen.student)
         self.hint = adapting(Hint(self.pairs, final_relu=final_relu), student)
 
@@ -176,6 +180,7 @@ class FitNetDistillation(Method):
     ) -> None:
         if not temperature > 0:
             raise UserError(f"temperature={temperature} must be above zero.")
+        # lambda(t) of the equation.
         super().__init__({"ce": 1.0, "kd": linear(kd_start, kd_end)})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.t_squared = temperature, t_squared
@@ -256,6 +261,8 @@ def fitnet(
         raise UserError(f"hint_share={hint_share} must be above zero: without hints choose kd.")
     hints = FitNetHints(student, teacher, example, layers=layers, final_relu=final_relu)
     epochs = max(1, round(hint_share * run.training.epochs))
+    # The last weights: the classifier is not trained yet, so a validation score says nothing about the hints. All of
+    # the network is trained again afterwards.
     network = thaw(run.fit("hints", hints, data, epochs=epochs, keep="last"), hints.student.waiting)
     distillation = FitNetDistillation(
         network, teacher, temperature=temperature, kd_start=kd_start, kd_end=kd_end, t_squared=t_squared

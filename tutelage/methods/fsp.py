@@ -50,11 +50,13 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask
     Returns:
         `[batch, m, n]`, in float32 or wider.
     """
+    # The paper takes the maximum where sizes differ, released code the mean.
     pool = F.adaptive_max_pool2d if variant == "paper" else F.adaptive_avg_pool2d
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
     one, two = (maps if tuple(maps.shape[2:]) == size else pool(wide(maps), size) for maps in (first, second))
     rows = [without_padding(maps, mask).flatten(2) for maps in (one, two)]
     with torch.autocast(first.device.type, enabled=False):
+        # Transforms of torch.func do not take the hand-written gradient; there autograd keeps float32 copies.
         products: Tensor = wide(rows[0]) @ wide(rows[1]).mT if under_transform() else _Products.apply(*rows)
     return products / (size[0] * size[1] if mask is None else places(mask)[:, None, None])
 
@@ -64,6 +66,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, one: Tensor, two: Tensor) -> Tensor:
+        # The maps as they come: in half precision that is half of what autograd would keep.
         ctx.save_for_backward(one, two)
         # Autocast would multiply in half precision.
         with torch.autocast(one.device.type, enabled=False):
@@ -108,6 +111,7 @@ class Section:
 
     def matrices(self, student: Output, teacher: Output, variant: Variant) -> tuple[Tensor, Tensor]:
         """Return the FSP matrices of the student's and of the teacher's section."""
+        # Input and output of one network's section, at the places that both have.
         one, two, mask = LayerPair(self.first.student, self.second.student).compared(student, student)
         first, second, other = LayerPair(self.first.teacher, self.second.teacher).compared(teacher, teacher)
         return (
@@ -150,6 +154,7 @@ class FSPInitialization(Method):
         paired = _sections(student, teacher, layers, seen)
         self.teacher, self.pairs, self.variant, self.lr_scale = paired.teacher, paired.pairs, variant, lr_scale
         self.student = Trunk(paired.student.release(), paired.student.layers, example=seen.student)
+        # The pairs are an input and an output by turns.
         self.sections = tuple(Section(*both) for both in zip(self.pairs[::2], self.pairs[1::2], strict=True))
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -214,16 +219,20 @@ def fsp(
         raise UserError(f"init_share={init_share} must be above zero: the first stage is all that the teacher gives.")
     method = FSPInitialization(student, teacher, example, layers=layers, variant=variant, lr_scale=init_lr_scale)
     epochs = max(1, round(init_share * run.training.epochs))
+    # Released code keeps the learning rate for the whole first stage; the paper lowers it.
     schedule: Literal["constant"] | None = "constant" if variant == "code" else None
+    # The last weights: the classifier is not trained yet, so a validation score would say nothing.
     network = run.fit("initialise", method, data, epochs=epochs, keep="last", schedule=schedule)
     return run.fit("distill", Supervised(thaw(network, method.student.waiting)), data)
 
 
 def _sections(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> Paired:
     """Return a student and a teacher that read the input and then the output of each of their sections."""
+    # Pairing finds the ends of the sections. Both networks are then released, to be read at the inputs as well.
     ends = pair(student, teacher, layers, seen)
     network = ends.student.release()
     ends.teacher.release()
+    # The input first, then the output: `FSPInitialization` takes them by turns.
     places = [(p.student.layer + end, p.teacher.layer + end) for p in ends.pairs for end in (":in", "")]
     ours = taps(network, [one for one, _ in places], seen.student, who="student")
     theirs = teacher.taps([other for _, other in places], seen.teacher)

@@ -77,6 +77,7 @@ class KD(Method):
         standardize_ddof: Literal[0, 1] = 1,
     ) -> None:
         check_soft_term(alpha, temperature)
+        # Losses are reported without their weights, so `kd` shows the same with any multiplier.
         super().__init__({"ce": 1 - alpha, "kd": alpha * multiplier})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.t_squared, self.reduction = temperature, t_squared, reduction
@@ -111,6 +112,7 @@ def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: flo
 
     Differences: The control is ours; the paper's poorest teacher is one epoch old.
     """
+    # All logits are equal, so the probabilities are 1/K at any temperature.
     return KD(student, UniformTeacher(num_classes), temperature=temperature, alpha=alpha)
 
 

@@ -96,11 +96,13 @@ class KSANC(Method):
         hidden: Sequence[int] = (128, 256, 128),
         discriminator_lr: float = 1e-3,
     ) -> None:
+        # The discriminator's own terms are absent here, and so weigh 1.
         student = {"logits": logit_weight, "fooling": adversarial_weight, "label": adversarial_weight}
         super().__init__(student | {"squeezed": squeezed_weight, "norms": mu, "leniency": leniency})
         self.student, self.pairs = paired.student, paired.pairs
         self.teacher = AttendedTeacher(paired.teacher, attention, pooling=pooling)
         self.squeezing = adapting(attention.of_student(self.pairs), self.student, wide=True)
+        # The lifts read the student's maps before they are widened, so they alone keep its type of numbers.
         adapting(self.squeezing.lifts, self.student)
         self.discriminator = adapting(Discriminator(num_classes, hidden), self.student, wide=True)
         self.adversarial, self.pooling, self.discriminator_lr = adversarial, pooling, discriminator_lr
@@ -109,12 +111,15 @@ class KSANC(Method):
         """Yield the discriminator's losses on logits without gradients, then the student's against its new weights."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         check_shapes(student.logits, teacher.logits)
+        # Two passes, because batch norm must normalise each network's logits by themselves. Detached, because the
+        # student does not learn from this step.
         judged = self.discriminator(teacher.logits), self.discriminator(student.logits.detach())
         told = telling_losses(*judged, batch.labels)
         yield Update(told | {"norms": norms(self.discriminator.weights())}, "discriminator")
         # Its running statistics have already counted this batch in its own step.
         with keeping_statistics(self.discriminator):
             verdict = self.discriminator(student.logits)
+        # The student has not changed since its pass, so both steps read the same outputs.
         squeezed = self.squeezing(student, pooling=self.pooling)
         yield Update(
             {
@@ -127,6 +132,7 @@ class KSANC(Method):
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return the run's optimizer of the student and its attention, and Adam for the discriminator."""
+        # Not the teacher's attention, which is frozen, nor the discriminator.
         ours = [p for part in (self.student, self.squeezing) for p in part.parameters() if p.requires_grad]
         build = partial(Adam, lr=self.discriminator_lr, betas=(0.5, 0.999))
         return {
@@ -237,6 +243,8 @@ def ksanc(
     epochs = max(1, round(attention_share * run.training.epochs))
     assert isinstance(paired.teacher, FrozenTeacher)
     first = TeacherAttention(paired.teacher, attention, num_classes)
+    # What follows takes the attention at the end of its stage: its validation score is that of a classifier which is
+    # thrown away.
     attended = run.fit("attention", first, data, epochs=epochs, keep="last")
     assert isinstance(attended, AttendedNetwork)
     method = KSANC(

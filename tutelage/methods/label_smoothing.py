@@ -49,6 +49,7 @@ class LabelSmoothing(Method):
         variant: Literal["uniform", "others"] = "uniform",
         loss_scale: float = 1.0,
     ) -> None:
+        # Spread over all classes, a part returns to the label; this larger share has the same effect as the given one.
         uniform = smoothing if variant == "uniform" else smoothing * num_classes / (num_classes - 1)
         if not 0 <= uniform <= 1:
             raise UserError(f"smoothing={smoothing} must be a share from 0 to 1, and leave the label the largest.")

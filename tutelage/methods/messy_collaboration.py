@@ -77,6 +77,7 @@ def messy_collaboration(
         raise UserError(f"student_rate={student_rate} and teacher_rate={teacher_rate} must be shares, from 0 to 1.")
     replaced: dict[str, Any] = {}
     if teacher_rate:
+        # Trained on its own wrong labels, but scored on the true ones.
         messy, wrong = _messy(run, data, teacher_rate, "teacher", redraw, flips)
         network = messy.fit("messy-teacher", Supervised(make_teacher("teacher")), wrong)
         if data.test is not None:
@@ -92,8 +93,10 @@ def _messy(run: Run, data: Data, rate: float, part: str, redraw: Redraw, flips: 
     seed = run.seed_of(f"labels/{part}")
     if not rate:
         return run, data
+    # Labels that stay wrong for the whole run are a property of the data: everything that reads labels sees them.
     if redraw == "once":
         return run, with_wrong_labels(data, rate, seed=seed, flips=flips)
+    # Drawn for all samples at once, so that a label does not depend on the batch its sample comes in.
     samples = len(training_labels(data)) if redraw == "epoch" else None
 
     def noise() -> LabelNoise:
@@ -116,6 +119,7 @@ class LabelNoise(nn.Module):
     def __init__(self, rate: float, num_classes: int, *, flips: Flips, seed: int, samples: int | None = None) -> None:
         super().__init__()
         self.rate, self.num_classes, self.flips, self.seed, self.samples = rate, num_classes, flips, seed, samples
+        # The draw of one epoch. It follows from the seed and the epoch, so no checkpoint needs it.
         self._drawn: tuple[int, Tensor] | None = None
 
     def forward(self, batch: Batch, progress: Progress) -> Batch:
@@ -126,6 +130,7 @@ class LabelNoise(nn.Module):
         else:
             assert batch.indices is not None, "only a DataLoader's batches lack positions"
             offsets = self._of_epoch(self.samples, progress.epoch, labels.device)[batch.indices]
+        # What is drawn is a shift of the label, so drawing needs no labels.
         wrong = (labels + offsets) % self.num_classes
         return replace(batch, targets=labels.where(labels == UNLABELLED, wrong))
 

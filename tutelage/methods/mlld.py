@@ -119,12 +119,14 @@ class MLLD(Method):
         super().__init__(weights)
         self.student, self.teacher, self.strong = FeatureExtractor(student), teacher, Augmentation.parse(strong)
         self.temperatures, self.variant = temperatures, variant
+        # None stands for raw logits.
         self.ddof = standardize_ddof if standardize else None
         # Inputs without a strong view fail here, at construction, not in the first step.
         self.strong_view(example, Generator())
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy of both views as `ce`, and the terms `instance`, `batch` and `class`."""
+        # A view is drawn on the CPU, so the state of its generator decides it.
         state = torch.get_rng_state()
         strong = self.strong_view(batch.inputs, torch.default_generator)
         seen = None
@@ -159,9 +161,13 @@ class MLLD(Method):
     def _terms(self, weak: Pair, strong: Pair) -> dict[str, Tensor]:
         samples, classes = masks(weak[1])
         if self.variant == "code":
+            # The released code averages a loss before it masks it, which leaves only the share of what is kept as a
+            # factor.
             samples, classes = samples.mean(), classes.mean()
+        # The masks come from the weak view, and act on it alone.
         between_samples, between_classes = self._relations(weak, samples, classes)
         if self.variant == "paper":
+            # The released code has no such terms for the strong view. Nothing is masked there.
             of_strong = self._relations(strong)
             between_samples, between_classes = between_samples + of_strong[0], between_classes + of_strong[1]
         return {"instance": self._instances(weak, strong, samples), "batch": between_samples, "class": between_classes}
@@ -172,11 +178,13 @@ class MLLD(Method):
             strong = standardize(strong[0], ddof=self.ddof), standardize(strong[1], ddof=self.ddof)
         end = len(self.temperatures) if self.variant == "paper" else _STRONG_IN_CODE
         first, rest = self.temperatures[:end], self.temperatures[end:]
+        # The weak view has all temperatures; the strong view has them too, or what the released code leaves of them.
         loss = instance_loss(*weak, self.temperatures, samples) + instance_loss(*strong, first)
         return loss + instance_loss(*weak, rest) if rest else loss
 
     def _relations(self, pair: Pair, samples: Tensor | float = 1.0, classes: Tensor | float = 1.0) -> Pair:
         student, teacher = (_soften(logits, self.temperatures).softmax(-1) for logits in pair)
+        # Transposed, the same loss compares classes instead of samples.
         return gram_loss(student, teacher, samples), gram_loss(student.mT, teacher.mT, classes)
 
 
@@ -218,8 +226,10 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
         teacher: $P^t$, the same; no gradient flows into it.
         kept: $m$, `[n]` or one number for all.
     """
+    # One matrix becomes a batch of one: `_GramLoss` takes one for each temperature.
     student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher.detach()))
     if under_transform():
+        # Transforms of torch.func do not take the hand-written gradient.
         gaps = teacher @ teacher.mT - student @ student.mT
         return (gaps.square().sum(2) * kept).mean(1).sum()
     loss: Tensor = _GramLoss.apply(student, teacher, kept)
@@ -234,6 +244,7 @@ class _GramLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, kept: Tensor | float) -> Tensor:
+        # One temperature after the other, so that only one gap of classes by classes is in memory at a time.
         found = [_gap(*matrices, kept) for matrices in zip(student.unbind(), teacher.unbind(), strict=True)]
         losses, gradients = zip(*found, strict=True)
         ctx.save_for_backward(torch.stack(gradients))

@@ -100,6 +100,7 @@ class MSD(Method):
         check_soft_term(alpha, temperature)
         if not (beta_start >= 0 and beta_end >= 0):
             raise UserError(f"beta_start={beta_start} and beta_end={beta_end} must be zero or more.")
+        # The weight of the features is the only one that changes during the run.
         beta = cosine(beta_start, beta_end) if annealing == "meant" else printed(beta_start, beta_end)
         super().__init__({"ce": 1 - alpha, "soft": alpha, "feature": beta})
         self.temperature, self.t_squared, self.detach = temperature, t_squared, detach
@@ -142,8 +143,10 @@ def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = Fa
     """
     check_temperature(temperature)
     logs = [F.log_softmax(wide(one) / temperature, dim=1) for one in logits]
+    # Rows are the samples times their places: sums over classes, means over the rest.
     total, rows = logs[0].new_zeros(()), logs[0].numel() // logs[0].shape[1]
     for one, other in combinations(logs, 2):
+        # Each side is a target once, so the two directions cannot share one product.
         if detach:
             for target, log in ((one.detach(), other), (other.detach(), one)):
                 total = total + F.kl_div(log, target, reduction="sum", log_target=True) / rows
@@ -161,6 +164,7 @@ def feature_term(answers: Sequence[Answer], *, detach: bool = False) -> Tensor:
         detach: Whether $F_N$ is a target, into which no gradient flows.
     """
     deepest = wide(answers[-1].embedding)
+    # The paper says nothing of stopped gradients, so by default the deepest exit learns from the shallow ones as well.
     deepest = deepest.detach() if detach else deepest
     gaps = torch.stack([wide(answer.embedding) - deepest for answer in answers[:-1]])
     return gaps.square().sum() / len(deepest)
@@ -170,6 +174,7 @@ def printed(start: float, end: float) -> Schedule:
     r"""Return the schedule as the paper prints it, $\tfrac12 (1 + \cos(\pi f) (\beta_b - \beta_e)) + \beta_e$."""
 
     def value(progress: Progress) -> float:
+        # As printed: the parenthesis closes behind the weights instead of behind the cosine.
         return 0.5 * (1 + math.cos(math.pi * progress.fraction) * (start - end)) + end
 
     return value

@@ -101,12 +101,15 @@ def quest(
     clustering = Clustering(clusters=clusters, iterations=iterations, max_vectors=max_vectors)
     network = teacher.inner_network()
     paired = pair(student, teacher, layers, example, take="last", logits=False)
+    # Learned once in a run, and anew if anything changes that the words depend on.
     codebooks = run.stage(
         "codebook",
         lambda: [learn_words(run, paired.teacher, each, data, clustering) for each in paired.pairs],
         rehearse=lambda: [first_vectors(run, paired.teacher, each, data, clustering) for each in paired.pairs],
+        # Buffers too: those that are not persistent are in no state dict, and change the features.
         weights=digests.of_tensors(network.state_dict() | dict(network.named_buffers())),
         data=data.fingerprint,
+        # The words belong to pooled maps, so the size is part of what they are.
         layers=[f"{each.teacher.layer} at {compared_size(each)}" for each in paired.pairs],
         **asdict(clustering),
     )
@@ -145,6 +148,7 @@ class Quest(Method):
             WordPredictor(each.student.channels, codebook, cosine_scale=cosine_scale)
             for each, codebook in zip(self.pairs, codebooks, strict=True)
         )
+        # Words are predicted from widened features.
         adapting(self.predictors, self.student, wide=True)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -153,6 +157,7 @@ class Quest(Method):
         terms = []
         for predictor, each in zip(self.predictors, self.pairs):
             ours, theirs, mask = each.compared(student, teacher)
+            # With the same pooling as for the vectors that the words were learned from.
             ours, theirs = pool_to_smaller(ours, theirs)
             assert isinstance(predictor, WordPredictor)
             target = word_logits(theirs, predictor.codebook, self.temperature)
@@ -225,5 +230,6 @@ def quest_loss(
     if mask is not None:
         totals = found.masked_fill(~mask[:, 0], 0).sum((1, 2))
         return (totals / places(mask) if reduction == "code" else totals).mean()
+    # The paper sums over the places, which makes the loss that much larger.
     count = student_logits.shape[1] * student_logits.shape[2] if reduction == "code" else 1
     return found.sum() / (len(student_logits) * count)

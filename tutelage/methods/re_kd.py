@@ -56,6 +56,7 @@ def re_kd(
     Differences: The authors' settings (0.6 at temperature 20, divided by the number of classes) leave a soft share of
         1.5 % and scale the whole loss by 0.406. Ours is a real soft term at the loss's full scale.
     """
+    # The roles are exchanged: the small network is trained first, and then answers as the teacher.
     small = run.fit("student", Supervised(make_student("student")), data)
     method = KD(
         make_teacher("teacher"),

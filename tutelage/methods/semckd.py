@@ -104,8 +104,10 @@ class SemCKD(Method):
         seen = Seen.of(student, teacher, example)
         ours, theirs = compared(student, teacher, layers, seen)
         pairs = [LayerPair(one, other) for one in ours for other in theirs]
+        # Without a soft term no logits are asked for, so the teacher may lack a classifier.
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=alpha != 0)
         self.calibration = SemanticCalibration(ours, theirs, batch_size, reduction=reduction)
+        # Queries and keys read Gram matrices, which are widened; regressors read the maps as they are.
         adapting(self.calibration.queries, student, wide=True)
         adapting(self.calibration.keys, student, wide=True)
         adapting(self.calibration.regressors, student)
@@ -114,6 +116,7 @@ class SemCKD(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`, the soft term as `kd` and the matching as `semckd`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
+        # The attention reads whole maps, each for itself; distances are taken where both maps have places.
         ours = [without_padding(tap.map(student), tap.mask(student)) for tap in self.ours]
         theirs = [without_padding(tap.map(teacher), tap.mask(teacher)) for tap in self.theirs]
         found = [pair.compared(student, teacher) for pair in self.pairs]
@@ -168,11 +171,13 @@ class SemanticCalibration(nn.Module):
             pairs: Each map of the student with each map of the teacher, and the places where they are compared. By
                 default they have no padding.
         """
+        # Row by row: all of the teacher's layers for each layer of the student.
         found = pairs or [Compared(ours, theirs, None) for ours in student for theirs in teacher]
         distances = [
             [self._distance(row, number, found[row * len(teacher) + number]) for number in range(len(teacher))]
             for row in range(len(student))
         ]
+        # d of the equation: `[batch, student layer, teacher layer]`.
         stacked = torch.stack([torch.stack(row, 1) for row in distances], 1)
         return calibrated_loss(self.attention(student, teacher), stacked, reduction=self.reduction)
 
@@ -189,6 +194,7 @@ class SemanticCalibration(nn.Module):
         with torch.autocast(student[0].device.type, enabled=False):
             queries = self._embedded(self.queries, student)
             keys = self._embedded(self.keys, teacher)
+            # Over the teacher's layers, so that each layer of the student divides its attention among them.
             return torch.einsum("bsd,btd->bst", queries, keys).softmax(2)
 
     def _embedded(self, mlps: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
@@ -206,6 +212,7 @@ class SemanticCalibration(nn.Module):
         return F.pad(similarities, (0, missing))
 
     def _distance(self, row: int, number: int, pair: Compared) -> Tensor:
+        # Before the regressor, as in the authors' code: its convolution of 3 x 3 then works at the compared size.
         ours, theirs = pool_to_smaller(pair.student, pair.teacher)
         regressors = self.regressors[row]
         assert isinstance(regressors, nn.ModuleList)
@@ -227,6 +234,7 @@ def calibrated_loss(attention: Tensor, distances: Tensor, *, reduction: Calibrat
 
 def similarity_mlp(batch_size: int) -> nn.Sequential:
     """Return the MLP that makes a query or a key from each row of a Gram matrix `[batch, batch]`."""
+    # The widths of the authors' code: a half and a quarter of the batch.
     hidden = batch_size // 2
     return nn.Sequential(nn.Linear(batch_size, hidden), nn.ReLU(), nn.Linear(hidden, batch_size // 4))
 
@@ -262,5 +270,6 @@ def compared(student: nn.Module, teacher: Teacher, layers: str, seen: Seen) -> t
     named = pair(student, teacher, layers, seen)
     named.student.release()
     named.teacher.release()
+    # A layer that is named in several pairs is compared once.
     ours, theirs = (dict.fromkeys(taps) for taps in zip(*((p.student, p.teacher) for p in named.pairs)))
     return list(ours), list(theirs)

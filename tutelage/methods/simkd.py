@@ -93,9 +93,12 @@ class SimKD(Method):
         seen = Seen.of(student, teacher, example)
         theirs = classified(network, seen.teacher)
         maps = theirs.layout.to_map(value_at(seen.teacher, theirs.layer))
+        # On the example, as no other values of the teacher are known when the network is built.
         relu = bool((maps >= 0).all()) if final_relu == "auto" else final_relu == "yes"
+        # A frozen copy, so that the teacher's own classifier stays where it is.
         reused = adapting(classifier_copy(network, seen.teacher), student)
         layer = self._graft(seen.student, theirs, reused, factor=factor, relu=relu)
+        # The student has changed, so its layers and shapes are looked up again.
         seen = seen.with_student(student)
         pairs = [LayerPair(taps(student, [layer], seen.student, who="student")[layer], theirs)]
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
@@ -104,6 +107,7 @@ class SimKD(Method):
         """Put projector and classifier into the student, and return the layer that gives the projected map."""
         student = trace.model
         ours, own = classified(student, trace, once=True), classifier(student, trace)
+        # The projector is a convolution, and needs a map. Any other student is extended at its classifier's input.
         layer = ours.layer if ours.layout.kind == "map" else EMBEDDING
         projector = Projector(ours.channels, theirs.channels, factor=factor, size=theirs.size, relu=relu)
         adapting(projector, student)
@@ -151,6 +155,7 @@ class Projector(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Return `[batch, channel, height, width]`, or `[batch, channel]` for a vector."""
         maps = feature if feature.ndim == 4 else feature[:, :, None, None]
+        # Only pooled, never enlarged: where the student's map is smaller, the teacher's is pooled for the loss.
         size = (min(maps.shape[2], self.size[0]), min(maps.shape[3], self.size[1]))
         if tuple(maps.shape[2:]) != size:
             maps = F.adaptive_avg_pool2d(maps, size)
@@ -172,6 +177,7 @@ def graft(network: nn.Module, layer: str, classifier_name: str, projector: Proje
     own = root.get_submodule(classifier_name)
     # A convolution as classifier gets maps of one place, which a linear layer needs flat.
     last = nn.Sequential(nn.Flatten(), reused) if isinstance(own, nn.Conv2d) else reused
+    # The names of these parts are in the weights of saved students: they must stay.
     if layer == EMBEDDING:
         _replace(root, classifier_name, nn.Sequential(OrderedDict(projector=projector, classifier=last)))
         return f"{classifier_name}.projector"
@@ -244,6 +250,7 @@ def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: in
     try:
         with evaluating(student), torch.no_grad():
             shape = tuple(answer(student, example).shape)
+        # Layers may carry the map and still end in another shape.
         fits = shape[1:] == (num_classes,)
     except (RuntimeError, ValueError, AttributeError) as error:
         raise _misfit(student, layer, str(error)) from error

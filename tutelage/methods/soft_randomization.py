@@ -71,6 +71,7 @@ class InputNoise(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> Batch:
         """Return the batch with noisy inputs."""
+        # No random numbers are drawn either, so that 0 is exactly the method without noise.
         if not self.std:
             return batch
         # An earlier alteration may have set the teacher's inputs already.
@@ -80,6 +81,7 @@ class InputNoise(nn.Module):
     def _noisy(self, inputs: Any) -> Any:
         """Return a tensor, the floats of a mapping, or each of a sequence of views with noise."""
         if isinstance(inputs, Mapping):
+            # Token ids and masks stay as they are. A mapping without floats goes on to the error below.
             floats = {key: self._noisy(value) for key, value in inputs.items() if _is_float(value)}
             if floats:
                 return {**inputs, **floats}

@@ -79,6 +79,7 @@ class SP(Method):
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         terms = []
         for one in self.pairs:
+            # Each network leaves out its own padding: samples are compared, so places need not agree.
             features = zip(one.maps(student, teacher), one.masks(student, teacher), strict=True)
             terms.append(similarity_loss(*(without_padding(maps, mask) for maps, mask in features)))
         return {**batch.supervised(student.logits), "similarity": torch.stack(terms).sum()}
@@ -91,6 +92,7 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: `[batch, ...]`, features of any shape.
         teacher: `[batch, ...]`, features of any shape; no gradient flows into them.
     """
+    # The mean over B x B entries is the 1/B^2 of the equation.
     return (_normalized_gram(student) - _normalized_gram(teacher.detach())).square().mean()
 
 

@@ -85,6 +85,7 @@ class SRRL(Method):
         pairs = [LayerPair(ours, theirs)]
         self.student, self.teacher, self.pairs = reading(student, teacher, pairs, seen, logits=False)
         self.classifier = classifier_copy(network, seen.teacher)
+        # A ReLU could never reach negative values of the teacher's embedding.
         reaches = bool((value_at(seen.teacher, EMBEDDING) >= 0).all())
         self.connector = adapting(connector(ours.channels, theirs.channels, relu=reaches), student)
         self.variant = variant
@@ -95,6 +96,7 @@ class SRRL(Method):
         ours, theirs = self.pairs[0].maps(student, teacher)
         mask, _ = self.pairs[0].masks(student, teacher)
         if self.variant == "vector":
+            # What is left is one place a sample, and none of it is padding.
             ours, mask = mean_over_places(ours, mask)[:, :, None, None], None
         embedding, target = mean_over_places(through(self.connector, ours, mask), mask), theirs.flatten(1)
         return {

@@ -59,6 +59,7 @@ class Supervised(Method):
         """Return the one optimizer, scaled where the twin is asked for."""
         params = [p for p in self.parameters() if p.requires_grad]
         scale = self.optimizer_scale
+        # A step of lr * (s * gradient + wd * weight) is one of (s * lr) * (gradient + wd / s * weight).
         return {"student": OptimizerSpec(params=params, lr_scale=scale, weight_decay_scale=1 / scale)}
 
 

@@ -74,6 +74,7 @@ class TfKDReg(Method):
         softening: Literal["log-probability", "probability"] = (
             "log-probability" if variant == "paper" else "probability"
         )
+        # The type in which the student's logits are compared.
         dtype = wide_type(number_type(student))
         self.teacher = VirtualTeacher(num_classes, confidence=confidence, softening=softening, dtype=dtype)
         self.temperature, self.variant, self.t_squared = temperature, variant, t_squared
@@ -104,6 +105,7 @@ def virtual_distribution(
     check_temperature(temperature)
     label, other = confidence, (1 - confidence) / (num_classes - 1)
     if variant == "paper":
+        # There are two levels only, so their ratio and the sum of one give both.
         ratio = (other / label) ** (1 / temperature)
     else:
         ratio = math.exp((other - label) / temperature)
@@ -135,7 +137,9 @@ def equivalent_smoothing(
     if variant == "paper":
         weight, (_, other) = alpha, virtual_distribution(num_classes, confidence=confidence)
     else:
+        # The released code divides its soft term by the number of classes.
         weight = alpha * multiplier / num_classes
         _, other = virtual_distribution(num_classes, confidence=confidence, temperature=temperature, variant="code")
     scale = 1 - alpha + weight
+    # Each other class has weight * other of the mixture's mass, which label smoothing writes as scale * epsilon / K.
     return weight / scale * other * num_classes, scale

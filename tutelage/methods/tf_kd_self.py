@@ -56,6 +56,7 @@ def tf_kd_self(
     """
     teacher = run.fit("self-teacher", Supervised(make_student("self-teacher")), data)
     method = KD(
+        # The name decides the seed: the student does not start from the weights that its teacher started from.
         make_student("student"),
         FrozenTeacher(teacher),
         temperature=temperature,
@@ -83,5 +84,6 @@ def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Da
 
     Differences: none known.
     """
+    # The same object goes on, so the second training starts from the weights of the first.
     network = run.fit("first", Supervised(make_student("student")), data)
     return run.fit("distill", Supervised(network), data)

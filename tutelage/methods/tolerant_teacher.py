@@ -34,6 +34,7 @@ def top_score_difference(logits: Tensor, top: int) -> Tensor:
         logits: `[batch, class]` (or `[batch, class, ...]`).
         top: $K$, the top class counted, from 2 to the number of classes.
     """
+    # Gradients flow through the sorted values, not through the order.
     largest = wide(logits).softmax(1).topk(top, dim=1).values
     return (largest[:, 0] - largest[:, 1:].mean(1)).mean()
 
@@ -108,6 +109,7 @@ def tolerant_teacher(
     patriarch = TolerantTeacher(make_student("patriarch"), num_classes, top=min(top, num_classes), eta=eta)
     network = run.fit("patriarch", patriarch, data)
     for number in range(1, generations):
+        # The paper's divergence has no temperature.
         method = KD(make_student(f"generation-{number}"), FrozenTeacher(network), temperature=1.0, alpha=alpha)
         network = run.fit(f"generation-{number}", method, data)
     return network

@@ -110,11 +110,13 @@ class UNIX(Method):
         share = mixing_shares(samples, self.steepness, self.pivot, self.kept, device=device)
         # The authors draw from Beta(1, 1), which is this uniform distribution.
         share = torch.rand((), device=device) * share
+        # The surest samples come last and are left out.
         first = self._order(batch)[: len(share)]
         second = torch.randperm(samples, device=device)[: len(share)]
         asked = None if batch.teacher_inputs is None else mix(batch.teacher_inputs, first, second, share)
         # Nothing else of the batch is passed on: it belongs to single samples, and a mixture is none of them.
         mixed = Batch(inputs=mix(batch.inputs, first, second, share), teacher_inputs=asked)
+        # The teacher answers the mixtures themselves: its answer to a mixture is no mixture of its answers.
         student, teacher = self.student(mixed.inputs).logits, self.teacher(mixed).logits
         losses = {"kd": kd_loss(student, teacher, self.temperature)}
         if "ce" in self.weights:
@@ -127,6 +129,7 @@ class UNIX(Method):
         if self.strategy == "random":
             return torch.randperm(len(batch), device=_images(batch.inputs).device)
         with keeping_statistics(self.student) if self.scoring_statistics == "kept" else nullcontext():
+            # In the mode of training, as in the authors' code; only the running statistics may stay.
             logits = self.student(batch.inputs).logits
         # Autocast keeps the weights cast above, in some versions without gradients, and would use them again.
         torch.clear_autocast_cache()
@@ -143,6 +146,7 @@ def uncertainty(logits: Tensor, strategy: Literal["entropy", "confidence", "marg
     log_p = F.log_softmax(wide(logits), dim=1)
     match strategy:
         case "entropy":
+            # From log-probabilities, so that a probability of zero adds zero.
             found = -(log_p.exp() * log_p).sum(1)
         case "confidence":
             # Sorting by -log(max p) gives the same order as sorting by 1 - max p.
@@ -165,7 +169,9 @@ def mixing_shares(
         kept: $k / n$.
         device: Where to compute it.
     """
+    # i of the equation, for the samples that are kept.
     rank = torch.arange(kept_samples(kept, samples), device=device, dtype=torch.float32)
+    # (2b - 1) / 2n is (b - 1/2) / n.
     return torch.sigmoid(steepness * ((rank - round(pivot * samples) + 0.5) / samples))
 
 
@@ -198,6 +204,7 @@ def mixed_cross_entropy(logits: Tensor, first: Tensor, second: Tensor, share: Te
     one, other = (
         F.cross_entropy(wide(logits), labels, reduction="none", ignore_index=UNLABELLED) for labels in (first, second)
     )
+    # A mixture counts only if both of its labels are known.
     known, share = (first != UNLABELLED) & (second != UNLABELLED), share.view(-1, *[1] * (one.ndim - 1))
     return ((1 - share) * one + share * other).where(known, 0.0).sum() / known.sum().clamp(min=1)
 

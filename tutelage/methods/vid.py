@@ -92,6 +92,7 @@ class VID(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the sum of the pairs' negative log-likelihoods as `information`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
+        # The sum over the layers l of the equation.
         terms = [guess(*pair.compared(student, teacher)) for guess, pair in zip(self.guesses, self.pairs)]
         return {**batch.supervised(student.logits), "information": torch.stack(terms).sum()}
 
@@ -129,6 +130,7 @@ class GaussianGuess(nn.Module):
             nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
         )
         self.eps = eps
+        # A parameter, and so trained: some released code keeps it in a plain list, where it stays as it starts.
         self.scale = nn.Parameter(torch.empty(teacher_channels))
         self.start_at(initial_variance)
 
@@ -138,6 +140,7 @@ class GaussianGuess(nn.Module):
         Args:
             variance: $\sigma^2$.
         """
+        # The variance is softplus(alpha) + eps.
         excess = variance - self.eps
         # The inverse of the softplus, written so that no exponential overflows.
         nn.init.constant_(self.scale, excess + math.log(-math.expm1(-excess)))
@@ -155,6 +158,7 @@ class GaussianGuess(nn.Module):
             teacher: `[batch, channel, height, width]`, with its own sizes; no gradient flows into it.
             mask: Places of both that are not padding, `[batch, 1, height, width]`.
         """
+        # The student's map stays in its own type, which is the regressor's.
         student, teacher = pool_to_smaller(student, wide(teacher))
         return gaussian_loss(self.regressor(student), teacher, self.variance, mask)
 

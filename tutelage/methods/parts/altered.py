@@ -24,6 +24,7 @@ class Altered(Method):
     """
 
     def __init__(self, method: Method, change: nn.Module) -> None:
+        # The weights of the losses in use come from `weight` below, which asks the method.
         super().__init__(method.weights)
         self.method, self.change = method, change
         self.pairs, self.density = method.pairs, method.density
@@ -35,6 +36,7 @@ class Altered(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the updates that follow from the altered batch."""
+        # `yield from` hands over the method's own updates, so its code after a yield still runs after the step.
         yield from self.method.step(self.change(batch, progress), progress)
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:

@@ -36,5 +36,6 @@ class Annealing:
         since = progress.fraction - self.hold
         if since < 0:
             return self.temperature
+        # Without a fall there is nothing to divide by: the temperature is at its end at once.
         done = min(1.0, since / self.fall) if self.fall > 0 else 1.0
         return self.temperature + (1 - self.temperature) * done

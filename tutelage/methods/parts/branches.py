@@ -61,6 +61,7 @@ class Branch(nn.Module):
 
     def __init__(self, plan: BranchPlan) -> None:
         super().__init__()
+        # The plan is plain data: a saved exit is built from it again.
         build = bottleneck if plan.kind == "bottleneck" else residual
         self.body = build(plan.path, plan.width, relu=plan.relu, separable=plan.separable)
         self.classifier = nn.Linear(plan.width, plan.num_classes)
@@ -93,7 +94,9 @@ def bottleneck(path: Sequence[Size], width: int, *, relu: bool, separable: bool 
         separable: Whether the branch's large convolutions work on one channel each, followed by a 1x1 convolution.
     """
     (channels, *size), (_, *deepest) = path[0], path[-1]
+    # As large as its stride, so that each place of the map is read once.
     kernel = (max(1, size[0] // deepest[0]), max(1, size[1] // deepest[1]))
+    # The stride must divide the size; a map that is smaller than the deepest one keeps its own size.
     multiple = (kernel[0] * min(size[0], deepest[0]), kernel[1] * min(size[1], deepest[1]))
     inner = max(1, width // 4)
     layers: list[nn.Module] = [] if tuple(size) == multiple else [_Resized(multiple)]
@@ -122,6 +125,7 @@ def residual(path: Sequence[Size], width: int, *, relu: bool, separable: bool = 
         stride = _stride(size, target)
         if stride is None:
             layers.append(_Resized((target[0], target[1])))
+        # By the width of the last stage, so that all blocks of a branch are of one kind.
         block = _bottleneck_block if path[-1][0] > _WIDEST_BASIC else _basic_block
         layers.append(Residual(block(before, after, stride or 1, separable), before, after, stride or 1))
     if not layers or path[-1][0] != width or not relu:
@@ -143,6 +147,7 @@ class _Resized(nn.Module):
 
 def _stride(size: Sequence[int], target: Sequence[int]) -> int | None:
     """Return the stride of a padded convolution that leads from one size to another; None if there is none."""
+    # A padded convolution leaves the side divided by the stride, rounded up.
     strides = range(1, max(size) + 1)
     return next((s for s in strides if [math.ceil(side / s) for side in size] == list(target)), None)
 

@@ -65,7 +65,9 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     """
     device, seed, clusters = device_type(run.training.device), run.seed_of("codebook"), clustering.clusters
     total = count_vectors(pair, data)
+    # None is all of them.
     count = min(total, clustering.max_vectors or total)
+    # In MB: a float32 takes four bytes.
     size = count * pair.teacher.channels * 4 / 1e6
     run.reporter.note(
         f"Learning {clusters:,} words from {count:,} of the {total:,} vectors of the teacher's {pair.teacher.layer}. "
@@ -92,7 +94,9 @@ def count_vectors(pair: LayerPair, data: Data) -> int:
         pair: The layer of the teacher, and the student's layer that it is compared with.
         data: The data.
     """
+    # Vectors are counted after pooling, because the words are learned from pooled maps.
     each = math.prod(compared_size(pair))
+    # Samples of one size have equally many places, so the data need not be read.
     if pair.teacher.layout.kind != "tokens" or pair.teacher.layout.aspect is not None:
         return data.count("train") * each
     batches = data.loader("train", train=False, batch_size=EVALUATION_BATCH).epoch(0)
@@ -112,6 +116,7 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
             `[image x height x width]`.
         device: Where to compute.
     """
+    # Reserved at once: joining the parts of all batches in the end would take the memory twice.
     vectors = torch.empty(int(wanted.sum()), pair.teacher.channels)
     seen = found = 0
     teacher.to(device)
@@ -123,10 +128,12 @@ def teacher_vectors(teacher: Teacher, pair: LayerPair, data: Data, wanted: Tenso
                 places = resize(maps, compared_size(pair)).movedim(1, 3).flatten(0, 2).cpu()
             else:
                 places = maps.movedim(1, 3)[mask[:, 0]].cpu()
+            # `wanted` counts places in the order of the batches.
             asked = wanted[seen : seen + len(places)]
             kept = places[: len(asked)][asked]
             vectors[found : found + len(kept)] = kept
             seen, found = seen + len(places), found + len(kept)
+            # The other images hold nothing that is wanted.
             if found == len(vectors):
                 break
     finally:
@@ -148,6 +155,7 @@ def k_means(vectors: Tensor, clusters: int, *, iterations: int = 20, seed: int =
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
+    # `tol=0` goes on until the words stay, or the iterations end. Seeds of numpy are below 2**32.
     search = KMeans(
         clusters, init="random", n_init=1, max_iter=iterations, tol=0.0, copy_x=False, random_state=seed % 2**32
     )

@@ -33,6 +33,7 @@ def in_crops(dataset: AnySamples, *, crops: int, batch_size: int, single_from: i
     Raises:
         UserError: If the data are a DataLoader, or the crops or the processes do not divide the batch.
     """
+    # One crop of each image is what any other method trains on.
     if crops == 1:
         return TransferSet(dataset)
     if isinstance(dataset, DataLoader):
@@ -48,9 +49,11 @@ def in_crops(dataset: AnySamples, *, crops: int, batch_size: int, single_from: i
             f"multiple of {crops * several}, or another number of crops."
         )
     images: Any = dataset
+    # Processes share a batch evenly, so a smaller last one is dropped.
     batches = RepeatedBatches(
         len(images), batch_size=batch_size, repeats=crops, single_from=single_from, drop_last=several > 1
     )
+    # A section has one crop of each image; a recording must have at least as many views.
     return TransferSet(dataset, batches, sections=crops, views=crops)
 
 
@@ -109,6 +112,7 @@ class Mixture:
 
     def of_images(self, images: Tensor) -> Tensor:
         """Return the mixed images `[batch, channel, height, width]`, computed in float32, in the images' dtype."""
+        # In half precision a mixture would be rounded at every pixel.
         one, other = wide(images), wide(images[self.partners])
         return torch.lerp(one, other, self.shares.to(one.dtype)).to(images.dtype)
 
@@ -119,6 +123,7 @@ class Mixture:
             labels: `[batch, class]`; or `[batch, class, height, width]`, mixed by the partner's share at each place.
         """
         if labels.ndim == 4:
+            # A map of labels may be smaller than the image: each of its places takes the mean share of its pixels.
             shares = resize(self.shares[None, None], (labels.shape[2], labels.shape[3]))[0, 0]
         else:
             shares = self.shares.mean()
@@ -148,6 +153,7 @@ def draw_shares(images: Any, *, mixup: float, cutmix: float) -> Tensor:
         drawn = box if whole is None else whole
         assert drawn is not None, "one of the two is asked for"
         return drawn
+    # Both are drawn, and the device chooses: an `if` would make the CPU wait for it.
     return torch.where(torch.rand((), device=device) < 0.5, whole, box)
 
 
@@ -155,6 +161,7 @@ def _box(height: int, width: int, area: Tensor) -> Tensor:
     inside = []
     for length in (height, width):
         centre = length * torch.rand((), device=area.device)
+        # The centres of the pixels.
         pixels = torch.arange(length, device=area.device) + 0.5
         inside.append((pixels - centre).abs() < length * area.sqrt() / 2)
     rows, columns = inside

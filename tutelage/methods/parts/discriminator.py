@@ -43,6 +43,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, num_classes: int, hidden: Sequence[int] = (128, 256, 128)) -> None:
         super().__init__()
+        # Logits may have any scale, and the first norm takes it away.
         layers: list[nn.Module] = [nn.BatchNorm1d(num_classes, eps=_EPS)]
         for width, following in pairwise((num_classes, *hidden)):
             layers += [nn.Linear(width, following, bias=False), nn.BatchNorm1d(following, eps=_EPS), nn.ReLU()]
@@ -50,6 +51,7 @@ class Discriminator(nn.Module):
 
     def forward(self, logits: Tensor) -> Judgement:
         """Return its judgement of logits `[batch, class]`."""
+        # Statistics of one sample have no variance; the error of torch would not name ksanc.
         if self.training and len(logits) < 2:
             raise UserError(
                 "ksanc's discriminator normalises over the batch, and this is one sample: take two or more."
@@ -86,6 +88,7 @@ def telling_losses(teacher: Judgement, student: Judgement, labels: Tensor) -> di
         student: Its judgement of the student's logits.
         labels: Class indices, `[batch]`.
     """
+    # 1 - D is the sigmoid of minus the log-odds, so that no logarithm of zero is taken.
     return {
         "real": -F.logsigmoid(teacher.real).mean(),
         "fake": -F.logsigmoid(-student.real).mean(),

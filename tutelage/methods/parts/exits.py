@@ -68,6 +68,7 @@ class Exits(nn.Module):
         """Return the answers of all exits, from the shallowest to the deepest, which is the network's own."""
         shallow = []
         for place, branch in zip(self.places, self.branches, strict=True):
+            # The network has run once, and each branch starts from what it left at the branch's layer.
             feature = output.features[place.layer]
             shallow.append(branch(place.layout.to_map(feature), place.layout.mask(feature, output.valid)))
         deepest = mean_over_places(self.embedding.map(output), self.embedding.mask(output))
@@ -113,6 +114,7 @@ def attach(
     found = stages(student, trace)
     chosen = _chosen(found, trace, exits)
     extractor = FeatureExtractor(student, [*(tap.layer for tap in chosen), EMBEDDING], example=trace)
+    # In eval mode, because looking at a network must not move its statistics.
     with evaluating(extractor), torch.no_grad():
         output = extractor(example)
     extractor.release()
@@ -121,6 +123,7 @@ def attach(
         BranchPlan,
         kind=kind,
         width=own.channels,
+        # A branch that ends in a ReLU could never meet an embedding with negative values.
         relu=bool((output.features[EMBEDDING] >= 0).all()),
         num_classes=output.logits.shape[1],
         separable=separable,
@@ -147,8 +150,10 @@ class ShallowExit(nn.Module):
         super().__init__()
         self.layer, self.layout = place.layer.removesuffix(":in"), place.layout
         inner = network.get_submodule(self.layer)
+        # What is not reached is neither kept in memory nor saved.
         for name in place.unused:
             network.set_submodule(name, nn.Identity())
+        # A layer may be called several times; only its last call ends the pass.
         self.ending = Ending({place.layer: place.calls})
         gate = _Gate(inner, place, self.ending)
         # A shared module has several names, and the network may call it by any of them.
@@ -210,6 +215,7 @@ class _Gate(nn.Module):
         super().__init__()
         self.layer, self.calls, self.of_input = place.layer, place.calls, place.layer.endswith(":in")
         self.ending = ending
+        # If its only call ends the pass at its input, the module itself never runs.
         self.inner = nn.Identity() if self.of_input and place.calls == 1 else inner
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -230,6 +236,7 @@ def _ended(student: nn.Module, place: Place, plan: BranchPlan, branch: nn.Module
     shipped = copy_of(uncompiled(student))
     network = ShallowExit(bare(shipped), place, copy_of(branch))  # type: ignore[arg-type]
     if not isinstance(shipped, Normalized):
+        # New modules begin in train mode, whatever the mode of the student.
         return network.train(student.training)
     shipped.model = network
     shipped.spec = None if shipped.spec is None else _spec_of(shipped.spec, place, plan)
@@ -255,6 +262,7 @@ def _chosen(found: Sequence[Tap], trace: Trace, exits: str) -> Sequence[Tap]:
         if EMBEDDING in names:
             raise UserError(f"exits={exits}: the classifier's input is where the network's own exit is. Leave it out.")
         named = taps(trace.model, names, trace, who="student")
+        # In the order of the forward pass, because the deepest answer teaches and members are numbered by depth.
         return sorted(named.values(), key=lambda tap: trace.when(tap.layer))
     # The first resolution may be the stem's, which is too early to classify anything.
     chosen = [tap for tap in found[:-1] if not is_stem(trace, tap.layer)]
@@ -268,6 +276,7 @@ def _chosen(found: Sequence[Tap], trace: Trace, exits: str) -> Sequence[Tap]:
 
 def _path(tap: Tap, found: Sequence[Tap], trace: Trace) -> tuple[Size, ...]:
     """Return the size of the map at an exit, and those at the ends of the later stages."""
+    # The residual branch needs a block for each of them.
     later = [stage for stage in found if trace.when(stage.layer) > trace.when(tap.layer)]
     return tuple((one.channels, *one.size) for one in (tap, *later))
 
@@ -286,6 +295,7 @@ def _checked(head: Exits, student: nn.Module, output: Output, example: Any) -> E
 def _answers(network: nn.Module, example: Any, expected: Tensor) -> bool:
     try:
         found = answer(network, example)
+    # Code that uses a removed module in any way fails in one of these ways.
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
         return False
     return torch.allclose(found, expected, rtol=1e-4, atol=1e-5)

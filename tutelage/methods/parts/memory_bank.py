@@ -34,6 +34,7 @@ class MemoryBank(nn.Module):
     def __init__(self, samples: int, dim: int, *, temperature: float, momentum: float) -> None:
         super().__init__()
         self.temperature, self.momentum = temperature, momentum
+        # As in the authors' code: random rows of about length one.
         bound = 1 / math.sqrt(dim / 3)
         self.register_buffer("vectors", torch.empty(samples, dim).uniform_(-bound, bound))
         # The log of zero means that $Z$ is not set yet.
@@ -60,10 +61,12 @@ class MemoryBank(nn.Module):
             embeddings: `[sample, dim]`, of length one.
         """
         rows, embeddings = _of_all_processes(rows), _of_all_processes(embeddings.detach())
+        # A mean of two vectors of length one is shorter than one, so it is scaled again.
         moved = self.momentum * self.vectors[rows] + (1 - self.momentum) * embeddings
         self.vectors.index_copy_(0, rows, unit(moved))
 
     def _set_z(self, scores: Tensor) -> None:
+        # All processes must set the same Z, or their equal banks would give different probabilities.
         means = _of_all_processes(_log_mean_exp(scores.flatten())[None])
         first = _log_mean_exp(means) + math.log(len(self.vectors))
         # A `where` instead of an `if`, which would make the CPU wait for the device.
@@ -73,6 +76,7 @@ class MemoryBank(nn.Module):
         """Return cosines `[batch, row]`, computed in the way that takes less memory at once."""
         product, gathered = _at_once(*rows.shape, *self.vectors.shape)
         if product <= gathered:
+            # All products at once, of which the needed ones are taken.
             return (embeddings @ self.vectors.T).gather(1, rows)
         size = gathered // (rows.shape[1] * embeddings.shape[1])
         # Checkpointing gathers the rows again in the backward pass instead of keeping them.
@@ -102,10 +106,12 @@ class ContrastRows(nn.Module):
     def __init__(self, targets: Tensor, num_classes: int, negatives: int) -> None:
         super().__init__()
         self.samples, self.negatives = len(targets), negatives
+        # Rows of the banks stand in the order of the classes; `start` is the first row of a class.
         count = targets.bincount(minlength=num_classes)
         if int(count.max()) == self.samples:
             raise UserError("All training samples are of one class, so there are no negatives: bring other classes.")
         # These follow from the data, so checkpoints do not need them.
+        # The argsort of an order gives each sample's row in it.
         self.register_buffer("own", targets.argsort(stable=True).argsort(), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)
@@ -153,6 +159,7 @@ def step_bytes(batch: int, columns: int, samples: int, dim: int) -> int:
         samples: Samples that the banks remember.
         dim: Length of an embedding's vector.
     """
+    # Rows are int64, scores float32. There are two banks.
     rows, scores = 8 * batch * columns, 4 * batch * columns
     return rows + 2 * 3 * scores + 4 * min(_at_once(batch, columns, samples, dim))
 
@@ -179,6 +186,7 @@ def check_memory(samples: int, dim: int) -> None:
     Raises:
         UserError: If they do.
     """
+    # All of the memory, not only the free part: what is refused here could never work.
     needed, there = bank_bytes(samples, dim), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(

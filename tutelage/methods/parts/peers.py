@@ -50,12 +50,14 @@ class Peers(nn.ModuleDict):
         if count < 2:
             raise UserError(f"Networks that learn from each other are at least two, not {count}.")
         _refuse_twins(networks)
+        # No layers are read by default, so no example is needed.
         read, seen = layers or [()] * count, examples or [None] * count
         named = zip(map(partial(part_of, "student"), range(count)), networks, read, seen, strict=True)
         super().__init__({name: FeatureExtractor(one, these, example=example) for name, one, these, example in named})
         self._criterion = criterion
         self.lr_scales = _one_for_each("lr_scales", lr_scales, count)
         self.weight_decay_scales = _one_for_each("weight_decay_scales", weight_decay_scales, count)
+        # Zero is allowed for the weight decay alone.
         if 0.0 in self.lr_scales:
             raise UserError(f"lr_scales={list(lr_scales)} must be above zero.")
 
@@ -71,6 +73,7 @@ class Peers(nn.ModuleDict):
     def predictions(self, inputs: Any) -> dict[str, Tensor]:
         """Return the logits of each network by name, and last their combination, `ensemble`."""
         logits = [output.logits for output in self.outputs(inputs)]
+        # The ensemble comes last, because the first prediction is the deployed network's.
         return {**dict(zip(self, logits, strict=True)), ENSEMBLE: self._criterion.mean(torch.stack(logits))}
 
     def first(self) -> nn.Module:
@@ -129,6 +132,7 @@ def _refuse_twins(networks: Sequence[nn.Module]) -> None:
     """Refuse networks with the same weights: on the same batches they stay equal and teach each other nothing."""
     for one, other in combinations(range(len(networks)), 2):
         ours, theirs = (list(networks[number].parameters()) for number in (one, other))
+        # The lengths are compared below, before the pairs are.
         pairs = zip(ours, theirs, strict=False)
         if ours and len(ours) == len(theirs) and all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs):
             names = " and ".join(part_of("student", number) for number in (one, other))

@@ -57,15 +57,19 @@ class Regressor(nn.Module):
 def _convolution(
     channels: int, size: tuple[int, int], teacher_channels: int, teacher_size: tuple[int, int]
 ) -> nn.Module:
+    # Height and width, each with the student's and the teacher's size.
     sizes = list(zip(size, teacher_size, strict=True))
+    # Equal or smaller in both directions: one convolution leads there.
     if all(ours >= theirs for ours, theirs in sizes):
         kernel, stride, padding = zip(*(_shrinking(ours, theirs) for ours, theirs in sizes), strict=True)
         return nn.Conv2d(channels, teacher_channels, kernel, stride, padding)
+    # Equal or twice as large: a transposed convolution does the inverse of a stride of 2.
     if all(theirs in (ours, 2 * ours) for ours, theirs in sizes):
         kernel, stride, padding = zip(
             *((1, 1, 0) if ours == theirs else (4, 2, 1) for ours, theirs in sizes), strict=True
         )
         return nn.ConvTranspose2d(channels, teacher_channels, kernel, stride, padding)
+    # Anything else is brought to its size by interpolation in `forward`.
     return nn.Conv2d(channels, teacher_channels, 1)
 
 

@@ -62,6 +62,7 @@ def squeeze(
         lifted = values + wide(descriptor)[:, :, None]
         energies = torch.einsum("bcp,c->bp", lifted, weight)
         if mask is not None:
+            # The lowest number rather than minus infinity: the softmax of a sample without any place would be NaN.
             energies = energies.masked_fill(~mask.flatten(1), torch.finfo(energies.dtype).min)
         squeezed = torch.einsum("bcp,bp->bc", lifted if attend == "equation" else values, energies.softmax(1))
     if pooling == "sum":
@@ -115,6 +116,7 @@ class Squeezing(nn.Module):
     ) -> None:
         super().__init__()
         self.stages, self.others, self.embedding, self.attend = tuple(stages), tuple(others), embedding, attend
+        # Squeezed descriptors of both networks must have one length, that of the teacher's.
         widths = [tap.channels for tap in (others if lift else stages)]
         lifts = (nn.Conv2d(tap.channels, channels, 1) for tap, channels in zip(stages, widths, strict=True))
         self.lifts = nn.ModuleList(lifts if lift else (nn.Identity() for _ in stages))
@@ -135,6 +137,7 @@ class Squeezing(nn.Module):
         """
         *stages, embedding = pairs
         ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
+        # The teacher's maps keep their channels: only the student's are lifted.
         return cls(theirs, ours, embedding.teacher, lift=False, width=width, attend=attend)
 
     def of_student(self, pairs: Sequence[LayerPair]) -> Squeezing:
@@ -145,6 +148,7 @@ class Squeezing(nn.Module):
         """
         *stages, embedding = pairs
         ours, theirs = [found.student for found in stages], [found.teacher for found in stages]
+        # The g^b of both networks has one length.
         width = self.transform.out_features
         return Squeezing(ours, theirs, embedding.student, lift=True, width=width, attend=self.attend)
 
@@ -152,6 +156,7 @@ class Squeezing(nn.Module):
         """Return the squeezed descriptors of all stages, one behind the other, `[batch, length]`."""
         maps = [self._map(number, output) for number in range(len(self.stages))]
         masks = [stage.mask(output) for stage in self.stages]
+        # Autocast would compute these layers in half precision.
         with torch.autocast(output.logits.device.type, enabled=False):
             embedding = mean_over_places(wide(self.embedding.map(output)), self.embedding.mask(output))
             common = self.transform(embedding)
@@ -189,6 +194,7 @@ class AttendedTeacher(Teacher):
     def forward(self, batch: Batch) -> Output:
         """Return logits and squeezed descriptors."""
         output = self.teacher(batch)
+        # The maps are dropped: the method compares only the descriptors.
         return replace(output, features={SQUEEZED: self.squeezing(output, pooling=self.pooling)})
 
 
@@ -208,6 +214,7 @@ class TeacherAttention(Method):
     def __init__(self, teacher: FrozenTeacher, squeezing: Squeezing, num_classes: int) -> None:
         super().__init__()
         self.teacher, self.squeezing = teacher, adapting(squeezing, teacher, wide=True)
+        # It reads widened descriptors, so it is as wide as they are.
         self.classifier = adapting(nn.Linear(squeezing.length, num_classes), teacher, wide=True)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -272,6 +279,7 @@ def squeezable(student: nn.Module, teacher: Teacher, layers: str, example: Any) 
     answers = teacher.inner_network()
     seen = Seen.of(student, teacher, example)
     found = pair(student, teacher, layers, seen)
+    # Both are read again below, with their embeddings as one more pair.
     network = found.student.release()
     found.teacher.release()
     ours = taps(network, [EMBEDDING], seen.student, who="student")[EMBEDDING]

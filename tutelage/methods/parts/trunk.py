@@ -40,6 +40,7 @@ class Trunk(FeatureExtractor):
     def __init__(self, model: nn.Module, layers: Sequence[str], *, example: Any) -> None:
         trace = Trace.of(model, example)
         super().__init__(model, layers, example=trace)
+        # Autograd decides, not the order of the modules: a parameter may be used anywhere.
         below = parameters_below(self, trace.example)
         trainable = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         self.waiting = tuple(name for name in trainable if name not in below)
@@ -57,6 +58,7 @@ class Trunk(FeatureExtractor):
         super().train(mode)
         waiting = set(self.waiting)
         for name, module in self.model.named_modules():
+            # A module with anything left to train stays in train mode.
             waits = any(parameter in waiting for parameter, _ in module.named_parameters(prefix=name))
             if (waits or name in self._above) and not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()
@@ -83,10 +85,12 @@ def parameters_below(extractor: FeatureExtractor, example: Any) -> frozenset[str
         UserError: If there are none.
     """
     named = {name: parameter for name, parameter in extractor.model.named_parameters() if parameter.requires_grad}
+    # The caller may have turned gradients off.
     with evaluating(extractor), torch.enable_grad():
         features = [feature for feature in extractor(example).features.values() if feature.requires_grad]
     if not features:
         raise UserError(f"No trainable parameter lies below the layers {list(extractor.layers)}. Choose later layers.")
+    # One backward pass reaches all parameters that influence any feature; the others get None.
     total = torch.stack([feature.sum() for feature in features]).sum()
     gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return frozenset(name for name, gradient in zip(named, gradients, strict=True) if gradient is not None)
