@@ -61,6 +61,7 @@ def load_student_state(method: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise UserError(f"The checkpoint belongs to another method or network: it differs in {', '.join(odd)}.")
     with torch.no_grad():
         for key, value in own.items():
+            # In place, because optimizers and compiled code hold on to these tensors.
             value.copy_(state[key])
 
 

@@ -104,11 +104,13 @@ def decide(
     flops = {network: _flops(network, example) for role in roles.values() for network in role}
     total = sum(flops.values())
     precision, why_precision = _precision(training.precision, device, total, method)
+    # The interrupted run may have been on another kind of device.
     begun_in = begun_in and _on(device, begun_in)
     goes_on = training.precision == "auto" and begun_in not in (None, precision)
     if goes_on:
         precision, why_precision = _as_begun(begun_in or precision, precision, device, total, method)
     fused, why_fused = _fused(training, method, precision)
+    # A device that is not listed counts as an ordinary accelerator.
     seconds = {network: each * samples / FLOPS_PER_SECOND.get(device, 1e12) for network, each in flops.items()}
     shares = {who: _pays_back_after({one: seconds[one] for one in role}, device) for who, role in roles.items() if role}
     compiled, why_compiled = _compiled(training.compile, shares, epochs, called)
@@ -181,6 +183,7 @@ def _fused(training: Training, method: Method, precision: str) -> tuple[bool, tu
         return False, ()
     if training.fused == "off":
         return False, ("optimizer not fused (asked for)",)
+    # Only fp16 scales its losses: its gradients would otherwise underflow.
     scaled = precision == "16-mixed"
     if not scaled or not (training.clip_norm or any(spec.clip_norm for spec in method.optimizers().values())):
         return True, ("fused optimizer",)
@@ -250,6 +253,7 @@ def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
         raise UserError("The C library here cannot be told to keep freed memory: leave --keep_memory away.")
     if wish != "auto":
         return wish == "on", (f"keeping memory {wish} (asked for)",)
+    # An accelerator's memory is kept by torch itself.
     kept = device == "cpu" and can_keep_memory()
     return kept, ("freed memory kept for the next step",) if kept else ()
 

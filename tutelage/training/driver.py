@@ -74,6 +74,7 @@ class Driver:
             Interrupted: If Ctrl-C or SIGTERM came; everything is saved in the checkpoint, if there is one.
             UserError: If a loss is not finite.
         """
+        # First of all, so that nothing is drawn before it.
         chance.seed_everything(self.seed)
         fit = _Fit(self, method, data, epochs or self.training.epochs, stop or Stop(), checkpoint_file)
         self.reporter.begin(title, total=fit.total_steps, done=fit.state.steps)
@@ -105,6 +106,7 @@ class _Fit:
         self.loader, self.validation = self._loaders(data, driver.seed, decision)
         self.total_steps = epochs * len(self.loader)
         self._prepare(decision)
+        # The parameters are on their device by now, which fused optimizers ask for.
         self.specs = method.optimizers()
         self.optimizers = {name: self._optimizer(spec) for name, spec in self.specs.items()}
         self.state = State()
@@ -141,6 +143,7 @@ class _Fit:
         train = transfer.loader(data, seed=seed, **shares, **arguments)
         if len(train) == 0:
             raise UserError(f"{data.name} yields no training batch: it has {data.count('train')} samples.")
+        # Not shared: each process validates on all samples, and so all choose the same best epoch.
         validation = data.loader("validation", train=False, **arguments) if "validation" in data.measured else None
         return train, validation
 
@@ -165,6 +168,7 @@ class _Fit:
         for update in self._updates(batch, progress):
             optimizer, spec = self.optimizers[update.optimizer], self.specs[update.optimizer]
             optimizer.zero_grad()
+            # Only the optimizer's own parameters get gradients, though the graph may reach those of other networks.
             self.fabric.backward(self.method.total(update, progress), inputs=list(spec.params))
             self._average_gradients(spec.params)
             clip = spec.clip_norm or self.training.clip_norm
@@ -197,6 +201,7 @@ class _Fit:
     def _average_gradients(self, params: Sequence[nn.Parameter]) -> None:
         if self.fabric.world_size == 1:
             return
+        # By hand rather than by DDP, which expects one backward pass over all parameters in a step.
         gradients = [p.grad for p in params if p.grad is not None]
         # One message for all gradients: many small ones would cost more.
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -231,6 +236,7 @@ class _Fit:
             processes.share(checkpoint.student_buffers(self.method))
         state = self.state
         metrics = {name: float(total) / count for name, (total, count) in state.sums.items()}
+        # Of the first optimizer. The others follow the same course, unless a method gave them another.
         metrics["lr"] = float(next(iter(self.optimizers.values())).param_groups[0]["lr"])
         if self.validation is not None:
             metrics |= validation_metrics(self.method, self.validation, self.data, autocast=self.fabric.autocast)

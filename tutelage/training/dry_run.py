@@ -27,6 +27,7 @@ class DryRun(Run):
     """
 
     def __init__(self, training: Training) -> None:
+        # The folder is never used, because nothing is written.
         super().__init__(Path(), training)
 
     def meet(self, name: str, method: Method, data: Data, *, epochs: int | None, stop: Stop | None) -> None:

@@ -87,6 +87,7 @@ def _is_network(method: nn.Module, name: str) -> bool:
 
 
 def _is_setting(key: str, value: object) -> bool:
+    # `training` is a module's mode, not a setting.
     return not key.startswith("_") and key != "training" and isinstance(value, Plain | tuple | list | dict)
 
 

@@ -111,6 +111,7 @@ class Run:
             wrap: Takes the method to train, and returns the one that is trained instead.
         """
         twin, before = copy.copy(self), self.wrap
+        # A recipe inside another wraps first, so its wrapping is the innermost.
         twin.wrap = lambda method: before(wrap(method))
         return twin
 
@@ -170,6 +171,7 @@ class Run:
             Interrupted: If a signal came; everything is saved.
         """
         method = self.wrap(method)
+        # Checked before the folder is claimed, so that a refused method leaves nothing behind.
         check_teachers(method, data)
         check_predictions(method, data)
         data = replayed(method, data)
@@ -192,6 +194,7 @@ class Run:
             processes.wait()
             # Laid out as a network that is read from the folder: it then computes the same, to the last bit.
             method.to("cpu").to(memory_format=torch.contiguous_format)
+        # Its weights are read from the folder in any case: a stage that ran now returns what one that ran earlier does.
         network = method.export()
         load_weights(network, folder / WEIGHTS)
         # In place, because a run made by `wrapping` shares this dictionary.
@@ -236,6 +239,7 @@ class Run:
             "training": {name: value for name, value in training.identity().items() if name != "keep"},
             "data": data.fingerprint,
             "augmentation": str(data.augmentation),
+            # Absent where there is none, so that fingerprints of runs without them stay what they were.
             **({} if data.foreign is None else {"foreign": data.foreign.fingerprint}),
             **({} if data.recording is None else {"recording": data.recording.identity()}),
             **fingerprint.of_method(method),
@@ -329,6 +333,7 @@ def check_teachers(method: Method, data: Data) -> None:
 def _measure(method: Method, data: Data, state: State, keep: Keep) -> Measured:
     """Return the scores of the best and of the last weights, and the pictures of the kept ones, which stay loaded."""
     states: dict[Keep, dict[str, Tensor]] = {"last": checkpoint.snapshot(method)}
+    # Without validation, no epoch was the best.
     states["best"] = state.best or states["last"]
     # The kept weights come last, so that the method ends with them loaded and the pictures show them.
     order: list[Keep] = ["last", "best"] if keep == "best" else ["best", "last"]

@@ -100,6 +100,7 @@ class Training:
         warmup = round(self.warmup_epochs * steps_per_epoch)
         # A warm-up as long as the run would never reach the peak, so it is left out.
         if warmup and total_steps > warmup and step < warmup:
+            # From the first fraction rather than from zero, which would waste a batch.
             return (step + 1) / warmup
         return self._course(Progress(step=step, total_steps=total_steps))
 

@@ -29,6 +29,7 @@ def unsound_convolutions(network: nn.Module, dtype: torch.dtype = torch.bfloat16
     verdicts: dict[tuple[object, ...], bool] = {}
     wrong = []
     for name, layer in network.named_modules():
+        # Only shapes that can be rebuilt from the numbers below are checked.
         if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
             continue
         steps = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)

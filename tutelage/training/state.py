@@ -31,6 +31,7 @@ class Stop:
         scores = history.get(f"validation_{task.primary}")
         enough = False
         if self.at_score is not None and scores:
+            # `better` is strict, and a score that is just reached is enough.
             enough = scores[-1] == self.at_score or task.metrics[task.primary].better(scores[-1], self.at_score)
         return enough or epochs_done == self.after
 
@@ -72,5 +73,6 @@ class State:
     @classmethod
     def unpacked(cls, content: Mapping[str, Any], device: torch.device) -> Self:
         """Return the state that `packed` stored, its sums on the device where training goes on."""
+        # Checkpoints are read on the CPU.
         sums = {name: (total.to(device), count) for name, (total, count) in content["sums"].items()}
         return cls(**{**content, "sums": sums})
