@@ -76,6 +76,7 @@ def asked(
         teacher, identity = named.answers, TeacherIdentity.of_teacher(named.answers)
     else:
         teacher, identity = _trained(several(source), named, data, trust_code=trust_code)  # type: ignore[arg-type]
+    # A recording of layers alone may be of a teacher with other classes, or none.
     if logits:
         _check_classes(teacher, data)
     if not layers:
@@ -140,6 +141,7 @@ class Answers:
 
     def __init__(self, teacher: Teacher, decision: Decision) -> None:
         self.teacher, self.decision = teacher.to(decision.device), decision
+        # None for float32, where autocast stays off.
         self._half = _DTYPES.get(decision.precision)
         if decision.channels_last:
             store_channels_last(self.teacher)
@@ -193,6 +195,7 @@ def _trained(
         raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
     networks, identity = trained_networks(sources, data, own_classes=bool(named.classes), trust_code=trust_code)
     teacher = teacher_of(networks, named.classes)
+    # The class map decides the answers as well, so it belongs to the identity.
     return teacher, identity.mapped(teacher.identity()) if named.classes else identity
 
 

@@ -69,6 +69,7 @@ def check_answers(
 def _check_repeated(header: Header, data: Data, answers: Answers) -> None:
     indices = spread(header.samples, _PROBES)
     height, width = header.image_size
+    # Views as they will be recorded; both questions are about the same ones.
     parameters = data.augmentation.sample(generator(header.seed, RECORDED), len(indices), (height, width))
     first, second = (_said(header, data, answers, indices, parameters) for _ in range(2))
     if _rms(second - first) > _REPEATED.get(header.precision, max(_REPEATED.values())) * _rms(first):
@@ -120,6 +121,7 @@ def _excess_of_layers(header: Header, rows: NDArray[Any], said: Tensor) -> float
     worst = 0.0
     for layer, now in zip(header.layers, torch.split(said, sizes, dim=1), strict=True):
         recorded = torch.from_numpy(rows[layout.FEATURE + layer].astype(np.float64)).flatten(1)
+        # Three times the usual error still counts as rounding, as for answers.
         worst = max(worst, _rms(recorded - now) / (3 * share * _rms(now) + 1e-6))
     return worst
 
@@ -140,6 +142,7 @@ def _excess(header: Header, rows: NDArray[Any], logits: Tensor) -> float:
     # Equally likely classes may be kept in place of each other, so probabilities are compared, not class numbers.
     missed = now.topk(keep.kept, 1).values.amin(1).clamp(min=lowest) - kept.amin(1).clamp(min=lowest)
     excess = float(missed.max()) / largest
+    # Only the class was kept, and it has been compared.
     if keep.name == "hard":
         return excess
     if not keep.spread:

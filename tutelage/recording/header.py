@@ -97,6 +97,7 @@ class Header:
         Raises:
             UserError: If it is of another version of the format, or incomplete.
         """
+        # Refused rather than guessed at: a misread row would teach wrong answers without a word.
         version = content.get("version")
         if version != VERSION:
             raise UserError(
@@ -112,6 +113,7 @@ class Header:
                     "teacher": TeacherIdentity(**given["teacher"]),
                     "data": DataIdentity(**given["data"] | {"class_names": tuple(given["data"]["class_names"])}),
                     "layers": {layer: tuple(shape) for layer, shape in given["layers"].items()},
+                    # Recordings made before stages were stored have none.
                     "stages": {layer: tuple(shape) for layer, shape in given.get("stages", {}).items()},
                 }
             )
@@ -138,6 +140,7 @@ class Header:
         Raises:
             UserError: If there is none, it is damaged, or it is of another version of the format.
         """
+        # The header is written before the first shard, so without it there is no recording.
         file = folder / NAME
         try:
             return cls.from_json(json.loads(file.read_text()))
@@ -186,6 +189,7 @@ def differences(recorded: Header, now: Header) -> list[str]:
     found += recorded.teacher.differences(now.teacher)
     if (recorded.augmentation, recorded.parameters) != (now.augmentation, now.parameters):
         found.append(contrast("other view parameters: another augmentation", recorded.augmentation, now.augmentation))
+    # Each fact by its words in a message and by its field.
     facts = {
         "another size of the images": "image_size",
         "another number of training samples": "samples",

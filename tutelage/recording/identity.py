@@ -64,6 +64,7 @@ class TeacherIdentity:
     @classmethod
     def of_teacher(cls, teacher: Teacher) -> Self:
         """Return the identity of a teacher object. Only its weights and its given names distinguish it from others."""
+        # A black box shows no weights, so the name that its user gave is all there is.
         name = " ".join([type(teacher).__name__, *teacher.names_given()])
         return cls.of(teacher, name=name, source=name)
 
@@ -128,6 +129,7 @@ def trained_networks(
         _lasting(source) if isinstance(source, str | NetworkSpec) else name
         for source, name in zip(sources, names, strict=True)
     ]
+    # One module holds the members of an ensemble, so that one digest covers them all.
     whole = networks[0] if len(networks) == 1 else nn.ModuleList(networks)
     return networks, TeacherIdentity.of(whole, name=" + ".join(names), source=" + ".join(texts))
 
@@ -244,12 +246,14 @@ def training_images(data: Data) -> Samples:
 def read(images: Samples, indices: Sequence[int], *, seed: int = 0) -> Tensor:
     """Return the stored images at some positions, `[sample, ...]`, read with every random generator set to a seed."""
     with seeded(seed):
+        # Images in memory are taken by a tensor of positions, others are read one by one.
         found: Tensor = images.read_batch(torch.tensor(indices) if images.is_resident else indices)[0]
         return found
 
 
 def spread(count: int, most: int) -> list[int]:
     """Return at most `most` positions, evenly spread from 0 to `count - 1`, both ends included."""
+    # A set, because few samples give the same position more than once.
     return sorted({round((count - 1) * place / (most - 1)) for place in range(most)})
 
 

@@ -47,11 +47,13 @@ def total_bytes(row_bytes: int, *, samples: int, views: int) -> int:
 
 def rows_per_shard(row_bytes: int) -> int:
     """Return how many rows a shard has at most: 8,192, or fewer where it would exceed 256 MiB."""
+    # A single row may be larger than that, and is then a shard of its own.
     return max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
 
 
 def shard_count(samples: int, rows_per_shard: int) -> int:
     """Return how many shards a view has."""
+    # Rounded up.
     return -(-samples // rows_per_shard)
 
 

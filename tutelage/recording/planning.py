@@ -93,6 +93,7 @@ class Chunks:
         self._header, self._work, self._batch_size = header, work, batch_size
 
     def __len__(self) -> int:
+        # A batch ends where its shard does.
         return sum(len(range(0, len(self._header.rows(unit.shard)), self._batch_size)) for unit in self._work)
 
     def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:

@@ -53,6 +53,7 @@ class Quantization:
         """
         match text:
             case "none":
+                # 0 keeps nothing, None keeps all logits.
                 return cls(text, 0, False)
             case "full":
                 return cls(text, None, False)
@@ -116,6 +117,7 @@ class Quantization:
             raise UserError(f"Answers of the shape {list(logits.shape)} cannot be recorded, only [batch, class].")
         self.check(logits.shape[1])
         logits = logits.detach().float()
+        # Checked here: a NaN that was recorded would come back in every run that replays it.
         if not bool(logits.isfinite().all()):
             raise UserError(
                 "The teacher answers with logits that are not finite: let it compute in float32 "
@@ -128,6 +130,7 @@ class Quantization:
         if self.name == "hard":
             return {"classes": indices}
         if not self.spread:
+            # What is left out counts as impossible, so the kept classes share all of the probability.
             highest = highest / highest.sum(dim=1, keepdim=True)
         return {"classes": indices, "probabilities": as_values(highest, values, what="probabilities")}
 
@@ -167,6 +170,7 @@ class Quantization:
         probability /= np.maximum(total, 1) if spread else total
         rest = np.maximum(1 - total, 0) / (classes - self.kept) if spread else np.zeros_like(total)
         restored = np.empty((len(rows), classes), dtype=np.float32)
+        # The rest for all classes, then the kept ones over it.
         restored[:] = _log(rest)
         restored[np.arange(len(rows))[:, None], kept] = _log(probability)
         return torch.from_numpy(restored)

@@ -79,6 +79,7 @@ class Recording(RecordedViews):
             for view, count in counts.items()
             if count < self.header.shards
         )
+        # The used views by their numbers in the folder, where unfinished ones leave gaps.
         self._numbers = np.array(_chosen(self.folder, finished, views, self.note), dtype=np.int64)
         self._open: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._verified: set[int] = set()
@@ -103,6 +104,7 @@ class Recording(RecordedViews):
         digest = hashlib.sha256(json.dumps(self.header.to_json(), sort_keys=True).encode())
         for view in self._numbers.tolist():
             for shard in range(self.header.shards):
+                # The checksum stands for the content, which need not be read for this.
                 digest.update(shards.checksum(self.folder, view, shard).encode())
         return digest.hexdigest()[:16]
 
@@ -114,6 +116,7 @@ class Recording(RecordedViews):
         """
         if set(self.layers) <= set(layers):
             return self
+        # A shallow copy, which shares the opened shards.
         twin = copy.copy(self)
         twin.layers = tuple(layer for layer in self.layers if layer in layers)
         others = {FEATURE + layer for layer in self.header.layers if layer not in twin.layers}
@@ -150,6 +153,7 @@ class Recording(RecordedViews):
         if begun["views"] == self.views:
             return
         try:
+            # Only if the first views are the ones of then can the training go on with them.
             same = Recording(self.folder, views=begun["views"]).fingerprint == begun["fingerprint"]
         except UserError:
             same = False
@@ -196,9 +200,11 @@ class Recording(RecordedViews):
                 f"asked for view {views.max()} and sample {indices.max()}: it is of other data."
             )
         shard, place = np.divmod(indices, self.header.rows_per_shard)
+        # One number for each shard of each view.
         keys = self._numbers[views] * self.header.shards + shard
         if (keys == keys[0]).all():
             return self._taken(self._shard(int(keys[0])), place)
+        # Rows of one shard side by side, so that each shard is opened once.
         order = keys.argsort(kind="stable")
         keys = keys[order]
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
@@ -226,6 +232,7 @@ class Recording(RecordedViews):
         self._verified.add(key)
         self._open[key] = rows
         if len(self._open) > _MOST_OPEN:
+            # The one that was used longest ago.
             self._open.popitem(last=False)
         return rows
 

@@ -34,6 +34,7 @@ def held_against(recording: Recording, data: Data, *, trust_code: bool = False) 
     Raises:
         UserError: If the recording does not belong to the data, the requested augmentation, or the teacher.
     """
+    # An augmentation that the user did not choose may differ: the recorded one takes its place.
     chosen = str(data.augmentation) if data.augmentation_chosen else None
     check_data(recording.folder, recording.header, data, augmentation=chosen)
     left_out = [f"Of the recording, {recording.note}; these are left out."] if recording.note else []
@@ -106,6 +107,7 @@ def sampled_answers(recording: RecordedViews, data: Data, *, most: int = _ASKED)
     labels = training_labels(data)
     # Spread over the split, because files are often sorted by class; float64 keeps large positions exact.
     chosen = torch.linspace(0, len(labels) - 1, min(most, len(labels)), dtype=torch.float64).round().long()
+    # View 0 of every sample.
     first = torch.zeros(_AT_ONCE, dtype=torch.int64)
     answers = [recording.read(part, first[: len(part)])[1].logits for part in torch.split(chosen, _AT_ONCE)]
     return torch.cat(answers), labels[chosen]

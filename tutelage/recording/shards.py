@@ -43,6 +43,7 @@ def writing(folder: Path, header: Header, view: int, shard: int) -> Iterator[NDA
         UserError: If the disk is full or the place cannot be written.
     """
     rows = np.zeros(len(header.rows(shard)), header.row_dtype)
+    # An error in the block ends the function here, so a half-filled shard is never stored.
     yield rows
     path = shard_path(folder, view, shard)
     # Removed first: the old checksum must never stand beside the new content.
@@ -82,6 +83,7 @@ def opened(folder: Path, header: Header, view: int, shard: int, *, verify: bool 
     if verify and _digest(path) != checksum(folder, view, shard):
         raise _damaged(path, "its content is not what was written (the checksum differs)")
     try:
+        # Never pickled: reading a recording must not run code.
         rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _unreadable(path, error) from error

@@ -48,6 +48,7 @@ class RecordedTeacher(Teacher):
         missing = [layer for layer in layers if layer not in self._recorded]
         if missing:
             self._refuse(f"This method reads {', '.join(missing)} of the teacher", _RECORD, *self._named)
+        # Without an example there is no batch size, and so no shape.
         known = () if example is None else layers
         self._shapes = {layer: _batched(self._recorded[layer], example) for layer in known}
 
@@ -142,6 +143,7 @@ class RecordedTeacher(Teacher):
         usual, recorded = data.augmentation, self.recording.augmentation
         if str(usual) != str(recorded):
             notes.append(f"Training images are augmented by {recorded}, as recorded, instead of {usual}.")
+        # The student must see exactly the views that were answered.
         return replace(data, augmentation=recorded), tuple(notes)
 
     def forward(self, batch: Batch) -> Output:
@@ -152,6 +154,7 @@ class RecordedTeacher(Teacher):
         """
         if batch.teacher is None:
             raise UserError("These data carry no recorded teacher output: record it first, or pass a teacher.")
+        # A recorded answer to other pixels would teach something wrong without a word.
         if not batch.asks_what_was_asked:
             raise UserError(
                 "This asks the teacher about inputs that a method or network made or changed, and a recording knows "

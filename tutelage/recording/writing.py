@@ -110,6 +110,7 @@ def record(
         2
     """
     for name in settings:
+        # The other fields of `Training` belong to students, and would have no effect here.
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
@@ -124,6 +125,7 @@ def record(
         )
     if not (logits or layers):
         raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
+    # Refused before the first file is written, so that no folder is left behind.
     found = asked(teacher, splits, layers, logits=logits, classes=teacher_classes, trust_code=trust_code)
     folder, share = Path(out), Part.parse(part)
     begun = headers.begun(folder)
@@ -140,7 +142,9 @@ def record(
         work = units(header.shards, views=views, at_once=at_once, part=share)
         sound = writer.sound(work)
         answers = Answers(found.teacher, decision)
+        # Before anything is written: a teacher with random answers leaves no shards.
         check_answers(folder, header, splits, answers, sound)
+        # Finished shards are kept, damaged ones are written again.
         left = without(work, sound)
         if left:
             shards.sweep(folder)
@@ -171,6 +175,7 @@ def _header(found: Asked, data: Data, *, keep: str, values: Values, seed: int, p
         values=values,
         classes=data.num_classes,
         samples=data.count("train"),
+        # Replaced below: the size of a row follows from the other fields.
         rows_per_shard=1,
         augmentation=str(data.augmentation),
         parameters=data.augmentation.width,
@@ -284,6 +289,7 @@ class _Writer:
             }
             drawn = {view: self._parameters(view, unit.shard) for view in unit.views}
             done = 0
+            # A batch never spans two shards.
             while done < samples:
                 planned, images, targets = next(read)
                 part = slice(done, done + len(planned.indices))
@@ -294,6 +300,7 @@ class _Writer:
 
     def _parameters(self, view: int, shard: int) -> Tensor:
         """Return the parameters of a view of a shard's samples, `[row, width]`; they are the same in any process."""
+        # By view and shard, so that parts and repetitions draw the same views.
         chance = generator(self.header.seed, RECORDED, view, shard)
         height, width = self.header.image_size
         return self.data.augmentation.sample(chance, len(self.header.rows(shard)), (height, width))
@@ -327,6 +334,7 @@ class _Writer:
             self._reporter.end(finished=finished)
 
     def _heed(self, written: int, wanted: int) -> None:
+        # Shards in work are lost: this error ends their contexts before they are stored.
         if self._interruption.requested is not None:
             raise Interrupted(
                 self._interruption.requested,
