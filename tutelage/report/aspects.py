@@ -21,6 +21,7 @@ def answer_costs(comparison: Comparison, others: Sequence[str] = ()) -> str:
     shown = [(f"{measured.split}_{name}", measured.metrics[name]) for name in others]
     lines = []
     for row in rows(comparison):
+        # The deployed network needs a name only where there are others beside it.
         own = [(row.deployed or "deployed" if row.members else "", row.multiply_adds, row.best)]
         for name, cost, best in [*own, *((one.name, one.multiply_adds, one.best) for one in row.members)]:
             label = f"`{row.label}`" + (f" {name}" if name else "")
@@ -32,5 +33,6 @@ def answer_costs(comparison: Comparison, others: Sequence[str] = ()) -> str:
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, the first column to the left and the others to the right."""
+    # Markdown aligns a column by the colons of this line.
     rule = "|:--|" + "--:|" * (len(columns) - 1)
     return "\n".join([f"| {' | '.join(columns)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tutelage.data.task import Metric
 from tutelage.report.rows import Difference, Row
 
+# In the units of the SVG: its width, and what is left free at either end.
 WIDTH = 150.0
 EDGE = 8.0
 
@@ -39,6 +40,7 @@ class Scale:
 
     def place(self, difference: float) -> float:
         """Return the horizontal place of a difference, held inside the bar."""
+        # What lies beyond the scale is drawn at its end.
         share = (min(max(difference, self.low), self.high) - self.low) / (self.high - self.low)
         return round(EDGE + (WIDTH - 2 * EDGE) * share, 2)
 
@@ -53,7 +55,9 @@ class Scale:
         scale = self.metric.scale
         reach = scale * max(-self.low, self.high)
         power = 10.0 ** math.floor(math.log10(reach))
+        # The largest of 1, 2 and 5 times a power of ten that fits in.
         step = next((power * lead for lead in (5, 2, 1) if power * lead <= reach), power)
+        # A side that does not reach as far has no mark.
         values = [value for value in (-step, 0.0, step) if self.low <= value / scale <= self.high]
         return [(self.place(value / scale), f"{value:+g}".replace("-", "\u2212") if value else "0") for value in values]
 
@@ -71,6 +75,7 @@ def scale_of(entries: Sequence[Row]) -> Scale | None:
     gaps = [row.paired_best for row in entries if row.paired_best]
     if not gaps:
         return None
+    # Zero is always in sight, because it is the baseline.
     ends = [0.0, *(end for gap in gaps for end in _ends(gap))]
     low, high = min(ends), max(ends)
     metric = entries[0].measured.metric

@@ -32,6 +32,7 @@ from tutelage.report.wording import (
 
 __all__ = ["render_table", "verdict"]
 
+# Characters of the terminal, and of the narrowest first column.
 WIDTH, ROW = 100, 16
 
 STYLES = {Standing.BASELINE: "bold", Standing.BETTER: "bold cyan", Standing.WORSE: "yellow", Standing.SAME: "dim"}
@@ -91,9 +92,11 @@ def _cells(row: Row, apart: str) -> list[RenderableType]:
         row.label + (" (baseline)" if row.is_baseline else ""), style="bold" if row.is_baseline else ""
     )
     if not row.is_finished:
+        # The first of these cells says that the row failed; time and cost come on top.
         width = len(_headings(row.measured)) or 1
         return [name, Text("failed", style="red"), *(Text(ABSENT, style="dim") for _ in range(width + 1))]
     if row.members:
+        # A row with members names the network that its numbers are of.
         name = Group(name, _network(row.deployed or "deployed", row.network, row.parameters))
     metric = row.measured.metric
     reached = [Text(estimate(row.score, metric)), Text(_gap(row, apart), style=STYLES.get(row.standing, ""))]
@@ -134,6 +137,7 @@ def _caption(entries: Sequence[Row], measured: Measured) -> Text:
     """Return what the numbers of the table are."""
     finished = [row for row in entries if row.is_finished]
     amounts = {row.seeds for row in finished}
+    # What the numbers are, before anything about single columns.
     said = _numbers(amounts, measured)
     if measured.split and direction(measured.metric):
         said += f" {sentence(measured.metric.title)}: {direction(measured.metric)}."

@@ -13,6 +13,7 @@ from tutelage.report.reading import Comparison, block, number
 from tutelage.report.rows import Row
 from tutelage.report.wording import as_value, count, duration, several
 
+# What the page draws, or says in another place.
 SHOWN_ELSEWHERE = {"class_names", "image_size", "pictures"}
 # A list that is longer is drawn, or is too long to be read in a table.
 READABLE = 8
@@ -69,6 +70,7 @@ def text(value: Any) -> str:
     """Return a setting's value as text."""
     if value is None:
         return "none"
+    # Before numbers, because True is an int.
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -167,4 +169,5 @@ def _seeds(entries: Sequence[Row]) -> Fact:
 
 def _chunks(parts: Sequence[str]) -> str:
     """Return the parts in one line, which may break between parts alone."""
+    # A space and a hyphen at which no line breaks.
     return ", ".join(part.replace(" ", "\u00a0").replace("-", "\u2011") for part in parts)

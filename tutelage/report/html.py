@@ -69,6 +69,7 @@ def render_html(comparison: Comparison) -> str:
     Args:
         comparison: A comparison of version 1.
     """
+    # Labels come from users, so they are escaped. A misspelt name in the template is an error, not an empty text.
     environment = Environment(
         loader=PackageLoader("tutelage", "report"),
         autoescape=True,
@@ -91,12 +92,14 @@ def render_html(comparison: Comparison) -> str:
         "breakable": breakable,
         "unbroken": unbroken,
     }
+    # Inside the page, which is one file and opens offline.
     css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(css=Markup(css), **_context(comparison))
 
 
 def breakable(text: str) -> Markup:
     """Return a label that may break after a colon, comma, equals sign or slash."""
+    # Escaped first, because the breaks that are put in are tags.
     escaped = str(Markup.escape(text))
     for mark in (":", ",", "=", "/"):
         escaped = escaped.replace(mark, f"{mark}<wbr>")
@@ -111,6 +114,7 @@ def unbroken(text: str, unit: str) -> str:
         unit: The unit of differences, beside per cent.
     """
     units = "|".join(filter(None, ("%|±|seed", re.escape(unit))))
+    # Before a unit, after a ±, and between a word and the number that follows it.
     return re.sub(rf" (?={units})|(?<=±) |(?<=[a-z]) (?=[0-9])", "\u00a0", text)
 
 

@@ -121,16 +121,19 @@ def _gap(row: Row) -> str:
     if row.paired_best is None:
         return ABSENT
     mean, span = signed(row.paired_best.mean, row.measured.metric), interval(row.paired_best, row.measured.metric)
+    # Bold only where the interval leaves out zero.
     if row.standing in {Standing.BETTER, Standing.WORSE}:
         mean = f"**{mean}**"
     return f"{mean} ({span})" if span else mean
 
 
 def _code(text: str) -> str:
+    # A bar would end the cell even inside code, and a backtick would end the code.
     return f"`{' '.join(text.split())}`".replace("|", "\\|") if "`" not in text else _plain(text)
 
 
 def _plain(text: str) -> str:
+    # The ampersand first, or it would change the escape of `<`; below, the backslash first for the same reason.
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     for mark in "\\|*_`[]":
         text = text.replace(mark, f"\\{mark}")

@@ -110,6 +110,7 @@ def measured_of(comparison: Comparison) -> Measured:
 
 
 def _metric(name: str, values: Mapping[str, Any]) -> Metric:
+    # A later version may store more about a metric.
     known = {key: value for key, value in values.items() if key in FIELDS}
     return Metric(**{"title": name.replace("_", " "), **known})
 
@@ -125,6 +126,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     for row in rows:
         summary = block(row.get("summary"))
         members = summary.get("members")
+        # Members too, because a column must be wide enough for their digits.
         for holder in (summary, *(members if isinstance(members, list) else ())):
             for name, entry in block(block(holder).get("best")).items():
                 if (mean := number(block(entry).get("mean"))) is not None:
@@ -151,6 +153,7 @@ def _splits(scores: Iterable[str], primary: str, metrics: Mapping[str, Metric]) 
 
 def _validation(splits: Collection[str]) -> str:
     """Return the validation split among some, the main one where there are several."""
+    # `validation` sorts before `validation-mismatched`.
     return min((split for split in splits if split.partition("-")[0] == VALIDATION), default="")
 
 

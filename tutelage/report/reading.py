@@ -37,6 +37,7 @@ def load(comparison: Comparison | str | Path) -> Comparison:
 
 def number(value: object) -> float | None:
     """Return a finite number, or None for anything else."""
+    # True is an int, and no score.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -16,6 +16,7 @@ from tutelage.report.reading import Comparison, block, number, numbers
 
 # What plain training was called before a row said that it is plain.
 FIRST_PLAIN = frozenset({"supervised", "plain"})
+# What the names of training losses begin with in a run's history.
 LOSS = "train/"
 
 
@@ -51,6 +52,7 @@ class Difference:
         """Return the standing that the interval alone supports."""
         if self.low is None or self.high is None:
             return Standing.UNKNOWN
+        # An interval that ends at zero does not claim a difference.
         if self.low <= 0 <= self.high:
             return Standing.SAME
         return Standing.BETTER if (self.low > 0) == higher_is_better else Standing.WORSE
@@ -152,6 +154,7 @@ def rows(comparison: Comparison) -> list[Row]:
     primary = None if baseline is None else str(entries[baseline].get("label"))
     measured = measured_of(comparison)
     read = [_row(entry, index == baseline, primary, measured) for index, entry in enumerate(entries)]
+    # Sorting is stable, so the others keep their order.
     return sorted(read, key=lambda row: not row.is_primary)
 
 
@@ -168,6 +171,7 @@ def reference_of(row: Row, entries: Sequence[Row]) -> Row | None:
 
 
 def _baseline_index(entries: Sequence[Mapping[str, Any]], name: object) -> int | None:
+    # By label first, because several rows may share a method.
     for key in ("label", "method"):
         for index, entry in enumerate(entries):
             if name is not None and entry.get(key) == name:
@@ -177,6 +181,7 @@ def _baseline_index(entries: Sequence[Mapping[str, Any]], name: object) -> int |
 
 def _row(entry: Mapping[str, Any], is_primary: bool, primary: str | None, measured: Measured) -> Row:
     summary = block(entry.get("summary"))
+    # A row is not compared with itself.
     paired = {} if is_primary else block(summary.get("paired"))
     method = str(entry.get("method") or "")
     label = str(entry.get("label") or method)
@@ -244,6 +249,7 @@ def _text(value: object) -> str | None:
 def _network(value: object) -> str | None:
     """Return the name of a network; one that was cut from another is called after it and the layer of the cut."""
     text = _text(value)
+    # Only networks that were cut or extended here have such specs; other names are shown as they are.
     if text is None or not text.startswith("tutelage."):
         return text
     try:
@@ -260,6 +266,7 @@ def _estimates(value: object) -> dict[str, Estimate]:
         mean = number(block(entry).get("mean"))
         if mean is not None:
             n = int(number(entry.get("n")) or 1)
+            # One seed has no spread.
             found[key] = Estimate(mean, number(entry.get("std")) if n > 1 else None, n)
     return found
 

@@ -85,6 +85,7 @@ def terms_of(measured: Measured) -> str:
     own = getattr(_file(measured.task), "TERMS", None)
     if own is not None:
         return str(own)
+    # Only what has a column is explained.
     shown = [measured.metric] if measured.split else []
     shown += [metric for _, metric in measured.others]
     meant = [f"{metric.short} is the {metric.title}" for metric in shown if metric.short not in {"", metric.title}]
@@ -101,5 +102,6 @@ def _joined(names: Sequence[str]) -> str:
 def _file(task: str) -> ModuleType | None:
     """Return a task's file of pictures, if there is one."""
     name = f"{CHARTS}.{task.replace('-', '_')}"
+    # The name stands in a file that anybody may have written, and must not lead to another module.
     is_there = re.fullmatch(r"[a-z][a-z0-9-]*", task) and find_spec(name)
     return import_module(name) if is_there else None

@@ -37,11 +37,13 @@ def verdict(comparison: Comparison) -> str:
     if not finished[0].measured.split:
         return f"{several(len(finished), 'row')} finished, but nothing was measured that could be compared"
     baseline = baseline_of(entries)
+    # Only what was compared with the main baseline: the sentence names one.
     compared = [row for row in finished if row.paired_best and baseline and row.reference == baseline.label]
     if baseline is None or not compared:
         return _alone(finished)
     base, judged = _base(baseline, entries), _judged(entries)
     winners = _winners(judged)
+    # One seed gives no interval, and so nothing is judged.
     if not judged:
         return _unclear(max(compared, key=_gain), entries, base)
     if not winners:
@@ -65,6 +67,7 @@ def qualifications(comparison: Comparison) -> list[str]:
     if top and top.paired_last and top.paired_last.low is not None:
         found = _with_interval(top.paired_last, top.measured.metric)
         said.append(f"At the last epoch the difference is {found}.")
+    # One comparison needs no word about the others.
     if len(judged) > 1:
         baseline = next(row for row in entries if row.is_primary)
         said.append(_others(judged, winners, _base(baseline, entries)))
@@ -80,6 +83,7 @@ def qualifications(comparison: Comparison) -> list[str]:
 def called(row: Row, entries: Sequence[Row]) -> str:
     """Return the title of a row, with its options where several rows share the title."""
     shared = sum(other.title == row.title for other in entries) > 1
+    # The options tell rows of one title apart.
     if not shared or row.title == row.label:
         return row.title
     options = row.label.partition(":")[2] or row.label
@@ -187,6 +191,7 @@ def _basis(row: Row) -> str:
     assert gap is not None
     assert gap.low is not None
     assert gap.high is not None
+    # Without signs, because the sentence says which way. An interval around zero keeps them.
     if gap.low > 0:
         ends = f"{magnitude(gap.low, metric)} to {magnitude(gap.high, metric)}"
     elif gap.high < 0:

@@ -6,6 +6,7 @@ from tutelage.data.task import Metric
 from tutelage.report.measured import Measured
 from tutelage.report.rows import Difference, Estimate, Row
 
+# A real minus sign, as wide as a plus, and a dash for what is not there.
 MINUS = "\u2212"
 ABSENT = "\u2013"
 
@@ -15,6 +16,7 @@ def as_shown(number: float | None, metric: Metric) -> str:
     if number is None:
         return ABSENT
     text = f"{metric.scale * number:.{metric.digits}f}"
+    # What rounds to zero has no sign.
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", MINUS)
 
 
@@ -66,6 +68,7 @@ def of_difference(text: str, metric: Metric) -> str:
 
 def heading(name: str, metric: Metric) -> str:
     """Return the head of a column in plain text, such as `ECE %` or `RMSE (metres)`."""
+    # Per cent needs no brackets.
     unit = metric.shown_unit
     return " ".join(filter(None, (name, unit if unit in {"", "%"} else f"({unit})")))
 
@@ -134,6 +137,7 @@ def condensed(text: str, most: int) -> str:
     """Return a text of at most so many letters, shortened in its middle: labels of rows often differ at the end."""
     if len(text) <= most:
         return text
+    # One letter of them is the ellipsis.
     end = (most - 1) // 2
     return f"{text[: most - 1 - end]}\u2026{text[len(text) - end :]}"
 

@@ -30,7 +30,9 @@ PAGE_COLOURS = {
 }
 
 STYLE: Any = {
+    # Text stays text: the browser draws it, and readers can search it.
     "svg.fonttype": "none",
+    # A dollar sign in a label begins no formula.
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "font.family": "DejaVu Sans",
@@ -56,6 +58,7 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "axes.grid": True,
     "axes.axisbelow": True,
+    # The page's own background shows through.
     "axes.facecolor": "none",
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
@@ -103,6 +106,7 @@ def spread(wanted: list[float], gap: float) -> list[float]:
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
     clusters: list[list[int]] = []
     for index in order:
+        # Labels that would touch form a cluster, which is centred where its members want to be on average.
         clusters.append([index])
         while len(clusters) > 1 and _start(clusters[-1], wanted, gap) - _end(clusters[-2], wanted, gap) < gap:
             last = clusters.pop()
@@ -125,19 +129,24 @@ def _end(cluster: list[int], wanted: list[float], gap: float) -> float:
 def _svg(name: str, alt: str, paint: Callable[[Figure, bool], None], size: Size, is_narrow: bool) -> Markup:
     width, height = size
     buffer = io.StringIO()
+    # The ids in the SVG follow from the name rather than from chance: one comparison always makes the same page.
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # The browser picks the font, so a glyph that matplotlib's own font lacks is no problem of the report.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # At 72 dots per inch a unit of the SVG is a CSS pixel. Without pyplot, which would keep every figure in memory.
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure, is_narrow)
+        # None leaves a fact out of the file: with a date, two pages of one comparison would differ.
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return Markup(_inline(buffer.getvalue(), name, alt, size))
 
 
 def _inline(svg: str, name: str, alt: str, size: Size) -> str:
+    # Without the head of an XML file, and without the SVG's own tag, which is written anew below.
     body = svg[svg.index("<svg") :]
     body = body[body.index(">") + 1 :]
+    # All charts of a page share one space of ids: those that something refers to get the chart's name, the others go.
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)

@@ -16,7 +16,9 @@ TERMS = (
     "NLL is the mean negative log-likelihood of the true class and ECE the expected calibration error; lower is better "
     "for both."
 )
+# The most pairs of classes in the listing.
 PAIRS = 10
+# Scores by their names in a comparison, and the heads of their columns.
 UNCERTAINTY = {
     "test_total_uncertainty": "total",
     "test_data_uncertainty": "data",
@@ -50,6 +52,7 @@ def uncertainties(comparison: Comparison) -> str:
     teacher = block(comparison.get("teacher"))
     scored = [("the teachers' ensemble", {key: number(teacher.get(key)) for key in ("test_accuracy", *UNCERTAINTY)})]
     for row in rows(comparison):
+        # A row has a mean over seeds; the teacher has a plain number.
         means = {key: found.mean for key, found in row.best.items()}
         scored.append((f"`{row.label}`", {key: means.get(key) for key in ("test_accuracy", *UNCERTAINTY)}))
     lines = [
@@ -65,6 +68,7 @@ def _similarity(comparison: Comparison) -> Section | None:
     if matrix is None:
         return None
     names = [str(name) for name in block(comparison.get("data")).get("class_names") or []]
+    # Names that do not fit would stand beside the wrong classes.
     if len(names) != len(matrix):
         names = [f"class {index}" for index in range(len(matrix))]
     pairs = similar_pairs(matrix, names, most=PAIRS)

@@ -14,6 +14,7 @@ from tutelage.report.charts.standing import MARKS
 from tutelage.report.rows import Row, Standing
 from tutelage.report.wording import condensed, cost, duration, estimate, listed, sentence, with_unit
 
+# The most letters of a label.
 LETTERS = 32
 
 
@@ -22,8 +23,10 @@ def cost_chart(entries: Sequence[Row]) -> Chart | None:
     # A cost relative to another baseline belongs on another scale.
     primary = next((row.label for row in entries if row.is_primary), None)
     finished = [row for row in entries if row.score and row.reference == primary]
+    # One axis has one unit, so a single row without a relative cost makes all of them seconds.
     is_relative = all(row.relative_cost is not None for row in finished)
     shown = [row for row in finished if _spent(row, is_relative) is not None]
+    # One point alone compares nothing.
     if len(shown) < 2:
         return None
     costs = [_spent(row, is_relative) or 0.0 for row in shown]
@@ -72,12 +75,14 @@ def _labels(figure: Figure, axes: Axes, shown: Sequence[Row], costs: Sequence[fl
     scale = shown[0].measured.metric.scale
     places = [(spent, scale * row.score.mean) for row, spent in zip(shown, costs, strict=True) if row.score]
     reach = [scale * (row.score.std or 0.0) for row in shown if row.score]
+    # What noise alone may explain steps back.
     inks = [MUTED if row.standing in {Standing.SAME, Standing.UNKNOWN} else INK for row in shown]
     names = [condensed(row.label, LETTERS) for row in shown]
     label_points(figure, axes, places, names, inks, reach=reach, size=11 if is_narrow else 12)
 
 
 def _key(shown: Sequence[Row]) -> list[Line2D]:
+    # The key explains only the marks that are there.
     standings = [standing for standing in Standing if any(row.standing is standing for row in shown)]
     return [
         Line2D(

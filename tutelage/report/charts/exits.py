@@ -31,7 +31,9 @@ from tutelage.report.charts.labels import label_points
 from tutelage.report.rows import Estimate, Row, baseline_of
 from tutelage.report.wording import count, estimate, listed, sentence, shortened, with_unit
 
+# Colour and shape by family, so that neither of them carries the difference alone.
 LOOKS = ((BLUE, "o"), (VERMILLION, "^"), (GREEN, "D"), (PURPLE, "v"), (ORANGE, "P"), (SKY, "X"))
+# The most letters of a label.
 LETTERS = 18
 # Costs within this factor count as one; their points stand side by side, this share of the axis apart.
 SAME, APART = 1.02, 0.013
@@ -63,6 +65,7 @@ def exits_chart(entries: Sequence[Row]) -> Chart | None:
     if not families:
         return None
     plain = baseline_of(entries)
+    # The baseline as a single point, unless it is a family itself.
     if plain and plain.score and plain.multiply_adds and not any(family.row == plain for family in families):
         alone = Answer(plain.label, plain.multiply_adds, plain.score, is_exit=False)
         families.append(Family(plain, (alone,), INK, "s"))
@@ -71,6 +74,7 @@ def exits_chart(entries: Sequence[Row]) -> Chart | None:
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
+        # Twice the share, because a narrow axis has fewer pixels.
         moved, ends = placed(families, 2 * APART if is_narrow else APART)
         for family in moved:
             _draw(axes, family)
@@ -114,6 +118,7 @@ def placed(families: Sequence[Family], apart: float) -> tuple[list[Family], tupl
     """
     costs = [answer.cost for family in families for answer in family.answers]
     low, high = min(costs), max(costs)
+    # Room is a factor on a logarithmic axis.
     room = max(2.0, (high / low) ** 0.12)
     low, high = low / room, high * room
     step = (high / low) ** apart
@@ -121,6 +126,7 @@ def placed(families: Sequence[Family], apart: float) -> tuple[list[Family], tupl
     for index, family in enumerate(families):
         answers = []
         for place, answer in enumerate(family.answers):
+            # All points of about this cost, in one order: each has its place in a row around the cost.
             others = [
                 (i, p)
                 for i, other in enumerate(families)
@@ -135,6 +141,7 @@ def placed(families: Sequence[Family], apart: float) -> tuple[list[Family], tupl
 
 def _draw(axes: Axes, family: Family) -> None:
     scale = family.row.measured.metric.scale
+    # Only exits are joined: they lie on one trunk, and peers do not.
     chain = [answer for answer in family.answers if answer.is_exit]
     line = ([answer.cost for answer in chain], [scale * answer.score.mean for answer in chain])
     axes.plot(*line, color=family.colour, linewidth=1.5)
@@ -157,6 +164,7 @@ def _frame(axes: Axes, ends: tuple[float, float], most: float) -> None:
     """Set the scale. Where its ends are at most so many times apart, there are marks within the decades too."""
     low, high = ends
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    # More marks would overlap on a long scale.
     steps = (1, 2, 5) if high / low <= most else (1,)
     axes.set_xscale("log")
     axes.set_xlim(low, high)

@@ -32,10 +32,12 @@ def _panel(index: int, row: Row, members: Sequence[Curve], reference: Row | None
     deployed, baseline = curve(row), curve(reference) if reference else None
     lines = [(line, colour, style, 1.3) for line, (colour, style) in zip(members, _looks(len(members)), strict=True)]
     if baseline:
+        # What is drawn first lies beneath: the baseline at the bottom, the deployed network on top.
         lines.insert(0, (replace(baseline, label="baseline"), MUTED, (0, (2, 2)), 1.3))
     if deployed:
         lines.append((replace(deployed, label=row.deployed or "deployed"), INK, "-", 2.1))
     curves = [line for line, *_ in lines]
+    # High enough for all the labels at the ends.
     height = max(250, EPOCHS + (LABEL + 2) * len(curves))
 
     def paint(figure: Figure, is_narrow: bool) -> None:
@@ -47,6 +49,7 @@ def _panel(index: int, row: Row, members: Sequence[Curve], reference: Row | None
         shown = [replace(line, label=shortened(line.label, LETTERS)) for line in curves]
         end_labels(axes, shown, [colour for _, colour, *_ in lines], share=LABEL / (height - EPOCHS))
 
+    # The deployed network is named first.
     said = "; ".join(summary(line) for line in reversed(curves))
     alt = f"{sentence(row.measured.choosing_title)} over epochs, the networks of {row.label}. {said}"
     return draw(f"family{index}", alt, paint, wide=(480, height), narrow=(360, height))

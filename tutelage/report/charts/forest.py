@@ -15,12 +15,14 @@ from tutelage.report.reading import block, number
 from tutelage.report.rows import Difference, Row, reference_of
 from tutelage.report.wording import condensed, direction, interval, listed, signed
 
+# The most letters of a label.
 LETTERS = 40
 
 
 def forest_chart(entries: Sequence[Row]) -> Chart | None:
     """Return the forest plot, best row on top, or nothing when there is no difference to show."""
     pairs = [(row, row.paired_best) for row in entries if row.paired_best]
+    # Heights count from below, so the best row comes last.
     shown = sorted(((row, gap) for row, gap in pairs if gap), key=lambda pair: pair[0].gain)
     if not shown:
         return None
@@ -59,7 +61,9 @@ def _line(axes: Axes, height: int, row: Row, gap: Difference, baseline: Row | No
     if gap.low is not None and gap.high is not None:
         axes.plot([scale * gap.low, scale * gap.high], [height, height], color=mark.colour, linewidth=2.2, zorder=3)
     singles = [scale * value for value in seed_differences(row, baseline)] if baseline else []
+    # A single seed is the mean itself.
     if len(singles) > 1:
+        # Beneath the interval, which would hide them.
         below = [height - 0.24] * len(singles)
         axes.plot(singles, below, "|", color=MUTED, markersize=6, markeredgewidth=1.1, zorder=2)
     axes.plot(
@@ -84,8 +88,10 @@ def _frame(
     axes.set_xlabel(_axis(measured, is_narrow))
     names = [_name(row, primary) for row, _ in shown]
     for height, (row, gap) in enumerate(shown):
+        # Across in shares of the axes, upwards in rows.
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
         place["color"] = MUTED if MARKS[row.standing].colour == MUTED else INK
+        # A narrow chart has no room beside the axes: names and numbers stand above the interval.
         if is_narrow:
             place["in_layout"] = False
             axes.text(0, height + 0.34, names[height], fontsize=12, **place)
@@ -115,5 +121,6 @@ def _written(gap: Difference, measured: Measured, apart: str) -> str:
 
 
 def _name(row: Row, primary: str | None) -> str:
+    # A row that is compared with another one than most must say so.
     against = "" if row.reference == primary else f" (to {condensed(row.reference or '', LETTERS // 2)})"
     return condensed(row.label, LETTERS - len(against)) + against

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+# About the width of a letter as a share of its size; which font the browser takes is not known here.
 LETTER = 0.6
 Box = tuple[float, float, float, float]
 
@@ -35,8 +36,10 @@ def label_points(
         size: The letter size in pixels.
         avoid: Places in data coordinates, such as along a line, that labels leave free where they can.
     """
+    # Axes get their final place in the figure only when it is drawn, and points their pixels with it.
     figure.draw_without_rendering()
     spots = [(float(x), float(y)) for x, y in axes.transData.transform(list(places))]
+    # Pixels of one unit upwards.
     unit = float(axes.transData.transform((0, 1))[1] - axes.transData.transform((0, 0))[1])
     widths = [LETTER * size * len(text) for text in texts]
     bounds: Box = axes.get_window_extent().extents
@@ -57,8 +60,10 @@ def _write(
         va="center",
         color=ink,
         fontsize=size,
+        # A label right beside its point needs no line.
         arrowprops=line if offset[1] else None,
         annotation_clip=False,
+        # The layout is final: a label that counted would move the axes under the points.
         in_layout=False,
     )
 
@@ -77,6 +82,7 @@ def _places(
     lines: Sequence[Box],
 ) -> list[tuple[float, float]]:
     """Return the offset of every label: the cheapest that the labels before it have left."""
+    # What a label must not cover: markers, their error bars, and lines, each with a margin of some pixels.
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
     taken += [(x - 2, y - far, x + 2, y + far) for (x, y), far in zip(spots, reach, strict=True)]
     taken += lines
@@ -91,6 +97,7 @@ def _places(
 
 
 def _offsets(width: float) -> list[tuple[float, float]]:
+    # In pixels. Of equally good places the first is taken, so the order is one of preference.
     beside = [(11.0, 0.0), (-11.0 - width, 0.0)]
     slanted = [(dx, dy) for dy in (14.0, -14.0, 26.0, -26.0, 40.0, -40.0) for dx in (9.0, -9.0 - width, -width / 2)]
     return beside + slanted
@@ -115,6 +122,7 @@ def _price(
 ) -> float:
     dx, dy, box = option
     outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, frame)
+    # To all points, a label should be nearest to its own.
     own = _distance(spots[index], box)
     # A label nearer to another point than to its own would be read as that point's.
     strays = sum(_distance(spot, box) <= own for k, spot in enumerate(spots) if k != index)

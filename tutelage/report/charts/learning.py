@@ -31,8 +31,10 @@ from tutelage.report.rows import Row, reference_of
 from tutelage.report.wording import as_value, condensed, listed, sentence
 
 Values = NDArray[np.float64]
+# The most curves in one chart; `LINES` must have as many looks.
 OVERLAID = 5
 LETTERS = 32
+# Colours and dashes, so that the curves differ without colour as well.
 LINES = (
     (BLUE, "-"),
     (VERMILLION, "--"),
@@ -70,12 +72,15 @@ def curve(row: Row, member: str | None = None) -> Curve | None:
     if not lines:
         return None
     length = max(len(values) for _, values in lines)
+    # Runs may have ended early: an epoch that a run did not reach does not count.
     values = np.full((len(lines), length), np.nan)
     for index, (_, line) in enumerate(lines):
         values[index, : len(line)] = line
     longest = next(epochs for epochs, line in lines if len(line) == length)
+    # The numbers that the longest run kept for its epochs, or a plain count.
     epoch = np.array(longest if len(longest) == length else range(1, length + 1), dtype=float)
     with warnings.catch_warnings():
+        # An epoch of which no run has a score is left blank.
         warnings.filterwarnings("ignore", message=".*(All-NaN|empty slice)")
         mean, low, high = (scale * reduce(values, axis=0) for reduce in (np.nanmean, np.nanmin, np.nanmax))
     return Curve(row.label if member is None else member, row, epoch, mean, low, high)
@@ -114,6 +119,7 @@ def limits(curves: Sequence[Curve]) -> tuple[float, float]:
     if metric.unit != "share":
         # An error has no upper end: the spike of one row would flatten all others.
         tenth, ninetieth = np.quantile(_finite([line.mean for line in curves]), (0.1, 0.9))
+        # At most twice the distance between the two quantiles beyond either of them.
         low = max(low, float(3 * tenth - 2 * ninetieth))
         high = min(high, float(3 * ninetieth - 2 * tenth))
     # At least fifty of the smallest steps that the tables show, so that noise does not look large.
@@ -131,6 +137,7 @@ def stroke(axes: Axes, line: Curve, colour: str, style: object, width: float = 1
     """Draw a curve with its band."""
     axes.fill_between(line.epoch, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(line.epoch, line.mean, color=colour, linestyle=style, linewidth=width)
+    # A line through one point would not be seen.
     if len(line.epoch) == 1:
         axes.plot(line.epoch, line.mean, "o", color=colour, markersize=5)
 
@@ -143,6 +150,7 @@ def summary(line: Curve) -> str:
 
 def _overlaid(curves: Sequence[Curve]) -> Chart:
     others = iter(LINES)
+    # The baseline looks the same in every report.
     looks = [(INK, "-") if line.row.is_primary else next(others) for line in curves]
     measured = curves[0].row.measured
 
@@ -175,6 +183,7 @@ def end_labels(axes: Axes, curves: Sequence[Curve], colours: Sequence[str], *, s
     """
     low, high = axes.get_ylim()
     ends = [line.end for line in curves]
+    # Curves end near the edge, where their labels stand.
     axes.margins(x=0.01)
     for line, colour, end, place in zip(curves, colours, ends, spread(ends, share * (high - low)), strict=True):
         axes.annotate(

@@ -52,6 +52,7 @@ def _noted(entries: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
         if teachers and row.score:
             point = {f"teacher_{primary}": sum(teachers) / len(teachers), f"student_{primary}": students}
             found.setdefault(row.method, []).append(point)
+    # One point makes no curve.
     return {method: points for method, points in found.items() if len(points) > 1}
 
 
@@ -62,6 +63,7 @@ def _points(entries: Sequence[Mapping[str, Any]], measured: Measured) -> list[Po
         students = [level for level in numbers(block(entry).get(f"student_{measured.primary}")) if math.isfinite(level)]
         if teacher is not None and students:
             found.append((scale * teacher, [scale * level for level in students]))
+    # From the poorest teacher to the best, as the line is drawn.
     return sorted(found)
 
 
@@ -75,6 +77,7 @@ def _chart(index: int, method: str, curve: Sequence[Point], baseline: Row | None
         teachers = [teacher for teacher, _ in curve]
         means = [sum(students) / len(students) for _, students in curve]
         for teacher, students in curve:
+            # Every seed beside the mean of them.
             axes.plot([teacher] * len(students), students, "o", color=BLUE, alpha=0.4, markersize=4)
         axes.plot(teachers, means, "-o", color=BLUE, linewidth=1.9, markersize=7)
         axes.set_xlabel(listed(f"the teacher's own {metric.title}", metric.shown_unit))

@@ -31,7 +31,9 @@ def reliability(row: Row) -> Reliability | None:
     for run in row.runs:
         bins = [numbers(block(picture(run, "reliability")).get(key)) for key in ("confidence", "accuracy", "count")]
         if bins[0] and len({len(values) for values in bins}) == 1:
+            # An empty bin has no mean; it holds no images, and so weighs nothing.
             kept.append(np.nan_to_num(np.array(bins)))
+    # Runs with another number of bins cannot be pooled with the first.
     kept = [bins for bins in kept if bins.shape == kept[0].shape]
     if not kept:
         return None
@@ -41,6 +43,7 @@ def reliability(row: Row) -> Reliability | None:
     if not filled.any():
         return None
     weight = stacked[:, 2][:, filled]
+    # Weighted by images, so that the pooled bin is that of all images together.
     confidence, accuracy = ((stacked[:, index][:, filled] * weight).sum(0) / count[filled] for index in (0, 1))
     return Reliability(row, confidence, accuracy, count[filled] / count.sum())
 
@@ -82,5 +85,6 @@ def _panel(index: int, bins: Reliability, baseline: Reliability | None, words: s
 
 def _points(axes: Axes, bins: Reliability) -> None:
     axes.plot(100 * bins.confidence, 100 * bins.accuracy, "-", color=BLUE, linewidth=1.6)
+    # The area of a dot is its share of the images; the smallest is still to be seen.
     sizes = 8 + 110 * bins.share / bins.share.max()
     axes.scatter(100 * bins.confidence, 100 * bins.accuracy, s=sizes, color=BLUE, alpha=0.75, linewidth=0, zorder=3)

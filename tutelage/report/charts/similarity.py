@@ -15,6 +15,7 @@ from scipy.spatial.distance import squareform
 
 from tutelage.report.charts.canvas import BLUE, INK, Chart, draw, single
 
+# The most classes for which there is room for names, and for numbers.
 NAMED = 20
 ANNOTATED = 12
 # From clear to blue, so that the heat map stands on a light page as well as on a dark one.
@@ -30,6 +31,7 @@ def matrix_of(value: object) -> Matrix | None:
         return None
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2 or not np.isfinite(matrix).all():
         return None
+    # The class itself is nearly always the likeliest, and would be all that the scale shows.
     np.fill_diagonal(matrix, np.nan)
     return matrix
 
@@ -78,6 +80,7 @@ def _order(matrix: Matrix) -> list[int]:
     mutual = np.nan_to_num((matrix + matrix.T) / 2)
     distance = mutual.max() - mutual
     np.fill_diagonal(distance, 0.0)
+    # The best order of the leaves takes long to find, so with many classes any order of the tree will do.
     tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=len(matrix) <= 300)
     return [int(index) for index in leaves_list(tree)]
 
@@ -86,6 +89,7 @@ def _image(axes: Axes, shown: Matrix) -> AxesImage:
     # Few pairs are far more alike than the rest; a scale that ends at their level would drown all others.
     top = float(np.nanpercentile(shown, 99.5))
     low = min(0.0, float(np.nanmin(shown)))
+    # The ends of a scale must differ, also where all values are equal.
     return axes.imshow(shown, cmap=CLEAR_TO_BLUE, vmin=low, vmax=max(top, low + 1e-12), interpolation="none")
 
 
@@ -95,6 +99,7 @@ def _annotate(axes: Axes, shown: Matrix, image: AxesImage) -> None:
     for (y, x), value in np.ndenumerate(shown):
         if np.isnan(value):
             axes.text(x, y, "·", ha="center", va="center", fontsize=14)
+        # Anything less would be written as 0.0.
         elif abs(value) >= 0.05:
             ink = "#ffffff" if value > half else INK
             axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=9.5)

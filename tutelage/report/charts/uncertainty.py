@@ -46,6 +46,7 @@ def _kinds(holder: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     for kind in KINDS:
         bins = block(kept.get(kind))
         edges, counts = numbers(bins.get("edges")), numbers(bins.get("test"))
+        # Bins have one edge more than counts; without a bin there is nothing to draw.
         if len(edges) == len(counts) + 1 > 1:
             yield kind, bins
 
@@ -62,6 +63,7 @@ def _panel(index: int, alt: str, bins: Mapping[str, Any]) -> Chart:
         for split, colour in (("test", BLUE), ("foreign", VERMILLION)):
             counts = np.nan_to_num(np.array(numbers(bins.get(split))))
             if len(counts) == len(edges) - 1 and counts.sum() > 0:
+                # In shares, because the two sets of images differ in size.
                 axes.stairs(100 * counts / counts.sum(), edges, fill=True, color=colour, alpha=0.35)
                 axes.stairs(100 * counts / counts.sum(), edges, color=colour, linewidth=1.4)
         axes.set_xlim(0, edges[-1])
