@@ -38,6 +38,7 @@ def experiment_of(
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
     named = named_teacher(teacher, data, classes=teacher_classes, trust_code=trust_code)
+    # Each class map is noted once, though members of an ensemble may share it.
     notes = tuple(dict.fromkeys(map(str, named.classes)))
     if named.answers is not None:
         data, notes = named.answers.settle(data, trust_code=trust_code)
@@ -62,6 +63,7 @@ def split_settings(settings: dict[str, Any], methods: Sequence[str]) -> tuple[Tr
     """
     of_training = {field.name for field in fields(Training)}
     options = {name: value for name, value in settings.items() if name not in of_training}
+    # Each name is checked, because a misspelt setting would otherwise leave the default in force.
     of_methods = {name for method in methods for name in catalogue.get(method).hyper_parameters}
     for name in options:
         if name not in of_methods:
@@ -88,4 +90,5 @@ def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
     labels = [choice.label for choice in choices]
     if wanted is not None and wanted not in labels:
         raise unknown("row", wanted, labels)
+    # Plain training is what a method must beat; without it, the first row.
     return wanted or ("supervised" if "supervised" in labels else labels[0])

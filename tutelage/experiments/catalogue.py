@@ -29,6 +29,7 @@ def entries() -> Iterator[Entry]:
 
 def by_family() -> list[Entry]:
     """Return all methods, family by family, each in the order of the names."""
+    # Families come in the order in which their type lists them.
     order = get_args(Family)
     return sorted(entries(), key=lambda entry: (order.index(entry.family), entry.name))
 
@@ -40,6 +41,7 @@ def get(name: str) -> Entry:
         UserError: If there is none, with the nearest names.
     """
     _load()
+    # Names have no colon, import paths do.
     if ":" in name:
         return _imported(name)
     if name not in registry.REGISTERED:
@@ -49,6 +51,7 @@ def get(name: str) -> Entry:
 
 def cite(method_names: Sequence[str]) -> str:
     """Return the BibTeX of the papers behind the methods, each once."""
+    # By key, because methods share papers.
     papers = {paper.key: paper for name in method_names for paper in get(name).papers}
     return "\n\n".join(paper.bibtex for paper in papers.values())
 

@@ -51,6 +51,7 @@ class Choice:
     @property
     def inner(self) -> Choice | None:
         """The method that a wrapper runs; None if this is no wrapper."""
+        # Only a wrapper asks for `distill`, and names the method to run in its option `method`.
         if "distill" not in self.entry.fixtures or "method" not in self.hyper_parameters:
             return None
         return parse_choice(self.hyper_parameters["method"])
@@ -71,6 +72,7 @@ class Choice:
 def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
     """Add a flag for each hyper-parameter of a method, with its type, default and help."""
     before = set(parser.groups or ())
+    # Fixtures are passed by the experiment, and are no flags.
     skip: set[str | int] = {*(FIXTURES & entry.fixtures)}
     if isinstance(entry.build, type):
         parser.add_class_arguments(entry.build, as_group=True, skip=skip)
@@ -78,6 +80,7 @@ def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
         parser.add_function_arguments(entry.build, as_group=True, skip=skip)
     for name, group in (parser.groups or {}).items():
         if name not in before:
+            # The parser titles a group by the class or function; users know the method by its name.
             group.title = f"hyper-parameters of {entry.name}"
 
 
@@ -91,6 +94,7 @@ def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:
     dropped, kept, dropping = set(names), [], False
     for word in words:
         if word.startswith("--"):
+            # The values of a dropped flag are dropped too, up to the next flag.
             dropping = word[2:].partition("=")[0].replace("-", "_") in dropped
         if not dropping:
             kept.append(word)
@@ -120,6 +124,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
     add_hyper_parameters(parser, entry)
     arguments = [f"--{name}={written(value)}" for name, value in options.items()]
     try:
+        # What the parser prints is replaced by the message below.
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
     except ArgumentError as error:
@@ -168,6 +173,7 @@ def _read(text: str) -> tuple[str, dict[str, str]]:
     written = read(_unbracketed(text), kind="method", before=":,")
     name = written.name.removesuffix(":").rstrip()
     head, colon, rest = name.partition(":")
+    # Otherwise the colon belongs to an import path.
     if colon and head in names():
         raise no_option(rest, text, kind="method")
     return name, written.options
@@ -175,6 +181,7 @@ def _read(text: str) -> tuple[str, dict[str, str]]:
 
 def _unbracketed(text: str) -> str:
     text = text.strip()
+    # Brackets may come from a label inside another label.
     while text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
     return text
@@ -188,6 +195,7 @@ def _bracketed(value: Any) -> str:
 
 def written(value: Any) -> str:
     """Return a value as text that the parser reads back."""
+    # YAML's word for None, which the parser reads.
     if value in (None, "None"):
         return "null"
     return str(list(value) if isinstance(value, tuple) else value)

@@ -88,6 +88,7 @@ class Comparison:
         reporter = reporter or Silent()
         for note in self.experiment.notes:
             reporter.note(note)
+        # A single training is built once anyway, and fails before it starts.
         if self._is_long:
             self.check()
         return self.with_teacher(reporter)._run(reporter, take)
@@ -111,6 +112,7 @@ class Comparison:
         """
         before = chance.random_state()
         try:
+            # The teacher is built but not trained, and a paid one is not asked.
             experiment = unasked(self._with_answers(lambda: DryRun(self.teacher_training)).experiment)
             for choice in self.choices:
                 _build(choice, experiment, DryRun(self.training))
@@ -136,6 +138,7 @@ class Comparison:
 
     def _run(self, reporter: Reporter, take: Take | None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [self._empty_row(choice) for choice in self.choices]
+        # The rows are filled in place, so each writing below has the state of the moment.
         content = self._head() | {"rows": rows}
         # Seeds outside, methods inside: an interrupted comparison has complete pairs for the first seeds.
         for seed in self.seeds:
@@ -161,9 +164,11 @@ class Comparison:
         try:
             network = self.experiment.execute(choice, run)
         except UserError as error:
+            # One failed row must not cost the other rows their results.
             if self.strict:
                 raise
             reporter.note(Text.assemble(("failed", "red"), f"  {title} {error}"))
+            # The row keeps the runs of its other seeds.
             row["error"] = f"seed {seed}: {error}"
             return
         size = size_for(network, self.experiment.data)
@@ -176,6 +181,7 @@ class Comparison:
     def _folder(self, choice: Choice, seed: int) -> Path:
         """Return the folder of a cell. Its name depends on everything that changes the result."""
         experiment, fixtures = self.experiment, choice.fixtures
+        # Only what the method takes: a change of the teacher must not repeat runs that have none.
         students = experiment.students if "students" in fixtures else experiment.students[:1]
         teachers = experiment.teachers if fixtures & {"teacher", "make_teacher"} else ()
         answers = experiment.answers if "teacher" in fixtures else None
@@ -188,6 +194,7 @@ class Comparison:
             [teacher.name for teacher in teachers],
             answers.identity() if answers is not None else None,
         ]
+        # Only where there are any, so that folders of runs without them keep their names.
         if experiment.data.foreign is not None:
             identity.append(experiment.data.foreign.fingerprint)
         recording = None if answers is None else answers.replays()
@@ -232,6 +239,7 @@ class Comparison:
         """Return the label of the row to compare with, which must train the same network; None if there is none."""
         if row["trains"] == "student":
             return self.baseline
+        # A row that trains the teacher's architecture is compared with plain training of that architecture.
         return next((other["label"] for other in rows if other["plain"] and other["trains"] == row["trains"]), None)
 
     def _head(self) -> dict[str, Any]:
@@ -268,7 +276,9 @@ class Comparison:
             return None
         device = device_type(self.teacher_training.device)
         facts = {"spec": _named(teachers) or type(bare(network)).__name__, **asdict(size_for(network, data))}
+        # A teacher that answers for other classes has no scores on these data.
         if answers_as_asked(network, data):
+            # Foreign data change the scores, and so have a stage of their own.
             beside = "" if data.foreign is None else f"-{_digest(data.foreign.fingerprint)}"
             facts |= Run(self.folder / self._teacher_folder(), self.teacher_training).stage(
                 f"scores{beside}",

@@ -17,6 +17,7 @@ from tutelage.recording.replay import name_of, sampled_answers
 
 def environment() -> dict[str, Any]:
     """Return the versions and the machine, on which measurements depend beside their settings."""
+    # Not every system names its processor.
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
@@ -67,6 +68,7 @@ def recording_facts(recording: RecordedViews, data: Data) -> dict[str, Any]:
     if sampled is None:
         return facts
     answers, targets = sampled
+    # The scores that are shown after every epoch; pictures need more than a sample of answers.
     meter = data.task.meter(detail="watched")
     meter.update(answers, targets)
     scores = {f"recorded_{name}": value for name, value in meter.compute().items()}

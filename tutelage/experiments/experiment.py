@@ -70,12 +70,15 @@ class Experiment:
         check_serves(choice, data.offers, data=f"{data.name} ({data.task.title})")
         if (told := left_out(choice, data.offers)) is not None:
             run.reporter.note(told, once=True)
+        # What a wrapper replaces wins over the experiment's own.
         fixtures = self._fixtures(run, replaced) | {name: partial(_same, value) for name, value in replaced.items()}
         fixtures["data"] = lambda: self._data(choice, replaced)
+        # Only what the builder names is made, in one order, so that random draws are the same each time.
         wanted = {name: fixtures[name]() for name in sorted(choice.entry.fixtures)}
         # Seeded again, so that the initial weights of adapters do not depend on what ran before in this process.
         seed_everything(run.seed_of("adapters"))
         built: Method | nn.Module = choice.entry.build(**wanted, **choice.options)
+        # A method is trained here; a recipe has trained its stages itself.
         return run.fit("distill", built, fixtures["data"]()) if isinstance(built, Method) else built
 
     def build_student(
@@ -144,6 +147,7 @@ class Experiment:
             return [self.build_student(run.seed, part, position=n, check=check) for n, part in enumerate(parts)]
 
         def distill(method: str, **others: Any) -> nn.Module:
+            # The inner method keeps what outer wrappers replaced, and adds its own.
             return self.execute(parse_choice(method), **({"run": run} | replaced | others))
 
         return {

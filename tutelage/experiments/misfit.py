@@ -30,6 +30,7 @@ def misfit(message: str) -> Misfit | None:
     Args:
         message: The message of jsonargparse.
     """
+    # jsonargparse's messages show Python types, which say little to a user.
     key = re.match(r'Parser key "(.*?)":', message)
     value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
     wanted = [_in_words(kind) for kind in re.findall(rf"Expected a ({_KIND})", message)]

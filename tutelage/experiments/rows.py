@@ -23,12 +23,14 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
         seed: Its seed.
         root: The comparison's folder. The run's folder is stored relative to it, so that it can be moved as a whole.
     """
+    # The last stage trained the network that is deployed.
     final = run.fitted[-1]
     history = {"epoch": list(range(1, final.epochs + 1)), **final.history}
     members = _members(final) + [
         {"name": name, **UNSIZED, "best": _named(scores), "last": _named(scores)}
         for name, scores in run.notes.get("members", {}).items()
     ]
+    # All stages: a method that trains a teacher first pays for it.
     seconds = sum(stage.seconds for stage in run.fitted)
     return {
         "seed": seed,
@@ -67,6 +69,7 @@ def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None, task: 
     found["paired"] = None
     if baseline is not None and baseline["runs"]:
         found["relative_cost"] = _typical_seconds(runs) / _typical_seconds(baseline["runs"])
+        # A row is not compared with itself.
         if baseline["label"] != row["label"]:
             found["paired"] = {
                 which: _paired(runs, baseline["runs"], which, f"test_{task.primary}") for which in ("best", "last")
@@ -76,6 +79,7 @@ def summarise(row: Mapping[str, Any], baseline: Mapping[str, Any] | None, task: 
 
 def _members(final: Fitted) -> list[dict[str, Any]]:
     """Return the predictions beside the deployed one: other students, exits, an ensemble."""
+    # Scores of other predictions carry their name behind a slash.
     names = dict.fromkeys(key.partition("/")[2] for key in final.scores["best"] if "/" in key)
     return [
         {

@@ -24,6 +24,7 @@ NEEDS: Mapping[Offer, str] = {
 
 def why_not(choice: Choice, offers: Collection[Offer]) -> str | None:
     """Return why a method cannot train on data with these offers, as half a sentence; None if it can."""
+    # What a method only uses where it is there does not count.
     lacking = choice.reads - set(offers)
     return needing(lacking) if lacking else None
 

@@ -32,7 +32,9 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], *, lev
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
     mean, count = fmean(differences), len(differences)
+    # One pair has no spread.
     if count < 2:
         return {"mean": mean, "low": None, "high": None, "n": count}
+    # The two-sided quantile of Student's t.
     half = float(stdtrit(count - 1, (1 + level) / 2)) * stdev(differences) / math.sqrt(count)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": count}

@@ -23,6 +23,7 @@ from tutelage.system.console import Silent
 from tutelage.training.driver import Driver
 from tutelage.training.settings import Training
 
+# Batches before the clock counts, and batches that count; and the seconds after which fewer must do.
 WARM_UP, TIMED = 3, 8
 PATIENCE = 20.0
 
@@ -66,6 +67,7 @@ class _Stopwatch(Silent):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
+        # At least two steps are timed, however slow they are.
         late = len(self.times) > 2 and self.times[-1] - self.started > PATIENCE
         if late or len(self.times) > WARM_UP + TIMED:
             raise _Enough
@@ -80,6 +82,7 @@ def seconds_per_step(method: Method, data: Data, training: Training) -> float:
         training: The settings; networks are not compiled for the rehearsal.
     """
     stopwatch = _Stopwatch()
+    # Reports after every batch, saves nothing, and compiles nothing: compiling would take longer than the rehearsal.
     short = replace(training, log_every=1, checkpoint_seconds=float("inf"), compile="off")
     with suppress(_Enough):
         Driver(short, reporter=stopwatch).fit(method, data.with_splits(validation=None))
@@ -102,8 +105,10 @@ def seconds_to_score(method: Method, data: Data, split: str, batch_size: int, de
         times = []
         for batch in batches:
             started = time.perf_counter()
+            # `item` waits for the device, which a forward pass alone does not.
             next(iter(method(batch.inputs).values())).sum().item()
             times.append(time.perf_counter() - started)
+    # The first batch also pays for starting up.
     return min(times) * len(loader)
 
 
@@ -122,6 +127,7 @@ def measure_memory(method: Method, batch: Batch, training: Training) -> Memory:
     own = [*method.parameters(), *method.buffers()]
     with _saved({tensor.untyped_storage().data_ptr() for tensor in own}) as saved:
         for update in method.step(batch, Progress()):
+            # Nothing steps, so the graph of each update is seen once.
             method.total(update, Progress())
     return Memory(
         parameters=sum(map(_bytes, own)),
@@ -148,6 +154,7 @@ def _saved(known: set[int]) -> Iterator[dict[int, int]]:
     def pack(tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
+            # By address, because views of one tensor share its memory.
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 

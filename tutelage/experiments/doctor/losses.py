@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tutelage.core.method import Method, Progress
 from tutelage.data.batch import Batch
 
+# How many times one term must outweigh another to be told, and what stands for a pull of zero.
 FAR = 20.0
 TINY = 1e-12
 
@@ -45,6 +46,7 @@ def measure_terms(method: Method, batch: Batch, *, total_steps: int, epochs: int
         total_steps: Batches of the whole run.
         epochs: Epochs of the whole run.
     """
+    # Halfway: at the start, weights that rise would still be zero.
     progress = Progress(step=total_steps // 2, total_steps=total_steps, epoch=epochs // 2)
     specs = method.optimizers()
     method.train()
@@ -93,6 +95,7 @@ def far_apart(terms: Sequence[Term]) -> Iterator[Gap]:
         terms: The measured terms.
     """
     weighed = [term for term in terms if term.weight != 0]
+    # Terms of different optimizers do not compete.
     for optimizer in dict.fromkeys(term.optimizer for term in weighed):
         mine = [term for term in weighed if term.optimizer == optimizer]
         strong, strong_raw = max(mine, key=lambda term: term.pull), max(mine, key=lambda term: term.raw_pull)
@@ -113,6 +116,7 @@ def _watched(method: Method, params: Sequence[nn.Parameter]) -> Sequence[nn.Para
 def _gradient_norm(loss: Tensor, params: Sequence[nn.Parameter]) -> float:
     if not loss.requires_grad:
         return 0.0
+    # The terms of an update share their graph.
     gradients = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
     norms = [gradient.detach().float().norm() for gradient in gradients if gradient is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0

@@ -23,6 +23,7 @@ from tutelage.models.blueprint import answers_as_asked
 from tutelage.recording.replay import name_of
 from tutelage.training.settings import Training
 
+# The most classes that a warning lists.
 PAIRS_SHOWN = 4
 # How many samples a teacher with priced answers is asked about.
 ASKED = 8
@@ -44,6 +45,7 @@ def examine(choice: Choice, experiment: Experiment, training: Training) -> Rende
     run = Rehearsal(training)
     experiment, teacher = _teacher(choice, experiment, run)
     experiment.execute(choice, run)
+    # The teacher first: what is wrong with it explains the rest.
     warnings = [*_teacher_warnings(teacher, experiment.data)] if isinstance(teacher, TeacherReport) else []
     for stage in run.stages:
         warnings += _stage_warnings(stage, experiment.data.num_classes)
@@ -63,6 +65,7 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
         return experiment, f"Teacher  {name}: the method trains it itself." if needs and name else None
     answers = experiment.answers or experiment.train_teacher(run)
     experiment = replace(experiment, answers=answers)
+    # Nothing is known of a teacher that has learned nothing yet.
     if not all(teacher.trained for teacher in experiment.teachers):
         return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
     if answers.priced():
@@ -117,6 +120,7 @@ def _teacher_text(report: TeacherReport) -> Text:
 
 def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
     causes = []
+    # Both faults can hold at once, so both are told.
     if report.better:
         causes.append(
             f"Its input statistics are wrong: {report.accuracy:.1%} with {report.normalization}, "
@@ -169,6 +173,7 @@ def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
     for gap in far_apart(stage.terms):
         before = "" if gap.weighted else " before their weights"
         weak = "the labels hardly count" if gap.weak.name == "ce" else "it hardly counts"
+        # A term far weaker than the labels' is often divided by the number of classes by mistake.
         advice = (
             f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and "
             f"its weight, {gap.weak.weight:.3g}."
@@ -212,6 +217,7 @@ def _layers(stage: Stage) -> Table:
 def _terms(stage: Stage) -> Table:
     table = _table("loss", "value", "weight", "weighted", "pull", "share of the pull")
     for term in stage.terms:
+        # Shares within an update's optimizer: terms of others do not compete.
         whole = sum(other.pull for other in stage.terms if other.optimizer == term.optimizer)
         table.add_row(
             term.name if term.optimizer == "student" else f"{term.optimizer}/{term.name}",

@@ -99,11 +99,14 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     device = torch.device(decision.device)
     method.to(device).train()
     transfer = method.transfer_set(data.train)
+    # Without workers: starting processes takes longer than one batch.
     loader = transfer.loader(data, batch_size=training.batch_size, workers=0, device=device)
     batch = next(iter(loader.epoch(0)))
+    # Before the timing, which trains the method.
     terms = measure_terms(method, batch, total_steps=epochs * len(loader), epochs=epochs)
     memory = measure_memory(method, batch, training)
     step = seconds_per_step(method, data, training)
+    # A score at which to stop cannot be foreseen, so the whole schedule counts.
     planned = min(epochs, stop.after or epochs)
     validation = seconds_to_score(method, data, "validation", training.batch_size, device)
     # At the end, the best and the last weights are scored on every split that has targets.

@@ -23,10 +23,13 @@ from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.recording.replay import name_of, sampled_answers
 
+# Samples to ask about, and how many at once.
 SAMPLES = 512
 BATCH = 128
+# How rarely a guess may be taken for knowledge; and how many standard deviations count as a difference.
 CHANCE_LEVEL = 1e-4
 SIGNIFICANT = 3.0
+# The share of all samples that another order must add before it is believed.
 REORDERING_GAIN = 0.05
 
 
@@ -83,6 +86,7 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
     inputs, targets = _sample(data, split)
     answers = _answers(network, inputs)
     right = answers == targets
+    # On the same inputs, so that the comparison is paired.
     others = {name: _answers(other, inputs) == targets for name, other in _renormalized(network, data).items()}
     best = max(others, key=lambda name: int(others[name].sum()), default=None)
     return replace(
@@ -124,6 +128,7 @@ def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> Teacher
     chance = 1 / data.num_classes
     is_open = not _beats_chance(int(right.sum()), len(right), chance)
     # A good teacher counts as one that is at least halfway between guessing and always being right.
+    # On few samples, even such a one does not stand out.
     can_tell = _beats_chance(int(len(right) * (1 + chance) / 2), len(right), chance)
     reordered, order = _reorder(answers, targets, data.num_classes)
     is_reordered = _is_better(reordered, right) and int((reordered & ~right).sum()) > REORDERING_GAIN * len(right)
@@ -169,6 +174,7 @@ def _answers(network: nn.Module, inputs: Sequence[Any]) -> Tensor:
 
 
 def _candidates(data: Data) -> dict[str, Normalization]:
+    # Those that pretrained networks usually come with. A teacher trained with one and asked with another knows less.
     known = {"data": Normalization(mean=tuple(data.mean), std=tuple(data.std))} if data.mean else {}
     half = Normalization(mean=(0.5,), std=(0.5,))
     return known | {"imagenet": Normalization.named("imagenet"), "none": Normalization.named("none"), "0.5:0.5": half}
@@ -226,6 +232,7 @@ def _reorder(answers: Tensor, targets: Tensor, num_classes: int) -> tuple[Tensor
 
 def _assign(answers: Tensor, targets: Tensor, num_classes: int) -> Sequence[int]:
     """Return the teacher's class for each class of the data, by the most matches in all."""
+    # A teacher with more classes may answer with one that the data do not have.
     kept = answers < num_classes
     confusion = torch.zeros(num_classes, num_classes)
     confusion.index_put_((targets[kept], answers[kept]), torch.ones(int(kept.sum())), accumulate=True)
