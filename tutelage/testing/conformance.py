@@ -98,12 +98,14 @@ def refuses(entry: Entry, kind: Kind, why: str) -> None:
     """It is refused before it trains, in the words of the docs; of a teacher without a classifier in any words."""
     words = _refusal(entry, kind)
     assert words is not None, f"it trains on {kind.title}, and should not: {why}"
+    # Without a classifier the refusal comes from wherever the logits are missed, in words of that place.
     assert why in words or kind.headless is not None, f"it is refused in other words: {words}"
 
 
 def _refusal(entry: Entry, kind: Kind) -> str | None:
     """Return in which words a method is refused; None if it is not."""
     try:
+        # A refusal may come while the method is built, or at its first batch.
         for method in methods_of(entry, kind.experiment()).values():
             updates_of(method, kind.batch())
     except (UserError, ValueError) as error:
@@ -173,6 +175,7 @@ def exports_what_it_predicts(entry: Entry, kind: Kind = LABELS) -> None:
     """`export()` equals the first prediction, a member the one of its name; none holds adapter, teacher or hook."""
     inputs = kind.batch().inputs
     for stage, method in fresh_methods(entry, kind).items():
+        # After a step, so that an export of the initial weights would show.
         take_steps(method, kind.batch(), steps=1)
         method.eval()
         with torch.no_grad():
@@ -190,10 +193,12 @@ def exports_what_it_predicts(entry: Entry, kind: Kind = LABELS) -> None:
 def resumes_bit_identical(entry: Entry, kind: Kind = LABELS) -> None:
     """A run that is killed in the middle of an epoch and resumed ends bit-identical to one that was not."""
     for stage in fresh_methods(entry, kind):
+        # Each run starts from the same fresh method, so that only the interruption differs.
         straight, _ = fit_stage(entry, stage, None, kind)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "checkpoint.pt"
             with suppress(KilledError):
+                # In the second epoch, between two of its batches.
                 fit_stage(entry, stage, file, kind, stop_at=5)
             resumed, saved = fit_stage(entry, stage, file, kind)
         assert saved, f"{stage}: no checkpoint was written"
@@ -215,6 +220,7 @@ def driver_equals_a_plain_loop(entry: Entry, kind: Kind = LABELS) -> None:
 def survives_half_precision(entry: Entry) -> None:
     """Losses and gradients are finite under bf16 and fp16, with confident, equal, constant and zero inputs."""
     batch = toy_batch()
+    # Equal samples have no variance, and black ones no norm, by which a careless loss would divide.
     constant = replace(batch, inputs=torch.full_like(batch.inputs, 0.5))
     black = replace(batch, inputs=torch.zeros_like(batch.inputs))
     for dtype in (torch.bfloat16, torch.float16):
@@ -242,6 +248,7 @@ def parts_of_a_batch_add_up(entry: Entry, kind: Kind = LABELS) -> None:
     batch = kind.batch()
     halves = [part_of(batch, first, 2) for first in (0, 1)]
     for stage in fresh_methods(entry, kind):
+        # Without batch norm, whose statistics over half a batch are others.
         whole = gradients_of(fresh_methods(entry, kind, batch_norm=False)[stage], batch)
         parts = [gradients_of(fresh_methods(entry, kind, batch_norm=False)[stage], half) for half in halves]
         for name, gradient in whole.items():

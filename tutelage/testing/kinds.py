@@ -50,6 +50,7 @@ class Kind:
     @property
     def offers(self) -> frozenset[Offer]:
         """What methods may read of the data, and of what a teacher answers."""
+        # A teacher without a classifier takes away what its answers would offer.
         found = self.data().offers
         return found if self.headless is None else found - OF_ANSWERS
 
@@ -85,6 +86,7 @@ def _with(targets: Tensor | None, task: Task, *, outputs: int, plain: bool = Fal
     data = toy_data()
     samples = data.train
     assert isinstance(samples, ResidentImages)
+    # One set of samples serves as every split: the checks compare, and do not measure.
     splits = dict.fromkeys(data.splits, samples.with_targets(targets))
     return replace(
         data,
@@ -113,6 +115,7 @@ def _numbers() -> Data:
 
 def _maps() -> Data:
     labels = torch.randint(CLASSES, (SAMPLES, SIZE[0] * SIZE[1]), generator=_drawn())
+    # The argsort of random numbers is a random order, and its first entries are places drawn without repetition.
     hidden = torch.rand(labels.shape, generator=_drawn()).argsort(1)[:, :_UNLABELLED_PLACES]
     labels = labels.scatter(1, hidden, UNLABELLED).view(SAMPLES, *SIZE)
     return _with(labels, Maps(), outputs=CLASSES, plain=True)
@@ -120,6 +123,7 @@ def _maps() -> Data:
 
 def _texts() -> Data:
     words = torch.randint(1, WORDS, (SAMPLES, TOKENS), generator=_drawn())
+    # From three words to a full row, so that padding differs by sample.
     mask = (torch.arange(TOKENS) < torch.randint(3, TOKENS + 1, (SAMPLES, 1), generator=_drawn())).long()
     samples = ToyTexts(words * mask, mask, torch.arange(SAMPLES) % CLASSES)
     return Data(
@@ -141,6 +145,7 @@ def _images(outputs: int = CLASSES) -> Callable[[int, bool], nn.Module]:
 
 def _headless(width: int, batch_norm: bool) -> nn.Module:
     network = ToyNetwork(width, batch_norm=batch_norm)
+    # As timm leaves a network with `num_classes=0`.
     network.set_submodule("classifier", nn.Identity())
     return network
 

@@ -34,6 +34,7 @@ class ToyMapNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits `[batch, class, height, width]`."""
         coarse = self.layer2(self.layer1(inputs))
+        # Enlarged first, so that the classifier works at the size of the labels.
         logits: Tensor = self.classifier(F.interpolate(coarse, inputs.shape[2:], mode="bilinear", align_corners=False))
         return logits
 
@@ -48,6 +49,7 @@ class Maps(Task):
     watched = ("accuracy",)
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "classes", "labels", "images"})
     criterion = CROSS_ENTROPY
+    # Keeps fingerprints of equal numbers apart from those of another task.
     salt = b"maps"
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:

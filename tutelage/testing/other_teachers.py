@@ -29,16 +29,19 @@ def accepts_other_teachers(entry: Entry) -> None:
     """A method that reads only logits accepts ensembles, and recordings, from which it learns as from the teacher."""
     if "teacher" not in Choice(entry, {}).fixtures:
         return
+    # Of different seeds, so that the members disagree.
     networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]
     ensemble = EnsembleTeacher([FrozenTeacher(network) for network in networks])
     try:
         methods = _met(entry, ensemble).methods
+    # A method that reads layers cannot have an ensemble; recorded layers may serve it.
     except NoLayersError:
         learns_from_recorded_layers(entry)
         return
     for method in methods.values():
         losses = [loss for update in updates_of(method, toy_batch()) for loss in update.losses.values()]
         assert all(torch.isfinite(loss) for loss in losses), "an ensemble gives a loss that is not finite"
+    # All of an answer, a part of it, and the class alone.
     for keep in ("full", "top2", "hard"):
         try:
             run = _met(entry, RecordedTeacher(toy_recording(keep)))

@@ -33,6 +33,7 @@ class ToyTextNetwork(nn.Module):
         hidden = self.embeddings(input_ids)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask)
+        # The mean over the words only.
         weights = attention_mask[:, :, None].to(hidden.dtype)
         logits: Tensor = self.classifier((hidden * weights).sum(1) / weights.sum(1))
         return logits
@@ -52,6 +53,7 @@ class TextBlock(nn.Module):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return `[batch, token, width]`."""
+        # Every word attends to words alone; what padding attends to is read by nobody.
         seen = attention_mask[:, None, :].bool()
         attended = F.scaled_dot_product_attention(
             self.query(hidden), self.key(hidden), self.value(hidden), attn_mask=seen

@@ -30,11 +30,13 @@ from tutelage.training.dry_run import DryRun
 from tutelage.training.settings import Training
 from tutelage.training.state import Stop
 
+# Height and width differ, so that mixing them up shows. Samples fill whole batches.
 CLASSES, CHANNELS, SIZE = 6, 3, (12, 16)
 SAMPLES, BATCH = 48, 12
 STUDENT_WIDTH, TEACHER_WIDTH = 6, 10
 _SHARPNESS = 200
 LAYERS = ("layer1", "layer2", "embedding")
+# In float32 and without a warm-up, as the plain loop trains.
 TRAINING = Training(
     epochs=2, batch_size=BATCH, lr=0.02, warmup_epochs=0, precision="32-true", log_every=1, checkpoint_seconds=1e9
 )
@@ -84,6 +86,7 @@ def toy_data() -> Data:
     """Return random images with random labels, each class several times; the images are not square."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (SAMPLES, CHANNELS, *SIZE), dtype=torch.uint8, generator=generator)
+    # Classes by turns, so that every batch has each of them.
     samples = ResidentImages(images, torch.arange(SAMPLES) % CLASSES)
     return Data(
         name="toy",
@@ -195,6 +198,7 @@ class _Quantized(nn.Module):
         self.network, self.header = network, header
 
     def forward(self, inputs: Tensor) -> Tensor:
+        # Through the very format of a recording, rounding included.
         rows = np.zeros(len(inputs), self.header.row_dtype)
         self.header.quantization.fill(rows, self.network(inputs), values=self.header.values)
         return self.header.quantization.logits(rows, self.header.classes)
@@ -232,6 +236,7 @@ def toy_recording(keep: str, *, layers: tuple[str, ...] = ()) -> Recording:
         keep: What is kept of an answer.
         layers: The layers that are kept.
     """
+    # Kept for the process, because making it asks the teacher about every view.
     folder = tempfile.mkdtemp(prefix="tutelage-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings: dict[str, Any] = {"device": "cpu", "precision": "32-true", "progress": False}

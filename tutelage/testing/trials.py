@@ -31,6 +31,7 @@ STEPS = 20
 def plain_loop(method: Method, data: Data, *, seed: int = 0) -> None:
     """Train as the driver does, in as few lines as possible: what the driver is held against."""
     transfer = method.transfer_set(data.train)
+    # Channels-last, as the driver decides: another memory format adds up in another order.
     loader = transfer.loader(data, batch_size=BATCH, seed=seed, channels_last=True)
     method.train().to(memory_format=torch.channels_last)
     specs = method.optimizers()
@@ -46,6 +47,7 @@ def plain_loop(method: Method, data: Data, *, seed: int = 0) -> None:
                     group["lr"] = group["initial_lr"] * course(progress)
             for update in method.step(batch, progress):
                 optimizers[update.optimizer].zero_grad()
+                # Only into the parameters of the update's own optimizer.
                 torch.autograd.backward(method.total(update, progress), inputs=list(specs[update.optimizer].params))
                 _clip(specs[update.optimizer])
                 optimizers[update.optimizer].step()
@@ -124,6 +126,7 @@ def fit_stage(
     saved = file is not None and file.exists()
     method = fresh_methods(entry, kind)[stage]
     reporter = Silent() if stop_at is None else _Killer(stop_at)
+    # A checkpoint after every batch, so that a killed run loses none.
     training = replace(TRAINING, checkpoint_seconds=0.0)
     Driver(training, seed=seed, reporter=reporter).fit(method, kind.data(), checkpoint_file=file)
     return student_state(method), saved
@@ -150,8 +153,10 @@ def make_confident(method: Method, batch: Batch) -> None:
     """Scale the classifiers so that the largest logit on the batch is 10,000."""
     with torch.no_grad():
         for network in [module for module in method.train().modules() if isinstance(module, FeatureExtractor)]:
+            # A network that stops at its layers has no logits to scale.
             if not network.gives_logits:
                 continue
+            # Every linear layer is scaled, the classifier among them; toys have no other.
             factor = 1e4 / network(batch.inputs).logits.abs().max()
             for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
                 layer.weight.mul_(factor)
@@ -164,6 +169,7 @@ def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, 
     updates = method.train().step(batch, progress)
     while True:
         with torch.autocast("cpu", dtype):
+            # As the driver does: only the method's code runs under autocast.
             update = next(updates, None)
         if update is None:
             return
