@@ -52,6 +52,7 @@ Command = Callable[[Sequence[str]], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Messages go to stderr, so that what a command prints can be piped.
     errors = screen(stderr=True)
     try:
         with _telling(errors):
@@ -61,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except Interrupted as stop:
         errors.print(str(stop), soft_wrap=True)
+        # As a shell reports a process that a signal ended.
         return 128 + stop.signal
     except KeyboardInterrupt:
         errors.print("Stopped. What was finished is kept; run the same command again to go on.", soft_wrap=True)
+        # 128 and the number of SIGINT.
         return 130
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough.
@@ -75,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _telling(console: Console) -> Iterator[None]:
     """Print notices as lines, which Python would show as warnings with a place in the code."""
     with warnings.catch_warnings():
+        # Python shows a warning once for each place in the code, and one place has notices about several things.
         warnings.simplefilter("always", Notice)
         usual, said = warnings.showwarning, set[str]()
 
@@ -100,6 +104,7 @@ def _command(words: Sequence[str]) -> Command:
 
 
 def _overview() -> str:
+    # A command's help begins with the first line of its docstring.
     lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     about = "Knowledge distillation for PyTorch: any teacher, any student, honest comparisons."
     return "\n".join([about, "", "usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."])
@@ -135,13 +140,16 @@ def distill(words: Sequence[str]) -> None:
     )
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
+    # The name alone, without options, folder and module: it becomes a part of a folder's name.
     student = found.student[0].partition(",")[0].rpartition("/")[2].rpartition(":")[2]
     default = f"runs/{entry.name}-{student}-{_place(found.data)}"
     comparison = comparison_of(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
     title = f"{entry.title}: {found.data}"
+    # Strict, because with a single row a failure is the result.
     comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
     console, terminal = screen(), Terminal()
     _drawing(terminal, lambda: distill_into(comparison, terminal))
+    # Read back from the file that `distill_into` wrote.
     content = load_comparison(comparison.folder / "comparison.json")
     console.print(render_table(content))
     console.print(f"weights  {comparison.folder / 'student.safetensors'}", soft_wrap=True)
@@ -161,6 +169,7 @@ def compare(words: Sequence[str]) -> None:
         tutelage compare supervised de-kd:teacher_epochs=1 de-kd:teacher_epochs=5 --student resnet8 --teacher resnet20 --data fashion-mnist
         tutelage compare supervised supervised:loss_scale=0.0595 kd:temperature=20,alpha=0.95 --student resnet8 --teacher resnet20 --data cifar100
     """  # noqa: E501
+    # Rows come before the flags, and the parser sees only what follows.
     rows = list(leading(words))
     found = parse(
         compare, words[len(rows) :], NetworkOptions, DataOptions, groups.CompareOptions, Training, after="ROW..."
@@ -177,6 +186,7 @@ def compare(words: Sequence[str]) -> None:
             command=_typed("compare", words),
             flags=without_flags(
                 words[len(rows) :],
+                # `distill`, which repeats a row, has none of these flags but this one.
                 (field.name for field in fields(groups.CompareOptions) if field.name != "teacher_epochs"),
             ),
             title=found.title or f"Distillation methods on {found.data}",
@@ -289,6 +299,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def _compare(comparison: Comparison) -> None:
+    # For a bar over all cells.
     terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
     content = _drawing(terminal, lambda: compare_into(comparison, terminal))
     console = screen()
@@ -316,6 +327,7 @@ def _method(command: Command, words: Sequence[str]) -> tuple[Entry, Sequence[str
             raise UserError(f"Name a method first, one of: {', '.join(catalogue.names())}.")
         print(arguments.help_of(command, after="METHOD"))
         print(f"\nMethods: {', '.join(catalogue.names())}.\nFlags: tutelage {command.__name__} kd --help")
+        # The help of a command without a method: flags depend on the method, so none are listed.
         raise SystemExit(0)
     return catalogue.get(names[0]), words[1:]
 

@@ -11,6 +11,7 @@ from tutelage.experiments.comparison import Comparison
 from tutelage.training.settings import Training
 
 STUDENT, TEACHER = "tiny_cnn,width=3", "tiny_cnn,width=32"
+# The same settings as below, as flags: the report shows how to repeat a row.
 FLAGS = f"--student {STUDENT} --teacher {TEACHER} --data digits --validation 0.2 --epochs 60 --batch-size 64 --lr 0.1"
 ROWS = ("supervised", "label-smoothing", "kd", "tf-kd-self", "tf-kd-reg")
 

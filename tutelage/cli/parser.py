@@ -32,6 +32,7 @@ class Found:
         self._values = values
 
     def __getattr__(self, name: str) -> Any:
+        # Flags depend on the method, so no class could list them.
         return self._values[name]
 
     def make(self, kind: type[T]) -> T:
@@ -63,16 +64,20 @@ def parse(
         UserError: If a flag is unknown (with the nearest), a value does not fit, or a preset is malformed.
     """
     parser = _parser(command, groups, entry, after)
+    # Before anything is compared, because people type hyphens too.
     words = [underscored(word) for word in words]
+    # Before the flags are checked, so that help comes in spite of a wrong one.
     if "-h" in words or "--help" in words:
         print(_with_examples(command, parser))
         sys.exit(0)
     known = {flag for action in parser._actions for flag in action.option_strings}
     for word in words:
         flag = word.partition("=")[0]
+        # Checked here, because the parser would take an abbreviation for the flag that begins so.
         if flag.startswith("--") and flag not in known:
             raise unknown("flag", flag, known)
     try:
+        # The flags that take several words.
         several = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
         return Found(parser.parse_args(gathered(with_presets(words, known, several), several)))
     except ArgumentError as error:
@@ -100,6 +105,7 @@ def help_of(command: Callable[..., Any], *, after: str = "") -> str:
 def method_table() -> Table:
     """Return the table of methods."""
     table = Table(box=None, pad_edge=False, header_style="bold")
+    # Only the names stay on one line, so that they can be copied.
     for column in ("method", "what it is", "learns from", "teacher", "paper"):
         table.add_column(column, no_wrap=column == "method")
     for entry in catalogue.by_family():
@@ -119,6 +125,7 @@ def _parser(command: Callable[..., Any], groups: Sequence[type], entry: Entry | 
         exit_on_error=False,
         default_env=False,
     )
+    # Presets hold settings of a training, so commands that train nothing have none.
     if Training in groups:
         help_text = f"Values from a YAML file, or one of: {', '.join(preset_names())}."
         parser.add_argument("--preset", metavar="NAME_OR_FILE", help=help_text)
@@ -129,6 +136,7 @@ def _parser(command: Callable[..., Any], groups: Sequence[type], entry: Entry | 
     for group in groups:
         parser.add_class_arguments(group, as_group=True, skip=taken)
     for action in parser._actions:
+        # A terminal sets no formulas.
         action.help = _plain(action.help)
         if getattr(action, "_typehint", None) is bool:
             # A switch without a value is on.

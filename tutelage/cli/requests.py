@@ -25,6 +25,7 @@ def comparison_of(
         choices=choices,
         experiment=experiment_from(found),
         training=training,
+        # A teacher may need longer, but is otherwise trained in the same way.
         teacher_training=replace(training, epochs=found.teacher_epochs or training.epochs),
         seeds=seeds,
         folder=folder,
@@ -42,6 +43,7 @@ def experiment_from(found: Found) -> Experiment:
         raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
     experiment = experiment_of(
         found.student,
+        # The same name several times: each member gets a seed of its own.
         found.teacher * found.ensemble,
         data_of(found),
         teacher_classes=found.teacher_classes,

@@ -48,6 +48,7 @@ def gathered(words: Sequence[str], several: Set[str]) -> list[str]:
     for word in words:
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):
+            # A flag that comes twice adds to its values.
             current = lists.setdefault(flag, []) if flag in several else None
             found = [value] if equals else []
         else:
@@ -56,6 +57,7 @@ def gathered(words: Sequence[str], several: Set[str]) -> list[str]:
             kept.append(word)
         else:
             current.extend(found)
+    # As JSON, which the parser reads as one list whatever the values look like.
     return [*kept, *(f"{flag}={json.dumps(values)}" if values else flag for flag, values in lists.items())]
 
 
@@ -63,6 +65,7 @@ def with_presets(words: Sequence[str], known: Set[str], several: Set[str]) -> li
     """Return the flags that presets stand for, a later one's over an earlier one's; what is typed wins over them."""
     presets: dict[str, list[str]] = {}
     typed: list[str] = []
+    # A flag that is typed covers the same one in a preset.
     heeded = {flag for word in words if (flag := word.partition("=")[0]).startswith("--")}
     if _trusts(words):
         heeded |= known
@@ -96,10 +99,12 @@ def _trusts(words: Sequence[str]) -> bool:
 
 
 def _preset(name: str, known: Set[str], several: Set[str], *, heeded: Set[str]) -> dict[str, list[str]]:
+    # A file of the user wins over a preset of that name.
     file = Path(name) if Path(name).is_file() else PRESETS / f"{name}.yaml"
     if not file.exists():
         raise unknown("preset", name, preset_names())
     try:
+        # Never anything but plain values: a preset must not make objects.
         values = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"The preset {file} is no YAML: {error}") from error
@@ -110,6 +115,7 @@ def _preset(name: str, known: Set[str], several: Set[str], *, heeded: Set[str]) 
             raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
     if TRUST.removeprefix("--") in values:
         raise UserError(f"The preset {file} asks to trust code, which only you can: type {_HYPHENED} yourself.")
+    # Our own presets may name what they like.
     if file.parent != PRESETS:
         _refuse_code(file, {key: value for key, value in values.items() if f"--{key}" not in heeded})
     return {f"--{key}": _flag(f"--{key}", value, several) for key, value in values.items()}
@@ -150,4 +156,5 @@ def _code(key: str, text: str) -> str | None:
 def _flag(flag: str, value: Any, several: Set[str]) -> list[str]:
     if flag in several and isinstance(value, list):
         return [flag, *map(str, value)]
+    # As one word, because a value may begin with a hyphen.
     return [f"{flag}={'null' if value is None else value}"]
