@@ -95,10 +95,12 @@ def distill_all(
         ['student', 'student-2']
     """
     splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
+    # A setting is the run's if `Training` has a field of that name, else the method's.
     training, options = split_settings(settings, [method])
     entry = catalogue.get(method)
     choice = Choice(entry, check_options(entry, options))
     with ExitStack() as stack:
+        # Without `out` the stages still need a place, which is gone after the call.
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))
         comparison = Comparison(
             choices=[choice],
@@ -113,6 +115,7 @@ def distill_all(
             strict=True,
         )
         networks = distill_into(comparison, reporter_of(progress))
+    # A user's own module comes back as it was given; a network by name keeps its normalisation, which belongs to it.
     by_name = any(isinstance(source, str) for source in several(student))
     return {name: network if by_name else bare(network) for name, network in networks.items()}
 
@@ -207,6 +210,7 @@ def compare(
     """
     splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
     training, unknown_settings = split_settings(settings, [])
+    # Without methods to ask, anything else has been refused.
     assert not unknown_settings
     choices = [parse_choice(text) for text in methods]
     comparison = Comparison(
@@ -253,6 +257,7 @@ def evaluate(
     splits = resolve_data(data, task=task) if is_ready else as_data(data, test=data, task=task, for_training=False)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
+    # Refuses a split that does not exist, before any network is built.
     splits.split(split)
     if split in splits.unlabelled:
         raise UserError(f"The {split} split of {splits.name} has no targets to measure by.")
@@ -262,6 +267,7 @@ def evaluate(
     splits = among(splits, (class_names_of(sources[0]) if isinstance(sources[0], str) else None) or ())
     members = [_trained(source, splits, trust_code=trust_code) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)
+    # What the user says wins over what the folder says.
     kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")
     return evaluate_network(one, splits, split, device=device_type("auto"), density=kind)
 
@@ -270,6 +276,7 @@ def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
     plan = blueprint(network, data, trained=True, trust_code=trust_code)
     if not plan.trained:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
+    # The seed has no effect: all weights are given.
     built = plan.build(0, "network")
     check_classes(built, data, who="network")
     return built
@@ -280,6 +287,7 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Mod
     finished: list[tuple[nn.Module, Run]] = []
     content = comparison.run(reporter, take=lambda network, run: finished.append((network, run)))
     write_report(content, comparison.folder / "report.html")
+    # One row and one seed. A failure would have been raised, because such a comparison is strict.
     [(network, run)] = finished
     data = comparison.experiment.data
     save_network(
