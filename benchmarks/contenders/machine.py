@@ -18,7 +18,7 @@ _FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 def machine(setting: Setting) -> dict[str, Any]:
     """Return the machine and the versions, and a line that sums them up with what was measured."""
-    able = torch.cpu.get_capabilities()
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot say
     flags = [flag for flag in _FLAGS if able.get(flag)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = {package: found for package in PACKAGES if (found := _version(package))}

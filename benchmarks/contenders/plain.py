@@ -57,7 +57,7 @@ def pictures(data: Data, network: Normalized) -> Pictures:
 def autocast(setting: Setting) -> torch.autocast:
     """Return bf16 mixed precision where the hardware multiplies it natively, and nothing elsewhere."""
     kind = setting.device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=has_native_bf16(kind))
+    return torch.autocast(kind, torch.bfloat16, enabled=bool(has_native_bf16(kind)))
 
 
 def kd(student: Tensor, teacher: Tensor, targets: Tensor, setting: Setting) -> Tensor:

@@ -28,6 +28,13 @@ def test_threads_are_put_back():
     assert torch.get_num_threads() == before
 
 
-def test_whether_bf16_is_native_is_known_of_every_device():
-    assert isinstance(has_native_bf16("cpu"), bool)
-    assert not has_native_bf16("mps")
+def test_whether_bf16_is_native_is_known_of_every_device(monkeypatch):
+    for answer in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda answer=answer: {"amx_bf16": answer}, raising=False)
+        assert has_native_bf16("cpu") is answer
+    assert has_native_bf16("mps") is False
+
+
+def test_a_torch_that_cannot_be_asked_does_not_know_whether_bf16_is_native(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert has_native_bf16("cpu") is None

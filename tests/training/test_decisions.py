@@ -40,6 +40,13 @@ def test_bf16_where_it_is_native_and_networks_are_not_tiny(capable, monkeypatch)
     assert large.precision == ("bf16-mixed" if capable else "32-true")
 
 
+def test_a_torch_that_cannot_be_asked_for_bf16_computes_in_float32_and_says_so(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    found = decide(TRAINING, method(1024), IMAGES, samples=1)
+    assert found.precision == "32-true"
+    assert found.reasons[0] == f"float32 (torch {torch.__version__} cannot say whether bf16 is native here)"
+
+
 def test_compilation_where_it_pays_back():
     assert not decide(TRAINING, method(), IMAGES, samples=10**4).compile
     assert decide(TRAINING, method(), IMAGES, samples=10**12).compile

@@ -45,10 +45,14 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def has_native_bf16(device: str) -> bool:
-    """Return whether the device multiplies bf16 matrices in hardware."""
+def has_native_bf16(device: str) -> bool | None:
+    """Return whether the device multiplies bf16 matrices in hardware; None if this version of torch cannot say."""
     if device == "cuda":
         # PyTorch counts GPUs that only emulate bf16 as supporting it, unless asked not to.
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return False
+    # Older versions of torch have no public question to the processor.
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
     # AMX has units for matrices of bf16; the other instructions that x86 processors have for it do not count here.
-    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return None if capabilities is None else bool(capabilities().get("amx_bf16", False))

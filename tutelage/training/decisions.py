@@ -168,7 +168,10 @@ def _fast_precision(wish: str, device: str, flops: float) -> tuple[str, str]:
         return wish, f"{wish} (asked for)"
     if flops < SMALL_FLOPS and device == "cpu":
         return "32-true", "float32 (networks this small gain nothing from bf16)"
-    if has_native_bf16(device):
+    native = has_native_bf16(device)
+    if native is None:
+        return "32-true", f"float32 (torch {torch.__version__} cannot say whether bf16 is native here)"
+    if native:
         return "bf16-mixed", "bf16 mixed precision (native on this hardware)"
     return "32-true", "float32 (no native bf16 here)"
 
