@@ -226,8 +226,11 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
         teacher: $P^t$, the same; no gradient flows into it.
         kept: $m$, `[n]` or one number for all.
     """
+    # Matrices of two types have no product: two networks may differ in the type of their numbers.
+    kind = torch.promote_types(student.dtype, teacher.dtype)
+    student, teacher = (each.to(kind) for each in (student, teacher.detach()))
     # One matrix becomes a batch of one: `_GramLoss` takes one for each temperature.
-    student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher.detach()))
+    student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher))
     if under_transform():
         # Transforms of torch.func do not take the hand-written gradient.
         gaps = teacher @ teacher.mT - student @ student.mT

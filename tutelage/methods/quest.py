@@ -199,15 +199,16 @@ def word_logits(maps: Tensor, codebook: Tensor, temperature: float = 0.2) -> Ten
         temperature: $\tau$.
 
     Returns:
-        `[batch, height, width, word]`, in float32.
+        `[batch, height, width, word]`, in float32 or wider.
     """
     check_temperature(temperature)
     with torch.autocast(maps.device.type, enabled=False):
         # -|f - v|^2 = 2 f.v - |v|^2 - |f|^2, and the last term is the same for all words. Subtracting the words' mean
         # makes both vectors short, so that rounding loses less.
         middle = wide(codebook).mean(0)
-        words = wide(codebook) - middle
         places = wide(maps.detach()).movedim(1, 3) - middle
+        # The codebook has the student's type, and the maps have the teacher's, which may be wider.
+        words = (wide(codebook) - middle).to(places.dtype)
         return F.linear(places * (2 / temperature), words, words.square().sum(1) / -temperature)
 
 

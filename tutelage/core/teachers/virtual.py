@@ -29,7 +29,9 @@ class UniformTeacher(Teacher):
         labels = batch.labels
         # Labels that are probabilities have an axis of classes, which is no place.
         places = labels.shape[2:] if labels.is_floating_point() else labels.shape[1:]
-        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, device=labels.device))
+        # In float32 whatever torch's default is: zero is exact in it, and does not widen the student's losses.
+        kind: Any = {"dtype": torch.float32, "device": labels.device}
+        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, **kind))
 
 
 class VirtualTeacher(Teacher):
