@@ -64,6 +64,15 @@ def test_a_fixed_size_is_named_with_the_ways_out(network, message, data):
         tutelage.evaluate(network, data=data)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_another_type_of_numbers_is_named_with_the_way_out(kind, data):
+    message = rf"Its numbers are {kind}, and the inputs are torch\.float32: pass network\.to\(torch\.float32\)"
+    with pytest.raises(UserError, match=f"The teacher cannot take inputs.*{message}"):
+        tutelage.distill("kd", student=Net(), teacher=Net().to(kind), data=data, **SETTINGS)
+    with pytest.raises(UserError, match=f"The student cannot take inputs.*{message}"):
+        tutelage.distill("supervised", student=Net().to(kind), data=data, **SETTINGS)
+
+
 @pytest.mark.parametrize("classes", [2, 1000])
 @pytest.mark.parametrize("method", ["supervised", "kd", "tf-kd-reg", "at", "dml"])
 def test_another_number_of_classes_is_refused(method, classes, data):

@@ -18,7 +18,7 @@ _USUAL_SIDES = (224, 256, 384, 32, 64, 96, 128, 28, 299, 336, 448, 512)
 
 
 def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: str, data: Data) -> UserError:
-    """Return the error for a network that failed on inputs. If only their size is wrong, it names the right one.
+    """Return the error for a network that failed on inputs. It names the size or type that fits.
 
     Args:
         network: The network.
@@ -31,6 +31,11 @@ def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: s
     if not isinstance(example, Tensor):
         return UserError(f"The {who} cannot take inputs ({type(example).__name__}) of {data.name}: {reason}.")
     text = f"The {who} cannot take inputs of shape {list(example.shape)} of {data.name}: {reason}."
+    if (kind := _type_taken(network, example)) is not None:
+        return UserError(
+            f"{text} Its numbers are {kind}, and the inputs are {example.dtype}: pass network.to({example.dtype}), or "
+            "let its forward convert what it is given."
+        )
     side = _side_taken(network, example) if example.ndim == 4 else None
     if side is None:
         return UserError(text)
@@ -114,6 +119,19 @@ def _is_exported(network: nn.Module) -> bool:
 
 def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _type_taken(network: nn.Module, example: Tensor) -> torch.dtype | None:
+    """Return the type of a network's numbers if it takes the inputs in that type; None if that changes nothing."""
+    kind = next((each.dtype for each in network.parameters() if each.is_floating_point()), example.dtype)
+    if kind == example.dtype:
+        return None
+    try:
+        with evaluating(network), torch.no_grad():
+            call(network, example.to(kind))
+    except Exception:  # Something else is wrong as well, and the first error says what.
+        return None
+    return kind
 
 
 def _side_taken(network: nn.Module, example: Tensor) -> int | None:
