@@ -173,7 +173,7 @@ def test_mistakes_are_told(text, message):
 
 
 def test_a_required_option_is_asked_for(own):
-    with pytest.raises(UserError, match="required.*gamma"):
+    with pytest.raises(UserError, match="my_methods:Layered needs gamma=: give a value"):
         parse_choice("my_methods:Layered")
 
 

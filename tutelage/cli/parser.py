@@ -19,7 +19,7 @@ from tutelage.core.registry import Entry
 from tutelage.errors import UserError, unknown
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import add_hyper_parameters
-from tutelage.experiments.misfit import misfit
+from tutelage.experiments.misfit import misfit, missing
 from tutelage.training.settings import Training
 
 T = TypeVar("T")
@@ -87,9 +87,8 @@ def parse(
 
 def _readable(message: str) -> str:
     """Return a message of the parser in the words of the command line."""
-    if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
-        flags = " and ".join(f"--{name.strip()}" for name in missing[1].split(","))
-        return f"{flags} is missing: give a value."
+    if names := missing(message):
+        return f"{' and '.join(f'--{name}' for name in names)} {'are' if names[1:] else 'is'} missing: give a value."
     if empty := re.fullmatch(r"argument (--\w+)\S*: expected (?:one|at least one) argument", message):
         return f"{empty[1]} is missing its value."
     if (found := misfit(message)) is not None:

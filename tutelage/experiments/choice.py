@@ -14,7 +14,7 @@ from tutelage.core.registry import FIXTURES, Entry
 from tutelage.data.task import Offer
 from tutelage.errors import UserError, unknown
 from tutelage.experiments.catalogue import get, names
-from tutelage.experiments.misfit import misfit
+from tutelage.experiments.misfit import misfit, missing
 from tutelage.system.grammar import holds_options, no_option, read
 
 
@@ -128,6 +128,10 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: Namespace = parser.parse_args(arguments)
     except ArgumentError as error:
+        if absent := missing(str(error.message)):
+            raise UserError(
+                f"{entry.name} needs {' and '.join(f'{name}=' for name in absent)}: give a value."
+            ) from error
         found = misfit(str(error.message))
         text = error.message if found is None else f"{found.name}={found.value}, which takes {found.wanted}."
         raise UserError(f"An option of {entry.name} does not fit: {text}") from error

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "none"}
 _KIND = r"(?:<class '\w+'>|typing\.Literal\[[^\]]*\])"
+# Three ways in which versions of jsonargparse say what is missing: since 4.48, since 4.44, and before.
+_MISSING = re.compile(
+    r"(?:the following arguments are required: |Option '|Validation failed: Key \")([\w, ]+)(?:$|['\"] is required)"
+)
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,21 @@ def misfit(message: str) -> Misfit | None:
     # jsonargparse's messages show Python types, which say little to a user.
     key = re.match(r'Parser key "(.*?)":', message)
     value = re.search(r"(?:Got value|Given value): (.*)", message, re.DOTALL)
-    wanted = [_in_words(kind) for kind in re.findall(rf"Expected a ({_KIND})", message)]
+    # Versions of jsonargparse differ in their order: none goes last.
+    wanted = sorted((_in_words(kind) for kind in re.findall(rf"Expected a ({_KIND})", message)), key="none".__eq__)
     if key is None or value is None or not wanted:
         return None
     return Misfit(key[1], value[1].strip(), " or ".join(wanted))
+
+
+def missing(message: str) -> list[str]:
+    """Return the names of flags or options that a message of the parser asks for; none if it reports something else.
+
+    Args:
+        message: The message of jsonargparse.
+    """
+    found = _MISSING.match(message)
+    return [name.strip() for name in found[1].split(",")] if found else []
 
 
 def _in_words(kind: str) -> str:
