@@ -24,6 +24,7 @@ from tutelage.methods.ksanc import KSANC
 from tutelage.methods.label_smoothing import LabelSmoothing, matched_label_smoothing
 from tutelage.methods.mlld import MLLD
 from tutelage.methods.msd import MSD
+from tutelage.methods.ofa import OFA
 from tutelage.methods.quest import Quest
 from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
@@ -49,6 +50,7 @@ __all__ = [
     "KSANC",
     "MLLD",
     "MSD",
+    "OFA",
     "SP",
     "SRRL",
     "UNIX",
