@@ -33,6 +33,7 @@ from tutelage.methods.srrl import SRRL
 from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training
+from tutelage.methods.token import Token
 from tutelage.methods.tolerant_teacher import TolerantTeacher
 from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
@@ -68,6 +69,7 @@ __all__ = [
     "SimKD",
     "Supervised",
     "TfKDReg",
+    "Token",
     "TolerantTeacher",
     "de_kd",
     "double_training",
