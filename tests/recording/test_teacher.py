@@ -49,6 +49,17 @@ def test_it_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
     assert RecordedTeacher()(noisy) is batch.teacher
 
 
+def test_recorded_features_of_padded_text_know_which_tokens_count():
+    """Without the mask, a mean over places would take the padding for tokens, without a word."""
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    said = Output(logits=torch.randn(2, 3), features={"layer": torch.randn(2, 3, 4)})
+    batch = Batch(inputs={"input_ids": torch.ones(2, 3, dtype=torch.int64), "attention_mask": mask}, teacher=said)
+    found = RecordedTeacher()(batch)
+    assert found.valid is mask
+    assert found.features is said.features
+    assert found.logits is said.logits
+
+
 def test_recorded_layers_have_the_shapes_that_the_network_gives(layered):
     live = toy_teacher().reading(LAYERS, example=EXAMPLE)
     assert dict(layered.reading(LAYERS, example=EXAMPLE).shapes) == dict(live.shapes)

@@ -90,5 +90,6 @@ def baseline_of(choices: Sequence[Choice], wanted: str | None) -> str:
     labels = [choice.label for choice in choices]
     if wanted is not None and wanted not in labels:
         raise unknown("row", wanted, labels)
-    # Plain training is what a method must beat; without it, the first row.
-    return wanted or ("supervised" if "supervised" in labels else labels[0])
+    # Plain training of the student is what a method must beat. With options it is a row like any other.
+    plain = [choice for choice in choices if choice.entry.plain and choice.entry.trains == "student"]
+    return wanted or next((choice.label for choice in plain if not choice.options), labels[0])

@@ -15,6 +15,7 @@ from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap
+from tutelage.features.padding import valid_tokens
 from tutelage.recording.reading import Recording
 from tutelage.recording.replay import held_against
 
@@ -160,7 +161,9 @@ class RecordedTeacher(Teacher):
                 "This asks the teacher about inputs that a method or network made or changed, and a recording knows "
                 "only its own views. Pass the teacher itself."
             )
-        return batch.teacher
+        # Only features are recorded, and their padding is that of the batch's own tokens.
+        valid = valid_tokens(batch.inputs)
+        return batch.teacher if valid is None else replace(batch.teacher, valid=valid)
 
     @property
     def _named(self) -> Sequence[str]:
