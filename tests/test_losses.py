@@ -235,7 +235,7 @@ def test_losses_and_gradients_stay_finite(dtype, temperature, kind):
 @pytest.mark.parametrize("loss", [kd_loss, soft_cross_entropy])
 @pytest.mark.parametrize(("student", "teacher"), [((4, 10), (4, 100)), ((4, 10), (1, 10)), ((4, 10), (4, 1))])
 def test_shapes_must_agree(loss, student, teacher):
-    with pytest.raises(ValueError, match=r"student answers .*same classes in the same order"):
+    with pytest.raises(ValueError, match=r"student returns .*same classes in the same order"):
         loss(torch.zeros(student), torch.zeros(teacher))
 
 

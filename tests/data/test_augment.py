@@ -46,7 +46,7 @@ def test_defaults_and_spaces():
         ("crop:1.5", "crop:1.5"),
         ("crop:nan", "crop:nan"),
         ("crop:4:4", "crop:4:4"),
-        ("crop:0", "leave crop out"),
+        ("crop:0", "or leave it out"),
         ("randaugment:0", "leave it out"),
         ("randaugment:1.5", "randaugment:1.5"),
         ("random-cutout:2", "at most 1"),

@@ -138,7 +138,7 @@ def test_the_plain_words_need_no_telling(make_photos, name):
 @pytest.mark.parametrize("splits", [("trian", "test"), ("trian", "tset"), ("train", "tset"), ("train", "test", "vla")])
 def test_a_misspelt_split_is_named(make_photos, splits):
     strange = next(name for name in splits if name not in ("train", "test"))
-    with pytest.raises(UserError, match=rf"{strange}.*call (it|them) train, val (and|or) test"):
+    with pytest.raises(UserError, match=rf"{strange}.*name (it|the splits) train, val (and|or) test"):
         scan(make_photos(splits))
 
 
@@ -170,7 +170,7 @@ def test_a_class_called_train_with_folders_in_it_is_refused(make_photos):
 def test_flat_folders_named_as_splits_are_refused(make_photos):
     with pytest.raises(UserError, match=r"has test, train, which are named like splits but hold images"):
         scan(make_photos(("",), classes=("train", "test")))
-    with pytest.raises(UserError, match=r"has test, named like splits"):
+    with pytest.raises(UserError, match=r"has test, which are named like splits"):
         scan(make_photos(("",), classes=("ant", "bee", "test"), name="other"))
 
 

@@ -134,12 +134,12 @@ def test_a_loader_is_refused_with_the_way_out():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
 def test_a_rate_is_a_share(rate):
-    with pytest.raises(UserError, match="no share"):
+    with pytest.raises(UserError, match="from 0 to 1"):
         label_offsets(4, rate, 10)
 
 
 def test_one_class_cannot_be_wrong():
-    with pytest.raises(UserError, match="two or more"):
+    with pytest.raises(UserError, match="two classes or more"):
         label_offsets(4, 0.1, 1)
 
 

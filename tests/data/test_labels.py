@@ -84,7 +84,7 @@ def test_a_number_out_of_range():
 
 def test_one_class_is_refused_where_classes_count():
     for values, feature in (([3, 3], "int64"), ([0, 0], ["ant"]), (["ant"] * 2, "string")):
-        with pytest.raises(UserError, match="one class only"):
+        with pytest.raises(UserError, match="only one class"):
             class_names(column(values, feature))
     assert class_names(column([0, 0], ["ant"]), one_will_do=True) == ("ant",)
 

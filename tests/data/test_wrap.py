@@ -67,7 +67,7 @@ def test_fingerprints_tell_data_apart():
         (lambda: as_data(users(classes=2), test=users(9)), "out of the range"),
         (lambda: as_data(users(classes=2), test=users(9), num_classes=3), "training does not have"),
         (lambda: as_data(users(), class_names=("a",), num_classes=3), "class names"),
-        (lambda: as_data(DataLoader(users()), augment="flip"), "augments for itself"),
+        (lambda: as_data(DataLoader(users()), augment="flip"), "does its own augmentation"),
         (lambda: as_data(users(3)), "hold|Holding"),
         (lambda: as_data(3), "cannot be indexed"),
     ],
@@ -129,7 +129,7 @@ def test_a_class_that_training_lacks_is_refused_by_name():
 
 
 def test_a_loader_with_another_numbering_is_refused():
-    with pytest.raises(UserError, match="pass its dataset, whose classes are read by name.*There cat, ant; training"):
+    with pytest.raises(UserError, match="pass its dataset, whose classes are read by name.*This split has cat, ant"):
         as_data(Named("ant", "bee", "cat"), test=DataLoader(Named("cat", "ant"), batch_size=4))
     data = as_data(Named("ant", "bee", "cat"), test=DataLoader(Named("ant", "bee"), batch_size=64))
     assert is_right(data, "test")
@@ -146,7 +146,7 @@ def test_names_of_ones_own_are_for_the_numbers_of_training():
     ("labels", "message"),
     [
         ([7, 500, 100_001], "3 different numbers up to 100001, which would make 100,002 classes"),
-        ([4006381333931, 4012345678901, 5901234123457], "would make as many classes"),
+        ([4006381333931, 4012345678901, 5901234123457], "would make that many classes"),
         ([3, 3, 3], "all 3, so there is nothing to tell apart"),
     ],
 )

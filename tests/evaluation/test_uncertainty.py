@@ -164,7 +164,7 @@ def test_ties_count_by_their_mean():
 def test_what_does_not_belong_together_is_refused():
     with pytest.raises(UserError, match="do not match"):
         rejection_ratio(torch.zeros(3), torch.zeros(4).bool())
-    with pytest.raises(UserError, match="some of both"):
+    with pytest.raises(UserError, match="at least one of each"):
         auroc(torch.zeros(3), torch.zeros(0))
 
 

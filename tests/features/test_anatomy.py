@@ -98,7 +98,7 @@ def test_a_classifier_that_cannot_be_found():
     with pytest.raises(UserError, match="Sequential has no linear .*Name the layer to read instead of 'embedding'"):
         classifier(model, torch.randn(8, 4))
     assert hooks_of(model) == 0
-    with pytest.raises(UserError, match="takes an example"):
+    with pytest.raises(UserError, match="needs an example"):
         FeatureExtractor(model, [EMBEDDING])
 
 
@@ -258,7 +258,7 @@ def test_a_tap_reads_a_map_and_shows_its_shape():
 
 
 def test_nothing_can_be_found_without_an_example():
-    with pytest.raises(UserError, match="takes an example"):
+    with pytest.raises(UserError, match="needs an example"):
         stages(CATALOGUE["tiny_cnn"](5), None)
 
 

@@ -72,7 +72,7 @@ def test_no_hook_stays_and_no_mode_changes(network):
 
 
 def test_an_example_is_needed(network):
-    with pytest.raises(UserError, match="takes an example"):
+    with pytest.raises(UserError, match="needs an example"):
         Trace.of(network, None)
 
 

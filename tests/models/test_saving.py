@@ -93,7 +93,7 @@ def test_tied_weights_are_saved(tmp_path):
 
 
 def test_foreign_folders_and_damaged_metadata_are_told(tmp_path):
-    with pytest.raises(UserError, match="no saved network"):
+    with pytest.raises(UserError, match="not a saved network"):
         load_network(str(tmp_path), num_classes=10)
     for text in ("{", "[]", json.dumps({"spec": "tiny_cnn"})):
         (tmp_path / "network.json").write_text(text)

@@ -67,7 +67,7 @@ def test_it_is_named_with_and_without_its_number_of_views(taught, data):
         f"recording:{place},view=1": "no option of a recording named 'view'",
         f"recording:{place},views=some": "takes views as a whole number of 1 or more, not 'some'",
         f"recording:{place},views=0": "takes views as a whole number of 1 or more, not 0",
-        f"recording:{place},2": "'2' in the recording .* is no option",
+        f"recording:{place},2": "'2' in the recording .* is not an option",
         f"recording:{place},views=3": "has 2 views that can be replayed",
         f"recording:{place}s": "There is no recording in",
     }.items():

@@ -21,7 +21,7 @@ FIT = [
     (Sequence[Count], [(1, 2), [3]], [(0,), 3, "12", (1, "x")], "a list in brackets, each item a whole number of 1 or"),
     (tuple[int, float], [(1, 2), [1, 0.5]], [(1,), (1, 2, 3), (0.5, 1)], r"\(a whole number, a number\)"),
     (tuple[Literal["map"], int], [("map", 1)], [("x", 1)], r"\(one of map, a whole number\)"),
-    (list[Any], [[], [1, "x"]], [3], "several"),
+    (list[Any], [[], [1, "x"]], [3], "a list in brackets"),
 ]
 
 

@@ -87,7 +87,7 @@ def test_targets_of_other_tasks_are_refused():
     assert TASK.count_outputs(torch.zeros(4, 7)) == 7
     with pytest.raises(UserError, match="one row of 0 and 1 per sample"):
         TASK.read_targets([0, 1, 2], where="x")
-    with pytest.raises(UserError, match="hold 0.5"):
+    with pytest.raises(UserError, match="contain 0.5"):
         TASK.read_targets([[0.5, 1]], where="x")
     with pytest.raises(UserError, match="has 3 labels"):
         TASK.check_answer((2, 4), 2, 3, who="student", data="toys")

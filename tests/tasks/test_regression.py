@@ -65,7 +65,7 @@ def test_targets_that_are_no_numbers_are_refused():
         TASK.read_targets(["a"], where="x")
     with pytest.raises(UserError, match="differ in length"):
         TASK.read_targets([[1.0], [1.0, 2.0]], where="x")
-    with pytest.raises(UserError, match="2 numbers a sample"):
+    with pytest.raises(UserError, match="2 numbers per sample"):
         TASK.check_answer((2, 1), 2, 2, who="student", data="toys")
 
 

@@ -179,7 +179,7 @@ def test_what_users_pass_is_mapped(tmp_path):
     assert torch.equal(box(Batch(inputs=EXAMPLE)).logits, module.eval()(EXAMPLE)[:, given])
     with pytest.raises(UserError, match="A class map is for a teacher, but none is given"):
         named_teacher(None, data, classes=given)
-    with pytest.raises(UserError, match="tiny_cnn comes untrained"):
+    with pytest.raises(UserError, match="tiny_cnn is untrained"):
         named_teacher("tiny_cnn", data, classes=given)
 
 
