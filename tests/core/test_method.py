@@ -107,7 +107,7 @@ def test_a_batch_shows_no_more_views_than_are_recorded(recorded, fits):
     if fits:
         assert len(transfer.loader(data, batch_size=8)) == 6
         return
-    with pytest.raises(UserError, match=r"4 views of each image.* and 3 of each are recorded.*record --views 4"):
+    with pytest.raises(UserError, match=r"4 views of each image.* only 3 of each are recorded.*record --views 4"):
         transfer.loader(data, batch_size=8)
 
 

@@ -299,5 +299,5 @@ def test_labels_that_are_no_class_indices_are_refused(labels, parrot):
 
 @pytest.mark.parametrize("classes", [2, 100])
 def test_other_classes_are_refused(classes, parrot):
-    with pytest.raises(ValueError, match=rf"\(2, 3\) and the teacher \(2, {classes}\)"):
+    with pytest.raises(ValueError, match=rf"\(2, 3\), and the teacher \(2, {classes}\)"):
         parts(torch.tensor(STUDENT), torch.zeros(2, classes), torch.tensor(LABELS), parrot)

@@ -119,7 +119,7 @@ def test_what_makes_no_sense_is_refused(echo, parrot):
         EnD(echo, parrot(torch.zeros(1, 2)), temperature=0.5)
     with pytest.raises(UserError, match="shares of the run"):
         EnD(echo, parrot(torch.zeros(1, 2)), hold=0.8, fall=0.4)
-    with pytest.raises(ValueError, match=r"\(5, 4\) and the teacher \(5, 100\)"):
+    with pytest.raises(ValueError, match=r"\(5, 4\), and the teacher \(5, 100\)"):
         value(EnD(echo, parrot(torch.zeros(5, 100))), torch.zeros(5, 4))
 
 

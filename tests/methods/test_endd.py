@@ -222,7 +222,7 @@ def test_what_makes_no_sense_is_refused(echo, parrot):
     ):
         with pytest.raises(UserError, match=words):
             EnDD(echo, teacher, **options)
-    with pytest.raises(ValueError, match=r"\(5, 4\) and the teacher \(5, 100\)"):
+    with pytest.raises(ValueError, match=r"\(5, 4\), and the teacher \(5, 100\)"):
         value(EnDD(echo, teacher), torch.zeros(5, 4))
 
 

@@ -162,7 +162,7 @@ def test_one_update_a_batch(echo, parrot):
 
 def test_other_classes_are_refused(echo, parrot):
     method = KD(echo, parrot(torch.zeros(5, 100)))
-    with pytest.raises(ValueError, match=r"\(5, 4\) and the teacher \(5, 100\)"):
+    with pytest.raises(ValueError, match=r"\(5, 4\), and the teacher \(5, 100\)"):
         method.losses(Batch(inputs=torch.zeros(5, 4), targets=torch.zeros(5, dtype=torch.long)))
 
 

@@ -111,6 +111,6 @@ def test_a_network_for_other_inputs_is_refused_and_left_as_it_was(data):
 
 
 def test_wrong_classes_are_told_by_number(data):
-    with pytest.raises(UserError, match=r"The teacher answers .* 10 classes"):
+    with pytest.raises(UserError, match=r"the teacher returns shape .* 10 classes"):
         check_classes(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), data, who="teacher")
     check_classes(factory(), data, who="teacher")

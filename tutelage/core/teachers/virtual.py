@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.batch import Batch, Output
@@ -29,9 +30,10 @@ class UniformTeacher(Teacher):
         labels = batch.labels
         # Labels that are probabilities have an axis of classes, which is no place.
         places = labels.shape[2:] if labels.is_floating_point() else labels.shape[1:]
-        # In float32 whatever torch's default is: zero is exact in it, and does not widen the student's losses.
-        kind: Any = {"dtype": torch.float32, "device": labels.device}
-        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, **kind))
+        # The type of the inputs, and not torch's default, which would widen the losses of a narrower student.
+        given = batch.inputs
+        kind = given.dtype if isinstance(given, Tensor) and given.is_floating_point() else torch.float32
+        return Output(logits=torch.zeros(len(labels), self.num_classes, *places, dtype=kind, device=labels.device))
 
 
 class VirtualTeacher(Teacher):
