@@ -415,7 +415,7 @@ def test_the_contest_teaches_discriminators_to_tell_and_networks_to_pass():
         ({"feature_lr": 0.0}, "must be above zero"),
         ({"feature_weight_decay": -0.1}, "must not be negative"),
         ({"feature_milestones": [0.5, 0.25]}, "must be rising shares of the run"),
-        ({"networks": 1}, "at least two"),
+        ({"networks": 1}, "networks=1 must be 2 or more"),
         ({"lr_scales": [1, 2]}, "one number for all 3 networks"),
     ],
 )

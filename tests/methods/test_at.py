@@ -227,7 +227,7 @@ def test_layers_by_name():
 
 
 def test_one_place_has_no_attention():
-    with pytest.raises(UserError, match=r"embedding \(48x1x1\).*share one place"):
+    with pytest.raises(UserError, match=r"embedding \(48x1x1\).*compared at a single place"):
         build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), layers="layer2+layer3:embedding")
 
 

@@ -275,7 +275,7 @@ def test_the_mean_of_two_processes_gradients_is_that_of_one(anchors):
 
 def test_an_odd_batch_is_refused():
     images = torch.randn(5, 3, 12, 16)
-    with pytest.raises(UserError, match="batch of 5 samples, which has no two equal halves"):
+    with pytest.raises(UserError, match="batch of 5 samples, and needs an even number"):
         toy().losses(Batch(inputs=images, targets=torch.zeros(5, dtype=torch.long)))
 
 

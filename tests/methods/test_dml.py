@@ -242,7 +242,7 @@ def test_the_networks_of_an_experiment(networks, widths):
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(UserError, match="temperature=0.0 must be above zero"):
         DML(answers(2), temperature=0.0)
-    with pytest.raises(UserError, match="at least two"):
+    with pytest.raises(UserError, match="networks=1 must be 2 or more"):
         DML(answers(2), networks=1)
     with pytest.raises(UserError, match="start from the same weights"):
         DML([*answers(2), *answers(2)])

@@ -129,7 +129,9 @@ def test_no_labels_are_needed(echo, parrot):
 
 def test_a_recording_is_refused_because_it_holds_the_mean_alone():
     for teacher in (RecordedTeacher(), NoisyTeacher(RecordedTeacher(), std=0.1)):
-        with pytest.raises(UserError, match=r"^end learns from what each member .* --teacher A B C, .* by kd"):
+        with pytest.raises(
+            UserError, match=r"^end learns from the answers of each member .* --teacher A B C, .* by kd"
+        ):
             EnD(nn.Identity(), teacher)
 
 

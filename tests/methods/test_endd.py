@@ -207,7 +207,7 @@ def test_one_network_is_noted_and_several_are_not():
     EnDD(nn.Identity(), Chorus(torch.zeros(2, 1, 2)), reporter)
     assert not notes
     EnDD(nn.Identity(), networks[0], reporter)
-    assert "nothing of knowledge uncertainty" in notes[0]
+    assert "cannot learn knowledge uncertainty" in notes[0]
     assert "--teacher A B C" in notes[0]
 
 
@@ -228,7 +228,9 @@ def test_what_makes_no_sense_is_refused(echo, parrot):
 
 def test_a_recording_is_refused_because_it_holds_the_mean_alone():
     for teacher in (RecordedTeacher(), NoisyTeacher(RecordedTeacher(), std=0.1)):
-        with pytest.raises(UserError, match=r"^endd learns from what each member .* --teacher A B C, .* by kd"):
+        with pytest.raises(
+            UserError, match=r"^endd learns from the answers of each member .* --teacher A B C, .* by kd"
+        ):
             EnDD(nn.Identity(), teacher)
 
 

@@ -248,7 +248,7 @@ def test_the_output_of_a_backbone_is_read_by_the_layer_that_gives_it():
         ({"delta": math.nan}, "delta=nan"),
         ({"ce_weight": -1.0}, "ce_weight=-1.0 must be zero or more"),
         ({"pooled_weight": -1.0}, "pooled_weight=-1.0"),
-        ({"pooled_weight": 0.0, "places_weight": 0.0}, "leave nothing of the teacher"),
+        ({"pooled_weight": 0.0, "places_weight": 0.0}, "nothing is learned from the teacher"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -339,12 +339,12 @@ def test_a_step_waits_for_nothing(options, waits):
     ("options", "message"),
     [
         ({"crops": 0}, "crops=0"),
-        ({"discard_below": -0.1}, "discard_below=-0.1, .* must rise from 0 to 1"),
+        ({"discard_below": -0.1}, "discard_below=-0.1, .* must be between 0 and 1, in rising order"),
         ({"discard_below": 0.3}, "discard_below=0.3, soft_from=0.2"),
         ({"soft_from": 0.9, "discard_above": 0.8}, "discard_above=0.8"),
         ({"discard_above": 1.1}, "discard_above=1.1"),
         ({"soft_from": math.nan}, "soft_from=nan"),
-        ({"smoothing": 1.0}, "smoothing=1.0 must be a share, from 0 to below 1"),
+        ({"smoothing": 1.0}, "smoothing=1.0 must be at least 0 and below 1"),
         ({"smoothing": -0.1}, "smoothing=-0.1"),
     ],
 )

@@ -143,19 +143,19 @@ def test_every_member_of_an_ensemble_becomes_fickle(method):
 
 @pytest.mark.parametrize("teacher", [RecordedTeacher(), UniformTeacher(6)])
 def test_a_teacher_without_a_network_is_refused(teacher):
-    with pytest.raises(NoLayersError, match=f"Nothing drops in a {type(teacher).__name__}"):
+    with pytest.raises(NoLayersError, match=f"A {type(teacher).__name__} gives only logits"):
         methods_of(catalogue.get("fickle-teacher"), toy_experiment(teacher=teacher))
 
 
 @pytest.mark.parametrize("method", ["supervised", "tf-kd-self", "tf-kd-reg", "supervised-teacher"])
 def test_a_method_without_a_teacher_is_refused(method):
-    with pytest.raises(UserError, match=f"{method} learns from no trained teacher.*kd"):
+    with pytest.raises(UserError, match=f"{method} does not learn from a trained teacher.*kd"):
         methods_of(catalogue.get("fickle-teacher"), toy_experiment(), {"method": method})
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_a_rate_is_a_share(rate):
-    with pytest.raises(UserError, match="rate=.*from 0 to below 1"):
+    with pytest.raises(UserError, match="rate=.*at least 0 and below 1"):
         around("kd", ToyNetwork(10), rate=rate)
 
 

@@ -233,7 +233,7 @@ def test_a_mixture_draws_from_torchs_generator():
 
 
 def test_what_is_no_image_is_not_mixed(echo):
-    with pytest.raises(UserError, match="Only images are mixed"):
+    with pytest.raises(UserError, match="Mixup and CutMix need images"):
         FKD(echo, BlackBoxTeacher(echo), mixup=1.0).losses(Batch(inputs=torch.zeros(2, 3)))
 
 

@@ -168,7 +168,7 @@ def test_other_classes_are_refused(echo, parrot):
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
 def test_alpha_is_a_share(alpha, echo, parrot):
-    with pytest.raises(UserError, match=r"alpha=.*from 0 to 1"):
+    with pytest.raises(UserError, match=r"alpha=.*between 0 and 1"):
         KD(echo, parrot(torch.zeros(1, 2)), alpha=alpha)
 
 

@@ -82,7 +82,7 @@ def test_a_teacher_without_confidence_is_matched_as_well(double, measure, echo):
         (10, {"smoothing": -0.1}, "smoothing"),
         (10, {"smoothing": 1.1}, "smoothing"),
         (10, {"smoothing": math.nan}, "smoothing"),
-        (2, {"smoothing": 0.6, "variant": "others"}, "leave the label the largest"),
+        (2, {"smoothing": 0.6, "variant": "others"}, "leave the label no less"),
         (10, {"loss_scale": 0.0}, "loss_scale"),
     ],
 )

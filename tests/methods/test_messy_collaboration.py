@@ -211,7 +211,7 @@ def test_another_rate_is_refused_in_the_same_folder(tmp_path):
     training = replace(TRAINING, epochs=1)
     toy_experiment().execute(parse_choice("messy-collaboration:method=supervised"), Run(tmp_path, training))
     other = parse_choice("messy-collaboration:method=supervised,student_rate=0.5")
-    with pytest.raises(UserError, match="another piece of work"):
+    with pytest.raises(UserError, match="the results of other work"):
         toy_experiment().execute(other, Run(tmp_path, training))
 
 
@@ -238,12 +238,12 @@ def test_a_loader_with_labels_drawn_for_every_batch():
 
 @pytest.mark.parametrize("row", ["student_rate=-0.1", "student_rate=1.1", "teacher_rate=2"])
 def test_rates_are_shares(row):
-    with pytest.raises(UserError, match="shares, from 0 to 1"):
+    with pytest.raises(UserError, match="must be between 0 and 1"):
         look(row)
 
 
 def test_a_wrong_teacher_of_a_method_without_one_is_refused():
-    with pytest.raises(UserError, match="supervised learns from no trained teacher"):
+    with pytest.raises(UserError, match="supervised does not learn from a trained teacher"):
         look("method=supervised,teacher_rate=0.1")
 
 

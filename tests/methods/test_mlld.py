@@ -360,7 +360,7 @@ def test_a_recorded_answer_is_never_taken_for_the_strong_views():
     [
         ({"temperatures": (4.0, 0.0)}, r"temperatures=\[4.0, 0.0\]"),
         ({"temperatures": (4.0, float("nan"))}, r"temperatures=\[4.0, nan\]"),
-        ({"temperatures": ()}, "one or more"),
+        ({"temperatures": ()}, "one number or more"),
         ({"class_weight": -1.0}, "class_weight=-1"),
         ({"example": EXAMPLE - 1}, "before normalisation"),
         ({"example": {"input_ids": torch.zeros(2, 3)}}, "kd"),

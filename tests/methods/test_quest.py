@@ -286,7 +286,7 @@ def test_any_two_networks_and_any_size(make_student, make_teacher, size, layers)
 def test_nonsense_is_refused(tmp_path):
     with pytest.raises(UserError, match="temperature=0"):
         distill(tmp_path, temperature=0.0)
-    with pytest.raises(UserError, match="max_vectors=3 cannot make clusters=9"):
+    with pytest.raises(UserError, match="max_vectors=3 must be at least clusters=9"):
         distill(tmp_path, max_vectors=3)
     assert not list(tmp_path.iterdir())
 

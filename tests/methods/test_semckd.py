@@ -211,7 +211,7 @@ def test_a_smaller_batch_is_one_whose_other_samples_resemble_nobody(maps):
 def test_a_larger_batch_is_refused(maps):
     calibration = SemanticCalibration(taps(STUDENT_SHAPES), taps(TEACHER_SHAPES), 8)
     twice = [[torch.cat([each, each]) for each in side] for side in maps]
-    with pytest.raises(UserError, match=r"10 samples came to a SemCKD that was built for 8.*batch_size=10"):
+    with pytest.raises(UserError, match=r"built for batches of 8 and got 10 samples.*batch_size=10"):
         calibration(*twice)
 
 

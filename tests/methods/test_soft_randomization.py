@@ -101,7 +101,7 @@ def test_floats_of_a_mapping_and_every_view_of_a_sequence():
 
 @pytest.mark.parametrize("inputs", [torch.arange(4), {"ids": torch.arange(4)}, [torch.arange(4)]])
 def test_inputs_without_floats_are_refused(inputs):
-    with pytest.raises(UserError, match="hold none"):
+    with pytest.raises(UserError, match="these inputs have none"):
         noisy(Batch(inputs=inputs), 0.1)
 
 

@@ -139,6 +139,6 @@ def _check_places(pair: LayerPair) -> None:
     height, width = (min(sizes) for sizes in zip(pair.student.size, pair.teacher.size))
     if height * width == 1:
         raise UserError(
-            f"The layers {pair} share one place, and there every attention map is 1: there is nothing to transfer. "
+            f"The layers {pair} are compared at a single place, where every attention map is 1 and teaches nothing. "
             "Name layers with maps in layers=, or choose a method for vectors."
         )

@@ -142,7 +142,9 @@ def born_again(
         gradient it has.
     """
     if generations < 2:
-        raise UserError(f"generations={generations}: being born again takes two or more.")
+        raise UserError(
+            f"generations={generations} must be 2 or more: each one after the first learns from the one before."
+        )
     # Each name gives a generation a seed and a folder of its own.
     networks = [run.fit("generation-0", Supervised(make_student("generation-0")), data)]
     for number in range(1, generations):

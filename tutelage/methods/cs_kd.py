@@ -94,7 +94,9 @@ class CSKD(Method):
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         assert isinstance(dataset, Samples)
         if dataset.targets is None:
-            raise UserError("Partners are samples of one class, and these samples have no labels.")
+            raise UserError(
+                "cs-kd pairs samples of one class, and these samples have no labels: choose another method."
+            )
         targets = all_labelled(dataset.targets, "cs-kd")
         batches = PairBatches(targets, batch_size=self.batch_size, drop_last=several)
         # Two sections: processes share the anchors, and their partners in the same way, so that pairs stay together.
@@ -138,7 +140,7 @@ def halves(samples: Any) -> tuple[Any, Any]:
         return [pair[0] for pair in both], [pair[1] for pair in both]
     if len(samples) % 2:
         raise UserError(
-            f"cs-kd got a batch of {len(samples)} samples, which has no two equal halves, anchors and their partners: "
+            f"cs-kd got a batch of {len(samples)} samples, and needs an even number, anchors and then their partners: "
             "let its transfer_set form the batches."
         )
     middle = len(samples) // 2

@@ -65,7 +65,7 @@ def de_kd(
     Differences: The soft term carries $T^2$ and is not divided by $K$ (`reduction="mean"` divides).
     """
     if teacher_epochs is not None and teacher_epochs < 1:
-        raise UserError(f"teacher_epochs={teacher_epochs}: the teacher trains for an epoch at least.")
+        raise UserError(f"teacher_epochs={teacher_epochs} must be 1 or more.")
     if teacher_accuracy is not None and data.validation is None:
         raise UserError("teacher_accuracy= is measured on validation data, and there are none. Give teacher_epochs=.")
     if teacher_epochs is None and teacher_accuracy is None:

@@ -162,6 +162,6 @@ def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     wanted = (len(student), *student.shape[2:])
     if labels.is_floating_point() or labels.shape != wanted:
         raise UserError(
-            f"dkd sets the label's class apart, so labels must be class indices of shape {wanted}; "
+            f"dkd treats the label's class separately, so labels must be class indices of shape {wanted}; "
             f"these are {labels.dtype} of shape {tuple(labels.shape)}. Leave out mixup and soft labels."
         )

@@ -71,7 +71,7 @@ class EnD(Method):
         self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
         self.student, self.teacher = FeatureExtractor(student), teacher
         if reporter is not None and is_single(teacher):
-            reporter.note("end learns from one network: name several, --teacher A B C, or --ensemble 5.", once=True)
+            reporter.note("end has only one teacher here: give several, --teacher A B C, or --ensemble 5.", once=True)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the loss as `end`."""
@@ -125,6 +125,6 @@ def refuse_recordings(teacher: Teacher, method: str) -> None:
         UserError: If its answers are recorded.
     """
     teacher.must_be_live(
-        f"{method} learns from what each member of an ensemble says, and a recording holds their mean alone",
+        f"{method} learns from the answers of each member of an ensemble, and a recording holds only their mean",
         "pass the networks themselves, --teacher A B C, or learn the mean from the recording by kd",
     )

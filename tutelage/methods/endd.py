@@ -92,16 +92,16 @@ class EnDD(Method):
         gradient_norm: float = 1.0,
     ) -> None:
         if not 0 <= smoothing < 1:
-            raise UserError(f"smoothing={smoothing} must be a share, from 0 to below 1.")
+            raise UserError(f"smoothing={smoothing} must be at least 0 and below 1.")
         if not gradient_norm >= 0:
-            raise UserError(f"gradient_norm={gradient_norm} must be above zero, or 0 for what the run says.")
+            raise UserError(f"gradient_norm={gradient_norm} must be zero or more: 0 keeps the run's own clipping.")
         refuse_recordings(teacher, "endd")
         super().__init__()
         self.temperature = Annealing(temperature=temperature, hold=hold, fall=fall)
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.smoothing, self.heat, self.gradient_norm = smoothing, heat, gradient_norm
         if reporter is not None and is_single(teacher):
-            text = "endd learns nothing of knowledge uncertainty from one network: name several, --teacher A B C, or"
+            text = "With one teacher, endd cannot learn knowledge uncertainty: give several, --teacher A B C, or"
             reporter.note(f"{text} --ensemble 5.", once=True)
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:

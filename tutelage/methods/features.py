@@ -185,9 +185,11 @@ def normalized(features: Tensor) -> Tensor:
 
 def _check(delta: float, **weights: float) -> None:
     if not delta > 0:
-        raise UserError(f"delta={delta} must be above zero: where squares turn into absolute values.")
+        raise UserError(f"delta={delta} must be above zero: from there, squares become absolute values.")
     for name, weight in weights.items():
         if not weight >= 0:
             raise UserError(f"{name}={weight} must be zero or more: 0 leaves the term out.")
     if weights["pooled_weight"] == weights["places_weight"] == 0:
-        raise UserError("pooled_weight=0 and places_weight=0 leave nothing of the teacher: choose supervised.")
+        raise UserError(
+            "With pooled_weight=0 and places_weight=0 nothing is learned from the teacher: choose supervised."
+        )

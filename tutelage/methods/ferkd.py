@@ -192,8 +192,8 @@ def self_partners(indices: Tensor, kept: Tensor, crops: int) -> Tensor:
 def _check(discard_below: float, soft_from: float, discard_above: float, smoothing: float) -> None:
     if not 0 <= discard_below <= soft_from <= discard_above <= 1:
         raise UserError(
-            f"discard_below={discard_below}, soft_from={soft_from} and discard_above={discard_above} must rise from 0 "
-            "to 1."
+            f"discard_below={discard_below}, soft_from={soft_from} and discard_above={discard_above} must be between 0 "
+            "and 1, in rising order."
         )
     if not 0 <= smoothing < 1:
-        raise UserError(f"smoothing={smoothing} must be a share, from 0 to below 1.")
+        raise UserError(f"smoothing={smoothing} must be at least 0 and below 1.")

@@ -67,7 +67,7 @@ def fickle_teacher(
         ours. Dropout that a network applies by a function rather than a layer is not found, and stays off.
     """
     if rate is not None and not 0 <= rate < 1:
-        raise UserError(f"rate={rate} must be a share of what is dropped, from 0 to below 1.")
+        raise UserError(f"rate={rate} must be at least 0 and below 1: it is the share that dropout drops.")
     return distill(method, teacher=fickle(teacher, example, rate))
 
 
@@ -89,7 +89,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
         # A copy, so that the given teacher does not begin to drop.
         network = copy_of(uncompiled(teacher.inner_network()))
     except NoLayersError as error:
-        text = f"Nothing drops in a {type(teacher).__name__}, which gives only logits: pass the network itself."
+        text = f"A {type(teacher).__name__} gives only logits, so it has no dropout: pass the network itself."
         raise NoLayersError(text) from error
     # At rate 0 nothing would drop, so no layer is replaced.
     if rate != 0:
@@ -109,9 +109,9 @@ def _make_fickle(network: nn.Module, example: Any, rate: float | None) -> None:
     try:
         name = classifier(network, example)
     except UserError as error:
-        raise UserError(f"The teacher has no dropout, and there is no place to put one in. {error}") from error
+        raise UserError(f"The teacher has no dropout, and no place for it was found. {error}") from error
     if not name:
-        raise UserError("The teacher is a single layer: there is nothing in it to drop. Choose another teacher.")
+        raise UserError("The teacher is a single layer, so dropout has no place in it. Choose another teacher.")
     # The classifier's name counts from the network inside the normalisation.
     inner = bare(network)
     inner.set_submodule(name, nn.Sequential(ActiveDropout(_RATE if rate is None else rate), inner.get_submodule(name)))

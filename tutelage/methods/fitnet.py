@@ -53,7 +53,9 @@ def hint_loss(regressed: Tensor, teacher: Tensor, mask: Tensor | None = None) ->
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015.
     """
     if regressed.shape != teacher.shape:
-        raise ValueError(f"A map of shape {tuple(regressed.shape)} cannot foretell one of {tuple(teacher.shape)}.")
+        raise ValueError(
+            f"The regressed map has the shape {tuple(regressed.shape)}, and the teacher's {tuple(teacher.shape)}."
+        )
     error = wide(regressed) - wide(teacher.detach())
     return error.square().mean() if mask is None else mean_of_squares(error, mask).mean()
 

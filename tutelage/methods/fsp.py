@@ -216,7 +216,7 @@ def fsp(
         warm-up apply in both stages.
     """
     if not init_share > 0:
-        raise UserError(f"init_share={init_share} must be above zero: the first stage is all that the teacher gives.")
+        raise UserError(f"init_share={init_share} must be above zero: the teacher takes part only in the first stage.")
     method = FSPInitialization(student, teacher, example, layers=layers, variant=variant, lr_scale=init_lr_scale)
     epochs = max(1, round(init_share * run.training.epochs))
     # Released code keeps the learning rate for the whole first stage; the paper lowers it.

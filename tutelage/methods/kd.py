@@ -151,6 +151,6 @@ def check_soft_term(alpha: float, temperature: float) -> None:
         UserError: If `alpha` is not between 0 and 1, or the temperature is not above zero.
     """
     if not 0 <= alpha <= 1:
-        raise UserError(f"alpha={alpha} must be a share, from 0 to 1.")
+        raise UserError(f"alpha={alpha} must be between 0 and 1.")
     if not temperature > 0:
         raise UserError(f"temperature={temperature} must be above zero.")

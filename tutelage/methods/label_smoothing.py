@@ -52,7 +52,9 @@ class LabelSmoothing(Method):
         # Spread over all classes, a part returns to the label; this larger share has the same effect as the given one.
         uniform = smoothing if variant == "uniform" else smoothing * num_classes / (num_classes - 1)
         if not 0 <= uniform <= 1:
-            raise UserError(f"smoothing={smoothing} must be a share from 0 to 1, and leave the label the largest.")
+            raise UserError(
+                f"smoothing={smoothing} must be between 0 and 1, and leave the label no less than another class."
+            )
         if not loss_scale > 0:
             raise UserError(f"loss_scale={loss_scale} must be above zero.")
         super().__init__({"ce": loss_scale})

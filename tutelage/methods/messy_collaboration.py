@@ -74,7 +74,7 @@ def messy_collaboration(
         for each of the two on its own.
     """
     if not (0 <= student_rate <= 1 and 0 <= teacher_rate <= 1):
-        raise UserError(f"student_rate={student_rate} and teacher_rate={teacher_rate} must be shares, from 0 to 1.")
+        raise UserError(f"student_rate={student_rate} and teacher_rate={teacher_rate} must be between 0 and 1.")
     replaced: dict[str, Any] = {}
     if teacher_rate:
         # Trained on its own wrong labels, but scored on the true ones.

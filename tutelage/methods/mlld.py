@@ -281,7 +281,7 @@ def _soften(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
 
 def _check(temperatures: Sequence[float], weights: Mapping[str, float], teacher: Teacher) -> None:
     if not temperatures or not all(temperature > 0 for temperature in temperatures):
-        raise UserError(f"temperatures={list(temperatures)} must be one or more, each above zero.")
+        raise UserError(f"temperatures={list(temperatures)} must be one number or more, each above zero.")
     for name, weight in weights.items():
         if not weight >= 0:
             raise UserError(f"{name}_weight={weight} must be zero or more: 0 leaves the term out.")

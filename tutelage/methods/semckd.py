@@ -205,8 +205,8 @@ class SemanticCalibration(nn.Module):
         missing = self.batch_size - len(similarities)
         if missing < 0:
             raise UserError(
-                f"A batch of {len(similarities)} samples came to a SemCKD that was built for {self.batch_size}: give "
-                f"it batch_size={len(similarities)}, or batches of {self.batch_size} at most."
+                f"SemCKD was built for batches of {self.batch_size} and got {len(similarities)} samples: use "
+                f"batch_size={len(similarities)}, or batches of at most {self.batch_size}."
             )
         # The missing samples count as orthogonal to all others.
         return F.pad(similarities, (0, missing))

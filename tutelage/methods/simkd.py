@@ -255,11 +255,11 @@ def _check_carries(student: nn.Module, layer: str, example: Any, num_classes: in
     except (RuntimeError, ValueError, AttributeError) as error:
         raise _misfit(student, layer, str(error)) from error
     if not fits:
-        raise _misfit(student, layer, f"it answers with shape {list(shape)}")
+        raise _misfit(student, layer, f"the answer has the shape {list(shape)}")
 
 
 def _misfit(student: nn.Module, layer: str, why: str) -> UserError:
     return UserError(
         f"{type(bare(student)).__name__} cannot end in the teacher's classifier: its layers behind {layer!r} do not "
-        f"carry the projected map ({why}). Choose srrl, which leaves the student as it is."
+        f"take the projected map ({why}). Choose srrl, which leaves the student as it is."
     )

@@ -88,7 +88,7 @@ class InputNoise(nn.Module):
         if isinstance(inputs, Sequence):
             return [self._noisy(view) for view in inputs]
         if not _is_float(inputs):
-            raise UserError("Noise is added to floats, and these inputs hold none: choose another way to randomize.")
+            raise UserError("Noise can only be added to floats, and these inputs have none: choose another method.")
         noisy = inputs + self.std * torch.randn_like(inputs)
         return noisy.clamp(0, 1) if self.clip else noisy
 

@@ -58,7 +58,7 @@ class TolerantTeacher(Method):
         if not 2 <= top <= num_classes:
             raise UserError(f"top={top} must be from 2 to the number of classes, {num_classes}.")
         if not 0 <= eta <= 1:
-            raise UserError(f"eta={eta} must be a share, from 0 to 1.")
+            raise UserError(f"eta={eta} must be between 0 and 1.")
         super().__init__({"ce": eta, "tolerance": 1 - eta})
         self.student, self.top = FeatureExtractor(network), top
 
@@ -104,7 +104,7 @@ def tolerant_teacher(
         and so is that the patriarch alone is trained with the tolerance.
     """
     if generations < 2:
-        raise UserError(f"generations={generations}: a teacher and its student make two.")
+        raise UserError(f"generations={generations} must be 2 or more: a teacher, and at least one student of it.")
     # Data with few classes have fewer choices to compare.
     patriarch = TolerantTeacher(make_student("patriarch"), num_classes, top=min(top, num_classes), eta=eta)
     network = run.fit("patriarch", patriarch, data)

@@ -120,7 +120,7 @@ class GaussianGuess(nn.Module):
         super().__init__()
         if not 0 < eps < initial_variance < math.inf:
             raise UserError(
-                f"eps={eps} must be above zero and initial_variance={initial_variance} finite and above it."
+                f"eps={eps} must be above zero, and initial_variance={initial_variance} finite and above eps."
             )
         self.regressor = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, 1, bias=False),

@@ -139,7 +139,7 @@ def test_there_are_no_more_words_than_vectors_and_that_is_said(tmp_path):
     teacher, pair = read()
     words = learn_words(Run(tmp_path, TRAINING, reporter=hearing), teacher, pair, toy_data(), Clustering())
     assert len(words) <= 576
-    assert hearing.heard[-1] == f"There are {len(words):,} words, not 4,096: 576 vectors make no more."
+    assert hearing.heard[-1] == f"There are only {len(words):,} words, not 4,096: 576 vectors gave no more."
 
 
 def test_words_can_be_learned_from_some_vectors(tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_in_a_dry_run_the_first_vectors_stand_in():
     [
         ({"clusters": 1}, "clusters=1"),
         ({"iterations": 0}, "iterations=0"),
-        ({"clusters": 10, "max_vectors": 9}, "max_vectors=9 cannot make clusters=10"),
+        ({"clusters": 10, "max_vectors": 9}, "max_vectors=9 must be at least clusters=10"),
     ],
 )
 def test_nonsense_is_refused(options, message):

@@ -202,7 +202,7 @@ def test_of_both_each_batch_takes_one():
     "inputs", [torch.zeros(2, 3), torch.zeros(2, 3, 4, 4, dtype=torch.uint8), {"ids": torch.zeros(2, 3)}]
 )
 def test_only_images_are_mixed(inputs):
-    with pytest.raises(UserError, match="Only images are mixed: for other inputs, take mixup=0 and cutmix=0"):
+    with pytest.raises(UserError, match="Mixup and CutMix need images: for other inputs, use mixup=0 and cutmix=0"):
         draw_shares(inputs, mixup=1.0, cutmix=0.0)
 
 

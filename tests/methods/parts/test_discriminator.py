@@ -132,6 +132,6 @@ def test_equal_and_confident_logits_are_judged_in_float32(value):
 
 
 def test_one_sample_cannot_be_normalised():
-    with pytest.raises(UserError, match="this is one sample"):
+    with pytest.raises(UserError, match="two samples or more in a batch"):
         Discriminator(6)(torch.randn(1, 6))
     assert Discriminator(6).eval()(torch.randn(1, 6)).real.shape == (1,)

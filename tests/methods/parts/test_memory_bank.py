@@ -68,7 +68,7 @@ def test_rows_are_no_part_of_a_checkpoint():
 
 
 def test_one_class_has_no_negatives():
-    with pytest.raises(UserError, match="All training samples are of one class"):
+    with pytest.raises(UserError, match="All training samples have one class"):
         ContrastRows(torch.tensor([1, 1, 1]), 3, 4)
 
 

@@ -38,14 +38,14 @@ def test_more_are_made_and_fewer_are_the_first(make):
 
 @pytest.mark.parametrize("count", [1, 0, -2])
 def test_one_network_has_nobody_to_learn_from(count, make):
-    with pytest.raises(UserError, match=f"networks={count} is too few"):
+    with pytest.raises(UserError, match=f"networks={count} must be 2 or more"):
         gather(networks(2), make, count)
 
 
 def test_what_nothing_makes_is_missing():
-    with pytest.raises(UserError, match="3 networks are asked for, and 2 given"):
+    with pytest.raises(UserError, match="networks=3, and only 2 were given"):
         gather(networks(2), None, 3)
-    with pytest.raises(UserError, match="at least two, not 1"):
+    with pytest.raises(UserError, match="must be two or more, and got 1"):
         Peers(networks(1))
 
 

@@ -29,7 +29,10 @@ class Annealing:
         if not self.temperature >= 1:
             raise UserError(f"temperature={self.temperature} must be 1 or above: it falls to 1.")
         if not (self.hold >= 0 and self.fall >= 0 and self.hold + self.fall <= 1):
-            raise UserError(f"hold={self.hold} and fall={self.fall} must be shares of the run, 1 together at most.")
+            raise UserError(
+                f"hold={self.hold} and fall={self.fall} must be zero or more, and at most 1 together: shares of the "
+                "run."
+            )
 
     def __call__(self, progress: Progress) -> float:
         """Return the temperature at this point of the run."""

@@ -44,12 +44,12 @@ class Clustering:
 
     def __post_init__(self) -> None:
         if self.clusters < 2:
-            raise UserError(f"clusters={self.clusters}: a codebook has two words at least.")
+            raise UserError(f"clusters={self.clusters} must be 2 or more.")
         if self.iterations < 1:
-            raise UserError(f"iterations={self.iterations}: k-means takes one iteration at least.")
+            raise UserError(f"iterations={self.iterations} must be 1 or more.")
         if self.max_vectors is not None and self.max_vectors < self.clusters:
             raise UserError(
-                f"max_vectors={self.max_vectors} cannot make clusters={self.clusters} words: take as many at least."
+                f"max_vectors={self.max_vectors} must be at least clusters={self.clusters}: each word needs a vector."
             )
 
 
@@ -76,7 +76,9 @@ def learn_words(run: Run, teacher: Teacher, pair: LayerPair, data: Data, cluster
     vectors = teacher_vectors(teacher, pair, data, _drawn(total, count, seed), device=device)
     words = k_means(vectors, min(clusters, len(vectors)), iterations=clustering.iterations, seed=seed)
     if len(words) < clusters:
-        run.reporter.note(f"There are {len(words):,} words, not {clusters:,}: {len(vectors):,} vectors make no more.")
+        run.reporter.note(
+            f"There are only {len(words):,} words, not {clusters:,}: {len(vectors):,} vectors gave no more."
+        )
     return words
 
 

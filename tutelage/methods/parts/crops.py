@@ -145,7 +145,7 @@ def draw_shares(images: Any, *, mixup: float, cutmix: float) -> Tensor:
         UserError: If the inputs are not images.
     """
     if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4):
-        raise UserError("Only images are mixed: for other inputs, take mixup=0 and cutmix=0.")
+        raise UserError("Mixup and CutMix need images: for other inputs, use mixup=0 and cutmix=0.")
     device, (height, width) = images.device, images.shape[2:]
     whole = (1 - _beta(mixup, device)).expand(height, width) if mixup else None
     box = _box(height, width, 1 - _beta(cutmix, device)) if cutmix else None

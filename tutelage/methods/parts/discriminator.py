@@ -53,9 +53,7 @@ class Discriminator(nn.Module):
         """Return its judgement of logits `[batch, class]`."""
         # Statistics of one sample have no variance; the error of torch would not name ksanc.
         if self.training and len(logits) < 2:
-            raise UserError(
-                "ksanc's discriminator normalises over the batch, and this is one sample: take two or more."
-            )
+            raise UserError("ksanc needs two samples or more in a batch: its discriminator normalises over the batch.")
         with torch.autocast(logits.device.type, enabled=False):
             said = self.layers(taken_by(self, wide(logits)))
         return Judgement(said[:, 0], said[:, 1:])

@@ -260,7 +260,9 @@ def _chosen(found: Sequence[Tap], trace: Trace, exits: str) -> Sequence[Tap]:
     if exits != AUTO:
         names = [name.strip() for name in re.split(r"[+,]", exits)]
         if EMBEDDING in names:
-            raise UserError(f"exits={exits}: the classifier's input is where the network's own exit is. Leave it out.")
+            raise UserError(
+                f"exits={exits} names the classifier's input, where the network's own exit already is: leave it out."
+            )
         named = taps(trace.model, names, trace, who="student")
         # In the order of the forward pass, because the deepest answer teaches and members are numbered by depth.
         return sorted(named.values(), key=lambda tap: trace.when(tap.layer))

@@ -109,7 +109,9 @@ class ContrastRows(nn.Module):
         # Rows of the banks stand in the order of the classes; `start` is the first row of a class.
         count = targets.bincount(minlength=num_classes)
         if int(count.max()) == self.samples:
-            raise UserError("All training samples are of one class, so there are no negatives: bring other classes.")
+            raise UserError(
+                "All training samples have one class, so CRD has no negatives: add samples of other classes."
+            )
         # These follow from the data, so checkpoints do not need them.
         # The argsort of an order gives each sample's row in it.
         self.register_buffer("own", targets.argsort(stable=True).argsort(), persistent=False)
@@ -140,8 +142,8 @@ def unit(vectors: Tensor) -> Tensor:
 def without_positions() -> UserError:
     """Return the error for samples without positions, which cannot be told apart."""
     return UserError(
-        "CRD remembers every training sample by its position, which a DataLoader does not tell: pass the dataset "
-        "instead."
+        "CRD remembers every training sample by its position, and a DataLoader does not give positions: pass the "
+        "dataset instead."
     )
 
 

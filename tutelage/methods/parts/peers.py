@@ -48,7 +48,7 @@ class Peers(nn.ModuleDict):
     ) -> None:
         count = len(networks)
         if count < 2:
-            raise UserError(f"Networks that learn from each other are at least two, not {count}.")
+            raise UserError(f"Networks that learn from each other must be two or more, and got {count}.")
         _refuse_twins(networks)
         # No layers are read by default, so no example is needed.
         read, seen = layers or [()] * count, examples or [None] * count
@@ -108,10 +108,10 @@ def gather(
     """
     count = max(2, len(students)) if networks is None else networks
     if count < 2:
-        raise UserError(f"networks={networks} is too few: networks that learn from each other are at least two.")
+        raise UserError(f"networks={networks} must be 2 or more: the networks learn from each other.")
     found = list(students[:count])
     if len(found) < count and make_student is None:
-        raise UserError(f"{count} networks are asked for, and {len(found)} given: give as many, or make_student.")
+        raise UserError(f"networks={count}, and only {len(found)} were given: give {count}, or make_student.")
     return found + [make_student(part_of("student", position)) for position in range(len(found), count) if make_student]
 
 
