@@ -166,7 +166,7 @@ def test_a_failure_is_raised_rather_than_reported(student, pairs):
     [
         ({"temprature": 3.0}, "Did you mean 'temperature'"),
         ({"epoch": 3}, "Did you mean 'epochs'"),
-        ({"alpha": 3.0}, "alpha=3.0 must be a share"),
+        ({"alpha": 3.0}, "alpha=3.0 must be between 0 and 1"),
         ({"alpha": "much"}, "does not fit"),
     ],
 )
@@ -206,7 +206,7 @@ def test_evaluate_takes_several_networks_as_an_ensemble_and_foreign_data():
     read = tutelage.evaluate(networks[0], data=toy_data(), density="dirichlet")
     assert read.scores.keys() >= UNCERTAINTY
     assert read.accuracy == alone.accuracy
-    with pytest.raises(UserError, match="No network is named"):
+    with pytest.raises(UserError, match="No network was given"):
         tutelage.evaluate([], data=toy_data())
 
 

@@ -260,10 +260,10 @@ def evaluate(
     # Refuses a split that does not exist, before any network is built.
     splits.split(split)
     if split in splits.unlabelled:
-        raise UserError(f"The {split} split of {splits.name} has no targets to measure by.")
+        raise UserError(f"The {split} split of {splits.name} has no targets, so nothing can be measured.")
     sources = several(network)
     if not sources:
-        raise UserError("No network is named: pass one, or several as an ensemble.")
+        raise UserError("No network was given: pass one, or several as an ensemble.")
     splits = among(splits, (class_names_of(sources[0]) if isinstance(sources[0], str) else None) or ())
     members = [_trained(source, splits, trust_code=trust_code) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)

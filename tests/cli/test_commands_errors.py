@@ -75,10 +75,13 @@ def photos(root, *, size=(8, 8), each=12):
         (["distill", "supervised", *WORDS, "--epochs", "two"], "--epochs two does not fit: it takes a whole number"),
         (["distill", "supervised", *WORDS, "--validation", "2"], "validation is 2: give the share"),
         (["distill", "supervised", *STUDENT, "--data", "digits", "--subset", "few"], "a whole number or none"),
-        (["compare", "supervised", "tf-kd-reg:alpha=3", *WORDS], "tf-kd-reg:alpha=3.0: alpha=3.0 must be a share"),
+        (
+            ["compare", "supervised", "tf-kd-reg:alpha=3", *WORDS],
+            "tf-kd-reg:alpha=3.0: alpha=3.0 must be between 0 and 1",
+        ),
         (
             ["compare", "kd:alpha=3", "--teacher", "tiny_cnn", *WORDS],
-            "kd:alpha=3.0: alpha=3.0 must be a share",
+            "kd:alpha=3.0: alpha=3.0 must be between 0 and 1",
         ),
         (["distill", "supervised", *WORDS, "--lr", "fast"], "--lr fast does not fit: it takes a number"),
         (["distill", "supervised", *WORDS, "--optimizer", "adam"], "it takes one of sgd, adamw"),
@@ -88,7 +91,7 @@ def photos(root, *, size=(8, 8), each=12):
             ["distill", "supervised", *WORDS, "--preset", "tf-kd-ref"],
             "no preset named 'tf-kd-ref'. Did you mean 'tf-kd-reg'",
         ),
-        (["distill", "tf-kd-reg", "--alpha", "3", *WORDS], "alpha=3.0 must be a share"),
+        (["distill", "tf-kd-reg", "--alpha", "3", *WORDS], "alpha=3.0 must be between 0 and 1"),
         (
             ["compare", "supervised", "kd:temprature=3", *WORDS],
             "no option of kd named 'temprature'. Did you mean 'temperature'",
@@ -117,11 +120,11 @@ def test_mistyped_words_name_what_was_meant(words, expected, screen, tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"a: [1\n", "is no YAML"),
+        (b"a: [1\n", "is not YAML"),
         (b"training:\n  lr: 1\n", "must be flat"),
         (b"- lr\n", "must be flat"),
         (b"epochz: 3\n", "no flag (in the preset my.yaml) named '--epochz'. Did you mean '--epochs'"),
-        (b"\xff\xfe\x80", "is no YAML"),
+        (b"\xff\xfe\x80", "is not YAML"),
         (b"epochs: many\n", "--epochs many does not fit"),
     ],
 )

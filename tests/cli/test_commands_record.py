@@ -96,7 +96,7 @@ def test_parts_share_a_folder(screen, tmp_path):
 
 def test_a_part_that_finishes_no_view_says_so(screen):
     said = screen(*RECORD, "--views", "1", "--part", "2/2", "--out", "shared")
-    assert "no view is finished, other parts are still to do" in said
+    assert "no view is finished: other parts are still to be recorded" in said
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_part_that_finishes_no_view_says_so(screen):
         ([*RECORD, "--out", "new", "--keep", "tp5"], "no scheme of what to keep named 'tp5'. Did you mean 'top5'"),
         ([*RECORD, "--out", "new", "--values", "float64"], "it takes one of float32, float16"),
         ([*RECORD, "--out", "new", "--views", "none"], "it takes a whole number"),
-        ([*RECORD, "--out", "new", "--part", "3/2"], "part=3/2 is no part"),
+        ([*RECORD, "--out", "new", "--part", "3/2"], "part=3/2 does not fit"),
         ([*RECORD, "--out", "new", "--layers", "layer9"], "no layer named 'layer9'"),
         ([*RECORD, "--out", "new", "--threads", "0"], "threads=0"),
     ],

@@ -19,7 +19,7 @@ def test_networks_are_named_alone_or_several():
     assert [student.name for student in found.students] == ["ToyNetwork", "tiny_cnn"]
     assert [teacher.name for teacher in found.teachers] == ["tiny_cnn", "tiny_cnn,width=4"]
     assert found.teacher is found.teachers[0]
-    with pytest.raises(UserError, match="No student is named"):
+    with pytest.raises(UserError, match="No student was given"):
         experiment_of([], None, toy_data())
 
 

@@ -61,9 +61,9 @@ class Watching(Silent):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("kd:alpha=3", "alpha=3.0 must be a share"),
+        ("kd:alpha=3", "alpha=3.0 must be between 0 and 1"),
         ("kd:temperature=0", "temperature=0.0 must be above zero"),
-        ("tolerant-teacher:eta=2", "eta=2.0 must be a share"),
+        ("tolerant-teacher:eta=2", "eta=2.0 must be between 0 and 1"),
         ("born-again:generations=1", "generations=1"),
         ("re-kd:alpha=2", "alpha=2.0"),
         ("de-kd:teacher_epochs=-1", "teacher_epochs=-1"),

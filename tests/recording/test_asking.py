@@ -59,7 +59,7 @@ def test_several_networks_answer_as_their_ensemble(data):
 
 
 def test_an_untrained_name_is_refused_with_the_fix(data):
-    with pytest.raises(UserError, match=r"comes without weights .* Train it first .* or add @FILE") as error:
+    with pytest.raises(UserError, match=r"has no trained weights .* Train it first .* or add @FILE") as error:
         asked(["tiny_cnn"], data)
     assert "tutelage distill supervised --student tiny_cnn" in str(error.value)
 
@@ -67,12 +67,12 @@ def test_an_untrained_name_is_refused_with_the_fix(data):
 def test_a_recording_is_not_asked():
     recording = toy_recording("full")
     for source in (recording, f"recording:{recording.folder}", RecordedTeacher(recording)):
-        with pytest.raises(UserError, match="cannot be asked about others: name the network"):
+        with pytest.raises(UserError, match="has answers only to its own views: name the network"):
             asked(source, toy_data())
 
 
 def test_no_teacher_at_all_is_told(data):
-    with pytest.raises(UserError, match="No teacher is named"):
+    with pytest.raises(UserError, match="No teacher was given"):
         asked([], data)
 
 
@@ -128,7 +128,7 @@ def test_where_a_network_came_from_is_kept_for_other_folders(run, data, monkeypa
 
 
 def test_layers_of_what_has_none_are_refused(data):
-    with pytest.raises(UserError, match=r"Layers are read of one network.*leave --layers away"):
+    with pytest.raises(UserError, match=r"Layers can only be read from a single network.*leave out --layers"):
         asked([network(0), network(1)], data, ["embedding"])
     with pytest.raises(UserError, match="no layer named 'feature'"):
         asked(network(), data, ["feature"])

@@ -63,14 +63,14 @@ def test_the_same_weights_under_other_options_are_told(keep, values, data, tmp_p
     recording = record(tmp_path, data, Network(), keep=keep, values=values)
     check(recording, data, Network())
     check(recording, data, BlackBoxTeacher(Network()))
-    with pytest.raises(UserError, match=r"asked again about 16 views in view-0000/shard-0000.npy"):
+    with pytest.raises(UserError, match=r"answers to 16 views in view-0000/shard-0000.npy"):
         check(recording, data, Network(activation=nn.Tanh))
 
 
 @pytest.mark.parametrize("keep", [keep for keep in SCHEMES if keep != "hard"])
 def test_another_scale_is_told_wherever_probabilities_are_kept(keep, data, tmp_path):
     recording = record(tmp_path, data, Network(), keep=keep)
-    with pytest.raises(UserError, match="answers otherwise than this one"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         check(recording, data, Network(scale=1.2))
 
 
@@ -109,7 +109,7 @@ def test_sure_teachers_are_compared_by_the_rest_too(keep, data, tmp_path):
     check(recording, data, VirtualTeacher(10, confidence=1.0))
     recording = record(tmp_path / "99", data, VirtualTeacher(10, confidence=0.99), keep=keep)
     if keep != "hard":
-        with pytest.raises(UserError, match="answers otherwise than this one"):
+        with pytest.raises(UserError, match="holds the recording of another teacher"):
             check(recording, data, VirtualTeacher(10, confidence=0.9))
 
 
@@ -117,14 +117,14 @@ def test_sure_teachers_are_compared_by_the_rest_too(keep, data, tmp_path):
 def test_chance_is_told(std, data, tmp_path):
     recording = record(tmp_path, data, Network())
     for teacher in (NoisyTeacher(BlackBoxTeacher(Network()), std=std), ShuffledTeacher(BlackBoxTeacher(Network()))):
-        with pytest.raises(UserError, match=r"when it is asked the same again, .* without its noise"):
+        with pytest.raises(UserError, match=r"different answers to the same question, .* without its noise"):
             check(recording, data, teacher)
 
 
 def test_chance_of_half_precision_is_told(data, tmp_path):
     recording = record(tmp_path, data, Network(), precision="bf16-mixed")
     check(recording, data, Network(), precision="bf16-mixed")
-    with pytest.raises(UserError, match="asked the same again"):
+    with pytest.raises(UserError, match="to the same question"):
         check(recording, data, NoisyTeacher(BlackBoxTeacher(Network()), std=0.02), precision="bf16-mixed")
 
 
@@ -135,7 +135,7 @@ def test_one_row_in_sixteen_is_enough(data, tmp_path):
     rows["logits"][0] = rows["logits"][0, ::-1].copy()
     with shards.writing(tmp_path, recording.header, 0, 0) as written:
         written[:] = rows
-    with pytest.raises(UserError, match="answers otherwise than this one"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         check(recording, data, Network())
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_compared_where_nothing_is_complete(data, tmp_path):
     recording = record(tmp_path, data, Network())
     found = asked(Network(activation=nn.Tanh), data)
     answers = Answers(found.teacher, decision_of(found, data, Training(device="cpu"), views=1, begun_in=None))
-    with pytest.raises(UserError, match="answers otherwise"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         check_answers(tmp_path, recording.header, data, answers, [])
     layout.checksum_path(layout.shard_path(tmp_path, 0, 0)).unlink()
     check_answers(tmp_path, recording.header, data, answers, [])

@@ -54,7 +54,7 @@ def stored(folder, **changes):
 @pytest.mark.parametrize("version", [2, "1", None])
 def test_another_version_of_the_format_is_refused(version, tmp_path):
     stored(tmp_path, version=version)
-    with pytest.raises(UserError, match=f"version {version} of the format.* reads version 1"):
+    with pytest.raises(UserError, match=f"format is version {version}.* reads version 1"):
         Header.read(tmp_path)
 
 
@@ -62,19 +62,22 @@ def test_another_version_of_the_format_is_refused(version, tmp_path):
     ("changes", "why"),
     [
         ({"seed": None}, "seed"),
-        ({"seed": "0"}, "seed='0' is no int"),
-        ({"seed": True}, "seed=True is no int"),
+        ({"seed": "0"}, "seed='0' is not of type int"),
+        ({"seed": True}, "seed=True is not of type int"),
         ({"extra": 1}, "extra"),
         ({"teacher": {"name": "net"}}, "missing"),
         ({"teacher": [1]}, ""),
-        ({"teacher": {"name": "net", "source": "s", "weights": 3, "normalization": ""}}, "weights=3 is no str"),
+        (
+            {"teacher": {"name": "net", "source": "s", "weights": 3, "normalization": ""}},
+            "weights=3 is not of type str",
+        ),
         ({"data": None}, "data"),
         ({"data": "digits"}, ""),
         ({"data": {"name": "d", "labels": "", "probes": "", "pixels": ""}}, "class_names"),
         ({"data": {"name": "d", "class_names": [1], "labels": "", "probes": "", "pixels": ""}}, "class_names=1"),
         ({"data": {"name": "d", "class_names": 2, "labels": "", "probes": "", "pixels": ""}}, ""),
         ({"image_size": 3}, ""),
-        ({"image_size": [8]}, "no height and width"),
+        ({"image_size": [8]}, "not a height and a width"),
         ({"image_size": [8, 0]}, "image_size=0 is below 1"),
         ({"image_size": "88"}, "image_size='8'"),
         ({"layers": [1]}, ""),
@@ -82,10 +85,10 @@ def test_another_version_of_the_format_is_refused(version, tmp_path):
         ({"layers": {"layer1": ["x"]}}, "layer1='x'"),
         ({"layers": {"layer1": [4, -2]}}, "layer1=-2 is below 1"),
         ({"layers": {"layer1": [10**9, 10**9, 10**9]}}, ""),
-        ({"layers": {"layer1": [[4]]}}, "layer1=.4. is no int"),
+        ({"layers": {"layer1": [[4]]}}, "layer1=.4. is not of type int"),
         ({"stages": 1}, ""),
         ({"stages": {"layer1": [0]}}, "layer1=0 is below 1"),
-        ({"keep": 5}, "keep=5 is no str"),
+        ({"keep": 5}, "keep=5 is not of type str"),
         ({"keep": "top20"}, "keeps 20 classes"),
         ({"keep": "most"}, "no scheme"),
         ({"values": "float8"}, "float8"),
@@ -105,7 +108,7 @@ def test_another_version_of_the_format_is_refused(version, tmp_path):
 )
 def test_a_damaged_or_incomplete_header_is_refused_with_the_reason(changes, why, tmp_path):
     stored(tmp_path, **changes)
-    with pytest.raises(UserError, match=f"Its header is damaged or incomplete .*{why}.*: put it back from a copy"):
+    with pytest.raises(UserError, match=f"Its header is damaged or incomplete .*{why}.*: restore it from a copy"):
         Header.read(tmp_path)
 
 
@@ -149,10 +152,10 @@ def test_all_differences_are_told_at_once():
     with pytest.raises(UserError) as error:
         check(Path("r"), HEADER, replace(HEADER, seed=1, augmentation="none"))
     assert str(error.value).splitlines() == [
-        "r holds a recording that was made otherwise:",
+        "r holds a recording that was made differently:",
         "  other view parameters: another augmentation (crop:1 there, none here)",
         "  another seed (0 there, 1 here)",
-        "Repeat the flags that it was made with, or choose another folder with --out.",
+        "Use the flags that it was made with, or choose another folder with --out.",
     ]
 
 

@@ -173,8 +173,8 @@ def test_another_split_is_told():
     before = DataIdentity.of(load_data("digits"))
     other = DataIdentity.of(load_data("digits", split_seed=1))
     assert before.differences(other) == [
-        "other labels: other samples are for training, or they stand in another order",
-        "other pixels: the images are others, or are decoded or transformed otherwise",
+        "other labels: the training samples are others, or in another order",
+        "other pixels: the images are others, or are decoded or transformed differently",
     ]
     # What another number of samples brings with it is not told again.
     assert before.differences(other, same_number=False) == []
@@ -203,7 +203,9 @@ def test_one_pixel_is_enough_where_images_live_in_memory():
     images[1, 0, 3, 3] ^= 1
     after = DataIdentity.of(data.with_splits(train=ResidentImages(images, data.train.targets)))
     assert after.probes == before.probes
-    assert before.differences(after) == ["other pixels: the images are others, or are decoded or transformed otherwise"]
+    assert before.differences(after) == [
+        "other pixels: the images are others, or are decoded or transformed differently"
+    ]
 
 
 def test_of_images_on_disk_sixty_four_are_looked_at(tmp_path):

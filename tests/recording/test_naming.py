@@ -22,5 +22,5 @@ def test_a_recording_is_named_by_its_prefix_or_passed():
 
 def test_a_folder_without_the_prefix_is_told():
     folder = toy_recording("full").folder
-    with pytest.raises(UserError, match=f"{folder} holds a recording and no network: write recording:{folder}"):
+    with pytest.raises(UserError, match=f"{folder} holds a recording, not a network: write recording:{folder}"):
         RECORDINGS.teacher(str(folder))

@@ -60,7 +60,7 @@ def test_parts_are_read(text, expected):
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/2", ""])
 def test_what_is_no_part_is_told(text):
-    with pytest.raises(UserError, match="is no part: write 1/4, 2/4"):
+    with pytest.raises(UserError, match="does not fit: write 1/4, 2/4"):
         Part.parse(text)
 
 

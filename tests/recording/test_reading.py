@@ -126,10 +126,10 @@ def test_an_unfinished_view_is_left_out_and_told(tmp_path):
 
 def test_without_a_finished_view_there_is_nothing_to_replay(tmp_path):
     HEADER.write(tmp_path)
-    with pytest.raises(UserError, match="no finished view: go on"):
+    with pytest.raises(UserError, match="no finished view: run"):
         Recording(tmp_path)
     record(tmp_path, views=1, unfinished={(0, 2)})
-    with pytest.raises(UserError, match=r"no finished view \(view 0 is unfinished: 2 of 3 shards\): go on"):
+    with pytest.raises(UserError, match=r"no finished view \(view 0 is unfinished: 2 of 3 shards\): run"):
         Recording(tmp_path)
 
 

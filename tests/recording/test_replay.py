@@ -162,7 +162,7 @@ def test_other_samples_are_refused_wherever_they_come_from(data, spied, tmp_path
 
     order = np.arange(SAMPLES)
     for others in (data.train.select(order[::-1].copy()), data.train.select(order[:50])):
-        with pytest.raises(UserError, match="other samples than the recording"):
+        with pytest.raises(UserError, match="not those of the recording"):
             trained_on(recorded.with_splits(train=others))
 
     class Elsewhere(KD):
@@ -194,10 +194,10 @@ def test_a_run_goes_on_only_with_the_recording_that_it_was_begun_with(data, spie
     fit(opened(f"recording:{folder},views=2"))
     fit(opened(f"recording:{folder},views=2"))
     with pytest.raises(
-        UserError, match=f"2 views .* with 3, as it grew .*: write --teacher recording:{folder},views=2"
+        UserError, match=f"2 views .* with 3, because it has grown .*: write --teacher recording:{folder},views=2"
     ):
         fit(opened(f"recording:{folder}"))
-    with pytest.raises(UserError, match="would go on with 1: write"):
+    with pytest.raises(UserError, match="would continue with 1: write"):
         fit(opened(f"recording:{folder},views=1"))
     other = write(Spy(), data, tmp_path / "other", views=2, seed=1)
     with pytest.raises(UserError, match="recording.fingerprint: .* then"):

@@ -73,7 +73,7 @@ def test_it_is_named_with_and_without_its_number_of_views(taught, data):
     }.items():
         with pytest.raises(UserError, match=message):
             opened(text)
-    with pytest.raises(UserError, match=f"no network: write recording:{place}"):
+    with pytest.raises(UserError, match=f"not a network: write recording:{place}"):
         named_teacher(str(place), data)
     assert named_teacher("resnet20", data).answers is None
     assert named_teacher(None, data).answers is None
@@ -113,7 +113,7 @@ def test_other_data_are_refused_with_the_reason(taught):
     name = f"recording:{taught / 'recording'}"
     with pytest.raises(UserError, match=r"data:\n  another number of training samples \(90 there, 60 here\)"):
         settled(name, load_data("digits", subset=75, validation=0.2))
-    with pytest.raises(UserError, match="other samples are for training"):
+    with pytest.raises(UserError, match="the training samples are others"):
         settled(name, load_data("digits", subset=100, split_seed=1))
     with pytest.raises(UserError, match="another dataset .digits there, toy here"):
         settled(name, toy_data())
@@ -144,7 +144,7 @@ def test_a_teacher_that_is_there_and_cannot_be_loaded_is_not_checked(taught, dat
         part.rename(tmp_path / part.name)
         try:
             assert [note.partition(": ")[0] for note in settled(name, data)[1]] == [
-                f"Whether {taught / 'teacher'} is still what was recorded was not checked"
+                f"It was not checked whether {taught / 'teacher'} has changed since"
             ]
         finally:
             (tmp_path / part.name).rename(part)

@@ -118,7 +118,7 @@ def test_any_harm_is_noticed_and_the_shard_named(harm, tmp_path):
     path = write(tmp_path, 3, 1)
     harm(path)
     assert shards.state(tmp_path, HEADER, 3, 1) == "damaged"
-    with pytest.raises(UserError, match=r"view-0003/shard-0001.npy is damaged.*`tutelage record` .* mends it"):
+    with pytest.raises(UserError, match=r"view-0003/shard-0001.npy is damaged.*`tutelage record` .* made it again"):
         shards.opened(tmp_path, HEADER, 3, 1)
 
 

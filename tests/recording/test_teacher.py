@@ -38,7 +38,7 @@ def test_it_answers_what_the_data_carry():
 def test_it_does_not_answer_about_inputs_that_were_made_of_the_recorded_ones():
     inputs = torch.zeros(2, 1)
     batch = Batch(inputs=inputs, teacher=Output(logits=inputs))
-    with pytest.raises(UserError, match="knows only its own views"):
+    with pytest.raises(UserError, match="has answers only to its own views"):
         RecordedTeacher()(replace(batch, inputs=inputs + 1))
     changed = Batch(inputs=torch.zeros(2, 1), teacher=Output(logits=inputs))
     changed.inputs.mul_(0.5)
@@ -126,7 +126,7 @@ def test_layers_that_were_not_recorded_are_named(layered):
 def test_the_network_itself_is_not_in_a_recording(layered):
     with pytest.raises(NoLayersError, match="network itself, such as its classifier"):
         layered.inner_network()
-    with pytest.raises(NoLayersError, match="Nothing drops in a RecordedTeacher"):
+    with pytest.raises(NoLayersError, match="RecordedTeacher gives only logits"):
         fickle(layered, EXAMPLE)
 
 

@@ -56,7 +56,7 @@ def contents(folder):
         ),
         ({"data": {"augment": "flip"}}, "other view parameters: another augmentation (crop:1,flip there, flip here)"),
         ({"data": {"subset": 110}}, "another number of training samples (90 there, 99 here)"),
-        ({"data": {"split_seed": 1}}, "other labels: other samples are for training"),
+        ({"data": {"split_seed": 1}}, "other labels: the training samples are others"),
         ({"keep": "top5"}, "another choice of what to keep (full there, top5 here)"),
         ({"values": "float16"}, "another type of stored values"),
         ({"seed": 1}, "another seed (0 there, 1 here)"),
@@ -77,7 +77,7 @@ def test_what_was_made_otherwise_is_refused_with_the_reason(changes, reason, dat
 @pytest.mark.parametrize("file", ["network.json", "student.safetensors", "model.pth"])
 def test_a_folder_that_holds_a_network_does_not_hold_a_recording_as_well(file, data, tmp_path):
     (tmp_path / file).write_text("{}")
-    with pytest.raises(UserError, match="holds a network.*choose another for the recording"):
+    with pytest.raises(UserError, match="holds a network.*choose another folder for the recording"):
         record(tmp_path, data)
     assert list(contents(tmp_path)) == [file]
 
@@ -133,7 +133,7 @@ class Query:
 def test_another_teacher_without_weights_is_refused_by_what_it_says(views, data, tmp_path):
     record(tmp_path, data, teacher=BlackBoxTeacher(Query()))
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="a teacher that answers otherwise than this one"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         record(tmp_path, data, teacher=BlackBoxTeacher(Query(1)), views=views)
     assert contents(tmp_path) == before
     assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), views=3).views == 3
@@ -141,13 +141,13 @@ def test_another_teacher_without_weights_is_refused_by_what_it_says(views, data,
 
 def test_another_teacher_is_refused_by_another_part(data, tmp_path):
     assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), part="1/2") is None
-    with pytest.raises(UserError, match="a teacher that answers otherwise than this one"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         record(tmp_path, data, teacher=BlackBoxTeacher(Query(1)), part="2/2")
     assert record(tmp_path, data, teacher=BlackBoxTeacher(Query()), part="2/2").views == 2
 
 
 def test_a_teacher_that_answers_at_random_is_refused(data, tmp_path):
-    with pytest.raises(UserError, match="answers otherwise when it is asked the same again"):
+    with pytest.raises(UserError, match="different answers to the same question"):
         record(tmp_path / "new", data, teacher=NoisyTeacher(FrozenTeacher(network()), std=0.01))
     assert not (tmp_path / "new").exists()
 
@@ -180,7 +180,7 @@ def test_views_that_would_all_be_the_same_are_refused(tmp_path):
 
 def test_loaders_and_chance_in_transforms_are_refused(data, tmp_path):
     pairs = TensorDataset(torch.rand(30, 1, 8, 8), torch.arange(30) % 10)
-    with pytest.raises(UserError, match="which a DataLoader does not tell: pass the dataset"):
+    with pytest.raises(UserError, match="a DataLoader gives no positions: pass the dataset"):
         record(tmp_path, DataLoader(pairs, batch_size=10))
 
     class Drawing(TensorDataset):
@@ -200,7 +200,7 @@ def test_loaders_and_chance_in_transforms_are_refused(data, tmp_path):
         ({"keep": "top"}, "no scheme of what to keep named 'top'"),
         ({"keep": "top20"}, "keeps 20 classes, but there are 10"),
         ({"values": "float8"}, "no type of stored values named 'float8'"),
-        ({"part": "3/2"}, "part=3/2 is no part"),
+        ({"part": "3/2"}, "part=3/2 does not fit"),
         ({"lr": 0.1}, "no setting named 'lr'"),
         ({"batch_size": 0}, "batch_size=0 must be above zero"),
         ({"device": "gpu"}, "no device named 'gpu'"),
@@ -225,7 +225,7 @@ def test_shards_without_their_header_are_not_taken_for_another_teachers(data, tm
     (tmp_path / "recording.json").unlink()
     before = contents(tmp_path)
     for teacher, views in ((network(), 1), (network(1), 2)):
-        with pytest.raises(UserError, match="holds shards without recording.json.*delete the folder"):
+        with pytest.raises(UserError, match="holds shards but no recording.json.*delete the folder"):
             record(tmp_path, data, teacher=teacher, views=views)
     assert contents(tmp_path) == before
 
@@ -236,7 +236,7 @@ def test_answers_that_are_no_distribution_of_classes_are_recorded_whole(task, ta
     data = as_data(ResidentImages(images, targets), task=task, hold_out=0, num_classes=2)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     settings = {"data": data, "views": 1, "device": "cpu", "progress": False}
-    with pytest.raises(UserError, match=r"keep=top1 .* exclude each other.*--keep full"):
+    with pytest.raises(UserError, match=r"keep=top1 .* one of several classes.*--keep full"):
         tutelage.record(teacher, out=tmp_path / "top", keep="top1", **settings)
     assert not (tmp_path / "top").exists()
     recording = tutelage.record(teacher, out=tmp_path / "full", keep="full", **settings)

@@ -72,7 +72,7 @@ def test_a_changed_setting_is_refused_and_named(what, change, data, tmp_path):
     run = Run(tmp_path, TRAINING)
     run.fit("distill", supervised(), data)
     other, method, changed = change(run, supervised(), data)
-    with pytest.raises(UserError, match=f"another piece of work:\n(.|\n)*{what}.* then, .* now"):
+    with pytest.raises(UserError, match=f"the results of other work:\n(.|\n)*{what}.* then, .* now"):
         other.fit("distill", method, changed)
 
 

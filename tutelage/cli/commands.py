@@ -230,7 +230,9 @@ def record(words: Sequence[str]) -> None:
     }
     layers = found.layers.split("+") if found.layers else []
     recording = recorded(found.teacher, data=data_of(found, groups.TrainingDataOptions), layers=layers, **options)
-    views = "no view is finished, other parts are still to do" if recording is None else in_views(recording.views)
+    views = (
+        "no view is finished: other parts are still to be recorded" if recording is None else in_views(recording.views)
+    )
     screen().print(f"recording  {found.out}  ({views})", soft_wrap=True)
 
 

@@ -40,7 +40,7 @@ def experiment_from(found: Found) -> Experiment:
         UserError: If an ensemble of them makes no sense.
     """
     if found.ensemble < 1:
-        raise UserError(f"ensemble={found.ensemble} must be 1 or more: the times that each teacher is trained.")
+        raise UserError(f"ensemble={found.ensemble} must be 1 or more: how often each teacher is trained.")
     experiment = experiment_of(
         found.student,
         # The same name several times: each member gets a seed of its own.
@@ -50,7 +50,9 @@ def experiment_from(found: Found) -> Experiment:
         trust_code=found.trust_code,
     )
     if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
-        raise UserError("--ensemble trains a teacher several times; of trained ones, name each: --teacher A B C.")
+        raise UserError(
+            "--ensemble trains a teacher several times. If they are trained already, name each: --teacher A B C."
+        )
     return experiment
 
 

@@ -107,14 +107,14 @@ def _preset(name: str, known: Set[str], several: Set[str], *, heeded: Set[str]) 
         # Never anything but plain values: a preset must not make objects.
         values = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The preset {file} is no YAML: {error}") from error
+        raise UserError(f"The preset {file} is not YAML: {error}") from error
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")
     for key in values:
         if f"--{key}" not in known:
             raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
     if TRUST.removeprefix("--") in values:
-        raise UserError(f"The preset {file} asks to trust code, which only you can: type {_HYPHENED} yourself.")
+        raise UserError(f"The preset {file} asks to trust code, which only you may decide: type {_HYPHENED} yourself.")
     # Our own presets may name what they like.
     if file.parent != PRESETS:
         _refuse_code(file, {key: value for key, value in values.items() if f"--{key}" not in heeded})

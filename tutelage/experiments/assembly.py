@@ -44,7 +44,7 @@ def experiment_of(
         data, notes = named.answers.settle(data, trust_code=trust_code)
     students = tuple(blueprint(source, data, trust_code=trust_code) for source in several(student))
     if not students:
-        raise UserError("No student is named: pass a network, or several for methods that train several.")
+        raise UserError("No student was given: pass a network, or several for methods that train several.")
     return Experiment(
         data=data,
         students=students,

@@ -117,7 +117,7 @@ def check_options(entry: Entry, options: dict[str, Any]) -> dict[str, Any]:
             raise (
                 unknown(f"option of {entry.name}", name, known)
                 if known
-                else UserError(f"{entry.name} has no options, so {name}= means nothing to it.")
+                else UserError(f"{entry.name} has no options, so it cannot take {name}=.")
             )
     # The same parser as on the command line, so that both accept the same values.
     parser = ArgumentParser(exit_on_error=False)

@@ -63,8 +63,8 @@ class Experiment:
         """
         if "teacher" in replaced and "teacher" not in choice.fixtures:
             raise UserError(
-                f"{choice.label} learns from no trained teacher, so another one changes nothing. Choose a method such "
-                "as kd."
+                f"{choice.label} does not learn from a trained teacher, so changing the teacher has no effect. Choose "
+                "a method such as kd."
             )
         data: Data = replaced.get("data", self.data)
         check_serves(choice, data.offers, data=f"{data.name} ({data.task.title})")
@@ -182,8 +182,8 @@ def no_teacher() -> UserError:
 
 def _no_architecture() -> UserError:
     return UserError(
-        "This method trains the teacher's network itself, and of this teacher there are only its answers: pass the "
-        "network's name, such as --teacher resnet56."
+        "This method trains the teacher's network itself, and this teacher has only answers: pass the network's "
+        "name, such as --teacher resnet56."
     )
 
 

@@ -14,7 +14,7 @@ NEEDS: Mapping[Offer, str] = {
     "targets": "targets to learn from",
     "answers": "answers of two networks that can be compared",
     "sample-answers": "one answer for each whole sample, not a map of answers",
-    "classes": "scores of classes, of which a softmax makes probabilities",
+    "classes": "scores of classes that a softmax turns into probabilities",
     "labels": "the right class of each sample or place",
     "sample-labels": "one class for each whole sample",
     "images": "images",

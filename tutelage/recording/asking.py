@@ -70,9 +70,7 @@ def asked(
     """
     named = named_teacher(source, data, classes=classes, trust_code=trust_code)
     if named.answers is not None:
-        named.answers.must_be_live(
-            "A recording knows its own views alone, and cannot be asked about others", "name the network"
-        )
+        named.answers.must_be_live("A recording has answers only to its own views", "name the network")
         teacher, identity = named.answers, TeacherIdentity.of_teacher(named.answers)
     else:
         teacher, identity = _trained(several(source), named, data, trust_code=trust_code)  # type: ignore[arg-type]
@@ -87,7 +85,7 @@ def asked(
         teacher = teacher.reading(_in_order(seen, layers), example=seen, logits=logits)
     except NoLayersError as error:
         raise UserError(
-            f"Layers are read of one network, and this teacher ({identity.name}) is not one: leave --layers away."
+            f"Layers can only be read from a single network, and {identity.name} is not one: leave out --layers."
         ) from error
     return Asked(teacher, identity, _shapes(teacher), _stages(teacher, seen))
 
@@ -192,7 +190,7 @@ def _trained(
     sources: Sequence[Source], named: NamedTeacher, data: Data, *, trust_code: bool
 ) -> tuple[Teacher, TeacherIdentity]:
     if not named.networks:
-        raise UserError("No teacher is named: pass a trained network, or several as an ensemble.")
+        raise UserError("No teacher was given: pass a trained network, or several as an ensemble.")
     networks, identity = trained_networks(sources, data, own_classes=bool(named.classes), trust_code=trust_code)
     teacher = teacher_of(networks, named.classes)
     # The class map decides the answers as well, so it belongs to the identity.

@@ -74,8 +74,8 @@ def _check_repeated(header: Header, data: Data, answers: Answers) -> None:
     first, second = (_said(header, data, answers, indices, parameters) for _ in range(2))
     if _rms(second - first) > _REPEATED.get(header.precision, max(_REPEATED.values())) * _rms(first):
         raise UserError(
-            "This teacher answers otherwise when it is asked the same again, and a recording has one answer for each "
-            "view: record it without its noise, and add noise where the recording is replayed."
+            "This teacher gives different answers to the same question, and a recording has one answer for each view: "
+            "record it without its noise, and add noise when the recording is replayed."
         )
 
 
@@ -88,10 +88,10 @@ def _check_recorded(folder: Path, header: Header, data: Data, answers: Answers, 
     said = _said(header, data, answers, indices, parameters)
     if (_excess if header.quantization.keeps_answers else _excess_of_layers)(header, rows, said) > 1:
         raise UserError(
-            f"{folder} holds a recording of a teacher that answers otherwise than this one, though it has the same "
-            f"weights or none: it was asked again about {len(rows)} views in "
-            f"{layout.shard_path(Path(), view, shard)}. Its options or its query may be others. Pass the teacher that "
-            "was recorded, or choose another folder with --out."
+            f"{folder} holds the recording of another teacher. The weights are the same, or there are none, but this "
+            f"teacher gives different answers to {len(rows)} views in {layout.shard_path(Path(), view, shard)}: its "
+            "options or its query may have changed. Pass the teacher that was recorded, or choose another folder with "
+            "--out."
         )
 
 

@@ -101,8 +101,8 @@ class Header:
         version = content.get("version")
         if version != VERSION:
             raise UserError(
-                f"It is in version {version} of the format, and this Tutelage reads version {VERSION}: use the one "
-                "that wrote it, or record again."
+                f"Its format is version {version}, and this Tutelage reads version {VERSION}: use the Tutelage that "
+                "wrote it, or record again."
             )
         given = {key: value for key, value in content.items() if key != "version"}
         try:
@@ -120,7 +120,7 @@ class Header:
             _check_facts(header)
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError, UserError) as error:
             raise UserError(
-                f"Its header is damaged or incomplete ({error}): put it back from a copy, or record again into another "
+                f"Its header is damaged or incomplete ({error}): restore it from a copy, or record again into another "
                 "folder."
             ) from error
         return header
@@ -150,7 +150,7 @@ class Header:
             raise UserError(f"The recording in {folder} cannot be read. {error}") from error
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{file} is damaged ({error}): put it back from a copy, or record again into another folder."
+                f"{file} is damaged ({error}): restore it from a copy, or record again into another folder."
             ) from error
 
 
@@ -168,14 +168,11 @@ def begun(folder: Path) -> Header | None:
         return Header.read(folder)
     if shard is not None:
         raise UserError(
-            f"{folder} holds shards without {NAME}, and nothing else tells what they are of: put it back from a copy, "
-            "delete the folder, or choose another with --out."
+            f"{folder} holds shards but no {NAME}, without which nobody knows what was recorded: restore it from a "
+            "copy, delete the folder, or choose another with --out."
         )
     if holds_network(folder):
-        raise UserError(
-            f"{folder} holds a network, and a folder holds one or the other: choose another for the recording with "
-            "--out."
-        )
+        raise UserError(f"{folder} already holds a network: choose another folder for the recording with --out.")
     return None
 
 
@@ -217,9 +214,9 @@ def check(folder: Path, recorded: Header, now: Header) -> None:
     found = differences(recorded, now)
     if found:
         raise UserError(
-            f"{folder} holds a recording that was made otherwise:\n  "
+            f"{folder} holds a recording that was made differently:\n  "
             + "\n  ".join(found)
-            + "\nRepeat the flags that it was made with, or choose another folder with --out."
+            + "\nUse the flags that it was made with, or choose another folder with --out."
         )
 
 
@@ -249,7 +246,7 @@ def check_data(folder: Path, recorded: Header, data: Data, *, augmentation: str 
         raise UserError(
             f"The recording in {folder} does not belong to these data:\n  "
             + "\n  ".join(found)
-            + "\nTrain on the data that it was made of, with the same settings, or record these with `tutelage record`."
+            + "\nTrain on the data that were recorded, with the same settings, or record these with `tutelage record`."
         )
 
 
@@ -276,7 +273,7 @@ def _check_facts(header: Header) -> None:
         for size in sizes:
             _check_fact(name, size, int, least=1)
     if len(header.image_size) != 2:
-        raise ValueError(f"image_size={list(header.image_size)} is no height and width")
+        raise ValueError(f"image_size={list(header.image_size)} is not a height and a width")
     if Augmentation.parse(header.augmentation).width != header.parameters:
         raise ValueError(f"parameters={header.parameters} does not belong to {header.augmentation}")
     # Computing the row type finds the remaining faults, such as an unknown scheme, while they can still be reported.
@@ -286,6 +283,6 @@ def _check_facts(header: Header) -> None:
 def _check_fact(name: str, fact: object, kind: type, *, least: int | None = None) -> None:
     # Not isinstance: True is an int, and would pass as a number.
     if type(fact) is not kind:
-        raise TypeError(f"{name}={fact!r} is no {kind.__name__}")
+        raise TypeError(f"{name}={fact!r} is not of type {kind.__name__}")
     if least is not None and isinstance(fact, int) and fact < least:
         raise ValueError(f"{name}={fact} is below {least}")

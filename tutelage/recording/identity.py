@@ -119,7 +119,7 @@ def trained_networks(
     for plan in plans:
         if not plan.trained:
             raise UserError(
-                f"{plan.name} comes without weights for these classes, and what it says is not worth recording. Train "
+                f"{plan.name} has no trained weights for these classes, so its answers are not worth recording. Train "
                 f"it first (tutelage distill supervised --student {plan.name} --out runs/teacher) and name that run, "
                 "or add @FILE with its weights."
             )
@@ -169,8 +169,8 @@ class DataIdentity:
         probes = _probes(images, seed=0)
         if not images.is_resident and probes != _probes(images, seed=1):
             raise UserError(
-                f"The training images of {data.name} differ each time they are read, so no recorded answer belongs to "
-                "them: leave chance out of the dataset's own transform, and augment by --augment (augment= in Python)."
+                f"The training images of {data.name} differ each time they are read, so recorded answers would not fit "
+                "them: remove random steps from the dataset's own transform, and use --augment (augment= in Python)."
             )
         return cls(
             name=data.name,
@@ -193,9 +193,9 @@ class DataIdentity:
         if moved is not None:
             found.append(f"another order of the classes ({moved})")
         if same_number and self.labels != now.labels:
-            found.append("other labels: other samples are for training, or they stand in another order")
+            found.append("other labels: the training samples are others, or in another order")
         if same_number and same_size and not self.shows_images_of(now):
-            found.append("other pixels: the images are others, or are decoded or transformed otherwise")
+            found.append("other pixels: the images are others, or are decoded or transformed differently")
         if self.name != now.name and (found or not (same_number and same_size)):
             found.insert(0, contrast("another dataset", self.name, now.name))
         return found
@@ -238,7 +238,7 @@ def training_images(data: Data) -> Samples:
     """
     if isinstance(data.train, DataLoader):
         raise UserError(
-            "Recorded answers belong to samples by position, which a DataLoader does not tell: pass the dataset."
+            "Recorded answers belong to samples by position, and a DataLoader gives no positions: pass the dataset."
         )
     return data.train
 

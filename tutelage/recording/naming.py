@@ -36,7 +36,7 @@ class Recordings(TeacherKind):
         if source.startswith(f"{PREFIX}:"):
             return RecordedTeacher(opened(source))
         if (Path(source) / NAME).is_file():
-            raise UserError(f"{source} holds a recording and no network: write {PREFIX}:{source}.")
+            raise UserError(f"{source} holds a recording, not a network: write {PREFIX}:{source}.")
         return None
 
 

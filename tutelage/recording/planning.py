@@ -38,7 +38,9 @@ class Part:
             return cls()
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"part={text} is no part: write 1/4, 2/4, 3/4 and 4/4 for four that share the work.")
+            raise UserError(
+                f"part={text} does not fit: write 1/4, 2/4, 3/4 and 4/4 for four processes that share the work."
+            )
         return cls(int(found[1]), int(found[2]))
 
 

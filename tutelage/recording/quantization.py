@@ -120,8 +120,8 @@ class Quantization:
         # Checked here: a NaN that was recorded would come back in every run that replays it.
         if not bool(logits.isfinite().all()):
             raise UserError(
-                "The teacher answers with logits that are not finite: let it compute in float32 "
-                "(--precision 32-true); if they stay so, its weights are damaged."
+                "The teacher's logits are not finite: compute in float32 (--precision 32-true). If that does not help, "
+                "its weights are damaged."
             )
         if self.kept is None:
             return {"logits": as_values(logits, values, what="logits")}
@@ -195,7 +195,7 @@ def as_values(tensor: Tensor, values: Values, *, what: str) -> NDArray[Any]:
     stored = tensor.detach().to(getattr(torch, values)).cpu()
     if not bool(stored.isfinite().all()):
         largest = float(tensor.detach().abs().max())
-        remedy = "store them in float32 (--values float32)" if values != "float32" else "look at the teacher"
+        remedy = "store them in float32 (--values float32)" if values != "float32" else "check the teacher"
         raise UserError(f"The {what} go up to {largest:g} and cannot be stored in {values}: {remedy}.")
     array: NDArray[Any] = stored.numpy().astype(VALUES[values], copy=False)
     return array

@@ -136,8 +136,8 @@ class Recording(RecordedViews):
         same_number = data.count("train") == self.header.samples
         if not same_number or not self.header.data.shows_images_of(DataIdentity.of(data)):
             raise UserError(
-                f"This trains on other samples than the recording in {self.folder} is of, whose answers would be "
-                "taken for theirs. Pass the teacher itself."
+                f"The training samples are not those of the recording in {self.folder}, so its answers do not belong "
+                "to them. Pass the teacher itself."
             )
 
     def check_goes_on(self, begun: Mapping[str, Any], folder: Path) -> None:
@@ -158,10 +158,10 @@ class Recording(RecordedViews):
         except UserError:
             same = False
         if same:
-            grew = ", as it grew meanwhile or more are asked for" if self.views > begun["views"] else ""
+            grew = ", because it has grown since or more are asked for" if self.views > begun["views"] else ""
             raise UserError(
-                f"{folder} was begun with {in_views(begun['views'])} of the recording in {self.folder}, and would go "
-                f"on with {self.views}{grew}: write --teacher {PREFIX}:{self.folder},views={begun['views']}, or "
+                f"{folder} was begun with {in_views(begun['views'])} of the recording in {self.folder}, and would "
+                f"continue with {self.views}{grew}: write --teacher {PREFIX}:{self.folder},views={begun['views']}, or "
                 "choose another folder with --out."
             )
 
@@ -196,8 +196,8 @@ class Recording(RecordedViews):
             return np.empty(0, self._row)
         if indices.min() < 0 or indices.max() >= self.header.samples or views.min() < 0 or views.max() >= self.views:
             raise UserError(
-                f"The recording in {self.folder} has {self.views} views of {self.header.samples} samples, and was "
-                f"asked for view {views.max()} and sample {indices.max()}: it is of other data."
+                f"The recording in {self.folder} has {self.views} views of {self.header.samples} samples, and view "
+                f"{views.max()} or sample {indices.max()} was asked for: it was made from other data."
             )
         shard, place = np.divmod(indices, self.header.rows_per_shard)
         # One number for each shard of each view.
@@ -244,11 +244,11 @@ class Recording(RecordedViews):
 def _chosen(folder: Path, finished: list[int], wanted: int | None, note: str) -> list[int]:
     unfinished = f" ({note})" if note else ""
     if not finished:
-        raise UserError(f"The recording in {folder} has no finished view{unfinished}: go on with `tutelage record`.")
+        raise UserError(f"The recording in {folder} has no finished view{unfinished}: run `tutelage record` again.")
     if wanted is None:
         return finished
     if wanted < 1:
-        raise UserError(f"views={wanted} leaves nothing to replay: use one view or more.")
+        raise UserError(f"views={wanted} must be 1 or more.")
     if wanted > len(finished):
         raise UserError(
             f"The recording in {folder} has {in_views(len(finished))} that can be replayed{unfinished}, not {wanted}: "

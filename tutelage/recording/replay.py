@@ -37,7 +37,7 @@ def held_against(recording: Recording, data: Data, *, trust_code: bool = False) 
     # An augmentation that the user did not choose may differ: the recorded one takes its place.
     chosen = str(data.augmentation) if data.augmentation_chosen else None
     check_data(recording.folder, recording.header, data, augmentation=chosen)
-    left_out = [f"Of the recording, {recording.note}; these are left out."] if recording.note else []
+    left_out = [f"The recording is not complete: {recording.note}. These views are left out."] if recording.note else []
     return _check_teacher(recording, data, trust_code=trust_code) + left_out
 
 
@@ -54,15 +54,15 @@ def _check_teacher(recording: Recording, data: Data, *, trust_code: bool) -> lis
         _, now = trained_networks(specs, data, trust_code=trust_code)
     except (UserError, ImportError, OSError) as error:
         # A file or package of the teacher is missing. Its recorded answers are still usable, so this is only noted.
-        return [f"Whether {recorded.source} is still what was recorded was not checked: it cannot be loaded. {error}"]
+        return [f"It was not checked whether {recorded.source} has changed since: it cannot be loaded. {error}"]
     # The name depends on the folder in which it was written, so names are not compared.
     found = recorded.differences(replace(now, name=recorded.name))
     if found:
         raise UserError(
-            f"The recording in {recording.folder} is not of the teacher {recorded.source} as it is now:\n  "
+            f"The teacher {recorded.source} has changed since it was recorded in {recording.folder}:\n  "
             + "\n  ".join(found)
-            + "\nRecord again into another folder, put the old teacher back, or move the new one elsewhere if its old "
-            "answers are what you want."
+            + "\nRecord again into another folder, or restore the old teacher. To use the old answers anyway, move the "
+            "new teacher elsewhere."
         )
     return []
 

@@ -166,4 +166,4 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"The shard {path} is damaged: {why}. The same `tutelage record` command that made it mends it.")
+    return UserError(f"The shard {path} is damaged: {why}. Run the `tutelage record` command that made it again.")

@@ -114,7 +114,7 @@ class RecordedTeacher(Teacher):
         kept = self.recording.header.quantization if isinstance(self.recording, Recording) else None
         if self._logits and kept is not None and not kept.keeps_answers:
             raise UserError(
-                "This method reads the teacher's answers, and the recording holds layers alone (--keep none): record "
+                "This method reads the teacher's answers, and the recording holds only layers (--keep none): record "
                 "with --keep full, or choose a method that reads only layers, such as features."
             )
 
@@ -158,8 +158,8 @@ class RecordedTeacher(Teacher):
         # A recorded answer to other pixels would teach something wrong without a word.
         if not batch.asks_what_was_asked:
             raise UserError(
-                "This asks the teacher about inputs that a method or network made or changed, and a recording knows "
-                "only its own views. Pass the teacher itself."
+                "The teacher is asked about inputs that were made or changed in training, and a recording has answers "
+                "only to its own views. Pass the teacher itself."
             )
         # Only features are recorded, and their padding is that of the batch's own tokens.
         valid = valid_tokens(batch.inputs)

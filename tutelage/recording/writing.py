@@ -120,8 +120,8 @@ def record(
     if quantization.kept is not None and "classes" not in splits.task.offers:
         # What is restored of the kept classes is a softmax's distribution.
         raise UserError(
-            f"keep={keep} keeps the likeliest of classes that exclude each other, and the answers of {splits.name} "
-            f"({splits.task.title}) are none: record them whole (--keep full)."
+            f"keep={keep} needs answers that choose one of several classes, and those of {splits.name} "
+            f"({splits.task.title}) do not: record them whole (--keep full)."
         )
     if not (logits or layers):
         raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
@@ -163,7 +163,7 @@ def _wanted(views: int | None, data: Data) -> int:
         raise UserError(f"views={views} must be above zero.")
     if views > 1 and not differ:
         raise UserError(
-            "Views come of an augmentation, not of a dataset's own transforms, and there is none: all "
+            "Views are made by an augmentation, not by a dataset's own transforms, and there is none: all "
             f"{views} would be the same. Record one (--views 1), or augment (--augment flip; augment= in Python)."
         )
     return views

@@ -33,8 +33,8 @@ def load(source: Path) -> dict[str, Any]:
     # torch.load raises errors of many types for a damaged file, so every type is caught.
     except Exception as error:
         raise UserError(
-            f"{source} is damaged or no checkpoint of ours ({type(error).__name__}). Delete it: the run then starts "
-            "this stage again."
+            f"{source} is damaged, or was not written by Tutelage ({type(error).__name__}). Delete it: the run then "
+            "starts this stage again."
         ) from error
     return content
 

@@ -253,7 +253,7 @@ def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
         UserError: If keeping it is asked for and impossible.
     """
     if wish == "on" and not can_keep_memory():
-        raise UserError("The C library here cannot be told to keep freed memory: leave --keep_memory away.")
+        raise UserError("The C library of this system cannot keep freed memory: leave out --keep_memory.")
     if wish != "auto":
         return wish == "on", (f"keeping memory {wish} (asked for)",)
     # An accelerator's memory is kept by torch itself.

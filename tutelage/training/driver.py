@@ -142,7 +142,7 @@ class _Fit:
         shares = {"rank": self.fabric.global_rank, "world_size": self.fabric.world_size}
         train = transfer.loader(data, seed=seed, **shares, **arguments)
         if len(train) == 0:
-            raise UserError(f"{data.name} yields no training batch: it has {data.count('train')} samples.")
+            raise UserError(f"{data.name} gives no training batch: it has {data.count('train')} samples.")
         # Not shared: each process validates on all samples, and so all choose the same best epoch.
         validation = data.loader("validation", train=False, **arguments) if "validation" in data.measured else None
         return train, validation

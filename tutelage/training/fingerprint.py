@@ -73,7 +73,7 @@ def check(file: Path, now: Mapping[str, Any]) -> None:
     lines = difference(read_json(file), json.loads(json.dumps(now)))
     if lines:
         raise UserError(
-            f"{file.parent} holds another piece of work:\n  "
+            f"{file.parent} holds the results of other work:\n  "
             + "\n  ".join(lines[:8])
             + "\nChoose another folder with --out, or delete this one to start again."
         )

@@ -88,7 +88,7 @@ class Training:
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)} must be zero or above.")
         if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads={self.threads}: compute with one thread or more, or leave it out.")
+            raise UserError(f"threads={self.threads} must be 1 or more; without it, Tutelage chooses.")
         check_milestones(self.milestones)
 
     def identity(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_a_run_holds_the_work_of_one_box(pairs, tmp_path):
     fit(BlackBoxTeacher(Query(), identity="v1"))
     with pytest.raises(UserError, match="teachers.teacher: black box v1 then, black box v2 now"):
         fit(BlackBoxTeacher(Query(), identity="v2"))
-    with pytest.raises(UserError, match="holds another piece of work"):
+    with pytest.raises(UserError, match="holds the results of other work"):
         fit(BlackBoxTeacher(Query()))
 
 

@@ -136,7 +136,7 @@ def test_layers_are_recorded_without_answers_and_teach_as_the_network_does(data,
     batch = next(iter(replace(data, recording=recording).loader("train", train=True, batch_size=16).epoch(0)))
     live = FrozenTeacher(Backbone()).reading(["layer2"], example=data.example(2), logits=False)
     torch.testing.assert_close(batch.teacher.features["layer2"], live(batch).features["layer2"], rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match="holds layers alone"):
+    with pytest.raises(UserError, match="holds only layers"):
         tutelage.distill("kd", student=student(), data=data, teacher=teacher, **QUICK)
 
 
@@ -152,7 +152,7 @@ def test_a_recording_without_answers_needs_layers_and_their_teacher(data, tmp_pa
             return super().forward(0.9 * inputs)
 
     settings = {"views": 2, "batch_size": 32, "device": "cpu", "precision": "32-true", "progress": False}
-    with pytest.raises(UserError, match="answers otherwise than this one"):
+    with pytest.raises(UserError, match="holds the recording of another teacher"):
         tutelage.record(Other(), data=data, out=tmp_path, keep="none", layers=["layer2"], **settings)
 
 

@@ -67,12 +67,15 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
     experiment = replace(experiment, answers=answers)
     # Nothing is known of a teacher that has learned nothing yet.
     if not all(teacher.trained for teacher in experiment.teachers):
-        return experiment, f"Teacher  {name} comes untrained: it will be trained first. Below it knows nothing yet."
+        return (
+            experiment,
+            f"Teacher  {name} is untrained: it will be trained first. What follows is measured before that.",
+        )
     if answers.priced():
         return _rehearsed(experiment, answers)
     recording = answers.replays()
     if recording is not None:
-        unread = "no answers, or too large a view to be read for what the teacher knows."
+        unread = "not measured, because it has no answers, or a view is too large to read for this."
         return experiment, examine_recording(recording, data) or f"Teacher  {name_of(recording)}: {unread}"
     network = answers.as_network()
     if network is None:
@@ -89,8 +92,8 @@ def _rehearsed(experiment: Experiment, teacher: Teacher) -> tuple[Experiment, st
     stand_in = rehearsed(teacher, batch, data.num_classes)
     asked = len(batch) * len(teacher.priced())
     return replace(experiment, answers=stand_in), (
-        f"Teacher  as given, and each answer has a price: it was asked about {asked} samples for this page, and what "
-        "it said stands for all its answers. The time that it takes is not in the estimate."
+        f"Teacher  its answers have a price: it was asked about {asked} samples for this page, and these answers stand "
+        "for all others. The time that it takes is not in the estimate."
     )
 
 
@@ -133,7 +136,7 @@ def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
             else "Reorder the rows of its classifier, or the labels"
         )
         causes.append(
-            f"Its classes are in another order: {report.reordered:.1%} once they are put right. "
+            f"Its classes are in another order: {report.reordered:.1%} in the right one. "
             f"{_pairs(report.order, data.class_names)}. {remedy}."
         )
     if report.too_few:
@@ -154,11 +157,11 @@ def _teacher_warnings(report: TeacherReport, data: Data) -> Iterator[str]:
 
 def _other_causes(report: TeacherReport) -> str:
     if report.recording:
-        return "Look at the teacher itself: `tutelage doctor kd --teacher ...`, with the network that was recorded."
+        return "Check the teacher itself: `tutelage doctor kd --teacher ...`, with the network that was recorded."
     tried = f" ({', '.join([report.normalization, *report.alternatives])} give no more)" if report.alternatives else ""
     return (
-        f"Neither common input statistics{tried} nor another order of classes explain it. Likely its classifier was "
-        "made afresh or belongs to another dataset, or its weights were not loaded: give trained weights as NAME@FILE."
+        f"Neither common input statistics{tried} nor another order of classes explains it. Probably its classifier "
+        "is new or belongs to another dataset, or its weights were not loaded: give trained weights as NAME@FILE."
     )
 
 
@@ -175,8 +178,8 @@ def _stage_warnings(stage: Stage, num_classes: int) -> Iterator[str]:
         weak = "the labels hardly count" if gap.weak.name == "ce" else "it hardly counts"
         # A term far weaker than the labels' is often divided by the number of classes by mistake.
         advice = (
-            f"is a reduction over classes (a factor of 1/{num_classes}) meant? Otherwise look at its temperature and "
-            f"its weight, {gap.weak.weight:.3g}."
+            f"is it divided by the {num_classes} classes on purpose? Otherwise check its temperature and its weight, "
+            f"{gap.weak.weight:.3g}."
             if gap.strong.name == "ce"
             else f"{weak} at first; if accuracy stays low, lower the weight of {gap.strong.name}, "
             f"{gap.strong.weight:.3g}."
@@ -263,7 +266,7 @@ def _total(stages: Sequence[Stage]) -> Text:
 
 def _verdict(warnings: Sequence[str]) -> list[RenderableType]:
     if not warnings:
-        return [Text("Nothing speaks against this run.", "green")]
+        return [Text("No problem was found.", "green")]
     return [Text.assemble(("warning  ", "bold red"), warning) for warning in warnings]
 
 

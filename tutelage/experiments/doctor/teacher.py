@@ -79,7 +79,7 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
     """
     known = [name for name in ("validation", "test", "train") if data.count(name) and name not in data.unlabelled]
     if not known:
-        return "Teacher  nothing has targets to measure it by."
+        return "Teacher  no split has targets, so nothing was measured."
     split = known[0]
     if "sample-labels" not in data.task.offers:
         return _scored(network, data, split)
