@@ -237,7 +237,7 @@ def evaluate(
     density: Density | None = None,
     trust_code: bool = False,
 ) -> Evaluation:
-    """Return what a network scores on a split of the data, in float32, and what its uncertainty is worth.
+    """Return a network's scores on a split of the data, in float32, and how good its uncertainty is.
 
     Args:
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
@@ -246,7 +246,7 @@ def evaluate(
         task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
-        density: What the logits of one network are; a run's folder says so itself, of all else it is `categorical`.
+        density: What the logits of one network are; a run's folder says so itself, anything else is `categorical`.
         trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
             yourself.
 

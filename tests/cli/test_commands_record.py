@@ -61,7 +61,7 @@ def test_help_has_every_flag_and_examples(capsys):
 
 def test_the_overview_names_it(capsys):
     assert main([]) == 0
-    assert re.search(r"record +Write down what a teacher says", capsys.readouterr().out)
+    assert re.search(r"record +Record a teacher's answers", capsys.readouterr().out)
 
 
 def test_a_recording_from_end_to_end(screen, tmp_path):

@@ -1,1 +1,1 @@
-"""The command line: what is typed, and what that asks for."""
+"""The command line: its words, and what they ask for."""

@@ -50,7 +50,7 @@ Command = Callable[[Sequence[str]], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
+    """Run a command and return the exit code: 0, 2 for an error of the user, 128 + signal after an interruption."""
     words = list(sys.argv[1:] if argv is None else argv)
     # Messages go to stderr, so that what a command prints can be piped.
     errors = screen(stderr=True)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _telling(console: Console) -> Iterator[None]:
-    """Print notices as lines, which Python would show as warnings with a place in the code."""
+    """Print notices as plain lines; Python would show them as warnings with a place in the code."""
     with warnings.catch_warnings():
         # Python shows a warning once for each place in the code, and one place has notices about several things.
         warnings.simplefilter("always", Notice)
@@ -111,7 +111,7 @@ def _overview() -> str:
 
 
 def demo(words: Sequence[str]) -> None:
-    """See distillation work and be argued about: five methods, three seeds, real digits, two minutes.
+    """See distillation at work: five methods, three seeds, real digits, two minutes.
 
     Trains a teacher on scikit-learn's 1,797 handwritten digits, then compares the plain student, label smoothing, KD
     and both Tf-KDs. Nothing is downloaded.
@@ -125,7 +125,7 @@ def demo(words: Sequence[str]) -> None:
 
 
 def distill(words: Sequence[str]) -> None:
-    """Train a student by one method, and leave its weights and a report.
+    """Train a student by one method, and save its weights and a report.
 
     Examples:
         tutelage distill kd --teacher timm:resnet34 --student resnet20 --data path/to/photos --epochs 30
@@ -161,8 +161,8 @@ def distill(words: Sequence[str]) -> None:
 def compare(words: Sequence[str]) -> None:
     """Compare methods over several seeds, with the plain student beside them.
 
-    A row is a method, with options of its own if wanted. An interrupted comparison goes on where it was; what is
-    finished is never run again.
+    A row is a method, with options of its own if wanted. An interrupted comparison continues where it stopped; finished
+    rows are never run again.
 
     Examples:
         tutelage compare supervised label-smoothing kd tf-kd-reg --student resnet20 --teacher runs/teacher --data cifar100 --seeds 3
@@ -213,9 +213,9 @@ def evaluate_command(words: Sequence[str]) -> None:
 
 
 def record(words: Sequence[str]) -> None:
-    """Write down what a teacher says about views of the training images, and train without it from then on.
+    """Record a teacher's answers to views of the training images, to train later without the teacher.
 
-    The same command goes on after an interruption, mends what is damaged, and adds views where --views is larger.
+    The same command continues after an interruption, repairs damaged parts, and adds views if --views is larger.
 
     Examples:
         tutelage record --teacher runs/teacher --data cifar100 --views 30 --out runs/recording
@@ -255,7 +255,7 @@ def report(words: Sequence[str]) -> None:
 
 
 def doctor(words: Sequence[str]) -> None:
-    """Find out what will go wrong before hours are spent: teacher, shapes, loss scales, time, memory.
+    """Find problems before hours are spent: teacher, shapes, loss scales, time, memory.
 
     Examples:
         tutelage doctor kd --teacher runs/teacher --student resnet20 --data cifar100 --epochs 200

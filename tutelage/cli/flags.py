@@ -16,12 +16,12 @@ class NetworkOptions:
         student: Network to train: a name (resnet20), timm:NAME, torchvision:NAME, package.module:factory,
             file.py:factory or a run's folder; options follow after commas, weights after @. Several, one after the
             other, for methods that train several.
-        teacher: Network that teaches, named likewise. One that comes without weights is trained first. Several answer
-            as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first four
-            views of it.
-        teacher_classes: File that says which classes of a trained teacher stand for the data's, where it has others:
-            lines 'class of the teacher -> class of the data', by name or number; or JSON, or CSV.
-        ensemble: Times that each teacher is trained, each time from another seed; together they answer as an ensemble.
+        teacher: Network that teaches, named in the same way. One that comes without weights is trained first. Several
+            answer as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first
+            four views of it.
+        teacher_classes: File that maps the classes of a trained teacher to the data's, if they differ: lines 'class of
+            the teacher -> class of the data', by name or number; or JSON, or CSV.
+        ensemble: How often each teacher is trained, each time from another seed; together they answer as an ensemble.
         trust_code: Run the code that saved networks, recordings and presets name (FILE.py:FACTORY, PACKAGE:FACTORY). It
             is refused unless you named it yourself before.
     """
@@ -44,7 +44,7 @@ class TrainingDataOptions:
             (numbers); or unlabelled, to learn from a teacher alone and measure the embedding on labelled test images.
         validation: Share of the training samples that is held out to choose the best epoch.
         subset: Number of training samples to take, the same share of each class; all by default.
-        image_size: Height and width in pixels; as they are by default.
+        image_size: Height and width in pixels; unchanged by default.
         augment: What is done to training images, such as crop:4,flip,rotate:15; the dataset's usual by default.
         resident_limit_mib: Up to this size, in MiB, decoded images stay in memory; above, they are decoded when needed.
     """
@@ -63,8 +63,8 @@ class DataOptions(TrainingDataOptions):
     """Data.
 
     Attributes:
-        foreign: Data from elsewhere, named likewise: how well the networks' uncertainty tells them from the test
-            images is measured.
+        foreign: Data from elsewhere, named in the same way, to measure how well the networks' uncertainty tells them
+            from the test images.
     """
 
     foreign: str | None = None
@@ -78,9 +78,9 @@ class RecordOptions:
         teacher: Trained network that is asked: a run's folder, timm:NAME, NETWORK@weights and so on. Several answer as
             an ensemble.
         out: Folder of the recording.
-        teacher_classes: File that says which classes of the teacher stand for the data's, as of distill.
-        views: Number of views of each training sample, by default 8, or 1 where nothing is augmented; with more of
-            them than there are, the others are added.
+        teacher_classes: File that maps the classes of the teacher to the data's, as for distill.
+        views: Number of views of each training sample, by default 8, or 1 if nothing is augmented; if some are recorded
+            already, the others are added.
         keep: What is kept of an answer: full (the logits), hard (the likeliest class), smoothed (its probability too),
             topK or topK-renormalized (the K highest probabilities, such as top5), or none (only layers are recorded).
         values: How logits, probabilities and features are stored.

@@ -1,4 +1,4 @@
-"""What the flags of a command stand for: data, networks, a comparison."""
+"""Data, networks and comparisons from the flags of a command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def experiment_from(found: Found) -> Experiment:
     """Return the networks and the data of the flags.
 
     Raises:
-        UserError: If an ensemble of them makes no sense.
+        UserError: If the size of the ensemble is below 1, or its teachers are trained already.
     """
     if found.ensemble < 1:
         raise UserError(f"ensemble={found.ensemble} must be 1 or more: how often each teacher is trained.")

@@ -39,23 +39,23 @@ CHUNG = Paper(
 
 @register("afd", papers=[CHUNG], reads={"targets", "answers"}, reads_if={"adversarial": {"images"}}, family="peers")
 class AFD(Method):
-    r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps that pass for its.
+    r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps like its peer's.
 
     $$ L_k = H(q, p_k) + T^2 \, \mathrm{KL}(p^{k-1}_T \,\|\, p^k_T), \qquad
     L_{G_k} = [1 - D_k(F_k)]^2, \qquad L_{D_k} = [1 - D_k(F_{k-1})]^2 + D_k(F_k)^2 $$
 
     $F_k$ is the last map of network $k$, brought to the smallest height, width and (by a 1x1 convolution, the transfer
-    layer) number of channels of all. The peer of a network is the one before it, and of the first the last: two
-    networks learn from each other, $K$ in a circle, with $K$ discriminators $D_k$. To a network its peer's answer and
-    map are constants. In a circle of three or more each follows one that does not answer it, so that differences travel
-    round instead of shrinking, and momentum feeds them: at 0.9 the circle bears steps ninety times smaller than a pair
-    (`docs/results/self-online.md`). Lower `--momentum`, or take `dml`.
+    layer) number of channels of all. The peer of a network is the one before it, and the peer of the first is the last:
+    two networks learn from each other, and $K$ in a circle, with $K$ discriminators $D_k$. To a network its peer's
+    answer and map are constants. In a circle of three or more, no network learns from the one that learns from it:
+    differences travel round instead of shrinking, and momentum feeds them. At a momentum of 0.9, a circle tolerates
+    only steps ninety times smaller than a pair (`docs/results/self-online.md`). Lower `--momentum`, or take `dml`.
 
     A batch has three steps. First each network lowers $L_k$ by the run's optimizer. Then, from a second forward pass,
     the discriminators lower $L_{D_k}$, and the networks with their transfer layers $L_{G_k}$, by optimizers of their
-    own: Adam, with a learning rate, decay and course that are given here and not by the run. The second pass leaves the
-    running statistics of batch norm alone, which have seen the batch already. What lies behind the map gets no gradient
-    from $L_{G_k}$, and stays. The first network is deployed, all are kept, and their mean probability is scored as
+    own: Adam, with a learning rate, decay and course that are given here and not by the run. The second pass does not
+    change the running statistics of batch norm, which have already counted the batch. Layers behind the map get no
+    gradient from $L_{G_k}$. The first network is deployed, all are kept, and their mean probability is scored as
     `ensemble`.
 
     Args:

@@ -65,11 +65,11 @@ class AT(Method):
 
     Differences: The paper has $\frac{\beta}{2}$ times the norm, not squared; its authors' code has the mean of squares,
         over batch and places, with a weight of 1000, and so have the tables of the literature. The default is the code:
-        to it the published weight belongs, and its gradient falls to zero as the maps meet, where the norm's keeps its
-        length and changes its direction. In the variant `paper` the division by the number of places is our choice,
-        as if the paper's weight were $10^3$ over places and batch, which we know second-hand; so the default of `beta`
-        fits both variants. A map of zeros has an attention of zeros, without a gradient, and so has one whose
-        activations are below 1e-4 or so: it holds rounding errors, as of a batch norm of black images.
+        the published weight belongs to it, and its gradient falls to zero as the maps meet, while that of the norm
+        keeps its length and changes its direction. In the variant `paper` the division by the number of places is our
+        choice, as if the paper's weight were $10^3$ over places and batch, which we know second-hand; so the default of
+        `beta` fits both variants. A map of zeros has an attention of zeros, without a gradient. So does a map whose
+        activations are below about 1e-4: it holds only rounding errors, such as those of a batch norm on black images.
     """
 
     def __init__(

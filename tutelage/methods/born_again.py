@@ -138,8 +138,8 @@ def born_again(
 
     Paper: Furlanello et al., Born-Again Neural Networks, ICML 2018.
 
-    Differences: On other data than classes the task's divergence takes the place of the soft cross-entropy, whose
-        gradient it has.
+    Differences: Without classes, the task's divergence takes the place of the soft cross-entropy. Both have the same
+        gradient.
     """
     if generations < 2:
         raise UserError(

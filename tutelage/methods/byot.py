@@ -51,9 +51,9 @@ class BYOT(Method):
     + \lambda \|F_i - F_C\|^2 \right] $$
 
     Exit $C$ is the network's own classifier. Every other one has a branch of its own behind a stage: three
-    convolutions, the mean over the places $F_i$, as wide as the classifier's input $F_C$, and a classifier. What exit
-    $C$ says is a target, without gradient. The network ships without the branches; each shallow exit ships as a network
-    that ends there. `ensemble` is the log of the mean probability over all exits.
+    convolutions, the mean over the places $F_i$, as wide as the classifier's input $F_C$, and a classifier. The answer
+    of exit $C$ is a target without gradient. The network ships without the branches; each shallow exit ships as a
+    network that ends there. `ensemble` is the log of the mean probability over all exits.
 
     The feature term, summed over the shallow exits, is by variant:
 

@@ -56,7 +56,7 @@ class CSKD(Method):
             that they move once a step, with the anchors, as in any other training; or `updated` by both.
 
     Raises:
-        UserError: If a number is out of its range, the data are a DataLoader, or a batch has no two equal halves.
+        UserError: If a number is out of its range, the data are a DataLoader, or a batch has an odd number of samples.
 
     Paper: Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation, CVPR 2020.
 

@@ -58,7 +58,7 @@ def de_kd(
         standardize: Whether the soft term reads standardised logits (LSKD, see `kd`), with the LSKD authors' variance.
 
     Raises:
-        UserError: If the teacher would train for no epoch, or shall stop at an accuracy without validation data.
+        UserError: If `teacher_epochs` is below 1, or there are no validation data for `teacher_accuracy`.
 
     Paper: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020.
 

@@ -63,9 +63,9 @@ class DKD(Method):
         temperature: $T$, above zero.
         alpha: $\alpha$, weight of TCKD, zero or more.
         beta: $\beta$, weight of NCKD, zero or more.
-        ramp_epochs: Epochs $E$ over which the two weights rise, $w(e) = \min(e / E, 1)$ in epoch $e = 1, 2, ...$;
-            1 is no warm-up. By default the published 20 of 240, and in a shorter run the same share: the weights are
-            whole after a twelfth of it, having risen batch by batch.
+        ramp_epochs: Epochs $E$ over which the two weights rise, $w(e) = \min(e / E, 1)$ in epoch $e = 1, 2, ...$; 1 is
+            no warm-up. By default the published 20 of 240, and in a shorter run the same share: the weights rise batch
+            by batch, and reach their full value after a twelfth of it.
         standardize: Whether both terms read standardised logits; the cross-entropy never does.
         standardize_ddof: 1 divides the variance by $K - 1$ (the LSKD authors' code), 0 by $K$ (their paper).
 

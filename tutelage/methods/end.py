@@ -43,10 +43,10 @@ class EnD(Method):
         fall: Share of the run over which $T$ falls to 1.
 
     Raises:
-        UserError: If the temperature is below 1, a share is negative, both are more than 1 together, or the teacher's
-            answers are recorded: a recording holds the answers of the whole ensemble.
+        UserError: If the temperature is below 1, a share is negative, both together exceed 1, or the teacher is a
+            recording, which holds only the mean of the ensemble.
 
-    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020, whose baseline it is; Hinton,
+    Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020, where it is the baseline; Hinton,
         Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015.
 
     Differences: The authors' code averages the soft cross-entropy over the classes as well, which makes it $K$ times

@@ -50,18 +50,19 @@ class EnDD(Method):
 
     Args:
         student: The network to train; its logits are the logarithms of the concentrations.
-        teacher: The ensemble; any other teacher is an ensemble of one, which says nothing of knowledge.
+        teacher: The ensemble; any other teacher is an ensemble of one, from which no knowledge uncertainty can be
+            learned.
         reporter: Receives a note if the ensemble has only one member.
         temperature: $T$ of the beginning, 1 or above.
         hold: Share of the run over which $T$ stays.
         fall: Share of the run over which $T$ falls to 1.
-        smoothing: $\epsilon$, the share of the uniform distribution in what the members say, from 0 to below 1.
+        smoothing: $\epsilon$, the share of the uniform distribution in the members' answers, from 0 to below 1.
         heat: What $T$ divides: `both`; the `ensemble` alone, without the factor $T^2$; or the `dirichlet` alone.
         gradient_norm: Largest gradient norm of a step; 0 leaves that to the run's settings.
 
     Raises:
-        UserError: If the temperature is below 1, a share is none, the norm is below zero, or the teacher's answers are
-            recorded, which are those of the whole ensemble.
+        UserError: If the temperature is below 1, a share is out of its range, the norm is negative, or the teacher is a
+            recording, which holds only the mean of the ensemble.
 
     Paper: Malinin, Mlodozeniec, Gales, Ensemble Distribution Distillation, ICLR 2020.
 

@@ -53,12 +53,13 @@ class Features(Method):
     $F_{l,i}$ are the features at place $i$ of a map, or of a patch token; $\bar F_l$ is their mean over the places. The
     layer norm $n$, over the channels and without parameters, brings the features of any teacher to one scale. $A$ and
     $B$ are linear layers with a bias, trained with the student and thrown away. A pair of one place, such as two
-    vectors, has no second term, because both would be the same. The larger map is pooled to the smaller. Padding is no
-    place.
+    vectors, has no second term, because both would be the same. The larger map is pooled to the smaller. Padding is
+    left out.
 
     The teacher needs no classifier: a backbone such as `timm:vit_base_patch14_dinov2,num_classes=0` teaches, on images
-    with labels or without. Its class token is no place; to learn from it too, or from the backbone's output, name the
-    layer that gives it: `--layers layer4:blocks.11+embedding:head`, where `head` is what timm leaves in its place.
+    with labels or without. Its class token is not one of the places. To learn from it too, or from the backbone's
+    output, name the layer that gives it: `--layers layer4:blocks.11+embedding:head`, where `head` is what timm leaves
+    in its place.
 
     Args:
         student: The network to train.

@@ -54,7 +54,7 @@ class FerKD(Method):
     $c_b$ is the probability that the teacher gives crop $x_b$'s label. Batches are those of `fkd`: $m$ crops of each
     image. SelfMix mixes a crop with another of the same image, and their labels $\tilde q$ by area; one that is
     discarded is not mixed into another. Labels are adapted before they are mixed, because a confidence belongs to one
-    crop: that of two in one would say nothing about either.
+    crop: the confidence of a mixture says nothing about either crop.
 
     The right thresholds depend on the teacher: count with `adapted_labels` which crops yours discard. A teacher that
     has memorised its training images has a confidence above any $T_T$ below 1 for nearly all of them.
@@ -81,12 +81,12 @@ class FerKD(Method):
     Paper: Shen, FerKD: Surgical Label Adaptation for Efficient Distillation, ICCV 2023.
 
     Differences: No code is released, and we know the equations at second hand: the three cases and SelfMix. Ours are
-        the thresholds, $\epsilon$, what the confidence is, which case a threshold itself belongs to, SelfMix's draw
-        (as CutMix's, one $\lambda$ a batch; each crop with the one that stands a random number of crops further), and
-        the order of adapting and mixing. By default nothing is too easy. Discarded crops pass through the student,
-        unmixed, and so enter the statistics of batch norm, because a batch of a varying size would wait for the device.
-        If all are discarded, the loss is zero. Several processes divide by the crops that all of them keep. Batches, as
-        for `fkd`; in its last epochs of one crop there is nothing to mix.
+        the thresholds, $\epsilon$, what the confidence is, which case a threshold itself belongs to, SelfMix's draw (as
+        CutMix's, one $\lambda$ a batch; each crop with the one that stands a random number of crops further), and the
+        order of adapting and mixing. By default no crop is too easy. Discarded crops pass through the student, unmixed,
+        and so enter the statistics of batch norm, because a batch of a varying size would wait for the device. If all
+        are discarded, the loss is zero. Several processes divide by the crops that all of them keep. Batches, as for
+        `fkd`; in its last epochs of one crop there is nothing to mix.
     """
 
     def __init__(

@@ -45,8 +45,8 @@ def fickle_teacher(
     The student sees the teacher's doubt: over the steps its target for an image is not one answer but a distribution of
     them. A copy of the teacher's network is taken; in it each dropout layer goes on dropping, while batch norm keeps
     its statistics. Methods that read layers read those of the copy. The teacher should have been trained with dropout,
-    as `wrn_40_2,dropout=0.4` is. A network that has none gets one in front of its classifier, of which a method such as
-    `at`, that reads only layers before it, sees nothing.
+    as `wrn_40_2,dropout=0.4` is. A network that has none gets one in front of its classifier. This has no effect on a
+    method such as `at`, which reads only layers before it.
 
     Args:
         distill: Runs the method.
@@ -57,8 +57,8 @@ def fickle_teacher(
             one it has, and 0.4 is taken where a layer is put in.
 
     Raises:
-        UserError: If the rate is no share, the method learns from no trained teacher, only logits leave the teacher, or
-            it has neither dropout nor a classifier that can be found.
+        UserError: If the rate is out of its range, the method does not learn from a trained teacher, the teacher gives
+            only logits, or it has neither dropout nor a classifier that can be found.
 
     Paper: Arani, Sarfraz, Zonooz, Noise as a Resource for Learning in Knowledge Distillation, WACV 2021.
 

@@ -243,16 +243,16 @@ def fitnet(
         t_squared: Paper: whether the soft term is multiplied by $T^2$.
 
     Raises:
-        UserError: If the teacher has no layers to read, the first stage no length, or the temperature is not above
+        UserError: If the teacher has no layers to read, `hint_share` is not above zero, or the temperature is not above
             zero.
 
     Paper: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015.
 
     Differences: The squared error is the mean over all elements, in both variants; the paper's sum would need another
-        learning rate for every network. Released code always ends the regressor with a ReLU (`final_relu=true`) and
-        has no way to larger maps but the doubling; we interpolate. A map of odd size is halved by stride 2 too. The
-        one regressor, with batch norm, serves both variants. Of the paper: both stages take the run's learning rate;
-        the lengths, the line on which $\lambda$ falls, and the soft term without $T^2$ are our choice, and its KL
+        learning rate for every network. Released code always ends the regressor with a ReLU (`final_relu=true`) and can
+        only double the size of a map; other sizes are interpolated here. A map of odd size is halved by stride 2 too.
+        The one regressor, with batch norm, serves both variants. Of the paper: both stages take the run's learning
+        rate; the lengths, the line on which $\lambda$ falls, and the soft term without $T^2$ are our choice, and its KL
         divergence has the gradient of a soft cross-entropy. In the first stage all layers above the hint keep their
         weights and their batch-norm statistics.
     """

@@ -40,7 +40,7 @@ class FKD(Method):
     There is no term of the labels, and no $T^2$.
 
     The paper's teacher is recorded: `tutelage record`, then `--teacher recording:PATH`, with $m$ views or more. A
-    recorded view does not come again before all others have come, but for the last epochs of one crop. A live
+    recorded view is not used again before all others have been used, except in the last epochs of one crop. A live
     teacher answers freshly drawn crops instead.
 
     Args:

@@ -45,7 +45,7 @@ def fsp_matrix(first: Tensor, second: Tensor, *, variant: Variant = "code", mask
         first: The section's input, `[batch, m, height, width]`.
         second: Its output, `[batch, n, height, width]`, with its own sizes.
         variant: `paper` pools by the maximum, `code` by the mean.
-        mask: The places of both that are no padding, `[batch, 1, height, width]`; $hw$ is then their number.
+        mask: The places of both that are not padding, `[batch, 1, height, width]`; $hw$ is then their number.
 
     Returns:
         `[batch, m, n]`, in float32 or wider.
@@ -203,7 +203,8 @@ def fsp(
         init_lr_scale: Factor on the learning rate in the first stage; the paper has 0.01.
 
     Raises:
-        UserError: If a section has other channels in the student than in the teacher, or the first stage no length.
+        UserError: If a section has other channels in the student than in the teacher, or `init_share` is not above
+            zero.
 
     Paper: Yim et al., A Gift from Knowledge Distillation, CVPR 2017.
 

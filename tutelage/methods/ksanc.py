@@ -206,8 +206,8 @@ def ksanc(
         attention_share: Length of the first stage as a share of the run's epochs, on top of them.
 
     Raises:
-        UserError: If a number makes no sense, the teacher gives only logits, a classifier cannot be found, a layer does
-            not exist, or a batch is a single sample.
+        UserError: If a number is out of its range, the teacher gives only logits, a classifier cannot be found, a layer
+            does not exist, or a batch is a single sample.
 
     Paper: Li et al., Hierarchical Knowledge Squeezed Adversarial Network Compression, AAAI 2020.
 

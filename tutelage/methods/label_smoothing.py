@@ -82,9 +82,9 @@ def matched_label_smoothing(
 
     $$ (1 - \alpha) H(q, p) + w \, H(\tilde p^d, p) = s \, H(q', p), \qquad s = 1 - \alpha + w $$
 
-    For `variant="code"` it is the same loss up to a constant, because the virtual teacher's softened distribution
-    keeps two levels and the student is not softened. For `variant="paper"` it is the match at $\tau = 1$, where
-    eq. 9 is exactly label smoothing with $\epsilon = \alpha (1 - a) K / (K - 1)$.
+    For `variant="code"` it is the same loss up to a constant, because the virtual teacher's softened distribution keeps
+    two levels and the student is not softened. For `variant="paper"` it matches at $\tau = 1$, where eq. 9 is exactly
+    label smoothing with $\epsilon = \alpha (1 - a) K / (K - 1)$.
 
     Args:
         student: The network to train.

@@ -57,15 +57,15 @@ def messy_collaboration(
         method: The method, with options of its own: `at`, or `(kd:temperature=8,alpha=0.5)`.
         student_rate: $\eta$ of the labels that the method trains on, from 0 to 1, for every network that it trains.
         teacher_rate: $\eta$ of the labels that the teacher trains on. Above zero, the teacher's architecture is trained
-            in this run; at zero, the method has the teacher that there is.
-        redraw: `once` for the run; every `epoch`; or for every `batch`, from the run's own chance, which is all that a
-            DataLoader allows. Some methods read labels before they train, such as `crd` and `cs-kd` for the classes of
+            in this run; at zero, the given teacher is used.
+        redraw: `once` for the run; every `epoch`; or for every `batch`, from the run's own random numbers. A DataLoader
+            allows only this. Some methods read labels before they train, such as `crd` and `cs-kd` for the classes of
             all samples. With `once` they read the wrong labels, else the true ones.
         flips: Whether a label is drawn among `any` class, the true one included, or among the `other` ones.
 
     Raises:
-        UserError: If a rate is no share, the data are a DataLoader and labels are not redrawn for every batch, or the
-            teacher is to be wrong and the method learns from none.
+        UserError: If a rate is not between 0 and 1, the data are a DataLoader and labels are not redrawn for every
+            batch, or `teacher_rate` is above zero and the method does not learn from a trained teacher.
 
     Paper: Arani, Sarfraz, Zonooz, Noise as a Resource for Learning in Knowledge Distillation, WACV 2021.
 

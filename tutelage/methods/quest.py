@@ -87,14 +87,14 @@ def quest(
         reduction: `code` takes the mean over the places, as the authors' code does; `paper` takes the sum.
 
     Raises:
-        UserError: If a number makes no sense, the teacher gives only logits, or a layer does not exist.
+        UserError: If a number is out of its range, the teacher gives only logits, or a layer does not exist.
 
     Paper: Jain et al., QuEST: Quantized Embedding Space for Transferring Knowledge, ECCV 2020.
 
     Differences: The paper sums over places. The authors have one $\tau$ for each layer; here all pairs share one. A
         word to which no vector is nearest in the end is left out. The map that is read is the end of the last stage,
         where the authors choose by network. A feature of the student shorter than 6e-5 has no direction: all words are
-        as likely there, and no gradient comes from there. k-means runs on two threads, which keeps it repeatable.
+        equally likely there, without a gradient. k-means runs on two threads, which keeps it repeatable.
     """
     if not temperature > 0:
         raise UserError(f"temperature={temperature} must be above zero.")

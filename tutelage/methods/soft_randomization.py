@@ -40,10 +40,11 @@ def soft_randomization(
         distill: Runs the method.
         method: The method, with options of its own: `at`, or `(kd:temperature=8,alpha=0.5)`.
         std: $\sigma$, in units of the inputs: of images in [0, 1], before each network's own normalisation.
-        clip: Whether noisy images are brought back into [0, 1]. `mlld` needs it, which takes views of images in there.
+        clip: Whether noisy images are brought back into [0, 1]. `mlld` needs this: it makes views of images in that
+            range.
 
     Raises:
-        UserError: If the deviation is below zero, or the inputs are no floats.
+        UserError: If the deviation is below zero, or the inputs are not floats.
 
     Paper: Arani, Sarfraz, Zonooz, Noise as a Resource for Learning in Knowledge Distillation, WACV 2021.
 

@@ -33,7 +33,7 @@ Variant = Literal["map", "vector"]
 
 @register("srrl", papers=[SRRL_PAPER], reads={"answers", "sample-answers"}, uses={"targets"}, family="features")
 class SRRL(Method):
-    r"""SRRL: the student's last map, through a connector, means to the teacher's classifier what the teacher's means.
+    r"""SRRL: the teacher's classifier answers the student's last map, through a connector, as it answers the teacher's.
 
     $$ L = H(q, p) + \alpha L_{FM} + \beta L_{SR}, \qquad L_{FM} = \|h_t - h_s\|^2 / D, \qquad
     L_{SR} = \|W_t h_t - W_t h_s\|^2 / K $$

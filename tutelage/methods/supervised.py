@@ -67,8 +67,6 @@ class Supervised(Method):
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
 
-    $$ L = H(q, p) $$
-
     $$ L = H(q, p^t) $$
 
     Args:

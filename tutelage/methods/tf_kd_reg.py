@@ -49,7 +49,7 @@ class TfKDReg(Method):
 
     Differences: By default the soft term carries $\tau^2$, which eq. 9 lacks (`t_squared=False` is eq. 9 to the
         letter). The authors' code is another loss than their equation, and is label smoothing for every $\tau$:
-        `variant="code"`; `matched-label-smoothing` gives its twin.
+        `variant="code"`; `matched-label-smoothing` gives the equal label smoothing.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ Strategy = Literal["entropy", "confidence", "margin", "random"]
     },
 )
 class UNIX(Method):
-    r"""UNIX: distillation on fewer samples, mixed the more the surer the student is of them.
+    r"""UNIX: distillation on fewer samples, mixed more strongly the more certain the student is of them.
 
     The student answers a batch of $n$ without a gradient. Its samples are sorted, the most uncertain first; sample $i$
     is mixed with a random one of the batch, and the last are left out:
@@ -55,7 +55,7 @@ class UNIX(Method):
     L_{CE} = \frac{1}{k} \sum_{i < k} \big[ (1 - \lambda c_i) H(y_{r(i)}, p) + \lambda c_i H(y_{\pi(i)}, p) \big] $$
 
     $r$ sorts, $\pi$ is a random permutation, $\lambda$ is one number a batch. Both networks answer $k$ mixtures instead
-    of $n$ images; what that saves, after the price of the scoring, `compute_ratio` tells.
+    of $n$ images: `compute_ratio` gives what that saves, with the cost of the scoring.
 
     Args:
         student: The network to train.

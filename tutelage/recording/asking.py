@@ -145,7 +145,7 @@ class Answers:
             store_channels_last(self.teacher)
 
     def __call__(self, batch: Batch) -> Output:
-        """Return what the teacher says about a batch."""
+        """Return the teacher's answer to a batch."""
         with torch.autocast(self.decision.device, dtype=self._half, enabled=self._half is not None):
             return self.teacher(batch)
 

@@ -1,4 +1,4 @@
-"""What `tutelage evaluate` says."""
+"""The text of `tutelage evaluate`."""
 
 from __future__ import annotations
 

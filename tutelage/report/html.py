@@ -205,7 +205,7 @@ def _epoch(run: Mapping[str, Any], measured: Measured) -> str:
 
 
 def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
-    """Return each text once, under the names of all that it is for."""
+    """Return each text once, under all names that share it."""
     names: dict[str, list[str]] = {}
     for name, entry in entries.items():
         names.setdefault(str(entry), []).append(str(name))

@@ -1,4 +1,4 @@
-"""What the rows of a comparison are judged by: its task's metrics, and the split on which they were measured."""
+"""How the rows of a comparison are judged: its task's metrics, and the split on which they were measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tutelage.data.task import Metric, task_named
 from tutelage.report.reading import Comparison, block, number
 
-# What every comparison was of before it named its task.
+# The task of comparisons that were made before tasks had names.
 FIRST_TASK = "classification"
 TEST, VALIDATION = "test", "validation"
 # The letters of a title that do not make its column wider than its numbers do.
@@ -19,7 +19,7 @@ FIELDS = frozenset(field.name for field in fields(Metric))
 
 @dataclass(frozen=True)
 class Measured:
-    """What the rows of a comparison are judged by, and what else was measured.
+    """How the rows of a comparison are judged, and what else was measured.
 
     Attributes:
         task: The name of the task.
@@ -29,7 +29,7 @@ class Measured:
             runs have finished and the primary metric was not measured.
         chosen_on: The validation data whose score chose the epoch; empty where there are none.
         shown: The names of the other metrics that have a column.
-        outputs: What one of the numbers of an answer is called, and what several are.
+        outputs: The words for one number of an answer, and for several.
     """
 
     task: str

@@ -14,7 +14,7 @@ from tutelage.models.spec import NetworkSpec
 from tutelage.report.measured import Measured, measured_of
 from tutelage.report.reading import Comparison, block, number, numbers
 
-# What plain training was called before a row said that it is plain.
+# Names of plain training, for comparisons whose rows do not say whether they are plain.
 FIRST_PLAIN = frozenset({"supervised", "plain"})
 # What the names of training losses begin with in a run's history.
 LOSS = "train/"
@@ -82,7 +82,7 @@ class Row:
         reference: Label of the row that this one is compared with; rows that train another network have their own.
         is_primary: Whether this is the comparison's baseline.
         is_plain: Whether it is plain training on the targets.
-        measured: What it is judged by, as all rows are.
+        measured: How it is judged; the same for all rows.
         losses: The training losses of the deployed network in the last epoch, means over its runs.
         deployed: Which of its networks is the deployed one, where it has several.
         network: Architecture of the deployed network.
@@ -124,7 +124,7 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        """How many seeds its numbers are of."""
+        """How many seeds its numbers come from."""
         return self.score.n if self.score else len(self.runs)
 
     @property

@@ -1,4 +1,4 @@
-"""The conformance suite: what is true of every method. Public, so that third parties check theirs.
+"""The conformance suite: what is true of every method. Public, so that others can check their own methods.
 
 `check_method("kd")` runs everything. A method that truly cannot meet a check is registered with
 `exceptions={"name of the check": "why"}`, which the docs show.
@@ -53,7 +53,7 @@ from tutelage.training.settings import Training
 Check = Callable[[Entry], None]
 
 SETTINGS = frozenset({"out", "seed"} | {setting.name for group in (DataOptions, Training) for setting in fields(group)})
-"""What a run is told whatever its method."""
+"""Settings of every run, whatever its method."""
 
 
 def check_method(method: str) -> None:
@@ -95,7 +95,7 @@ def check_kind(entry: Entry, kind: Kind) -> None:
 
 
 def refuses(entry: Entry, kind: Kind, why: str) -> None:
-    """It is refused before it trains, in the words of the docs; of a teacher without a classifier in any words."""
+    """It is refused before it trains, in the words of the docs; in any words if the teacher has no classifier."""
     words = _refusal(entry, kind)
     assert words is not None, f"it trains on {kind.title}, and should not: {why}"
     # Without a classifier the refusal comes from wherever the logits are missed, in words of that place.
@@ -103,7 +103,7 @@ def refuses(entry: Entry, kind: Kind, why: str) -> None:
 
 
 def _refusal(entry: Entry, kind: Kind) -> str | None:
-    """Return in which words a method is refused; None if it is not."""
+    """Return the words in which a method is refused; None if it is not refused."""
     try:
         # A refusal may come while the method is built, or at its first batch.
         for method in methods_of(entry, kind.experiment()).values():
@@ -206,7 +206,7 @@ def resumes_bit_identical(entry: Entry, kind: Kind = LABELS) -> None:
 
 
 def driver_equals_a_plain_loop(entry: Entry, kind: Kind = LABELS) -> None:
-    """The driver gives what forty plain lines give, bit for bit."""
+    """The driver gives the same weights as forty plain lines, bit for bit."""
     for stage in fresh_methods(entry, kind):
         driven, _ = fit_stage(entry, stage, None, kind)
         method = fresh_methods(entry, kind)[stage]
@@ -234,7 +234,7 @@ def survives_half_precision(entry: Entry) -> None:
 
 
 def same_seed_same_run(entry: Entry, kind: Kind = LABELS) -> None:
-    """The same seed gives the same run, and another one another."""
+    """The same seed gives the same run, and another seed another run."""
     for stage in fresh_methods(entry, kind):
         first, _ = fit_stage(entry, stage, None, kind)
         second, _ = fit_stage(entry, stage, None, kind)
@@ -244,7 +244,7 @@ def same_seed_same_run(entry: Entry, kind: Kind = LABELS) -> None:
 
 
 def parts_of_a_batch_add_up(entry: Entry, kind: Kind = LABELS) -> None:
-    """The mean of two half batches' gradients is the whole batch's: two processes train as one, but for batch norm."""
+    """Two half batches' mean gradient is the whole batch's: apart from batch norm, two processes train as one."""
     batch = kind.batch()
     halves = [part_of(batch, first, 2) for first in (0, 1)]
     for stage in fresh_methods(entry, kind):
@@ -295,4 +295,4 @@ OF_A_KIND: Sequence[Callable[[Entry, Kind], None]] = (
     exports_what_it_predicts,
     parts_of_a_batch_add_up,
 )
-"""The checks that every kind of data takes; what else is true of a method does not depend on its data."""
+"""The checks that run for every kind of data; the others do not depend on the data."""

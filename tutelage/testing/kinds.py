@@ -1,4 +1,4 @@
-"""Toy data of every kind, and networks that answer them: what the conformance suite asks each method about."""
+"""Toy data of every kind, and networks that answer them: the conformance suite tries each method on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES = 3
 # batch's.
 _UNLABELLED_PLACES = 20
 OF_ANSWERS: frozenset[Offer] = frozenset({"answers", "classes"})
-"""What a method reads of a teacher's answers."""
+"""Offers that come from a teacher's answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Kind:
 
         Args:
             batch_norm: Whether the networks normalise over the batch.
-            teacher: Takes the place of the network as the one that answers.
+            teacher: The teacher to use instead of the network.
             teacher_width: How wide the teacher is.
         """
 

@@ -18,7 +18,7 @@ from tutelage.testing.toys import CLASSES, ToyNetwork
 
 
 class ToyMapNetwork(nn.Module):
-    """Two convolutions, whose map is brought to the size of the images, and a classifier of each place.
+    """Two convolutions, an enlargement to the size of the images, and a classifier of each place.
 
     Args:
         width: Channels of the first convolution.
@@ -65,7 +65,7 @@ class Maps(Task):
         return MapMeter()
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
-        """Refuse what is no map of scores."""
+        """Refuse an answer that is not a map of scores."""
         if len(shape) != 4 or shape[:2] != (samples, outputs):
             raise UserError(f"The {who} answers with shape {shape}, and {data} has {outputs} classes at each place.")
 

@@ -1,4 +1,4 @@
-"""What a method makes of teachers that are no single network: ensembles, and recordings of answers or of layers."""
+"""How methods learn from teachers that are not a single network: ensembles, recordings of answers or of layers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def learns_from_recorded_layers(entry: Entry) -> None:
 
 
 def learns_as_from_the_teacher(entry: Entry, run: Recorder, recording: Recording) -> None:
-    """From recorded answers a method learns what it learns from a teacher that gives them on the same views."""
+    """A method learns the same from recorded answers as from a teacher that gives them for the same views."""
     seed_everything(0)
     live = methods_of(entry, toy_experiment(teacher=toy_teacher(recording)))
     for stage, method in run.methods.items():

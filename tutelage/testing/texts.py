@@ -16,7 +16,7 @@ WORDS, TOKENS = 20, 7
 
 
 class ToyTextNetwork(nn.Module):
-    """A transformer in small: an embedding, two blocks that see no padding, the mean over the words, a classifier.
+    """A small transformer: an embedding, two blocks that ignore padding, the mean over the words, a classifier.
 
     Args:
         width: Half the length of a word's vector.
@@ -29,7 +29,7 @@ class ToyTextNetwork(nn.Module):
         self.classifier = nn.Linear(2 * width, CLASSES)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return logits `[batch, class]` for words and which of them are none but padding, `[batch, token]`."""
+        """Return logits `[batch, class]` for words and their mask, 0 for padding, each `[batch, token]`."""
         hidden = self.embeddings(input_ids)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask)

@@ -1,4 +1,4 @@
-"""Toy networks, data and recipes' stand-in for the conformance suite: small enough to check a method in seconds."""
+"""Toy networks, data and a dry run for the conformance suite: small enough to check a method in seconds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ToyNetwork(nn.Module):
 
 
 def toy_transformer(num_classes: int = 5, *, image_size: tuple[int, int] = (32, 32), depth: int = 4) -> nn.Module:
-    """Return a vision transformer in small: patches of 8 x 8 pixels, 24 channels, a class token.
+    """Return a small vision transformer: patches of 8 x 8 pixels, 24 channels, a class token.
 
     Args:
         num_classes: Number of classes.
@@ -114,7 +114,7 @@ def toy_experiment(
 
     Args:
         batch_norm: Whether the networks normalise over the batch.
-        teacher: Takes the place of the network as the one that answers.
+        teacher: The teacher to use instead of the network.
         teacher_width: Channels of the teacher's first convolution.
     """
 
@@ -169,10 +169,10 @@ def methods_of(entry: Entry, experiment: Experiment, options: Mapping[str, Any] 
 
 
 def toy_teacher(recording: Recording | None = None) -> FrozenTeacher:
-    """Return the toy teacher with a classifier so sharp that it answers each sample otherwise.
+    """Return the toy teacher with a classifier so sharp that each sample gets a different answer.
 
     Args:
-        recording: A recording of it: it then gives what a replay restores of its answers.
+        recording: A recording of it. The teacher then gives the answers that a replay restores.
     """
     teacher = FrozenTeacher(ToyNetwork(TEACHER_WIDTH))
     network = toy_experiment().answers
@@ -184,14 +184,14 @@ def toy_teacher(recording: Recording | None = None) -> FrozenTeacher:
         classifier.weight.mul_(_SHARPNESS)
         # Centred, or one class would be the likeliest of all samples.
         classifier.bias.sub_(teacher.network(toy_data().example(SAMPLES)).mean(0))
-    # Who keeps all of an answer changes nothing in it, and of the network itself layers can be read.
+    # A recording of whole answers changes nothing, and the layers of the network itself can be read.
     if recording is None or recording.header.keep == "full":
         return teacher
     return FrozenTeacher(_Quantized(teacher.network, recording.header))
 
 
 class _Quantized(nn.Module):
-    """A network of whose answers only that is left which a recording keeps."""
+    """A network whose answers are reduced to what a recording keeps."""
 
     def __init__(self, network: nn.Module, header: Header) -> None:
         super().__init__()
@@ -205,10 +205,10 @@ class _Quantized(nn.Module):
 
 
 def toy_header(**changes: Any) -> Header:
-    """Return the header of a recording of which nothing need exist: fifty samples, in shards of twenty.
+    """Return the header of a recording that need not exist: fifty samples, in shards of twenty.
 
     Args:
-        **changes: What is otherwise.
+        **changes: Fields with other values.
     """
     facts: dict[str, Any] = {
         "keep": "top5",
@@ -230,7 +230,7 @@ def toy_header(**changes: Any) -> Header:
 
 @cache
 def toy_recording(keep: str, *, layers: tuple[str, ...] = ()) -> Recording:
-    """Return what the toy teacher says about four views of each toy image, written to disk once a process.
+    """Return the toy teacher's recorded answers to four views of each toy image, written to disk once a process.
 
     Args:
         keep: What is kept of an answer.

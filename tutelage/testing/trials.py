@@ -1,4 +1,4 @@
-"""What the conformance suite does to a method: steps, runs that are killed, half precision, a plain loop."""
+"""What the conformance suite does with a method: steps, killed runs, half precision, a plain loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = 20
 
 
 def plain_loop(method: Method, data: Data, *, seed: int = 0) -> None:
-    """Train as the driver does, in as few lines as possible: what the driver is held against."""
+    """Train as the driver does, in as few lines as possible: the driver is compared with this."""
     transfer = method.transfer_set(data.train)
     # Channels-last, as the driver decides: another memory format adds up in another order.
     loader = transfer.loader(data, batch_size=BATCH, seed=seed, channels_last=True)
@@ -138,7 +138,7 @@ def replay(method: Method, data: Data) -> None:
 
 
 def assert_close(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
-    """Fail unless two states are the same but for the order of summation."""
+    """Fail unless two states are equal up to the order of summation."""
     different = [key for key in other if not torch.allclose(one[key].float(), other[key].float(), rtol=1e-5, atol=1e-6)]
     assert not different, f"{what}, {different[:3]} differ"
 
@@ -182,7 +182,7 @@ def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, 
 
 
 def part_of(batch: Batch, first: int, step: int) -> Batch:
-    """Return every so many of a batch's samples, from one on."""
+    """Return every `step`-th sample of a batch, from `first` on."""
     cut = {key: _every(getattr(batch, key), first, step) for key in ("inputs", "targets", "indices")}
     return replace(batch, **cut)
 
@@ -196,7 +196,7 @@ def _every(value: Any, first: int, step: int) -> Any:
 def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
     """Return the gradients of a first step's updates, without a step between them, by the name of the parameter.
 
-    Batch norm is in eval mode, for it makes the samples of a batch see one another.
+    Batch norm is in eval mode, because otherwise it mixes the samples of a batch.
     """
     method.train()
     for layer in (module for module in method.modules() if isinstance(module, _BatchNorm)):

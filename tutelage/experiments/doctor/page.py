@@ -1,4 +1,4 @@
-"""The page of `tutelage doctor`: what would go wrong in a training, found before it starts."""
+"""The page of `tutelage doctor`: problems of a training, found before it starts."""
 
 from __future__ import annotations
 

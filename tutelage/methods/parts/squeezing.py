@@ -1,4 +1,4 @@
-"""KSANC's squeezing: attention turns each stage of a network into one vector. And how the teacher's is learned."""
+"""KSANC's squeezing: attention turns each stage of a network into one vector. The teacher's is trained first."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def sections(comparison: Comparison, entries: Sequence[Row]) -> list[Section]:
 
 
 def uncertainties(comparison: Comparison) -> str:
-    """Return how uncertain the rows are on test images, and how well that tells foreign ones, the teacher first.
+    """Return how uncertain the rows are on test images, and how well this tells foreign ones; the teacher first.
 
     Args:
         comparison: A comparison of version 1.
