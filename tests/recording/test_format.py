@@ -87,14 +87,14 @@ def theirs(keep, values):
         ("`hard`", "hard", "float32"),
     ],
 )
-def test_the_table_of_sizes_is_what_is_foretold(kept, keep, values):
+def test_the_table_of_sizes_is_what_is_announced(kept, keep, values):
     rows = [(row(keep, values), views) for views in (200, 500) for row in (theirs, ours)]
     sizes = [layout.total_bytes(row, samples=1_281_167, views=views) / 1e9 for row, views in rows]
     cells = [f"{size:.0f}" if size > 100 else f"{size:.1f}" for size in sizes]
     assert f"| {kept} | {' | '.join(cells)} |" in PAGE
 
 
-def test_small_sizes_are_what_is_foretold():
+def test_small_sizes_are_what_is_announced():
     def of(keep, values="float32"):
         return f"{replace(HEADER, keep=keep, values=values).row_dtype.itemsize * 45_000 / 1e6:.1f}"
 

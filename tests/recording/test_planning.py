@@ -1,4 +1,4 @@
-"""The work of a recording: whole, in order, shared without gaps, and foretold."""
+"""The work of a recording: whole, in order, shared without gaps, and of known size."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tutelage.errors import UserError
-from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
+from tutelage.recording.planning import Chunks, Part, Unit, expected_size, images_in, in_bytes, units, without
 from tutelage.testing.toys import toy_header
 
 
@@ -64,11 +64,11 @@ def test_what_is_no_part_is_told(text):
         Part.parse(text)
 
 
-def test_the_size_is_foretold_from_the_row():
+def test_the_size_follows_from_the_row():
     # 360,000 times 3 parameters of 4 bytes, 5 classes of 2 and 5 probabilities of 4.
     header = toy_header(samples=45_000, augmentation="crop:4,flip", parameters=3)
-    assert foretold(header, views=8) == "8 views of 45,000 samples, top5 in float32: 15.1 MB"
-    assert foretold(replace(header, keep="full", values="float16"), views=1).endswith(": 1.4 MB")
+    assert expected_size(header, views=8) == "8 views of 45,000 samples, top5 in float32: 15.1 MB"
+    assert expected_size(replace(header, keep="full", values="float16"), views=1).endswith(": 1.4 MB")
 
 
 @pytest.mark.parametrize(

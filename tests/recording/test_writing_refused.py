@@ -90,15 +90,15 @@ def test_other_layers_are_refused(data, tmp_path):
 
 
 def test_a_recording_that_another_process_began_meanwhile_is_not_mixed_in(data, tmp_path, monkeypatch):
-    foretell = writing._Writer.foretell
+    announce = writing._Writer.announce
 
     def and_then(*arguments):
-        foretell(*arguments)
+        announce(*arguments)
         monkeypatch.undo()
         monkeypatch.setattr(layout, "rows_per_shard", lambda row_bytes: ROWS)
         record(tmp_path, data, seed=7)
 
-    monkeypatch.setattr(writing._Writer, "foretell", and_then)
+    monkeypatch.setattr(writing._Writer, "announce", and_then)
     with pytest.raises(UserError, match="another seed"):
         record(tmp_path, data)
 
@@ -152,7 +152,7 @@ def test_a_teacher_that_answers_at_random_is_refused(data, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_full_disk_is_foretold_and_nothing_is_written(data, tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_and_nothing_is_written(data, tmp_path, monkeypatch):
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"needs 9\.4 kB, and its disk has 1\.0 kB left: free some space, .*--keep"):
         record(tmp_path / "new" / "deep", data)

@@ -111,7 +111,7 @@ def images_in(header: Header, work: Sequence[Unit]) -> int:
     return sum(len(header.rows(unit.shard)) * len(unit.views) for unit in work)
 
 
-def foretold(header: Header, *, views: int) -> str:
+def expected_size(header: Header, *, views: int) -> str:
     """Return a recording's size on disk, in words."""
     total = layout.total_bytes(header.row_dtype.itemsize, samples=header.samples, views=views)
     return f"{in_views(views)} of {header.samples:,} samples, {header.keep} in {header.values}: {in_bytes(total)}"

@@ -28,7 +28,7 @@ from tutelage.recording.asking import Alone, Answers, Asked, asked, decision_of
 from tutelage.recording.constancy import check_answers
 from tutelage.recording.header import Header
 from tutelage.recording.identity import DataIdentity, training_images
-from tutelage.recording.planning import Chunks, Part, Unit, foretold, images_in, in_bytes, units, without
+from tutelage.recording.planning import Chunks, Part, Unit, expected_size, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
 from tutelage.recording.reading import Recording
 from tutelage.system.chance import generator, kept
@@ -148,7 +148,7 @@ def record(
         left = without(work, sound)
         if left:
             shards.sweep(folder)
-            writer.foretell(left, views, decision)
+            writer.announce(left, views, decision)
             writer.begin()
             writer.write(left, answers, training, all_work=work)
     finished = (shards.complete_shards(folder, header, view) == header.shards for view in shards.views_present(folder))
@@ -223,10 +223,10 @@ class _Writer:
                 self._reporter.advance(1)
         return found
 
-    def foretell(self, work: Sequence[Unit], views: int, decision: Decision) -> None:
+    def announce(self, work: Sequence[Unit], views: int, decision: Decision) -> None:
         """Report what will be written, and refuse if the disk has no room for it."""
         needed = images_in(self.header, work) * self.header.row_dtype.itemsize
-        self._reporter.note(f"{foretold(self.header, views=views)}, {in_bytes(needed)} of it now")
+        self._reporter.note(f"{expected_size(self.header, views=views)}, {in_bytes(needed)} of it now")
         self._reporter.note(Text(str(decision), "dim"), once=True)
         place = self.folder.absolute()
         free = shutil.disk_usage(next(it for it in (place, *place.parents) if it.exists())).free

@@ -142,7 +142,7 @@ def _caption(entries: Sequence[Row], measured: Measured) -> Text:
     if measured.split and direction(measured.metric):
         said += f" {sentence(measured.metric.title)}: {direction(measured.metric)}."
     if any(row.members for row in finished):
-        said += " Indented: the networks of a row and their parameters; the row's numbers are the first one's."
+        said += " Indented: the networks of a row and their parameters; the row's numbers are those of the first."
     return Text(said)
 
 

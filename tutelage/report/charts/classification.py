@@ -90,7 +90,7 @@ def _reliability(entries: Sequence[Row]) -> Section | None:
     panels = [Panel(chart, label, words.get(label, "")) for label, chart in reliability_charts(entries, words)]
     dashed = " Dashed: the baseline." if len(panels) > 1 and baseline_of(entries) else ""
     lede = (
-        "How often the student is right when it is this sure. On the diagonal it is exactly as sure as it should be; "
+        "How often the student is right at each confidence. On the diagonal it is exactly as sure as it should be; "
         f"below it, too sure. Larger dots hold more images.{dashed}"
     )
     return Section("reliability", "Reliability", "Reliability", lede, panels) if panels else None
@@ -100,12 +100,12 @@ def _uncertainty(comparison: Comparison, entries: Sequence[Row]) -> Section | No
     panels = [Panel(chart, label, words) for label, words, chart in uncertainty_charts(comparison, entries)]
     name = str(block(block(comparison.get("data")).get("foreign")).get("name") or "")
     foreign = (
-        f" Blue: test images. Red: {name}, whose images no network has learned. AUROC is how often a foreign image is "
-        "the more uncertain of two; 50 % is chance."
+        f" Blue: test images. Red: {name}, whose images no network has learned. AUROC is how often the foreign image "
+        "of a pair is the more uncertain one; 50 % is chance."
     )
     lede = (
-        "How uncertain the answers are: in all (total), and for want of knowledge, which an ensemble or a Dirichlet "
-        f"distribution can tell from classes that overlap.{foreign if name else ''} The bar on the right also holds "
-        "what is beyond."
+        "How uncertain the answers are: in all (total), and from a lack of knowledge, which an ensemble or a Dirichlet "
+        f"distribution can tell from classes that overlap.{foreign if name else ''} The last bar also counts all "
+        "larger values."
     )
     return Section("uncertainty", "Uncertainty", "Uncertainty", lede, panels) if panels else None
