@@ -76,6 +76,7 @@ def de_kd(
     poor = run.fit("poor-teacher", method, data, stop=stop, keep="last")
     if data.test is not None:
         run.note(teacher_scores=run.evaluate("poor-teacher-scores", poor, data))
+    # The student is a plain KD student: only its teacher is poor.
     distillation = KD(
         student,
         FrozenTeacher(poor),

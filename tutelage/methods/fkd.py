@@ -90,6 +90,7 @@ class FKD(Method):
 
     def transfer_set(self, dataset: AnySamples) -> TransferSet:
         """Return the data in batches of several crops of each image."""
+        # One m-th of the images in an epoch, m crops of each, so an epoch costs what any other costs.
         return in_crops(dataset, crops=self.crops, batch_size=self.batch_size, single_from=self.single_from)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -99,6 +99,7 @@ def matched_label_smoothing(
 
     Differences: The control is ours; the paper lacks it.
     """
+    # With the scale, because it changes the balance between the gradient and weight decay.
     smoothing, scale = equivalent_smoothing(
         num_classes,
         alpha=alpha,

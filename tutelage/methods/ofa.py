@@ -109,10 +109,13 @@ class OFA(Method):
             if not value >= 0:
                 raise UserError(f"{name}={value} must be zero or more.")
         super().__init__({"kd": kd_weight, "exits": exit_weight})
+        # One traced pass finds the stages, their shapes and the number of classes.
         trace = Trace.of(student, example)
         found = stages(student, trace)
         self._places = places(found, trace, exits)
+        # An exit ends at least as wide as the student's last stage.
         width = max(found[-1].channels, teacher_width)
+        # How many stages end behind each exit: it has a block for each of them.
         later = [sum(trace.when(end.layer) > trace.when(tap.layer) for end in found) for tap in self._places]
         self.exits = nn.ModuleList(
             exit_behind(tap, count, width, trace.logits.shape[1])
@@ -132,6 +135,7 @@ class OFA(Method):
         ]
         return {
             "ce": batch.loss(student.logits),
+            # The student's own answer has the same loss as the exits.
             "kd": self._loss(student.logits, teacher, batch),
             "exits": torch.stack([self._loss(answer, teacher, batch) for answer in answers]).sum(),
         }
@@ -158,13 +162,14 @@ def ofa_loss(
             mean of the loss is taken.
         exponent: $\gamma$.
         temperature: Divides both logits.
-        variant: `paper` leaves the exponent away for all classes but the label's.
+        variant: `paper` leaves out the exponent for all classes but the label's.
 
     Raises:
         ValueError: If the shapes of the logits differ.
     """
     check_shapes(student_logits, teacher_logits)
     check_temperature(temperature)
+    # In log-space: the logarithm of a probability that underflows would be infinite.
     log_teacher = (wide(teacher_logits.detach()) / temperature).log_softmax(1)
     log_student = (wide(student_logits) / temperature).log_softmax(1)
     weights = enhanced(log_teacher, label_shares(labels, log_teacher), exponent, variant=variant)
@@ -178,10 +183,12 @@ def enhanced(log_teacher: Tensor, shares: Tensor, exponent: float, *, variant: V
         log_teacher: Logarithms of the teacher's probabilities, `[batch, class]`.
         shares: Probability of each class by the label, `[batch, class]`.
         exponent: What the weights are raised to.
-        variant: `paper` leaves the exponent away for all classes but the label's.
+        variant: `paper` leaves out the exponent for all classes but the label's.
     """
+    # (1 + p)^gamma - 1 of the equation; `expm1` and `log1p` keep the digits of a small p.
     of_label = torch.expm1(exponent * torch.log1p(log_teacher.exp()))
     of_others = (log_teacher * (exponent if variant == "code" else 1)).exp()
+    # With one class as the label this picks a case; with soft labels it is the mean of both cases.
     return shares * of_label + (1 - shares) * of_others
 
 
@@ -194,5 +201,6 @@ def label_shares(labels: Tensor, like: Tensor) -> Tensor:
     """
     if labels.is_floating_point():
         return labels.to(like.dtype)
+    # A sample without a label gets a row of zeros: no class of it is the label's.
     known = (labels != UNLABELLED).to(like.dtype)[:, None]
     return torch.zeros_like(like).scatter(1, labels.clamp(min=0)[:, None], known)

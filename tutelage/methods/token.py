@@ -100,8 +100,10 @@ class Token(Method):
         heads: str = AUTO,
     ) -> None:
         check_soft_term(alpha, temperature)
+        # One head learns the labels, the other the teacher.
         super().__init__({"ce": 1 - alpha, "token": alpha})
         student = uncompiled(student)
+        # The method reads the heads inside the network, so its answer must be the deployed one in train mode as well.
         answer_with_the_mean(student)
         self._heads = heads_of(student) if heads == AUTO else named_heads(heads)
         if not self._heads:
@@ -114,6 +116,7 @@ class Token(Method):
                 )
         trace = Trace.of(student, example)
         self.student, self.teacher = FeatureExtractor(student, self._heads, example=trace), teacher
+        # After both ways to find the heads: a name that fits may still belong to layers that mean something else.
         check_mean(trace, self._heads)
         self.target, self.temperature, self.reduction = target, temperature, reduction
 
@@ -128,6 +131,7 @@ class Token(Method):
         """Return the mean of both heads' logits, as `student`, each of them, and the log of their mean probability."""
         output = self.student(inputs)
         answers = self._answers(output)
+        # Each head is scored by itself; none of them is deployed alone.
         alone = dict(zip(("class-head", "distillation-head"), answers, strict=True))
         return {"student": output.logits, **alone, "ensemble": log_mean_probability(torch.stack(answers))}
 
@@ -159,6 +163,7 @@ def head_loss(
     """
     check_shapes(student_logits, teacher_logits)
     if target == "hard":
+        # A label that the teacher gives: it has no temperature and no divisor.
         return cross_entropy(student_logits, teacher_logits.argmax(1))
     return kd_loss(student_logits, teacher_logits, temperature, reduction=reduction)
 
@@ -205,6 +210,7 @@ class TwoHeads(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return `[batch, class]`."""
+        # The mean of the logits, as the authors' code takes it.
         mean: Tensor = (self.head(embedding) + self.head_dist(embedding)) / 2
         return mean
 
@@ -212,6 +218,7 @@ class TwoHeads(nn.Module):
 def heads_of(network: nn.Module) -> tuple[str, ...]:
     """Return the names of a network's class head and distillation head; nothing if it has not both."""
     for path, module in bare(network).named_modules():
+        # Both heads are parts of one module; layers of these names elsewhere are not taken.
         children = dict(module.named_children())
         for names in _NAMES:
             if all(name in children for name in names):
@@ -264,6 +271,7 @@ def add_head(student: nn.Module, example: Any) -> tuple[str, ...]:
         UserError: If its classifier cannot be found.
     """
     name = classifier(student, example)
+    # The spec tells how a saved network is built again, and must know of the second head.
     if isinstance(student, Normalized) and student.spec is not None:
         known = NetworkSpec.parse(student.spec)
         options = {"student": architecture_of(student.spec), "classifier": name}
@@ -279,6 +287,7 @@ def graft(network: nn.Module, name: str) -> tuple[str, ...]:
         name: Name of its classifier.
     """
     own = network.get_submodule(name)
+    # Of the kind and the shape of the first, with weights of its own.
     other = copy_of(own)
     assert isinstance(other, nn.Linear | nn.Conv2d)
     other.reset_parameters()

@@ -59,6 +59,7 @@ def moment(comparison: Comparison) -> str:
     """Return when the comparison was made, to the minute; a text that is no date stays as it is."""
     created = str(comparison.get("created") or "")
     try:
+        # A hand-made comparison may hold any text.
         when = datetime.fromisoformat(created)
     except ValueError:
         return created

@@ -56,6 +56,7 @@ def write_report(comparison: Comparison | str | Path, target: str | Path) -> Pat
     Raises:
         UserError: If the comparison cannot be read or the report cannot be written.
     """
+    # Before the file is opened, so that a comparison that cannot be read leaves no file.
     page = render_html(load(comparison))
     path = Path(target)
     with atomic(path) as file:
@@ -206,6 +207,7 @@ def _epoch(run: Mapping[str, Any], measured: Measured) -> str:
 
 def _citations(entries: Mapping[str, Any]) -> dict[str, str]:
     """Return each text once, under all names that share it."""
+    # Methods that share papers have the same text.
     names: dict[str, list[str]] = {}
     for name, entry in entries.items():
         names.setdefault(str(entry), []).append(str(name))

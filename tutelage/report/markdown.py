@@ -57,6 +57,7 @@ def _columns(measured: Measured) -> list[str]:
 
 def _lines(row: Row, width: int) -> list[list[str]]:
     if not row.is_finished:
+        # The error takes the second cell; the others of the row are marked as absent.
         return [[_name(row), _plain(f"failed: {row.error}"), *[ABSENT] * (width - 2)]]
     return [_cells(row), *(_member_cells(member, row.measured) for member in row.members)]
 

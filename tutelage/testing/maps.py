@@ -78,6 +78,7 @@ class MapMeter(Meter):
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in logits `[batch, class, height, width]` and labels `[batch, height, width]`."""
+        # A place without a label is -1, which no answer is, so it never counts as right.
         self.right += int((answer.argmax(1) == targets).sum())
         self.known += int((targets != UNLABELLED).sum())
 

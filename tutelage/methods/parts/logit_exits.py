@@ -66,6 +66,7 @@ class MapExit(nn.Module):
     def __init__(self, tap: Tap, later: int, width: int, num_classes: int) -> None:
         super().__init__()
         self._tap = tap
+        # Channels double with each block, and the last block brings them to the width of the classifier.
         widths = [*(tap.channels * 2**step for step in range(max(1, later))), width]
         last = [nn.Conv2d(tap.channels, width, 1)] if later == 0 else []
         self.body = nn.Sequential(*(separable(*widths[step : step + 2]) for step in range(later)), *last)
@@ -112,12 +113,14 @@ class TokenExit(nn.Module):
             feature: The layer's output, `[batch, token, channel]`.
             mask: Which tokens are not padding, `[batch, 1, 1, token]`.
         """
+        # Class token and registers have no place in the grid, and so are not merged.
         first = feature[:, : self._tap.layout.prefix]
         grid = self.merging(self._tap.layout.to_map(feature))
         tokens = torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
         padding = None if mask is None else ~mask.flatten(1)
         for block in self.blocks:
             tokens = block(tokens, src_key_padding_mask=padding)
+        # The class token comes first; where there is none, the mean over the tokens is read.
         read = tokens[:, 0] if first.shape[1] else mean_over_places(tokens.transpose(1, 2)[:, :, None], mask)
         logits: Tensor = self.classifier(read)
         return logits
@@ -138,6 +141,7 @@ class Merging(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return `[batch, channel, height / 2, width / 2]`."""
+        # `pixel_unshuffle` puts the four neighbours side by side as channels.
         merged: Tensor = self.layers(nn.functional.pixel_unshuffle(maps, 2).movedim(1, 3))
         return merged.movedim(3, 1)
 
