@@ -84,8 +84,8 @@ def distill_all(
         The networks in eval mode by name: `student`, which `distill` returns, then `student-2` or `exit-1` and so on.
 
     Raises:
-        UserError: If anything does not fit; the message says what and how to mend it.
-        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
+        UserError: If anything does not fit; the message says what, and how to fix it.
+        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call continues from there.
 
     Examples:
         >>> import tutelage
@@ -149,8 +149,8 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
 
     Raises:
-        UserError: If anything does not fit; the message says what and how to mend it.
-        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call goes on from there.
+        UserError: If anything does not fit; the message says what, and how to fix it.
+        Interrupted: If Ctrl-C or SIGTERM came; with `out` the same call continues from there.
 
     Examples:
         >>> import tutelage
@@ -206,7 +206,7 @@ def compare(
 
     Raises:
         UserError: If anything does not fit.
-        Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
+        Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
     """
     splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
     training, unknown_settings = split_settings(settings, [])

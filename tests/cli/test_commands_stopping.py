@@ -84,7 +84,7 @@ def test_a_stopped_command_goes_on_where_it_was(number, code, straight, tmp_path
     assert process.returncode == code
     if number != signal.SIGKILL:
         said = " ".join(errors.split())
-        assert re.search(r"Stopped and saved to .*stopped.* Run the same command again to go on", said)
+        assert re.search(r"Stopped and saved to .*stopped.* Run the same command again to continue", said)
         assert "Traceback" not in errors
     assert main([*STOPPABLE, "--out", "stopped"]) == 0
     assert "Going on from epoch" in capfd.readouterr().out

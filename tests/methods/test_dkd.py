@@ -283,7 +283,7 @@ def test_only_the_student_is_trained_and_exported():
         ({"temperature": math.nan}, "temperature=nan"),
         ({"alpha": -1.0}, "alpha=-1.0 must be zero or more"),
         ({"beta": math.nan}, "beta=nan must be zero or more"),
-        ({"ramp_epochs": 0}, "ramp_epochs=0 must be 1 or more: 1 is no warm-up"),
+        ({"ramp_epochs": 0}, "ramp_epochs=0 must be 1 or more; with 1 there is no warm-up"),
     ],
 )
 def test_mistakes_are_told(options, message, echo, parrot):

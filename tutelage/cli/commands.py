@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As a shell reports a process that a signal ended.
         return 128 + stop.signal
     except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; run the same command again to go on.", soft_wrap=True)
+        errors.print("Stopped. What was finished is kept; run the same command again to continue.", soft_wrap=True)
         # 128 and the number of SIGINT.
         return 130
     except BrokenPipeError:

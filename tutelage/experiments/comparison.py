@@ -83,7 +83,7 @@ class Comparison:
 
         Raises:
             UserError: If a row cannot be built, or its method needs a teacher and there is none.
-            Interrupted: If a signal came; the same command goes on from there.
+            Interrupted: If a signal came; the same command continues from there.
         """
         reporter = reporter or Silent()
         for note in self.experiment.notes:

@@ -70,7 +70,7 @@ class DKD(Method):
         standardize_ddof: 1 divides the variance by $K - 1$ (the LSKD authors' code), 0 by $K$ (their paper).
 
     Raises:
-        UserError: If a hyper-parameter is out of range, or the labels are no class indices.
+        UserError: If a hyper-parameter is out of range, or the labels are not class indices.
 
     Paper: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022. `standardize`: Sun et al., Logit Standardization in
         Knowledge Distillation, CVPR 2024.
@@ -100,7 +100,7 @@ class DKD(Method):
             if not weight >= 0:
                 raise UserError(f"{name}={weight} must be zero or more.")
         if ramp_epochs is not None and ramp_epochs < 1:
-            raise UserError(f"ramp_epochs={ramp_epochs} must be 1 or more: 1 is no warm-up.")
+            raise UserError(f"ramp_epochs={ramp_epochs} must be 1 or more; with 1 there is no warm-up.")
         super().__init__({"tckd": rising(alpha, ramp_epochs), "nckd": rising(beta, ramp_epochs)})
         self.student, self.teacher = FeatureExtractor(student), teacher
         self.temperature, self.standardize, self.standardize_ddof = temperature, standardize, standardize_ddof

@@ -32,7 +32,7 @@ class EnD(Method):
     The student inherits the ensemble's accuracy and calibration, and of its uncertainty only the total; what the
     members disagree about is lost, which `endd` keeps. Give several teachers, `--teacher A B C`, or `--ensemble 5`. $T$
     stays for a share of the run, falls in a straight line to 1, and stays there: the student then matches what the
-    ensemble predicts. `temperature=1` is no annealing.
+    ensemble predicts. With `temperature=1` there is no annealing.
 
     Args:
         student: The network to train.

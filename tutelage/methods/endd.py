@@ -68,12 +68,12 @@ class EnDD(Method):
 
     Differences: The loss is counted from that of the flat Dirichlet, which is $-\log \Gamma(K)$, so that it can be
         compared with itself while $T$ falls; the gradient is the same. The authors' code adds $10^{-8}$ inside each
-        logarithm, which is not needed in log-space. A concentration above 22,026 goes on in a straight line. $T$ falls
-        by the batch, the authors' by the epoch. The values of their runs are not known: thirds of the run are those of
-        a published reproduction, whose $T = 10$ over 90 epochs is the preset's. In runs of a few dozen epochs that
-        leaves no time to come down from the logits of the beginning, so the default is 4. $\epsilon = 10^{-3}$ is the
-        default of the authors' code. It clips gradients at a norm of 10, at learning rates that are not known; 1 suits
-        the defaults of a run. The members see the augmented image that the student sees, the authors' the image itself.
+        logarithm, which is not needed in log-space. A concentration above 22,026 grows in a straight line. $T$ falls by
+        the batch, the authors' by the epoch. The values of their runs are not known: thirds of the run are those of a
+        published reproduction, whose $T = 10$ over 90 epochs is the preset's. In runs of a few dozen epochs that leaves
+        no time to come down from the logits of the beginning, so the default is 4. $\epsilon = 10^{-3}$ is the default
+        of the authors' code. It clips gradients at a norm of 10, at learning rates that are not known; 1 suits the
+        defaults of a run. The members see the augmented image that the student sees, the authors' the image itself.
         Auxiliary data are left out, and of the code's variants that of $\exp(z T)$.
     """
 

@@ -37,7 +37,7 @@ class FKD(Method):
 
     A batch of $B$ holds $m$ crops of each of $B / m$ images. An epoch takes one $m$-th of the images and costs what an
     epoch of any other method costs: `epochs` means the same, and each image comes once in any $m$ epochs in a row.
-    There is no term of the labels, and no $T^2$.
+    Labels are not used, and there is no $T^2$.
 
     The paper's teacher is recorded: `tutelage record`, then `--teacher recording:PATH`, with $m$ views or more. A
     recorded view is not used again before all others have been used, except in the last epochs of one crop. A live
@@ -57,7 +57,7 @@ class FKD(Method):
 
     Raises:
         UserError: If a number is out of its range, crops or processes do not divide the batch, fewer views are recorded
-            than a batch shows, or inputs to mix are no images.
+            than a batch shows, or inputs to mix are not images.
 
     Paper: Shen, Xing, A Fast Knowledge Distillation Framework for Visual Recognition, ECCV 2022.
 

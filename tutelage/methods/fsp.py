@@ -104,7 +104,7 @@ def fsp_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code") -> 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of both networks: a layer of each, of which input and output are read."""
+    """A section of both networks: the input and the output of a layer of each."""
 
     first: LayerPair
     second: LayerPair
@@ -211,7 +211,7 @@ def fsp(
     Differences: All $\lambda_i$ are 1. `code` is what released code does and tables show: 30 epochs before 240. There
         the second stage keeps the FSP term's weight in its settings, and has no such term. A section is a stage of the
         network from its input to its output, for CIFAR networks (stem, stage 1), (stage 1, stage 2), (stage 2, stage
-        3); where a network pools between two stages, the pooled map is the input, and where a stage is no module, a
+        3); where a network pools between two stages, the pooled map is the input, and where a stage is not a module, a
         section is its last block. In the first stage all layers above the last section keep their weights and their
         batch-norm statistics, the final normalisation of pre-activation networks too. Weight decay and the run's
         warm-up apply in both stages.

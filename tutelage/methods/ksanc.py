@@ -1,4 +1,4 @@
-"""KSANC: the student meets the teacher's logits and squeezed stages, and fools a discriminator of logits."""
+"""KSANC: the student matches the teacher's logits and squeezed stages, and fools a discriminator of logits."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def ksanc(
     descriptor_width: int = 128,
     attention_share: float = 0.1,
 ) -> nn.Module:
-    r"""KSANC: the student meets the teacher's logits and squeezed stages, and fools a discriminator of logits.
+    r"""KSANC: the student matches the teacher's logits and squeezed stages, and fools a discriminator of logits.
 
     $$ L = \lambda_1 \|l_S - l_T\|_2^2 + \lambda_2 L_{adv} + \lambda_3 \|\tilde g^a_S - \tilde g^a_T\|_2^2 $$
 
@@ -222,9 +222,9 @@ def ksanc(
         minimax (`adversarial=minimax`); its drawing of the discriminator has two hidden layers (`hidden=[128,256]`).
         The discriminator is normalised by each batch, the teacher's and the student's apart, with 0.01 added to
         variances; its running statistics follow its own step alone, and nothing reads them. The student runs once a
-        batch, and meets the discriminator that has just learned. Squared distances are sums over classes and over the
-        descriptors of all stages, means over the batch. Maps of unlike sizes are pooled to the smaller one before they
-        are squeezed.
+        batch, and its adversarial loss uses the discriminator that has just learned. Squared distances are sums over
+        classes and over the descriptors of all stages, means over the batch. Maps of unlike sizes are pooled to the
+        smaller one before they are squeezed.
     """
     _check_weights(
         logit_weight=logit_weight,

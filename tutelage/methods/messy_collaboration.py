@@ -39,7 +39,7 @@ def messy_collaboration(
     redraw: Redraw = "once",
     flips: Flips = "any",
 ) -> nn.Module:
-    r"""Messy collaboration: any method on training labels of which a share is wrong, for student, teacher or both.
+    r"""Messy collaboration: any method with a share of wrong training labels, for student, teacher or both.
 
     $$ \tilde y = \begin{cases} y & \text{with probability } 1 - \eta \\ u & \text{with probability } \eta \end{cases},
     \quad u \sim U\{1, \ldots, K\} $$

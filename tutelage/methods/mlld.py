@@ -62,8 +62,8 @@ class MLLD(Method):
        L_{\mathrm{class}} = \frac{1}{K} \sum_k c_k \, \| (P^{t\top} P^t - P^{s\top} P^s)_k \|^2 $$
 
     The loss is their weighted sum over views and temperatures, and the cross-entropy of both views. On the weak view,
-    $m$ keeps the half of the samples of which the teacher is less confident, and $c$ the half of the classes to which
-    it gives less; on the strong view, both are 1. Without labels the cross-entropies are left out.
+    $m$ keeps the half of the samples on which the teacher is less confident, and $c$ the half of the classes with the
+    lower total probability; on the strong view, both are 1. Without labels the cross-entropies are left out.
 
     With `standardize` the instance term, and no other, reads standardised logits (LSKD, see `kd`). The LSKD authors
     then have 2 in place of the 4 among the temperatures, and a weight of 9 or 6.
@@ -84,8 +84,8 @@ class MLLD(Method):
         strong: What makes the strong view of the weak one.
 
     Raises:
-        UserError: If a temperature is not above zero, a weight is below it, the inputs are no images in [0, 1], or the
-            teacher's answers are recorded, which they are for one view only.
+        UserError: If a temperature is not above zero, a weight is negative, the inputs are not images in [0, 1], or the
+            teacher is a recording, which has answers to one view only.
 
     Paper: Jin et al., Multi-Level Logit Distillation, CVPR 2023. `standardize`: Sun et al., Logit Standardization in
         Knowledge Distillation, CVPR 2024.

@@ -71,7 +71,7 @@ class UNIX(Method):
             they move once a step, with the mixtures; or `updated` by both.
 
     Raises:
-        UserError: If a number is out of its range, the inputs are no images, or the teacher's answers are recorded.
+        UserError: If a number is out of its range, the inputs are not images, or the teacher's answers are recorded.
 
     Paper: Xu, Liu, Loy, Computation-Efficient Knowledge Distillation via Uncertainty-Aware Mixup, arXiv 2012.09413;
         Pattern Recognition, 2023.
@@ -116,7 +116,7 @@ class UNIX(Method):
         asked = None if batch.teacher_inputs is None else mix(batch.teacher_inputs, first, second, share)
         # Nothing else of the batch is passed on: it belongs to single samples, and a mixture is none of them.
         mixed = Batch(inputs=mix(batch.inputs, first, second, share), teacher_inputs=asked)
-        # The teacher answers the mixtures themselves: its answer to a mixture is no mixture of its answers.
+        # The teacher answers the mixtures themselves: its answer to a mixture is not the mixture of its answers.
         student, teacher = self.student(mixed.inputs).logits, self.teacher(mixed).logits
         losses = {"kd": kd_loss(student, teacher, self.temperature)}
         if "ce" in self.weights:

@@ -33,7 +33,7 @@ def row_dtype(
         layers: The layers that are kept, each with its shape without the batch.
 
     Raises:
-        UserError: If `keep` asks for more classes than there are, or `values` is no known type.
+        UserError: If `keep` asks for more classes than there are, or `values` is not a known type.
     """
     fields: list[Any] = [(PARAMETERS, "<f4", (parameters,)), *keep.fields(classes, values)]
     fields += [(FEATURE + layer, VALUES[values], tuple(shape)) for layer, shape in layers.items()]

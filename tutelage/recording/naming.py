@@ -60,7 +60,7 @@ def opened(text: str) -> Recording:
     for key, given in written.options.items():
         if key != "views":
             raise unknown("option of a recording", key, ["views"])
-        # What is no number goes in as it is, and is refused in the same words as any other wrong value.
+        # A text that is not a number is passed on, and refused in the same words as other wrong values.
         check(key, int(given) if given.isdecimal() else given, Count, of="A recording")
         views = int(given)
     return Recording(written.name, views=views)

@@ -153,7 +153,7 @@ class Recording(RecordedViews):
         if begun["views"] == self.views:
             return
         try:
-            # Only if the first views are the ones of then can the training go on with them.
+            # The training can continue only if the first views are still the same.
             same = Recording(self.folder, views=begun["views"]).fingerprint == begun["fingerprint"]
         except UserError:
             same = False

@@ -68,7 +68,7 @@ def record(
 ) -> Recording | None:
     """Record a teacher's answers to views of every training sample, to be replayed instead of the teacher.
 
-    Finished shards in the folder are kept. The same call goes on after an interruption and rewrites damaged shards; a
+    Finished shards in the folder are kept. The same call continues after an interruption and rewrites damaged shards; a
     call with more views adds them.
 
     Args:
@@ -99,7 +99,7 @@ def record(
     Raises:
         UserError: If anything does not fit: for example, the folder holds a recording of another teacher or with other
             settings, or the teacher's answers to the same question differ each time.
-        Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
+        Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
 
     Examples:
         >>> import tutelage
@@ -339,5 +339,5 @@ class _Writer:
             raise Interrupted(
                 self._interruption.requested,
                 f"Stopped. {written} of {wanted} shards are written to {self.folder}. Run the same command again to "
-                "go on from there.",
+                "continue.",
             )

@@ -66,7 +66,7 @@ def _table(comparison: Comparison, apart: str) -> Table:
 
 
 def _fits(table: Table) -> bool:
-    """Return whether the table fits, where the first column is as narrow as may be."""
+    """Return whether the table fits if its first column is as narrow as possible."""
     texts = [[column.header, *column.cells] for column in table.columns[1:]]
     lines = [[line for text in column for line in str(text).splitlines()] for column in texts]
     # Three characters stand between columns, and one at either end.

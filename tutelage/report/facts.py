@@ -56,7 +56,7 @@ def tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def moment(comparison: Comparison) -> str:
-    """Return when the comparison was made, to the minute; a text that is no date stays as it is."""
+    """Return when the comparison was made, to the minute; a text that is not a date is returned unchanged."""
     created = str(comparison.get("created") or "")
     try:
         # A hand-made comparison may hold any text.

@@ -142,7 +142,7 @@ def _noted(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _of(score: str, metrics: Mapping[str, Metric]) -> str:
-    """Return the name of a score's metric: the longest, for `test_top5_accuracy` is no accuracy on `test_top5`."""
+    """Return the name of a score's metric: the longest, so that `test_top5_accuracy` is a top5_accuracy."""
     return max((name for name in metrics if score.endswith(f"_{name}")), key=len, default="")
 
 

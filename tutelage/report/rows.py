@@ -63,7 +63,7 @@ class Member:
     """A network of a row beside the deployed one: a peer, an exit, or several of them together.
 
     Attributes:
-        network: Its architecture; None where it is no network of its own.
+        network: Its architecture; None for a prediction without a network of its own.
     """
 
     name: str

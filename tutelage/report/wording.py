@@ -84,7 +84,7 @@ def listed(*parts: str) -> str:
 
 
 def direction(metric: Metric) -> str:
-    """Return a reminder for a metric of which lower is better, and nothing for the others."""
+    """Return a reminder for a metric whose lower values are better, and nothing for the others."""
     return "" if metric.higher_is_better else "lower is better"
 
 

@@ -38,7 +38,7 @@ class Kind:
         title: What it is called in a table.
         data: Makes the data.
         network: Makes a network of a width; with or without a normalisation over the batch.
-        headless: Makes a teacher's network without a classifier, of which only layers can be read; by default the
+        headless: Makes a teacher's network without a classifier, so that only its layers can be read; by default the
             teacher is a wider student.
     """
 

@@ -326,4 +326,4 @@ def _fabric(training: Training, decision: Decision) -> Fabric:
 def _how_to_go_on(checkpoint_file: Path | None) -> str:
     if checkpoint_file is None:
         return "Stopped. Nothing was saved, because no folder was given (out=...)."
-    return f"Stopped and saved to {checkpoint_file.parent}. Run the same command again to go on from there."
+    return f"Stopped and saved to {checkpoint_file.parent}. Run the same command again to continue."

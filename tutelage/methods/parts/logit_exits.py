@@ -155,7 +155,7 @@ def mergings(size: tuple[int, int]) -> int:
 
 
 def separable(channels: int, wider: int) -> nn.Sequential:
-    """Return two separable convolutions, of which the first halves height and width.
+    """Return two separable convolutions; the first halves height and width.
 
     Args:
         channels: Channels of the map.

@@ -245,7 +245,7 @@ class AttendedNetwork(nn.Module):
     def __init__(self, reader: FeatureExtractor, squeezing: Squeezing, classifier: nn.Linear) -> None:
         super().__init__()
         self.network, self.squeezing, self.classifier = reader.release(), squeezing, classifier
-        # In a tuple, so that the extractor is no submodule. Between two answers the network has no hooks.
+        # In a tuple, so that the extractor does not become a submodule. Between two answers the network has no hooks.
         self._reader = (reader,)
 
     def forward(self, inputs: Any = None, /, **named: Any) -> Tensor:

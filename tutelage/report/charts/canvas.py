@@ -131,7 +131,7 @@ def _svg(name: str, alt: str, paint: Callable[[Figure, bool], None], size: Size,
     buffer = io.StringIO()
     # The ids in the SVG follow from the name rather than from chance: one comparison always makes the same page.
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser picks the font, so a glyph that matplotlib's own font lacks is no problem of the report.
+        # The browser picks the font, so it does not matter which glyphs matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         # At 72 dots per inch a unit of the SVG is a CSS pixel. Without pyplot, which would keep every figure in memory.
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
