@@ -95,8 +95,11 @@ def updates_of(method: Method, batch: Batch) -> list[Any]:
 
 
 def take_steps(method: Method, batch: Batch, *, steps: int) -> list[float]:
-    """Take steps on one batch; return the weighted loss of each, summed over its updates."""
-    specs = method.train().optimizers()
+    """Take steps on one batch; return the loss of each, summed over its updates and weighted as at the end of the run.
+
+    By the weights of each step, a loss whose weight rises would seem to rise.
+    """
+    specs, end = method.train().optimizers(), Progress(step=steps, total_steps=steps)
     optimizers = {name: TRAINING.build_optimizer(spec) for name, spec in specs.items()}
     totals = []
     for step in range(steps):
@@ -108,7 +111,7 @@ def take_steps(method: Method, batch: Batch, *, steps: int) -> list[float]:
             torch.autograd.backward(loss, inputs=list(specs[update.optimizer].params))
             _clip(specs[update.optimizer])
             optimizers[update.optimizer].step()
-            total += loss.item()
+            total += method.total(update, end).item()
         totals.append(total)
     return totals
 
