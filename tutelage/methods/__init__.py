@@ -35,6 +35,7 @@ from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training
 from tutelage.methods.token import Token
 from tutelage.methods.tolerant_teacher import TolerantTeacher
+from tutelage.methods.ttm import TTM, WTTM
 from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
 
@@ -54,8 +55,10 @@ __all__ = [
     "OFA",
     "SP",
     "SRRL",
+    "TTM",
     "UNIX",
     "VID",
+    "WTTM",
     "BornAgain",
     "ConfidencePenalty",
     "EnD",
