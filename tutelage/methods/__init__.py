@@ -11,6 +11,7 @@ from tutelage.methods.byot import BYOT
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
+from tutelage.methods.dist import DIST
 from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
 from tutelage.methods.end import EnD
@@ -45,6 +46,7 @@ __all__ = [
     "BYOT",
     "CRD",
     "CSKD",
+    "DIST",
     "DKD",
     "DML",
     "FKD",
