@@ -27,6 +27,7 @@ from tutelage.methods.mlld import MLLD
 from tutelage.methods.msd import MSD
 from tutelage.methods.ofa import OFA
 from tutelage.methods.quest import Quest
+from tutelage.methods.rkd import RKD
 from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
 from tutelage.methods.sp import SP
@@ -55,6 +56,7 @@ __all__ = [
     "MLLD",
     "MSD",
     "OFA",
+    "RKD",
     "SP",
     "SRRL",
     "TTM",
