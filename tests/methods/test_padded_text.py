@@ -26,6 +26,7 @@ from tutelage.methods.ksanc import KSANC
 from tutelage.methods.msd import MSD
 from tutelage.methods.parts.squeezing import Squeezing, TeacherAttention, squeezable, squeeze
 from tutelage.methods.quest import Quest, quest_loss
+from tutelage.methods.reviewkd import ReviewKD
 from tutelage.methods.rkd import RKD
 from tutelage.methods.semckd import SemanticCalibration, SemCKD
 from tutelage.methods.simkd import SimKD
@@ -119,6 +120,7 @@ METHODS = {
     "fsp, paper": partial(FSPInitialization, variant="paper"),
     "semckd": partial(SemCKD, batch_size=len(LENGTHS)),
     "rkd": partial(RKD, batch_size=len(LENGTHS), layers="layer.3"),
+    "reviewkd": ReviewKD,
     "quest": quest,
     "quest, paper": partial(quest, reduction="paper"),
     "ksanc": ksanc,

@@ -27,6 +27,7 @@ from tutelage.methods.mlld import MLLD
 from tutelage.methods.msd import MSD
 from tutelage.methods.ofa import OFA
 from tutelage.methods.quest import Quest
+from tutelage.methods.reviewkd import ReviewKD
 from tutelage.methods.rkd import RKD
 from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
@@ -72,6 +73,7 @@ __all__ = [
     "FitNet",
     "LabelSmoothing",
     "Quest",
+    "ReviewKD",
     "SemCKD",
     "SimKD",
     "Supervised",
