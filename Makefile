@@ -3,14 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+LOWEST := .venv-lowest
+# What users meet first: train, resume, compare, record, doctor, report, messages, and a step of every method.
+LOWEST_TESTS := tests/test_api.py tests/test_saved_runs.py tests/cli/test_commands_errors.py \
+	tests/cli/test_commands_record.py tests/experiments/doctor tests/experiments/test_choice.py tests/experiments/test_comparison.py \
+	tests/methods/test_number_types.py tests/system/test_devices.py tests/tasks/test_end_to_end.py tests/training/test_decisions.py
 
-.PHONY: demo test lint types docs overhead bench throughput switches cost profile clean
+.PHONY: demo test test-lowest lint types docs overhead bench throughput switches cost profile clean
 
 demo: $(INSTALLED)
 	$(BIN)/tutelage demo
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Newer packages than the lowest ones need deprecate what these call, which their users do not see.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(LOWEST_TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -47,5 +57,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(INSTALLED)
 
+# uv takes the lower bound of what pyproject.toml names, and the newest of what that needs in turn.
+$(LOWEST)/.installed: $(INSTALLED)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable .
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --constraint constraints.txt hypothesis pytest pytest-timeout
+	@touch $(LOWEST)/.installed
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache
