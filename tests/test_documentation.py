@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 import tutelage
 from tutelage.cli import commands as cli
 from tutelage.cli import requests as flags
+from tutelage.cli.main import COMMANDS, main
 from tutelage.core import registry
 from tutelage.experiments import catalogue
 from tutelage.methods.unix import compute_ratio
@@ -42,7 +43,7 @@ GENERATE = _generator()
 
 def commands():
     readme = [line for line in README.splitlines() if line.startswith("tutelage ")]
-    helps = [line for command in cli.COMMANDS.values() for line in inspect.getdoc(command).splitlines()]
+    helps = [line for command in COMMANDS.values() for line in inspect.getdoc(command.function()).splitlines()]
     pages = [GENERATE.example(entry) for entry in catalogue.entries()]
     results = [page.read_text().replace("\\\n", " ") for page in sorted((ROOT / "docs" / "results").glob("*.md"))]
     lines = [*readme, *helps, *pages, *(line for text in results for line in text.splitlines())]
@@ -73,7 +74,7 @@ def only_parsed(monkeypatch, tmp_path):
 def test_documented_commands_are_understood(line, only_parsed, capsys):
     words = shlex.split(line, comments=True)[1:]
     try:
-        assert cli.main(words) == 0, capsys.readouterr().err
+        assert main(words) == 0, capsys.readouterr().err
         assert words[0] in ("methods", "cite")
     except Parsed:
         pass

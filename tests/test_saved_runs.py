@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tutelage
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 
 SAVED = Path(__file__).parent / "fixtures" / "a6e12e9"
 COMMON = "--data digits --epochs 1 --batch_size 64 --threads 1 --device cpu"

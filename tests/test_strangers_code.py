@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tutelage
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.errors import UserError
 from tutelage.models.loading import load_network
 from tutelage.models.saving import METADATA, save_network

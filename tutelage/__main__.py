@@ -2,6 +2,6 @@
 
 import sys
 
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 
 sys.exit(main())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
 

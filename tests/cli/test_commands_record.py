@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.recording.reading import Recording
 
 DATA = ["--data", "digits", "--subset", "200"]
@@ -131,7 +131,7 @@ def test_another_recording_in_the_folder_is_refused(screen):
 
 
 def shell(*words):
-    code = "import sys; from tutelage.cli.commands import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from tutelage.cli.main import main; sys.exit(main(sys.argv[1:]))"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

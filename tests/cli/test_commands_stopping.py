@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 
 STUDENT = ["--student", "tiny_cnn,width=4"]
 DATA = ["--data", "digits", "--subset", "200"]
@@ -24,13 +24,13 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 LIMITED = """
 import resource, sys
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def shell(*words, code="import sys; from tutelage.cli.commands import main; sys.exit(main(sys.argv[1:]))", **options):
+def shell(*words, code="import sys; from tutelage.cli.main import main; sys.exit(main(sys.argv[1:]))", **options):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, *words]
     return subprocess.Popen(

@@ -7,8 +7,8 @@ import pytest
 
 from tutelage.core import registry
 from tutelage.core.method import Method
-from tutelage.core.registry import Family, Paper, register
-from tutelage.data.task import Offer
+from tutelage.core.registry import Family, Paper, by_family, register
+from tutelage.data.offers import Offer
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 
@@ -180,7 +180,7 @@ def test_every_name_is_kebab_case_and_every_hyper_parameter_has_a_default(each):
 
 
 def test_methods_are_listed_family_by_family():
-    listed = catalogue.by_family()
+    listed = by_family(catalogue.entries())
     assert {entry.name for entry in listed} == set(catalogue.names())
     families = [entry.family for entry in listed]
     assert list(dict.fromkeys(families)) == list(get_args(Family))

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tutelage.data import task as tasks
-from tutelage.data.task import EVERYTHING, TASKS, Metric, task_named
+from tutelage.data.offers import EVERYTHING
+from tutelage.data.task import TASKS, Metric, task_named
 from tutelage.errors import UserError
 
 

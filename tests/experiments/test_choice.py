@@ -3,13 +3,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import pytest
-from jsonargparse import ArgumentParser
 
 from tutelage.cli.parser import parse
 from tutelage.core.method import Method
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
-from tutelage.experiments.choice import add_hyper_parameters, check_options, imported, parse_choice, without_flags
+from tutelage.experiments.choice import check_options, imported, parse_choice, without_flags
 from tutelage.training.settings import Training
 
 
@@ -188,16 +187,6 @@ def test_tuples_pass_as_lists(own):
     assert check_options(layered, {"gamma": 1.0, "layers": ("stem", "head")})["layers"] == ["stem", "head"]
 
 
-def test_flags_show_hyper_parameters_and_no_fixture():
-    parser = ArgumentParser(exit_on_error=False)
-    add_hyper_parameters(parser, catalogue.get("tf-kd-reg"))
-    text = parser.format_help()
-    assert "hyper-parameters of tf-kd-reg" in text
-    assert "--temperature" in text
-    assert "--student" not in text
-    assert "--num_classes" not in text
-
-
 @pytest.mark.parametrize("entry", list(catalogue.entries()), ids=lambda entry: entry.name)
 def test_defaults_of_every_method_fit_their_types(entry):
     defaults = entry.hyper_parameters
@@ -262,7 +251,7 @@ def test_a_later_preset_wins_and_what_is_typed_over_both(words, expected, tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one.yaml").write_text("lr: 1.0\nnesterov: false\n")
     (tmp_path / "two.yaml").write_text("lr: 2.0\nepochs: 7\n")
-    found = parse(command, words, Training)
+    found = parse(command, words, Training, presets=True)
     assert (found.lr, found.epochs, found.nesterov) == expected
 
 

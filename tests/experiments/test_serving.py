@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from tutelage.data.task import Offer
+from tutelage.data.offers import Offer
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice, parse_choice

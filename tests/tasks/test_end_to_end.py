@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import tutelage
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.wrap import as_data
 from tutelage.methods import KD

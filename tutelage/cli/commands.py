@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.text import Text
+from typing import TypeVar
 
 from tutelage.api import compare_into, distill_into, evaluate
 from tutelage.cli import flags as groups
@@ -24,7 +17,7 @@ from tutelage.cli.parser import parse
 from tutelage.cli.requests import comparison_of, data_of, experiment_from
 from tutelage.cli.words import asks_for_help, leading
 from tutelage.core.registry import Entry
-from tutelage.errors import Notice, UserError, unknown
+from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, seeds_of
 from tutelage.experiments.choice import Choice, check_options, parse_choice, without_flags
@@ -40,74 +33,11 @@ from tutelage.report.reading import load as load_comparison
 from tutelage.report.verdict import verdict
 from tutelage.system.console import Terminal, screen
 from tutelage.system.grammar import read
-from tutelage.system.interrupt import Interrupted
 from tutelage.training.run import MEMBERS
 from tutelage.training.settings import Training
-from tutelage.version import VERSION
 
 T = TypeVar("T")
 Command = Callable[[Sequence[str]], None]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 for an error of the user, 128 + signal after an interruption."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    # Messages go to stderr, so that what a command prints can be piped.
-    errors = screen(stderr=True)
-    try:
-        with _telling(errors):
-            _command(words)(words[1:])
-    except UserError as error:
-        errors.print(Text.assemble(("error:", "bold red"), " ", str(error)), soft_wrap=True)
-        return 2
-    except Interrupted as stop:
-        errors.print(str(stop), soft_wrap=True)
-        # As a shell reports a process that a signal ended.
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; run the same command again to continue.", soft_wrap=True)
-        # 128 and the number of SIGINT.
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-@contextmanager
-def _telling(console: Console) -> Iterator[None]:
-    """Print notices as plain lines; Python would show them as warnings with a place in the code."""
-    with warnings.catch_warnings():
-        # Python shows a warning once for each place in the code, and one place has notices about several things.
-        warnings.simplefilter("always", Notice)
-        usual, said = warnings.showwarning, set[str]()
-
-        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-            if not issubclass(category, Notice):
-                usual(message, category, *where, **options)
-            elif str(message) not in said:
-                said.add(str(message))
-                console.print(Text.assemble(("note:", "yellow"), " ", str(message)), soft_wrap=True)
-
-        warnings.showwarning = show
-        yield
-
-
-def _command(words: Sequence[str]) -> Command:
-    if not words or words[0] in ("-h", "--help", "help"):
-        return lambda _: print(_overview())
-    if words[0] in ("-V", "--version"):
-        return lambda _: print(f"tutelage {VERSION}")
-    if words[0] not in COMMANDS:
-        raise unknown("command", words[0], COMMANDS)
-    return COMMANDS[words[0]]
-
-
-def _overview() -> str:
-    # A command's help begins with the first line of its docstring.
-    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    about = "Knowledge distillation for PyTorch: any teacher, any student, honest comparisons."
-    return "\n".join([about, "", "usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."])
 
 
 def demo(words: Sequence[str]) -> None:
@@ -135,9 +65,8 @@ def distill(words: Sequence[str]) -> None:
         tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer3:blocks.11
     """
     entry, rest = _method(distill, words)
-    found = parse(
-        distill, rest, NetworkOptions, DataOptions, groups.DistillOptions, Training, entry=entry, after=entry.name
-    )
+    flags = (NetworkOptions, DataOptions, groups.DistillOptions, Training)
+    found = parse(distill, rest, *flags, entry=entry, after=entry.name, presets=True)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
     # The name alone, without options, folder and module: it becomes a part of a folder's name.
@@ -171,9 +100,8 @@ def compare(words: Sequence[str]) -> None:
     """  # noqa: E501
     # Rows come before the flags, and the parser sees only what follows.
     rows = list(leading(words))
-    found = parse(
-        compare, words[len(rows) :], NetworkOptions, DataOptions, groups.CompareOptions, Training, after="ROW..."
-    )
+    flags = (NetworkOptions, DataOptions, groups.CompareOptions, Training)
+    found = parse(compare, words[len(rows) :], *flags, after="ROW...", presets=True)
     choices = [parse_choice(row) for row in rows]
     baseline = baseline_of(choices, found.baseline)
     training = found.make(Training)
@@ -261,43 +189,9 @@ def doctor(words: Sequence[str]) -> None:
         tutelage doctor kd --teacher runs/teacher --student resnet20 --data cifar100 --epochs 200
     """
     entry, rest = _method(doctor, words)
-    found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name)
+    found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name, presets=True)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     screen().print(examine(choice, experiment_from(found), found.make(Training)))
-
-
-def methods(words: Sequence[str]) -> None:
-    """List the methods, with what each needs and where it comes from.
-
-    Examples:
-        tutelage methods
-    """
-    parse(methods, words)
-    screen().print(arguments.method_table())
-
-
-def cite(words: Sequence[str]) -> None:
-    """Print the BibTeX of the papers behind methods.
-
-    Examples:
-        tutelage cite kd tf-kd-reg
-    """
-    names = list(leading(words))
-    parse(cite, words[len(names) :], after="METHOD...")
-    print(catalogue.cite(names or catalogue.names()))
-
-
-COMMANDS: dict[str, Command] = {
-    "demo": demo,
-    "distill": distill,
-    "compare": compare,
-    "evaluate": evaluate_command,
-    "record": record,
-    "report": report,
-    "doctor": doctor,
-    "methods": methods,
-    "cite": cite,
-}
 
 
 def _compare(comparison: Comparison) -> None:

@@ -12,15 +12,12 @@ from typing import Any, TypeVar
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from rich.table import Table
 
 from tutelage.cli.words import gathered, preset_names, underscored, with_presets
 from tutelage.core.registry import Entry
 from tutelage.errors import UserError, unknown
-from tutelage.experiments import catalogue
-from tutelage.experiments.choice import add_hyper_parameters
+from tutelage.experiments.hyper_parameters import add_hyper_parameters
 from tutelage.experiments.misfit import misfit, missing
-from tutelage.training.settings import Training
 
 T = TypeVar("T")
 
@@ -50,6 +47,7 @@ def parse(
     *groups: type,
     entry: Entry | None = None,
     after: str = "",
+    presets: bool = False,
 ) -> Found:
     """Return the values of a command's flags.
 
@@ -59,11 +57,12 @@ def parse(
         *groups: Dataclasses whose fields are flags.
         entry: A method whose hyper-parameters are flags too.
         after: What stands between the command and the flags, for the usage line.
+        presets: Whether the command takes presets.
 
     Raises:
         UserError: If a flag is unknown (with the nearest), a value does not fit, or a preset is malformed.
     """
-    parser = _parser(command, groups, entry, after)
+    parser = _parser(command, groups, entry, after, presets=presets)
     # Before anything is compared, because people type hyphens too.
     words = [underscored(word) for word in words]
     # Before the flags are checked, so that help comes in spite of a wrong one.
@@ -98,21 +97,17 @@ def _readable(message: str) -> str:
 
 def help_of(command: Callable[..., Any], *, after: str = "") -> str:
     """Return a command's help without flags."""
-    return _with_examples(command, _parser(command, (), None, after))
+    return _with_examples(command, _parser(command, after=after))
 
 
-def method_table() -> Table:
-    """Return the table of methods."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    # Only the names stay on one line, so that they can be copied.
-    for column in ("method", "what it is", "learns from", "teacher", "paper"):
-        table.add_column(column, no_wrap=column == "method")
-    for entry in catalogue.by_family():
-        table.add_row(entry.name, entry.title, entry.family, entry.teacher, entry.sources)
-    return table
-
-
-def _parser(command: Callable[..., Any], groups: Sequence[type], entry: Entry | None, after: str) -> ArgumentParser:
+def _parser(
+    command: Callable[..., Any],
+    groups: Sequence[type] = (),
+    entry: Entry | None = None,
+    after: str = "",
+    *,
+    presets: bool = False,
+) -> ArgumentParser:
     text = inspect.getdoc(command) or ""
     description = text.partition("Examples:")[0]
     if entry is not None:
@@ -125,7 +120,7 @@ def _parser(command: Callable[..., Any], groups: Sequence[type], entry: Entry | 
         default_env=False,
     )
     # Presets hold settings of a training, so commands that train nothing have none.
-    if Training in groups:
+    if presets:
         help_text = f"Values from a YAML file, or one of: {', '.join(preset_names())}."
         parser.add_argument("--preset", metavar="NAME_OR_FILE", help=help_text)
     if entry is not None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from docstring_parser import parse as parse_docstring
 
-from tutelage.data.task import EVERYTHING, Offer
+from tutelage.data.offers import EVERYTHING, Offer
 
 T = TypeVar("T", bound=Callable[..., Any])
+L = TypeVar("L", bound="Listing")
 
 FIXTURES = frozenset(
     {
@@ -81,39 +82,20 @@ class Paper:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A registered method or recipe.
+class Listing:
+    """What a list of methods shows of one.
 
     Attributes:
         name: Its name on the command line.
-        build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
+        build: What makes it. Here only its docstring and the names of its arguments count.
         papers: The papers it comes from.
         family: What it learns from, besides the labels. A `control` takes away what another method learns from.
-        trains: The network that it trains and returns: the student, or the teacher's architecture.
-        plain: Whether it is plain training on the targets: the baseline of methods that train the same network.
-        reads: What it needs from the data besides inputs, see `Offer`. Data that do not offer all of it are refused.
-        uses: What it uses if the data offer it. It also works without.
-        reads_if: What else it needs if a hyper-parameter is set (`standardize`: not false, none or zero) or has a
-            certain value (`variant=code`).
-        exceptions: Checks of the conformance suite that it cannot pass, each with the reason.
     """
 
     name: str
     build: Callable[..., Any]
     papers: Sequence[Paper]
-    # The strictest default: a method that says nothing is refused on other data, and never trains on the wrong thing.
-    reads: frozenset[Offer] = EVERYTHING
-    uses: frozenset[Offer] = frozenset()
-    reads_if: Mapping[str, frozenset[Offer]] = field(default_factory=dict)
     family: Family = "other"
-    trains: Trains = "student"
-    plain: bool = False
-    exceptions: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_recipe(self) -> bool:
-        """Whether it is a recipe, which runs stages itself or lets other methods run them, and not a single method."""
-        return bool(self.fixtures & {"run", "distill"})
 
     # It stores its value in `__dict__`, which a frozen dataclass allows.
     @cached_property
@@ -124,23 +106,6 @@ class Entry:
     def fixtures(self) -> frozenset[str]:
         """The arguments that the builder passes."""
         return FIXTURES & self._parameters.keys()
-
-    @property
-    def hyper_parameters(self) -> dict[str, Any]:
-        """The hyper-parameters with their defaults."""
-        return {name: p.default for name, p in self._parameters.items() if name not in FIXTURES}
-
-    def reads_with(self, options: Mapping[str, Any] | None = None) -> frozenset[Offer]:
-        """Return what it needs from the data with these hyper-parameters, or with the defaults."""
-        values = self.hyper_parameters | dict(options or {})
-        # A setting such as `variant=code` may need labels that the method does not need otherwise.
-        beside = (offers for setting, offers in self.reads_if.items() if _is_set(setting, values))
-        return self.reads.union(*beside)
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether it needs a teacher network, trained or as an architecture. A wrapper may: its method may need one."""
-        return bool(self.fixtures & {"teacher", "make_teacher", "distill"})
 
     @property
     def summary(self) -> str:
@@ -166,6 +131,69 @@ class Entry:
         """The papers it comes from, each by its first author and year."""
         return "; ".join(f"{paper.authors.partition(',')[0]} {paper.year}" for paper in self.papers)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Listing):
+    """A registered method or recipe.
+
+    Attributes:
+        build: A `Method` class, a function that returns a `Method`, or a recipe (its first argument is `run`).
+        trains: The network that it trains and returns: the student, or the teacher's architecture.
+        plain: Whether it is plain training on the targets: the baseline of methods that train the same network.
+        reads: What it needs from the data besides inputs, see `Offer`. Data that do not offer all of it are refused.
+        uses: What it uses if the data offer it. It also works without.
+        reads_if: What else it needs if a hyper-parameter is set (`standardize`: not false, none or zero) or has a
+            certain value (`variant=code`).
+        exceptions: Checks of the conformance suite that it cannot pass, each with the reason.
+    """
+
+    # The strictest default: a method that says nothing is refused on other data, and never trains on the wrong thing.
+    reads: frozenset[Offer] = EVERYTHING
+    uses: frozenset[Offer] = frozenset()
+    reads_if: Mapping[str, frozenset[Offer]] = field(default_factory=dict)
+    trains: Trains = "student"
+    plain: bool = False
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is a recipe, which runs stages itself or lets other methods run them, and not a single method."""
+        return bool(self.fixtures & {"run", "distill"})
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The hyper-parameters with their defaults."""
+        return {name: p.default for name, p in self._parameters.items() if name not in FIXTURES}
+
+    def reads_with(self, options: Mapping[str, Any] | None = None) -> frozenset[Offer]:
+        """Return what it needs from the data with these hyper-parameters, or with the defaults."""
+        values = self.hyper_parameters | dict(options or {})
+        # A setting such as `variant=code` may need labels that the method does not need otherwise.
+        beside = (offers for setting, offers in self.reads_if.items() if _is_set(setting, values))
+        return self.reads.union(*beside)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it needs a teacher network, trained or as an architecture. A wrapper may: its method may need one."""
+        return bool(self.fixtures & {"teacher", "make_teacher", "distill"})
+
+
+def by_family(listings: Iterable[L]) -> list[L]:
+    """Return methods family by family, each in the order of the names."""
+    # Families come in the order in which their type lists them.
+    order = get_args(Family)
+    return sorted(listings, key=lambda each: (order.index(each.family), each.name))
+
+
+def bibtex(listings: Iterable[Listing]) -> str:
+    """Return the BibTeX of the papers behind methods, each once."""
+    # By key, because methods share papers.
+    papers = {paper.key: paper for each in listings for paper in each.papers}
+    return "\n\n".join(paper.bibtex for paper in papers.values())
+
+
+ENTRY_POINTS = "tutelage.methods"
+"""The group of entry points by which other packages add methods."""
 
 REGISTERED: dict[str, Entry] = {}
 """The methods registered so far, by name."""

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.loader import Loader, make_loader
+from tutelage.data.offers import OF_LABELS, Offer
 from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import BatchSampler
 from tutelage.data.samples import Samples
 from tutelage.data.splits import hold_out, thin_out
 from tutelage.data.statistics import mean_and_std
-from tutelage.data.task import OF_LABELS, Offer, Task, task_named
+from tutelage.data.task import Task, task_named
 from tutelage.errors import UserError, unknown
 
 Split = Samples | DataLoader[Any]

@@ -9,35 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.criterion import Criterion, Density
+from tutelage.data.offers import Offer
 from tutelage.errors import UserError, unknown
 
 ENTRY_POINTS = "tutelage.tasks"
-
-Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sample-labels", "images"]
-"""What a method may read of the data.
-
-- `targets`: the task's own supervised loss.
-- `answers`: the task's own divergence of two networks' answers.
-- `sample-answers`: one answer for each whole sample, `[batch, number]`, not a map of answers.
-- `classes`: scores of classes on axis 1, which a softmax turns into probabilities, at every place of a sample.
-- `labels`: the index of the right class, at every place that has scores.
-- `sample-labels`: one class index per sample.
-- `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
-
-Features can be read from any network, and do not depend on the data.
-"""
-
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
-"""What labelled images offer."""
-
-OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})
-"""The offers that are missing if samples have no targets."""
 
 Detail = Literal["watched", "scores", "teacher", "full"]
 """How much is measured: what an epoch shows, what a row shows, what the report draws of a teacher, everything."""

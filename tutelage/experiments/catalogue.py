@@ -5,14 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import get_args
 
 import tutelage.methods  # noqa: F401 - each of its modules registers a method
 from tutelage.core import registry
-from tutelage.core.registry import Entry, Family
+from tutelage.core.registry import ENTRY_POINTS, Entry
 from tutelage.errors import UserError, unknown
-
-ENTRY_POINTS = "tutelage.methods"
 
 
 def names() -> list[str]:
@@ -25,13 +22,6 @@ def entries() -> Iterator[Entry]:
     """Iterate over all methods in the order of registration."""
     _load()
     yield from registry.REGISTERED.values()
-
-
-def by_family() -> list[Entry]:
-    """Return all methods, family by family, each in the order of the names."""
-    # Families come in the order in which their type lists them.
-    order = get_args(Family)
-    return sorted(entries(), key=lambda entry: (order.index(entry.family), entry.name))
 
 
 def get(name: str) -> Entry:
@@ -51,9 +41,7 @@ def get(name: str) -> Entry:
 
 def cite(method_names: Sequence[str]) -> str:
     """Return the BibTeX of the papers behind the methods, each once."""
-    # By key, because methods share papers.
-    papers = {paper.key: paper for name in method_names for paper in get(name).papers}
-    return "\n\n".join(paper.bibtex for paper in papers.values())
+    return registry.bibtex(map(get, method_names))
 
 
 def _imported(path: str) -> Entry:

@@ -10,10 +10,11 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from tutelage.core.registry import FIXTURES, Entry
-from tutelage.data.task import Offer
+from tutelage.core.registry import Entry
+from tutelage.data.offers import Offer
 from tutelage.errors import UserError, unknown
 from tutelage.experiments.catalogue import get, names
+from tutelage.experiments.hyper_parameters import add_hyper_parameters
 from tutelage.experiments.misfit import misfit, missing
 from tutelage.system.grammar import holds_options, no_option, read
 
@@ -67,21 +68,6 @@ class Choice:
         """What it uses if the data offer it, including what a method that it wraps uses."""
         inner = self.inner
         return self.entry.uses if inner is None else self.entry.uses | inner.uses
-
-
-def add_hyper_parameters(parser: ArgumentParser, entry: Entry) -> None:
-    """Add a flag for each hyper-parameter of a method, with its type, default and help."""
-    before = set(parser.groups or ())
-    # Fixtures are passed by the experiment, and are no flags.
-    skip: set[str | int] = {*(FIXTURES & entry.fixtures)}
-    if isinstance(entry.build, type):
-        parser.add_class_arguments(entry.build, as_group=True, skip=skip)
-    else:
-        parser.add_function_arguments(entry.build, as_group=True, skip=skip)
-    for name, group in (parser.groups or {}).items():
-        if name not in before:
-            # The parser titles a group by the class or function; users know the method by its name.
-            group.title = f"hyper-parameters of {entry.name}"
 
 
 def without_flags(words: Sequence[str], names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import get_args
 
-from tutelage.data.task import Offer
+from tutelage.data.offers import Offer
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice

@@ -1,7 +1,7 @@
 """Mean, spread and paired differences over seeds.
 
 Not `scipy.stats.ttest_rel`, although it gives the same interval: it warns if all differences are equal, and importing
-`scipy.stats` takes a second at every start.
+`scipy.stats` takes a second.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
-
-from scipy.special import stdtrit
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -35,6 +33,8 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], *, lev
     # One pair has no spread.
     if count < 2:
         return {"mean": mean, "low": None, "high": None, "n": count}
+    from scipy.special import stdtrit
+
     # The two-sided quantile of Student's t.
     half = float(stdtrit(count - 1, (1 + level) / 2)) * stdev(differences) / math.sqrt(count)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": count}

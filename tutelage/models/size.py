@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
@@ -65,6 +64,8 @@ def forward_flops(network: nn.Module, run: Callable[[], object]) -> int:
         network: The network; its state is left as it was.
         run: The forward pass.
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
     # Hides the counter's warnings about operations for which it has no formula.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -14,15 +14,9 @@ from markupsafe import Markup
 from tutelage.data.task import Metric
 from tutelage.report import wording
 from tutelage.report.bars import WIDTH, scale_of
-from tutelage.report.charts.cost import cost_chart
-from tutelage.report.charts.exits import exits_chart
-from tutelage.report.charts.families import family_charts
-from tutelage.report.charts.forest import forest_chart
-from tutelage.report.charts.learning import learning_charts
-from tutelage.report.charts.poor_teachers import teacher_charts, teacher_of
 from tutelage.report.facts import key_facts, moment, tables
 from tutelage.report.measured import TEST, Measured, measured_of
-from tutelage.report.reading import Comparison, block, load, number
+from tutelage.report.reading import Comparison, block, load, number, teacher_of
 from tutelage.report.rows import Row, baseline_of, rows
 from tutelage.report.sections import sections_of, terms_of
 from tutelage.report.verdict import qualifications, verdict
@@ -159,6 +153,14 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
 
 
 def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
+    # Only where something is drawn: matplotlib takes long to import.
+    from tutelage.report.charts.cost import cost_chart
+    from tutelage.report.charts.exits import exits_chart
+    from tutelage.report.charts.families import family_charts
+    from tutelage.report.charts.forest import forest_chart
+    from tutelage.report.charts.learning import learning_charts
+    from tutelage.report.charts.poor_teachers import teacher_charts
+
     return {
         "forest": forest_chart(entries),
         "learning": learning_charts(entries),

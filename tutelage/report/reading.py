@@ -64,3 +64,14 @@ def picture(holder: Mapping[str, Any], name: str) -> object:
     """
     # Comparisons that were made before tasks had names keep pictures beside the scores.
     return block(holder.get("pictures")).get(name, holder.get(name))
+
+
+def teacher_of(run: Mapping[str, Any], metric: str) -> float | None:
+    """Return the score of the teacher that a run trained or changed itself, or nothing where it noted none.
+
+    Args:
+        run: The run.
+        metric: The name of the metric.
+    """
+    # Runs of before tasks had names noted one score.
+    return number(block(run.get("teacher_scores")).get(metric, run.get(f"teacher_{metric}")))

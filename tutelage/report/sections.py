@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from tutelage.report.charts.canvas import Chart
 from tutelage.report.measured import Measured
 from tutelage.report.reading import Comparison
 from tutelage.report.rows import Row
 from tutelage.report.wording import sentence, short
+
+if TYPE_CHECKING:
+    from tutelage.report.charts.canvas import Chart
 
 CHARTS = "tutelage.report.charts"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch is imported late: the console only asks whether to write, and must not wait for it.
 
 T = TypeVar("T")
 
@@ -20,12 +22,16 @@ def is_first() -> bool:
 
 def wait() -> None:
     """Wait until every process has called this; a single process does not wait."""
+    import torch.distributed as dist
+
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
 
 
 def count() -> int:
     """Return how many processes train as one."""
+    import torch.distributed as dist
+
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -36,6 +42,8 @@ def planned() -> int:
 
 def mean(value: Tensor) -> Tensor:
     """Return the mean of every process's value, a new tensor without a gradient."""
+    import torch.distributed as dist
+
     value = value.detach().clone()
     if count() > 1:
         dist.all_reduce(value)
@@ -44,6 +52,8 @@ def mean(value: Tensor) -> Tensor:
 
 def part(size: int) -> range:
     """Return which of `size` pieces of work, in order, are this process's. The parts are whole ranges of equal size."""
+    import torch.distributed as dist
+
     first, number = (dist.get_rank(), count()) if count() > 1 else (0, 1)
     return range(size * first // number, size * (first + 1) // number)
 
@@ -52,6 +62,8 @@ def gather(value: T) -> list[T]:
     """Return the values of all processes, in their order. Every process must call this, with a value to pickle."""
     if count() == 1:
         return [value]
+    import torch.distributed as dist
+
     values: list[Any] = [None] * count()
     dist.all_gather_object(values, value)
     return values
@@ -59,5 +71,7 @@ def gather(value: T) -> list[T]:
 
 def share(tensors: Iterable[Tensor]) -> None:
     """Overwrite the tensors of every process, in place, with those of the first process."""
+    import torch.distributed as dist
+
     for tensor in tensors:
         dist.broadcast(tensor.detach(), 0)

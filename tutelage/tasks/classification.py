@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.data.criterion import CROSS_ENTROPY, Density
+from tutelage.data.offers import EVERYTHING
 from tutelage.data.targets import class_indices, labelled
-from tutelage.data.task import EVERYTHING, Detail, Meter, Metric, Task
+from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
 from tutelage.evaluation.metrics import calibration_error, reliability_of, sums_by_class
 from tutelage.evaluation.uncertainty import auroc, histograms, rejection_ratio, uncertainty_of

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.data.criterion import Density
+from tutelage.data.offers import Offer
 from tutelage.data.targets import numbers
-from tutelage.data.task import Detail, Meter, Metric, Offer, Task
+from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
 from tutelage.losses import Reduction, check_shapes, wide
 

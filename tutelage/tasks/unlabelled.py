@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.data.criterion import CROSS_ENTROPY, Density
+from tutelage.data.offers import EVERYTHING, OF_LABELS, Offer
 from tutelage.data.targets import class_indices, labelled
-from tutelage.data.task import EVERYTHING, OF_LABELS, Detail, Meter, Metric, Offer, Task
+from tutelage.data.task import Detail, Meter, Metric, Task
 
 NEIGHBOURS = 20
 # Weights of the neighbours' votes fall off with their distance as exp(similarity / temperature).

@@ -14,7 +14,8 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
-from tutelage.data.task import Offer, Task, task_named
+from tutelage.data.offers import Offer
+from tutelage.data.task import Task, task_named
 from tutelage.experiments.experiment import Experiment
 from tutelage.losses import UNLABELLED
 from tutelage.models.blueprint import Blueprint

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.data.criterion import CROSS_ENTROPY, Density
-from tutelage.data.task import Detail, Meter, Metric, Offer, Task
+from tutelage.data.offers import Offer
+from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
 from tutelage.losses import UNLABELLED
 from tutelage.testing.toys import CLASSES, ToyNetwork

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tutelage
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher
 from tutelage.core.teachers.class_map import ClassMap, ClassMapTeacher
 from tutelage.core.teachers.naming import named_teacher

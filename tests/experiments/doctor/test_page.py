@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from tutelage.cli.commands import main
+from tutelage.cli.main import main
 from tutelage.data.augment import Augmentation
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data

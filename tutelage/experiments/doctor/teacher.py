@@ -9,8 +9,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binom
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -148,6 +146,8 @@ def _judged(answers: Tensor, targets: Tensor, split: str, data: Data) -> Teacher
 
 def _beats_chance(right: int, samples: int, chance: float) -> bool:
     """Return whether guessing would hardly ever give so many right answers."""
+    from scipy.stats import binom
+
     return bool(binom.sf(right - 1, samples, chance) <= CHANCE_LEVEL)
 
 
@@ -237,5 +237,7 @@ def _assign(answers: Tensor, targets: Tensor, num_classes: int) -> Sequence[int]
     confusion = torch.zeros(num_classes, num_classes)
     confusion.index_put_((targets[kept], answers[kept]), torch.ones(int(kept.sum())), accumulate=True)
     # If counts are equal, the small diagonal lets a class stand for itself.
+    from scipy.optimize import linear_sum_assignment
+
     _, order = linear_sum_assignment((confusion + 1e-3 * torch.eye(num_classes)).numpy(), maximize=True)
     return [int(answer) for answer in order]

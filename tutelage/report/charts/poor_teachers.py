@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tutelage.report.charts.canvas import BLUE, INK, MUTED, Chart, draw, single
 from tutelage.report.measured import Measured, measured_of
-from tutelage.report.reading import Comparison, block, number, numbers
+from tutelage.report.reading import Comparison, block, number, numbers, teacher_of
 from tutelage.report.rows import Row
 from tutelage.report.wording import as_value, listed, sentence
 
@@ -30,17 +30,6 @@ def teacher_charts(comparison: Comparison, entries: Sequence[Row], baseline: Row
         if curve:
             found.append((str(method), _chart(index, str(method), curve, baseline, measured)))
     return found
-
-
-def teacher_of(run: Mapping[str, Any], metric: str) -> float | None:
-    """Return the score of the teacher that a run trained or changed itself, or nothing where it noted none.
-
-    Args:
-        run: The run.
-        metric: The name of the metric.
-    """
-    # Runs that were made before tasks had names noted one score.
-    return number(block(run.get("teacher_scores")).get(metric, run.get(f"teacher_{metric}")))
 
 
 def _noted(entries: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,25 @@
+"""What data may offer to a method."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sample-labels", "images"]
+"""What a method may read of the data.
+
+- `targets`: the task's own supervised loss.
+- `answers`: the task's own divergence of two networks' answers.
+- `sample-answers`: one answer for each whole sample, `[batch, number]`, not a map of answers.
+- `classes`: scores of classes on axis 1, which a softmax turns into probabilities, at every place of a sample.
+- `labels`: the index of the right class, at every place that has scores.
+- `sample-labels`: one class index per sample.
+- `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
+
+Features can be read from any network, and do not depend on the data.
+"""
+
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
+"""What labelled images offer."""
+
+OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})
+"""The offers that are missing if samples have no targets."""
