@@ -14,7 +14,7 @@ import tutelage.data
 
 ROOT = Path(__file__).parents[1]
 
-# The printed list leaves out what an interpreter of this environment imports before anything is asked of it.
+# The list leaves out what an interpreter of this environment imports before anything is asked of it.
 PACKAGES = """
 import contextlib, io, json, sys
 before = set(sys.modules)

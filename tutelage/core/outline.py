@@ -41,7 +41,9 @@ def _papers(tree: ast.Module) -> Iterator[tuple[str, Paper]]:
 def _registered(tree: ast.Module) -> Iterator[tuple[Definition, ast.Call]]:
     """Yield each class or function below `@register(...)`, with that call."""
     for node in tree.body:
-        for decorator in node.decorator_list if isinstance(node, Definition) else ():
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
             match decorator:
                 case ast.Call(func=ast.Name(id="register")):
                     yield node, decorator
