@@ -48,9 +48,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "demo": Command(
             f"{HEAVY}:demo",
-            "See distillation work and be argued about: five methods, three seeds, real digits, two minutes.",
+            "See distillation at work: five methods, three seeds, real digits, two minutes.",
         ),
-        "distill": Command(f"{HEAVY}:distill", "Train a student by one method, and leave its weights and a report."),
+        "distill": Command(f"{HEAVY}:distill", "Train a student by one method, and save its weights and a report."),
         "compare": Command(
             f"{HEAVY}:compare", "Compare methods over several seeds, with the plain student beside them."
         ),
@@ -61,12 +61,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "record": Command(
             f"{HEAVY}:record",
-            "Write down what a teacher says about views of the training images, and train without it from then on.",
+            "Record a teacher's answers to views of the training images, to train later without the teacher.",
         ),
         "report": Command(f"{HEAVY}:report", "Write the HTML report of a comparison or a run again."),
         "doctor": Command(
             f"{HEAVY}:doctor",
-            "Find out what will go wrong before hours are spent: teacher, shapes, loss scales, time, memory.",
+            "Find problems before hours are spent: teacher, shapes, loss scales, time, memory.",
         ),
         "methods": Command(f"{LIGHT}:methods", "List the methods, with what each needs and where it comes from."),
         "cite": Command(f"{LIGHT}:cite", "Print the BibTeX of the papers behind methods."),
@@ -75,7 +75,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 for what the user can mend, 128 + signal after an interruption."""
+    """Run a command and return the exit code: 0, 2 for an error of the user, 128 + signal after an interruption."""
     words = list(sys.argv[1:] if argv is None else argv)
     # Messages go to stderr, so that what a command prints can be piped.
     errors = screen(stderr=True)
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As a shell reports a process that a signal ended.
         return 128 + stop.signal
     except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; run the same command again to go on.", soft_wrap=True)
+        errors.print("Stopped. What was finished is kept; run the same command again to continue.", soft_wrap=True)
         # 128 and the number of SIGINT.
         return 130
     except BrokenPipeError:
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _telling(console: Console) -> Iterator[None]:
-    """Print notices as lines, which Python would show as warnings with a place in the code."""
+    """Print notices as plain lines; Python would show them as warnings with a place in the code."""
     with warnings.catch_warnings():
         # Python shows a warning once for each place in the code, and one place has notices about several things.
         warnings.simplefilter("always", Notice)

@@ -73,5 +73,5 @@ def teacher_of(run: Mapping[str, Any], metric: str) -> float | None:
         run: The run.
         metric: The name of the metric.
     """
-    # Runs of before tasks had names noted one score.
+    # Runs that were made before tasks had names noted one score.
     return number(block(run.get("teacher_scores")).get(metric, run.get(f"teacher_{metric}")))
