@@ -63,7 +63,7 @@ def test_importing_tutelage_imports_nothing_else():
         (["distil"], CONSOLE),
         (["cite", "kdd"], CONSOLE | FLAGS),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_quick_commands_do_not_wait_for_torch(words, allowed):
     found = packages(modules_after(COMMAND.format(words=words)))
