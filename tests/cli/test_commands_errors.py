@@ -194,7 +194,7 @@ def test_malicious_checkpoint_is_refused_and_never_executed(screen, tmp_path):
     stage = next((tmp_path / "runs").rglob("fingerprint.json")).parent
     torch.save({"method": Malicious(tmp_path / "executed")}, stage / "checkpoint.pt")
     found = screen(*words)
-    assert "checkpoint.pt is damaged or no checkpoint of ours" in found
+    assert "checkpoint.pt is damaged, or was not written by Tutelage" in found
     assert "Delete it" in found
     assert not (tmp_path / "executed").exists()
 
