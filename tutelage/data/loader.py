@@ -140,6 +140,8 @@ def _taken(value: Any, places: Tensor) -> Any:
     """Return the samples at some places of a batch of inputs or targets."""
     if isinstance(value, Mapping):
         return {name: _taken(part, places) for name, part in value.items()}
+    if isinstance(value, list):
+        return [value[place] for place in places.tolist()]
     return None if value is None else value.index_select(0, places)
 
 

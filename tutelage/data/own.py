@@ -59,7 +59,7 @@ class OwnSamples(Samples):
             first = as_input(first)
             self._is_labelled = target is not None
             self.targets = find_targets(dataset, task) if targets is None and self._is_labelled else targets
-        if isinstance(first, Tensor):
+        if isinstance(first, Tensor) and not task.ragged:
             self.channels, self.size = first.shape[0], (first.shape[1], first.shape[2])
 
     def __len__(self) -> int:
@@ -82,7 +82,11 @@ class OwnSamples(Samples):
         """Return the inputs at `indices` as one batch, images as float32, and their targets."""
         samples = [self[int(index)] for index in indices]
         targets = [target for _, target in samples]
-        inputs = together([given for given, _ in samples]) if samples else torch.empty(0, self.channels, *self.size)
+        given = [given for given, _ in samples]
+        if self._task.ragged:
+            inputs: Any = given
+        else:
+            inputs = together(given) if given else torch.empty(0, self.channels, *self.size)
         if self.targets is None:
             return inputs, None
         if not samples:
@@ -184,7 +188,8 @@ class OwnLoader:
                 yield self._batch(*input_and_target(batch))
 
     def _batch(self, inputs: Any, targets: Any) -> Batch:
-        if not isinstance(inputs, Tensor | Mapping):
+        is_list = self._task.ragged and isinstance(inputs, list | tuple) and all(isinstance(i, Tensor) for i in inputs)
+        if not (is_list or isinstance(inputs, Tensor | Mapping)):
             raise UserError(
                 f"The DataLoader's inputs are a {type(inputs).__name__}: its transform or collate_fn must make a "
                 "tensor [batch, channel, height, width], or a mapping of tensors."
@@ -199,6 +204,9 @@ class OwnLoader:
         """Return this process's share of the inputs on the device."""
         if isinstance(inputs, Mapping):
             return {name: self._placed(value) for name, value in inputs.items()}
+        if not isinstance(inputs, Tensor):
+            # A list: each entry is the image of one sample.
+            return [as_inputs(image.to(self._device, non_blocking=True)) for image in inputs[self._mine]]
         mine = inputs[self._mine].to(self._device, non_blocking=True)
         is_image = mine.ndim == 4
         return as_inputs(mine, channels_last=self._channels_last) if is_image else mine

@@ -154,6 +154,7 @@ class Task(ABC):
         salt: The beginning of its data's fingerprint, so that the same files read for another task are other data.
         measures: What is measured: a network's answer, or the embedding that its classifier reads.
         outputs: The word for one of the numbers of an answer, and its plural.
+        ragged: Whether a batch of images is a list of `[channel, height, width]`, because they may differ in size.
     """
 
     name: ClassVar[str]
@@ -167,6 +168,7 @@ class Task(ABC):
     salt: ClassVar[bytes]
     measures: ClassVar[Literal["answer", "embedding"]] = "answer"
     outputs: ClassVar[tuple[str, str]] = ("class", "classes")
+    ragged: ClassVar[bool] = False
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:

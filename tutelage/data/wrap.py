@@ -153,7 +153,10 @@ def _check_augmentation(train: Split, augmentation: Augmentation) -> None:
     if isinstance(train, DataLoader):
         raise UserError("A DataLoader does its own augmentation: leave out augment=, or pass the dataset.")
     if not train.size:
-        raise UserError(f"{augmentation} is for images, but the inputs are not images: leave out augment=.")
+        raise UserError(
+            f"{augmentation} is for images of one size, which the inputs are not: leave out augment=, and augment in "
+            "the dataset."
+        )
 
 
 def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...], name: str) -> Data:
