@@ -13,6 +13,7 @@ from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
+from tutelage.methods import rkd
 from tutelage.methods.rkd import RKD, angle_loss, cosines, distance_loss, distances, embeddings
 from tutelage.models import CATALOGUE
 from tutelage.testing.toys import ToyNetwork, toy_transformer
@@ -129,6 +130,27 @@ def test_similar_figures_cost_nothing_and_similarity_changes_nothing(loss):
     assert loss(student * torch.arange(1.0, 5), teacher).item() != pytest.approx(reference.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("at_once", [1, 2 * 49, 3 * 49])
+def test_some_angles_at_a_time_are_the_same(variant, at_once, monkeypatch):
+    """Of seven samples: one at a time, two, and three with one left over; and all at once as `torch.func` has them."""
+    student, teacher = drawn(7, 4), drawn(7, 3)
+    student[5] = student[2]
+    whole = angle_loss(student, teacher, variant=variant), gradient(angle_loss, student, teacher, variant=variant)
+    monkeypatch.setattr(rkd, "_ANGLES_AT_ONCE", at_once)
+    parts = angle_loss(student, teacher, variant=variant), gradient(angle_loss, student, teacher, variant=variant)
+    plain = torch.func.grad_and_value(lambda one: angle_loss(one, teacher, variant=variant))(student)
+    for found, other, transformed in zip(whole, parts, reversed(plain), strict=True):
+        torch.testing.assert_close(other, found, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(transformed, found, rtol=1e-10, atol=1e-14)
+
+
+def test_a_second_derivative_is_refused():
+    student = drawn(4, 3).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(angle_loss(student, drawn(4, 3)), student, create_graph=True)
+
+
 # Few samples, equal samples, samples far from zero.
 
 
@@ -174,7 +196,7 @@ def test_rounding_errors_are_no_distances(loss):
     """Equal samples that differ in the last digit: their directions mean nothing, and would have huge gradients."""
     alike = (100 + torch.zeros(4, 8)) * (1 + torch.randint(2, (4, 8)) * torch.finfo(torch.float32).eps)
     assert torch.equal(distances(alike), torch.zeros(4, 4))
-    assert torch.equal(cosines(alike), torch.zeros(4, 4, 4))
+    assert torch.equal(cosines(distances(alike)), torch.zeros(4, 4, 4))
     assert torch.equal(gradient(loss, alike, torch.randn(4, 3)), torch.zeros(4, 8))
 
 
@@ -208,6 +230,15 @@ def test_half_precision_is_computed_in_float32(dtype):
     expected = [loss(student.float(), teacher.float()) for loss in LOSSES.values()]
     assert [one.dtype for one in found] == [torch.float32] * 2
     assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_leaves_the_gradient_in_float32(loss, dtype):
+    student, teacher = torch.randn(6, 32), torch.randn(6, 16)
+    with torch.autocast("cpu", dtype):
+        found = gradient(loss, student, teacher)
+    assert torch.equal(found, gradient(loss, student, teacher))
 
 
 def test_no_gradient_reaches_the_teacher():
