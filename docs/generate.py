@@ -43,6 +43,7 @@ def page(entry: Entry) -> str:
     if entry.exceptions:
         rows = "\n".join(f"- `{check}`: {why}" for check, why in entry.exceptions.items())
         parts.append(f"## Conformance\n\nIt does not meet:\n\n{rows}")
+    parts.append("## Loss\n\n" + loss_functions(entry))
     parts.append("## Use\n\n```\n" + example(entry) + "\n```")
     preset = (ROOT / "tutelage" / "cli" / "presets" / f"{entry.name}.yaml").read_text().strip()
     parts.append(f"## Preset\n\n`--preset {entry.name}`:\n\n```yaml\n{preset}\n```")
@@ -60,6 +61,19 @@ def served(entry: Entry) -> str:
     if choice.inner is not None:
         lines.append(f"- That is for `method={choice.inner.label}`: another method has needs of its own.")
     return "\n".join(lines).rstrip()
+
+
+def loss_functions(entry: Entry) -> str:
+    """Return the losses of a method as functions of tensors, for a loop of one's own."""
+    if not entry.losses:
+        return "That of the method that it wraps."
+    lines = ["For a training loop of your own, as functions of tensors:", ""]
+    for place, function in entry.functions.items():
+        module, _, name = place.rpartition(".")
+        first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+        names = ", ".join(inspect.signature(function).parameters)
+        lines.append(f"- `from {module} import {name}`; `{name}({names})`. {first}")
+    return "\n".join(lines)
 
 
 def _verdict(why: str | None, without: str | None) -> str:

@@ -77,7 +77,7 @@ def test_known_answers(options, total):
 
 
 def test_known_parts():
-    first, deepest = exact(SHEET)
+    first, deepest = (answer.embedding for answer in exact(SHEET))
     assert feature_term([first], deepest, "paper").item() == pytest.approx(1.25)
     # Next to an exit further on, the shallowest has its term: 0.5757682475 in all.
     distance = feature_term([first, first], deepest, "journal").item()
@@ -145,8 +145,7 @@ def test_exits_that_agree_cost_nothing_and_have_finite_gradients(variant):
 
 
 def test_the_released_code_masks_what_is_negative_on_both_sides():
-    first = Answer(torch.zeros(1, 2), torch.tensor([[-1.0, -2.0, 3.0]]))
-    deepest = Answer(torch.zeros(1, 2), torch.tensor([[-3.0, 1.0, -1.0]]))
+    first, deepest = torch.tensor([[-1.0, -2.0, 3.0]]), torch.tensor([[-3.0, 1.0, -1.0]])
     assert feature_term([first], deepest, "code").item() == 9 + 16
     assert feature_term([first], deepest, "paper").item() == 4 + 9 + 16
 

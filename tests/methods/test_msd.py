@@ -77,7 +77,7 @@ def test_order_does_not_matter_and_exits_that_agree_cost_nothing(detach):
     assert values == pytest.approx([values[0]] * 6, rel=1e-12)
     same = [torch.randn(3, 5).bfloat16()] * 3
     assert mutual_kl(same, 2, detach=detach).item() == pytest.approx(0, abs=1e-6)
-    assert feature_term([Answer(one, one) for one in same]).item() == 0
+    assert feature_term(same).item() == 0
 
 
 @pytest.mark.parametrize("squared", [True, False])
@@ -122,7 +122,7 @@ def test_detached_targets_have_the_gradient_of_cross_entropies():
 @pytest.mark.parametrize("detach", [False, True])
 def test_the_deepest_embedding_learns_unless_detached(detach):
     embeddings = [torch.randn(4, 6, requires_grad=True) for _ in range(3)]
-    loss = feature_term([Answer(one, one) for one in embeddings], detach=detach)
+    loss = feature_term(embeddings, detach=detach)
     *shallow, deepest = torch.autograd.grad(loss, embeddings, allow_unused=True)
     assert (deepest is None) == detach
     if not detach:

@@ -72,7 +72,9 @@ def test_value_and_gradient_are_the_slow_loops():
         return slow(values.tolist(), target.tolist(), weight, norm, classifier.weight.tolist())
 
     embedding = layers(maps).mean((2, 3))
-    found = torch.stack([nn.functional.mse_loss(embedding, target), softmax_regression(embedding, target, classifier)])
+    found = torch.stack(
+        [nn.functional.mse_loss(embedding, target), softmax_regression(embedding, target, classifier.weight)]
+    )
     assert found.tolist() == pytest.approx(terms(maps.detach()), rel=1e-12)
     (gradient,) = torch.autograd.grad(found.sum(), maps)
     step = 1e-6
@@ -88,7 +90,7 @@ def test_the_gradient_of_the_regression_is_the_closed_form():
     embedding = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     target = torch.randn(3, 4, dtype=torch.float64)
     classifier = nn.Linear(4, 5).double().requires_grad_(False)
-    (gradient,) = torch.autograd.grad(softmax_regression(embedding, target, classifier), embedding)
+    (gradient,) = torch.autograd.grad(softmax_regression(embedding, target, classifier.weight), embedding)
     expected = [[0.0] * 4 for _ in range(3)]
     weight = classifier.weight.tolist()
     for b in range(3):
@@ -103,15 +105,15 @@ def test_known_answers():
     classifier = linear([[1.0, 0], [0, 2]])
     embedding, target = torch.tensor([[1.0, 1]]), torch.tensor([[0.0, 2]])
     assert nn.functional.mse_loss(embedding, target).item() == 1.0
-    assert softmax_regression(embedding, target, classifier).item() == 2.5
+    assert softmax_regression(embedding, target, classifier.weight).item() == 2.5
     blind = linear([[1.0, 1], [2, 2]])
-    assert softmax_regression(embedding, target, blind).item() == 0.0
+    assert softmax_regression(embedding, target, blind.weight).item() == 0.0
 
 
 def test_equal_embeddings_cost_nothing_whatever_the_precision():
     embedding = torch.randn(3, 4, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert softmax_regression(embedding, embedding.clone(), nn.Linear(4, 5)).item() == 0.0
+        assert softmax_regression(embedding, embedding.clone(), nn.Linear(4, 5).weight).item() == 0.0
 
 
 def test_connector_is_the_published_size():

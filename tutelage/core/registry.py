@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,7 @@ class Entry(Listing):
         uses: What it uses if the data offer it. It also works without.
         reads_if: What else it needs if a hyper-parameter is set (`standardize`: not false, none or zero) or has a
             certain value (`variant=code`).
+        losses: Names of the functions of tensors that are its losses, for a training loop of one's own.
         exceptions: Checks of the conformance suite that it cannot pass, each with the reason.
     """
 
@@ -153,7 +155,19 @@ class Entry(Listing):
     reads_if: Mapping[str, frozenset[Offer]] = field(default_factory=dict)
     trains: Trains = "student"
     plain: bool = False
+    losses: Sequence[str] = ()
     exceptions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The functions that are its losses, by the place to import them from.
+
+        Losses that methods share are in `tutelage.losses`, all others in the method's own module.
+        """
+        # Imported here, because they bring torch, and lists of methods are read without it.
+        shared, own = (importlib.import_module(name) for name in ("tutelage.losses", self.build.__module__))
+        homes = [shared if hasattr(shared, name) else own for name in self.losses]
+        return {f"{home.__name__}.{name}": getattr(home, name) for home, name in zip(homes, self.losses, strict=True)}
 
     @property
     def is_recipe(self) -> bool:
@@ -206,6 +220,7 @@ def register(
     family: Family = "other",
     trains: Trains = "student",
     plain: bool = False,
+    losses: Collection[str] = (),
     reads: Collection[Offer] = EVERYTHING,
     uses: Collection[Offer] = (),
     reads_if: Mapping[str, Collection[Offer]] | None = None,
@@ -219,6 +234,8 @@ def register(
         family: What it learns from, besides the labels.
         trains: The network that it trains and returns.
         plain: Whether it is plain training on the targets.
+        losses: Names of the functions of tensors that are its losses, in `tutelage.losses` or in its own module. Only a
+            method that wraps another one has none.
         reads: What it needs from the data besides inputs. By default everything that labelled images offer.
         uses: What it uses if the data offer it, such as the targets of a loss that it can leave out.
         reads_if: What else it needs if a hyper-parameter is set (`standardize`) or has a value (`variant=code`).
@@ -240,6 +257,7 @@ def register(
             family=family,
             trains=trains,
             plain=plain,
+            losses=tuple(losses),
             reads=frozenset(reads),
             uses=frozenset(uses),
             reads_if={setting: frozenset(offers) for setting, offers in (reads_if or {}).items()},

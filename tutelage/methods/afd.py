@@ -37,7 +37,14 @@ CHUNG = Paper(
 )
 
 
-@register("afd", papers=[CHUNG], reads={"targets", "answers"}, reads_if={"adversarial": {"images"}}, family="peers")
+@register(
+    "afd",
+    papers=[CHUNG],
+    losses=["kd_loss", "discriminator_loss", "generator_loss"],
+    reads={"targets", "answers"},
+    reads_if={"adversarial": {"images"}},
+    family="peers",
+)
 class AFD(Method):
     r"""AFD, online adversarial distillation: each network matches its peer's answer, and makes maps like its peer's.
 

@@ -32,7 +32,7 @@ ATTENTION_TRANSFER = Paper(
 Variant = Literal["code", "paper"]
 
 
-@register("at", papers=[ATTENTION_TRANSFER], reads=(), uses={"targets"}, family="features")
+@register("at", papers=[ATTENTION_TRANSFER], losses=["attention_loss"], reads=(), uses={"targets"}, family="features")
 class AT(Method):
     r"""Attention transfer: the student's attention maps match the teacher's, stage by stage.
 

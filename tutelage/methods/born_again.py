@@ -106,6 +106,7 @@ def permute_dark_knowledge(logits: Tensor) -> Tensor:
 @register(
     "born-again",
     papers=[BORN_AGAIN],
+    losses=["soft_cross_entropy", "confidence_weighted"],
     reads={"targets", "answers"},
     reads_if={"variant=cwtm": {"classes", "labels"}, "variant=dkpp": {"classes"}},
     family="generations",

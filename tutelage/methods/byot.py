@@ -15,7 +15,6 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.losses import kd_loss, soft_cross_entropy, wide
 from tutelage.methods.kd import check_soft_term
-from tutelage.methods.parts.branches import Answer
 from tutelage.methods.parts.exits import attach
 
 BYOT_PAPER = Paper(
@@ -43,7 +42,13 @@ _CONSTANTS: Mapping[Variant, _Constants] = {
 }
 
 
-@register("byot", papers=[BYOT_PAPER], reads={"targets", "classes", "sample-answers"}, family="self")
+@register(
+    "byot",
+    papers=[BYOT_PAPER],
+    losses=["kd_loss", "feature_term"],
+    reads={"targets", "classes", "sample-answers"},
+    family="self",
+)
 class BYOT(Method):
     r"""Be Your Own Teacher: a network's deepest exit teaches the exits behind its earlier stages.
 
@@ -132,7 +137,7 @@ class BYOT(Method):
             "ce": batch.loss(deepest.logits),
             "exits": torch.stack([batch.loss(answer.logits) for answer in shallow]).sum(),
             "soft": torch.stack([self._soft(answer.logits, deepest.logits) for answer in shallow]).sum(),
-            "feature": feature_term(shallow, deepest, self.variant),
+            "feature": feature_term([answer.embedding for answer in shallow], deepest.embedding, self.variant),
         }
 
     def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -153,24 +158,24 @@ class BYOT(Method):
         return members
 
 
-def feature_term(shallow: Sequence[Answer], deepest: Answer, variant: Variant) -> Tensor:
+def feature_term(shallow: Sequence[Tensor], deepest: Tensor, variant: Variant) -> Tensor:
     """Return the feature term of a variant, the sum over the shallow exits; no gradient flows into the deepest.
 
     Args:
-        shallow: The answers of the shallow exits, the shallowest first.
-        deepest: The answer of the deepest exit.
+        shallow: What the classifiers of the shallow exits read, the shallowest first, each `[batch, channel]`.
+        deepest: What that of the deepest exit reads, `[batch, channel]`.
         variant: `paper` takes squared distances, `code` those where a feature is above zero, `journal` plain norms.
     """
-    target = wide(deepest.embedding.detach())
+    target = wide(deepest.detach())
     # The journal's code skips the exit next to the deepest.
     compared = shallow[:-1] if variant == "journal" else shallow
-    gaps = [wide(answer.embedding) - target for answer in compared]
+    gaps = [wide(embedding) - target for embedding in compared]
     match variant:
         case "paper":
             # Only here a mean over the batch: the weights of the other variants belong to sums.
             terms = [gap.square().sum() / len(gap) for gap in gaps]
         case "code":
-            above = [(answer.embedding > 0) | (target > 0) for answer in compared]
+            above = [(embedding > 0) | (target > 0) for embedding in compared]
             terms = [(gap.square() * one).sum() for gap, one in zip(gaps, above, strict=True)]
         case "journal":
             terms = [torch.linalg.vector_norm(gap) for gap in gaps]

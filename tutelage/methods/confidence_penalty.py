@@ -23,7 +23,13 @@ CONFIDENCE_PENALTY = Paper(
 )
 
 
-@register("confidence-penalty", papers=[CONFIDENCE_PENALTY], reads={"targets", "classes"}, family="labels")
+@register(
+    "confidence-penalty",
+    papers=[CONFIDENCE_PENALTY],
+    losses=["negative_entropy"],
+    reads={"targets", "classes"},
+    family="labels",
+)
 class ConfidencePenalty(Method):
     r"""Confidence penalty: cross-entropy, and a reward for the entropy of the prediction.
 
@@ -54,8 +60,15 @@ class ConfidencePenalty(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the negative entropy, the mean over the batch, as `negative_entropy`."""
         logits = self.student(batch.inputs).logits
-        # In log-space, because a probability that underflows to zero still has a finite logarithm.
-        log_probabilities = wide(logits).log_softmax(1)
-        # Minus H(p) of the equation: with a positive weight, this loss rewards entropy.
-        negative_entropy = (log_probabilities.exp() * log_probabilities).sum(1).mean()
-        return {"ce": batch.loss(logits), "negative_entropy": negative_entropy}
+        return {"ce": batch.loss(logits), "negative_entropy": negative_entropy(logits)}
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    r"""Return $\sum_c p(c) \log p(c)$, the mean over the batch and its places.
+
+    Args:
+        logits: `[batch, class]` (or `[batch, class, ...]`).
+    """
+    # In log-space, because a probability that underflows to zero still has a finite logarithm.
+    log_probabilities = wide(logits).log_softmax(1)
+    return (log_probabilities.exp() * log_probabilities).sum(1).mean()

@@ -48,6 +48,7 @@ EPS = 1e-7
 @register(
     "crd",
     papers=[TIAN],
+    losses=["contrastive_loss"],
     reads={"targets", "sample-labels"},
     reads_if={"alpha": {"answers"}},
     family="relations",

@@ -35,7 +35,7 @@ YUN = Paper(
 )
 
 
-@register("cs-kd", papers=[YUN], reads={"classes", "sample-labels"}, family="self")
+@register("cs-kd", papers=[YUN], losses=["kd_loss"], reads={"classes", "sample-labels"}, family="self")
 class CSKD(Method):
     r"""Class-wise self-distillation: a network's answer to a sample matches its answer to another of the same class.
 

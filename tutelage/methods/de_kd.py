@@ -21,6 +21,7 @@ from tutelage.training.state import Stop
 @register(
     "de-kd",
     papers=[TF_KD],
+    losses=["kd_loss"],
     reads={"targets", "answers"},
     reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
     family="logits",

@@ -31,6 +31,7 @@ _LEAST_SPREAD = 1e-3
 @register(
     "dist",
     papers=[STRONGER_TEACHER],
+    losses=["dist_losses"],
     reads={"classes"},
     uses={"targets"},
     family="relations",

@@ -15,7 +15,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
-from tutelage.losses import UNLABELLED, check_shapes, kd_loss, standardize, wide
+from tutelage.losses import UNLABELLED, check_shapes, check_temperature, kd_loss, standardize, wide
 from tutelage.methods.parts.papers import LSKD
 
 # The authors' recipe for CIFAR-100: a warm-up of 20 epochs in a run of 240.
@@ -31,7 +31,9 @@ DECOUPLED = Paper(
 )
 
 
-@register("dkd", papers=[DECOUPLED, LSKD], reads={"targets", "classes", "labels"}, family="logits")
+@register(
+    "dkd", papers=[DECOUPLED, LSKD], losses=["dkd_losses"], reads={"targets", "classes", "labels"}, family="logits"
+)
 class DKD(Method):
     r"""Decoupled KD: one weight for the teacher's certainty of the label, one for its answer to the other classes.
 
@@ -110,19 +112,41 @@ class DKD(Method):
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
         _check(student, teacher, batch.labels)
         # Before standardising, because the cross-entropy reads raw logits.
-        hard, labelled = batch.loss(student), batch.labels != UNLABELLED
+        hard = batch.loss(student)
         if self.standardize:
             student, teacher = (standardize(logits, ddof=self.standardize_ddof) for logits in (student, teacher))
-        (sure, others), (teacher_sure, teacher_others) = (
-            decouple(wide(logits) / self.temperature, batch.labels) for logits in (student, teacher)
-        )
-        # The parts are divided by T already, so they are compared at temperature 1.
-        square = self.temperature**2
-        return {
-            "ce": hard,
-            "tckd": square * kd_loss(sure, teacher_sure, 1.0, counted=labelled),
-            "nckd": square * kd_loss(others, teacher_others, 1.0, counted=labelled),
-        }
+        target_class, other_classes = dkd_losses(student, teacher, batch.labels, self.temperature)
+        return {"ce": hard, "tckd": target_class, "nckd": other_classes}
+
+
+def dkd_losses(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 4.0
+) -> tuple[Tensor, Tensor]:
+    r"""Return the two parts of KD, which the paper weighs by $\alpha$ and $\beta$; means over the labelled places.
+
+    They are TCKD, $T^2 \mathrm{KL}(b^t_T \,\|\, b^s_T)$, and NCKD, $T^2 \mathrm{KL}(\hat p^t_T \,\|\, \hat p^s_T)$.
+
+    Args:
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        teacher_logits: The same; no gradient flows into them.
+        labels: Class indices `[batch]` (or `[batch, ...]`), -1 where there is none.
+        temperature: $T$, which divides both.
+
+    Raises:
+        ValueError: If the shapes do not fit each other, or the temperature is not above zero.
+    """
+    _check(student_logits, teacher_logits, labels)
+    check_temperature(temperature)
+    labelled = labels != UNLABELLED
+    (sure, others), (teacher_sure, teacher_others) = (
+        decouple(wide(logits) / temperature, labels) for logits in (student_logits, teacher_logits)
+    )
+    # The parts are divided by T already, so they are compared at temperature 1.
+    square = temperature**2
+    return (
+        square * kd_loss(sure, teacher_sure, 1.0, counted=labelled),
+        square * kd_loss(others, teacher_others, 1.0, counted=labelled),
+    )
 
 
 def decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

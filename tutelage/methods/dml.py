@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.criterion import CROSS_ENTROPY
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.losses import kd_loss, log_mean_probability, wide
+from tutelage.losses import check_temperature, kd_loss, log_mean_probability, wide
 from tutelage.methods.parts.peers import Peers, gather
 from tutelage.models.modes import keeping_statistics
 
@@ -35,6 +34,7 @@ Peer = Literal["mean", "sum", "mean-probability"]
 @register(
     "dml",
     papers=[ZHANG],
+    losses=["mutual_loss"],
     reads={"targets", "answers"},
     reads_if={"peer=mean-probability": {"classes"}},
     family="peers",
@@ -133,11 +133,43 @@ class DML(Method):
 
     def _divergence(self, batch: Batch, own: Tensor, others: Sequence[Tensor]) -> Tensor:
         """Return the divergence of a network from the answers of the others, each `[batch, class, ...]`."""
-        if self.peer == "mean-probability":
-            # Logits whose softmax at T is the mean of the softened answers.
-            mean = log_mean_probability(wide(torch.stack(list(others))) / self.temperature) * self.temperature
-            return kd_loss(own, mean, self.temperature, t_squared=self.t_squared)
-        # Of the data's task; the mean probability above is defined for classes alone.
-        divergence = partial(batch.criterion.divergence, own, temperature=self.temperature, t_squared=self.t_squared)
-        terms = [divergence(other) for other in others]
-        return torch.stack(terms).sum() if self.peer == "sum" else torch.stack(terms).mean()
+        return mutual_loss(
+            own,
+            others,
+            self.temperature,
+            peer=self.peer,
+            t_squared=self.t_squared,
+            divergence=batch.criterion.divergence,
+        )
+
+
+def mutual_loss(
+    own_logits: Tensor,
+    peer_logits: Sequence[Tensor],
+    temperature: float = 1.0,
+    *,
+    peer: Peer = "mean",
+    t_squared: bool = True,
+    divergence: Callable[..., Tensor] = kd_loss,
+) -> Tensor:
+    r"""Return $\frac{1}{K - 1} \sum_l T^2 \, \mathrm{KL}(p^l_T \,\|\, p_T)$: how far a network is from its peers.
+
+    Args:
+        own_logits: The network's, `[batch, class]` (or `[batch, class, ...]`).
+        peer_logits: Those of each other network; no gradient flows into them.
+        temperature: $T$, which divides all.
+        peer: `mean` over the others, their `sum`, or one divergence from their `mean-probability`.
+        t_squared: Whether to multiply by $T^2$.
+        divergence: The divergence of two answers, called as `kd_loss` is.
+
+    Raises:
+        ValueError: If the shapes differ, or the temperature is not above zero.
+    """
+    if peer == "mean-probability":
+        check_temperature(temperature)
+        # Logits whose softmax at T is the mean of the softened answers.
+        mean = log_mean_probability(wide(torch.stack(list(peer_logits))) / temperature) * temperature
+        return kd_loss(own_logits, mean, temperature, t_squared=t_squared)
+    # Of the data's task, where the method calls; the mean probability above is defined for classes alone.
+    terms = [divergence(own_logits, one, temperature, t_squared=t_squared) for one in peer_logits]
+    return torch.stack(terms).sum() if peer == "sum" else torch.stack(terms).mean()

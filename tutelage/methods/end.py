@@ -22,7 +22,9 @@ from tutelage.system.console import Reporter
 MEMBERS_ALONE = {"accepts-other-teachers": "a recording has one answer, the mean of the members, not what each says"}
 
 
-@register("end", papers=[HINTON, ENDD], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE)
+@register(
+    "end", papers=[HINTON, ENDD], losses=["end_loss"], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE
+)
 class EnD(Method):
     r"""Ensemble distillation: the student matches the mean of the members' probabilities, without labels.
 

@@ -28,7 +28,9 @@ Heat = Literal["both", "ensemble", "dirichlet"]
 _STRAIGHT_FROM = 10.0
 
 
-@register("endd", papers=[ENDD], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE)
+@register(
+    "endd", papers=[ENDD], losses=["dirichlet_nll"], reads={"classes"}, family="ensembles", exceptions=MEMBERS_ALONE
+)
 class EnDD(Method):
     r"""Ensemble distribution distillation: a Dirichlet distribution over the members' answers, without labels.
 

@@ -42,7 +42,14 @@ AM_RADIO = Paper(
 Distance = Literal["smooth-l1", "mse", "cosine"]
 
 
-@register("features", papers=[FEATURE_DISTILLATION, AM_RADIO], reads=(), uses={"targets"}, family="features")
+@register(
+    "features",
+    papers=[FEATURE_DISTILLATION, AM_RADIO],
+    losses=["feature_distances"],
+    reads=(),
+    uses={"targets"},
+    family="features",
+)
 class Features(Method):
     r"""Feature distillation: a linear adapter predicts the teacher's normalised features, pooled and place by place.
 

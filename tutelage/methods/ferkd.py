@@ -41,7 +41,13 @@ FERKD = Paper(
 Confidence = Literal["label", "max"]
 
 
-@register("ferkd", papers=[FERKD, FAST_KD], reads={"images", "classes", "sample-labels"}, family="logits")
+@register(
+    "ferkd",
+    papers=[FERKD, FAST_KD],
+    losses=["soft_label_losses", "adapted_labels"],
+    reads={"images", "classes", "sample-labels"},
+    family="logits",
+)
 class FerKD(Method):
     r"""FerKD: FKD that discards the hardest and easiest crops, and teaches hard ones by a softened label.
 

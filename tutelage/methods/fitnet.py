@@ -195,7 +195,13 @@ class FitNetDistillation(Method):
 
 
 @register(
-    "fitnet", papers=[FITNETS], reads=(), uses={"targets"}, reads_if={"variant=paper": {"answers"}}, family="features"
+    "fitnet",
+    papers=[FITNETS],
+    losses=["hint_loss"],
+    reads=(),
+    uses={"targets"},
+    reads_if={"variant=paper": {"answers"}},
+    family="features",
 )
 def fitnet(
     run: Run,

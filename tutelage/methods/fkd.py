@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tutelage.core.method import AnySamples
 
 
-@register("fkd", papers=[FAST_KD], reads={"images", "classes"}, family="logits")
+@register("fkd", papers=[FAST_KD], losses=["soft_label_losses"], reads={"images", "classes"}, family="logits")
 class FKD(Method):
     r"""FKD: several crops of an image in a step, learned from the teacher's soft labels alone.
 

@@ -168,7 +168,7 @@ class FSPInitialization(Method):
         return {name: replace(spec, lr_scale=self.lr_scale) for name, spec in super().optimizers().items()}
 
 
-@register("fsp", papers=[FSP], reads={"targets"}, family="features")
+@register("fsp", papers=[FSP], losses=["fsp_matrix", "fsp_loss"], reads={"targets"}, family="features")
 def fsp(
     run: Run,
     student: nn.Module,

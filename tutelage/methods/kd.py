@@ -20,6 +20,7 @@ from tutelage.methods.parts.papers import HINTON, LSKD, TF_KD
 @register(
     "kd",
     papers=[HINTON, LSKD],
+    losses=["kd_loss"],
     reads={"answers"},
     uses={"targets"},
     reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
@@ -94,7 +95,13 @@ class KD(Method):
         return {**hard, "kd": batch.criterion.divergence(student, teacher, self.temperature, **options)}
 
 
-@register("kd-uniform-teacher", papers=[HINTON, TF_KD], reads={"targets", "classes", "labels"}, family="control")
+@register(
+    "kd-uniform-teacher",
+    papers=[HINTON, TF_KD],
+    losses=["kd_loss"],
+    reads={"targets", "classes", "labels"},
+    family="control",
+)
 def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: float = 4.0, alpha: float = 0.9) -> KD:
     r"""KD from a uniform teacher: all its logits are zero, a control for what softening alone does.
 
@@ -119,6 +126,7 @@ def kd_uniform_teacher(student: nn.Module, num_classes: int, *, temperature: flo
 @register(
     "kd-shuffled-teacher",
     papers=[HINTON, TF_KD],
+    losses=["kd_loss"],
     reads={"answers"},
     uses={"targets"},
     family="control",

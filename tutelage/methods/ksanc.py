@@ -141,7 +141,13 @@ class KSANC(Method):
         }
 
 
-@register("ksanc", papers=[HKSANC], reads={"classes", "sample-labels"}, family="features")
+@register(
+    "ksanc",
+    papers=[HKSANC],
+    losses=["squared_distance", "fooling_loss"],
+    reads={"classes", "sample-labels"},
+    family="features",
+)
 def ksanc(
     run: Run,
     student: nn.Module,

@@ -17,7 +17,13 @@ from tutelage.methods.parts.papers import LABEL_SMOOTHING, TF_KD
 from tutelage.methods.tf_kd_reg import equivalent_smoothing
 
 
-@register("label-smoothing", papers=[LABEL_SMOOTHING, TF_KD], reads={"classes", "labels"}, family="labels")
+@register(
+    "label-smoothing",
+    papers=[LABEL_SMOOTHING, TF_KD],
+    losses=["cross_entropy"],
+    reads={"classes", "labels"},
+    family="labels",
+)
 class LabelSmoothing(Method):
     r"""Label smoothing: a share of the label's mass goes to all classes (eq. 1).
 
@@ -67,7 +73,13 @@ class LabelSmoothing(Method):
         return {"ce": cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)}
 
 
-@register("matched-label-smoothing", papers=[TF_KD, LABEL_SMOOTHING], reads={"classes", "labels"}, family="control")
+@register(
+    "matched-label-smoothing",
+    papers=[TF_KD, LABEL_SMOOTHING],
+    losses=["cross_entropy"],
+    reads={"classes", "labels"},
+    family="control",
+)
 def matched_label_smoothing(
     student: nn.Module,
     num_classes: int,

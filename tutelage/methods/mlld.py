@@ -35,6 +35,9 @@ MLLD_PAPER = Paper(
 )
 
 Pair = tuple[Tensor, Tensor]
+Variant = Literal["paper", "code"]
+
+TEMPERATURES = (4.0, 3.0, 5.0, 2.0, 6.0)
 
 # Of the released code: from the fourth temperature on, the strong view's term reads the weak view.
 _STRONG_IN_CODE = 3
@@ -43,6 +46,7 @@ _STRONG_IN_CODE = 3
 @register(
     "mlld",
     papers=[MLLD_PAPER, LSKD],
+    losses=["mlld_losses"],
     reads={"images", "classes", "sample-answers"},
     uses={"targets"},
     family="logits",
@@ -104,12 +108,12 @@ class MLLD(Method):
         teacher: Teacher,
         example: Any,
         *,
-        temperatures: tuple[float, ...] = (4.0, 3.0, 5.0, 2.0, 6.0),
+        temperatures: tuple[float, ...] = TEMPERATURES,
         ce_weight: float = 0.1,
         instance_weight: float = 0.9,
         batch_weight: float = 0.9,
         class_weight: float = 0.9,
-        variant: Literal["paper", "code"] = "paper",
+        variant: Variant = "paper",
         standardize: bool = False,
         standardize_ddof: Literal[0, 1] = 1,
         strong: str = "randaugment:2,random-cutout",
@@ -141,7 +145,9 @@ class MLLD(Method):
         with torch.autocast(device_type=strong.device.type, enabled=False):
             weak, strongs = (batch.supervised(student) for student, _ in (weak_pair, strong_pair))
             hard = {name: loss + strongs[name] for name, loss in weak.items()}
-            return hard | self._terms(weak_pair, strong_pair)
+            return hard | mlld_losses(
+                *weak_pair, *strong_pair, self.temperatures, variant=self.variant, standardize_ddof=self.ddof
+            )
 
     def strong_view(self, inputs: Any, generator: Generator) -> Tensor:
         """Return the strong view of images.
@@ -158,34 +164,56 @@ class MLLD(Method):
         view = self.strong.sample(generator, inputs.shape[0], (inputs.shape[2], inputs.shape[3]))
         return self.strong.apply(inputs, view)
 
-    def _terms(self, weak: Pair, strong: Pair) -> dict[str, Tensor]:
-        samples, classes = masks(weak[1])
-        if self.variant == "code":
-            # The released code averages a loss before it masks it, which leaves only the share of what is kept as a
-            # factor.
-            samples, classes = samples.mean(), classes.mean()
-        # The masks come from the weak view, and act on it alone.
-        between_samples, between_classes = self._relations(weak, samples, classes)
-        if self.variant == "paper":
-            # The released code has no such terms for the strong view. Nothing is masked there.
-            of_strong = self._relations(strong)
-            between_samples, between_classes = between_samples + of_strong[0], between_classes + of_strong[1]
-        return {"instance": self._instances(weak, strong, samples), "batch": between_samples, "class": between_classes}
 
-    def _instances(self, weak: Pair, strong: Pair, samples: Tensor) -> Tensor:
-        if self.ddof is not None:
-            weak = standardize(weak[0], ddof=self.ddof), standardize(weak[1], ddof=self.ddof)
-            strong = standardize(strong[0], ddof=self.ddof), standardize(strong[1], ddof=self.ddof)
-        end = len(self.temperatures) if self.variant == "paper" else _STRONG_IN_CODE
-        first, rest = self.temperatures[:end], self.temperatures[end:]
-        # The weak view has all temperatures; the strong view has them too, or what the released code leaves of them.
-        loss = instance_loss(*weak, self.temperatures, samples) + instance_loss(*strong, first)
-        return loss + instance_loss(*weak, rest) if rest else loss
+def mlld_losses(
+    student_weak: Tensor,
+    teacher_weak: Tensor,
+    student_strong: Tensor,
+    teacher_strong: Tensor,
+    temperatures: Sequence[float] = TEMPERATURES,
+    *,
+    variant: Variant = "paper",
+    standardize_ddof: int | None = None,
+) -> dict[str, Tensor]:
+    """Return how far the student's probabilities are from the teacher's, as `instance`, `batch` and `class`.
 
-    def _relations(self, pair: Pair, samples: Tensor | float = 1.0, classes: Tensor | float = 1.0) -> Pair:
-        student, teacher = (_soften(logits, self.temperatures).softmax(-1) for logits in pair)
-        # Transposed, the same loss compares classes instead of samples.
-        return gram_loss(student, teacher, samples), gram_loss(student.mT, teacher.mT, classes)
+    Args:
+        student_weak: The student's logits for the weak view, `[batch, class]`.
+        teacher_weak: The teacher's; no gradient flows into them.
+        student_strong: The student's logits for the strong view.
+        teacher_strong: The teacher's.
+        temperatures: All $T$, at least one.
+        variant: `paper`, or `code` for what the released code computes.
+        standardize_ddof: If given, the instance term reads standardised logits, with this `ddof`.
+    """
+    weak, strong = (student_weak, teacher_weak), (student_strong, teacher_strong)
+    samples, classes = masks(teacher_weak)
+    if variant == "code":
+        # The released code averages a loss before it masks it, which leaves only the share of what is kept as a factor.
+        samples, classes = samples.mean(), classes.mean()
+    # The masks come from the weak view, and act on it alone.
+    between_samples, between_classes = _relations(weak, temperatures, samples, classes)
+    if variant == "paper":
+        # The released code has no such terms for the strong view. Nothing is masked there.
+        of_strong = _relations(strong, temperatures)
+        between_samples, between_classes = between_samples + of_strong[0], between_classes + of_strong[1]
+    if standardize_ddof is not None:
+        weak = standardize(weak[0], ddof=standardize_ddof), standardize(weak[1], ddof=standardize_ddof)
+        strong = standardize(strong[0], ddof=standardize_ddof), standardize(strong[1], ddof=standardize_ddof)
+    end = len(temperatures) if variant == "paper" else _STRONG_IN_CODE
+    first, rest = temperatures[:end], temperatures[end:]
+    # The weak view has all temperatures; the strong view has them too, or what the released code leaves of them.
+    instances = instance_loss(*weak, temperatures, samples) + instance_loss(*strong, first)
+    instances = instances + instance_loss(*weak, rest) if rest else instances
+    return {"instance": instances, "batch": between_samples, "class": between_classes}
+
+
+def _relations(
+    pair: Pair, temperatures: Sequence[float], samples: Tensor | float = 1.0, classes: Tensor | float = 1.0
+) -> Pair:
+    student, teacher = (_soften(logits, temperatures).softmax(-1) for logits in pair)
+    # Transposed, the same loss compares classes instead of samples.
+    return gram_loss(student, teacher, samples), gram_loss(student.mT, teacher.mT, classes)
 
 
 def masks(teacher: Tensor) -> Pair:

@@ -19,7 +19,6 @@ from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.losses import check_temperature, wide
 from tutelage.methods.kd import check_soft_term
-from tutelage.methods.parts.branches import Answer
 from tutelage.methods.parts.exits import attach
 
 MSD_PAPER = Paper(
@@ -34,7 +33,13 @@ MSD_PAPER = Paper(
 Annealing = Literal["meant", "printed"]
 
 
-@register("msd", papers=[MSD_PAPER], reads={"targets", "classes", "sample-answers"}, family="self")
+@register(
+    "msd",
+    papers=[MSD_PAPER],
+    losses=["mutual_kl", "feature_term"],
+    reads={"targets", "classes", "sample-answers"},
+    family="self",
+)
 class MSD(Method):
     r"""Multi-self-distillation: every exit of a network learns from every other.
 
@@ -114,7 +119,7 @@ class MSD(Method):
         return {
             "ce": torch.stack([batch.loss(one) for one in logits]).sum(),
             "soft": soft * self.temperature**2 if self.t_squared else soft,
-            "feature": feature_term(answers, detach=self.detach),
+            "feature": feature_term([answer.embedding for answer in answers], detach=self.detach),
         }
 
     def forward(self, inputs: Any) -> Mapping[str, Tensor]:
@@ -156,17 +161,17 @@ def mutual_kl(logits: Sequence[Tensor], temperature: float, *, detach: bool = Fa
     return total / (len(logs) - 1)
 
 
-def feature_term(answers: Sequence[Answer], *, detach: bool = False) -> Tensor:
+def feature_term(embeddings: Sequence[Tensor], *, detach: bool = False) -> Tensor:
     r"""Return $\sum_{n < N} \|F_n - F_N\|^2$, the mean over the batch.
 
     Args:
-        answers: The answers of all exits, the deepest last.
+        embeddings: What the classifiers of all exits read, the deepest last, each `[batch, channel]`.
         detach: Whether $F_N$ is a target, into which no gradient flows.
     """
-    deepest = wide(answers[-1].embedding)
+    deepest = wide(embeddings[-1])
     # The paper says nothing of stopped gradients, so by default the deepest exit learns from the shallow ones as well.
     deepest = deepest.detach() if detach else deepest
-    gaps = torch.stack([wide(answer.embedding) - deepest for answer in answers[:-1]])
+    gaps = torch.stack([wide(embedding) - deepest for embedding in embeddings[:-1]])
     return gaps.square().sum() / len(deepest)
 
 

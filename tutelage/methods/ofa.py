@@ -34,7 +34,13 @@ OFA_PAPER = Paper(
 Variant = Literal["code", "paper"]
 
 
-@register("ofa", papers=[OFA_PAPER], reads={"targets", "classes", "labels", "sample-answers"}, family="logits")
+@register(
+    "ofa",
+    papers=[OFA_PAPER],
+    losses=["ofa_loss"],
+    reads={"targets", "classes", "labels", "sample-answers"},
+    family="logits",
+)
 class OFA(Method):
     r"""OFA-KD: each stage of the student learns the teacher's answer through an exit of its own, for unlike networks.
 

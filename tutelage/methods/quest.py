@@ -41,7 +41,7 @@ PlaceReduction = Literal["code", "paper"]
 _FAINT = torch.finfo(torch.float16).tiny
 
 
-@register("quest", papers=[QUEST], reads=(), uses={"targets"}, family="features")
+@register("quest", papers=[QUEST], losses=["word_logits", "quest_loss"], reads=(), uses={"targets"}, family="features")
 def quest(
     run: Run,
     student: nn.Module,

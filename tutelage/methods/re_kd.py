@@ -19,6 +19,7 @@ from tutelage.training.run import Run
 @register(
     "re-kd",
     papers=[TF_KD],
+    losses=["kd_loss"],
     reads={"targets", "answers"},
     reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
     family="logits",

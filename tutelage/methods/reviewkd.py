@@ -36,7 +36,14 @@ KNOWLEDGE_REVIEW = Paper(
 _SIDES = (4, 2, 1)
 
 
-@register("reviewkd", papers=[KNOWLEDGE_REVIEW], reads=(), uses={"targets"}, family="features")
+@register(
+    "reviewkd",
+    papers=[KNOWLEDGE_REVIEW],
+    losses=["hierarchical_context_loss"],
+    reads=(),
+    uses={"targets"},
+    family="features",
+)
 class ReviewKD(Method):
     r"""Knowledge Review: each stage of the student, joined with all deeper ones, predicts a stage of the teacher.
 

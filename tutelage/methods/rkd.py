@@ -38,6 +38,7 @@ _ANGLES_AT_ONCE = 2**19
 @register(
     "rkd",
     papers=[RELATIONAL],
+    losses=["distance_loss", "angle_loss"],
     reads=(),
     uses={"targets"},
     family="relations",

@@ -38,6 +38,7 @@ _SMALLEST_BATCH = 8
 @register(
     "semckd",
     papers=[SEMCKD],
+    losses=["calibrated_loss"],
     reads=(),
     uses={"targets"},
     reads_if={"alpha": {"answers"}},

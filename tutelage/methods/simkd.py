@@ -43,7 +43,9 @@ SIMKD_PAPER = Paper(
 FinalReLU = Literal["auto", "yes", "no"]
 
 
-@register("simkd", papers=[SIMKD_PAPER], reads={"answers", "sample-answers"}, family="features")
+@register(
+    "simkd", papers=[SIMKD_PAPER], losses=["map_distance"], reads={"answers", "sample-answers"}, family="features"
+)
 class SimKD(Method):
     r"""SimKD: the student ends in the teacher's classifier, and learns only the map that it classifies.
 
@@ -126,8 +128,18 @@ class SimKD(Method):
         if mask is not None:
             # The projector inside the student has already mixed places with padding.
             raise padded("simkd's projector mixes places")
-        ours, theirs = pool_to_smaller(wide(ours), wide(theirs))
-        return {"feature": F.mse_loss(ours, theirs)}
+        return {"feature": map_distance(ours, theirs)}
+
+
+def map_distance(projected: Tensor, teacher: Tensor) -> Tensor:
+    r"""Return $\| P(F_s) - F_t \|^2 / (C H W)$, the mean over the batch.
+
+    Args:
+        projected: The student's map at the teacher's width, `[batch, channel, height, width]`.
+        teacher: The teacher's map, with its own sizes; the larger of the two is pooled.
+    """
+    ours, theirs = pool_to_smaller(wide(projected), wide(teacher.detach()))
+    return F.mse_loss(ours, theirs)
 
 
 class Projector(nn.Module):

@@ -30,6 +30,7 @@ SIMILARITY_PRESERVING = Paper(
 @register(
     "sp",
     papers=[SIMILARITY_PRESERVING],
+    losses=["similarity_loss"],
     reads=(),
     uses={"targets"},
     family="relations",

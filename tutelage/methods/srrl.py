@@ -31,7 +31,14 @@ SRRL_PAPER = Paper(
 Variant = Literal["map", "vector"]
 
 
-@register("srrl", papers=[SRRL_PAPER], reads={"answers", "sample-answers"}, uses={"targets"}, family="features")
+@register(
+    "srrl",
+    papers=[SRRL_PAPER],
+    losses=["feature_matching", "softmax_regression"],
+    reads={"answers", "sample-answers"},
+    uses={"targets"},
+    family="features",
+)
 class SRRL(Method):
     r"""SRRL: the teacher's classifier answers the student's last map, through a connector, as it answers the teacher's.
 
@@ -101,23 +108,33 @@ class SRRL(Method):
         embedding, target = mean_over_places(through(self.connector, ours, mask), mask), theirs.flatten(1)
         return {
             **batch.supervised(student.logits),
-            "feature_matching": F.mse_loss(wide(embedding), wide(target)),
-            "softmax_regression": softmax_regression(embedding, target, self.classifier),
+            "feature_matching": feature_matching(embedding, target),
+            "softmax_regression": softmax_regression(embedding, target, self.classifier.weight),
         }
 
 
-def softmax_regression(embedding: Tensor, target: Tensor, classifier: nn.Linear) -> Tensor:
+def feature_matching(embedding: Tensor, target: Tensor) -> Tensor:
+    r"""Return $\|h_t - h_s\|^2 / D$, the mean over the batch.
+
+    Args:
+        embedding: The student's, `[batch, channel]`, at the teacher's width.
+        target: The teacher's, `[batch, channel]`; no gradient flows into it.
+    """
+    return F.mse_loss(wide(embedding), wide(target.detach()))
+
+
+def softmax_regression(embedding: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     r"""Return $\|W_t h_t - W_t h_s\|^2 / K$, the mean over the batch; the classifier's bias cancels.
 
     Args:
         embedding: The student's, `[batch, channel]`, at the teacher's width.
         target: The teacher's, `[batch, channel]`.
-        classifier: The teacher's classifier, from the embedding to $K$ logits.
+        weight: $W_t$, the weight of the teacher's classifier, `[class, channel]`.
     """
     # The bias cancels in the difference, so the weights are enough.
     with torch.autocast(embedding.device.type, enabled=False):
         difference = wide(embedding) - wide(target)
-        return F.linear(difference, classifier.weight.to(difference.dtype)).square().mean()
+        return F.linear(difference, weight.to(difference.dtype)).square().mean()
 
 
 def connector(student_channels: int, teacher_channels: int, *, relu: bool = True) -> nn.Sequential:

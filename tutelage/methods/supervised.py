@@ -17,7 +17,7 @@ from tutelage.methods.parts.papers import TF_KD
 from tutelage.training.run import Run
 
 
-@register("supervised", papers=[TF_KD], reads={"targets"}, family="labels", plain=True)
+@register("supervised", papers=[TF_KD], losses=["cross_entropy"], reads={"targets"}, family="labels", plain=True)
 class Supervised(Method):
     r"""The plain student: trained on the labels, with an optional control for the scale of the loss.
 
@@ -63,7 +63,15 @@ class Supervised(Method):
         return {"student": OptimizerSpec(params=params, lr_scale=scale, weight_decay_scale=1 / scale)}
 
 
-@register("supervised-teacher", papers=[TF_KD], reads={"targets"}, family="control", trains="teacher", plain=True)
+@register(
+    "supervised-teacher",
+    papers=[TF_KD],
+    losses=["cross_entropy"],
+    reads={"targets"},
+    family="control",
+    trains="teacher",
+    plain=True,
+)
 def supervised_teacher(run: Run, make_teacher: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""The plain teacher: its architecture trained on the labels from scratch, the baseline of Re-KD.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.core.method import Method
 from tutelage.core.registry import register
-from tutelage.core.teachers import VirtualTeacher
+from tutelage.core.teachers.virtual import Softening, VirtualTeacher, virtual_logits
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.adapting import number_type, wide_type
@@ -22,7 +22,16 @@ from tutelage.methods.parts.papers import TF_KD
 Variant = Literal["paper", "code"]
 
 
-@register("tf-kd-reg", papers=[TF_KD], reads={"targets", "classes", "labels"}, family="labels")
+__all__ = ["TfKDReg", "equivalent_smoothing", "virtual_distribution", "virtual_logits", "virtual_loss"]
+
+
+@register(
+    "tf-kd-reg",
+    papers=[TF_KD],
+    losses=["virtual_loss", "virtual_logits"],
+    reads={"targets", "classes", "labels"},
+    family="labels",
+)
 class TfKDReg(Method):
     r"""Tf-KD by a virtual teacher: one that is always right and knows nothing else (eq. 9).
 
@@ -71,9 +80,7 @@ class TfKDReg(Method):
             raise UserError("t_squared= belongs to variant=paper; the released code never multiplies by it.")
         super().__init__({"ce": 1 - alpha, "virtual": alpha if variant == "paper" else alpha * multiplier})
         self.student = FeatureExtractor(student)
-        softening: Literal["log-probability", "probability"] = (
-            "log-probability" if variant == "paper" else "probability"
-        )
+        softening: Softening = "log-probability" if variant == "paper" else "probability"
         # The type in which the student's logits are compared.
         dtype = wide_type(number_type(student))
         self.teacher = VirtualTeacher(num_classes, confidence=confidence, softening=softening, dtype=dtype)
@@ -82,13 +89,40 @@ class TfKDReg(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the soft term as `virtual`."""
         student, teacher = self.student(batch.inputs).logits, self.teacher(batch).logits
-        labelled = batch.labels != UNLABELLED
-        if self.variant == "paper":
-            soft = kd_loss(student, teacher, self.temperature, t_squared=self.t_squared, counted=labelled)
-        else:
-            # Divided here instead of by `kd_loss`, so that only the teacher is softened.
-            soft = kd_loss(student, teacher / self.temperature, 1.0, reduction="mean", counted=labelled)
+        soft = virtual_loss(
+            student, teacher, batch.labels, self.temperature, variant=self.variant, t_squared=self.t_squared
+        )
         return {"ce": batch.loss(student), "virtual": soft}
+
+
+def virtual_loss(
+    student_logits: Tensor,
+    virtual_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 20.0,
+    *,
+    variant: Variant = "paper",
+    t_squared: bool = True,
+) -> Tensor:
+    r"""Return $\tau^2 \, \mathrm{KL}(p^d_\tau \,\|\, p_\tau)$ from the virtual teacher, the mean over labelled places.
+
+    Args:
+        student_logits: `[batch, class]` (or `[batch, class, ...]`).
+        virtual_logits: The virtual teacher's, as `virtual_logits` makes them; no gradient flows into them.
+        labels: Class indices `[batch]` (or `[batch, ...]`), -1 where there is none.
+        temperature: $\tau$.
+        variant: `paper` softens both; `code` the teacher alone, and divides by the number of classes.
+        t_squared: Whether `paper` multiplies by $\tau^2$.
+
+    Raises:
+        ValueError: If the two shapes differ, or the temperature is not above zero.
+    """
+    check_temperature(temperature)
+    labelled = labels != UNLABELLED
+    if variant == "paper":
+        return kd_loss(student_logits, virtual_logits, temperature, t_squared=t_squared, counted=labelled)
+    # Divided here instead of by `kd_loss`, so that only the teacher is softened.
+    return kd_loss(student_logits, virtual_logits / temperature, 1.0, reduction="mean", counted=labelled)
 
 
 def virtual_distribution(

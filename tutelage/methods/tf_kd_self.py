@@ -19,6 +19,7 @@ from tutelage.training.run import Run
 @register(
     "tf-kd-self",
     papers=[TF_KD],
+    losses=["kd_loss"],
     reads={"targets", "answers"},
     reads_if={"standardize": {"classes"}, "reduction=mean": {"classes"}},
     family="generations",
@@ -68,7 +69,7 @@ def tf_kd_self(
     return run.fit("distill", method, data)
 
 
-@register("double-training", papers=[TF_KD], reads={"targets"}, family="control")
+@register("double-training", papers=[TF_KD], losses=["cross_entropy"], reads={"targets"}, family="control")
 def double_training(run: Run, make_student: Callable[[str], nn.Module], data: Data) -> nn.Module:
     r"""Double training: on the labels, then once more from those weights: the effect of a second training alone.
 

@@ -42,7 +42,13 @@ Target = Literal["hard", "soft"]
 _NAMES = (("head", "head_dist"), ("cls_classifier", "distillation_classifier"))
 
 
-@register("token", papers=[DEIT], reads={"targets", "answers", "classes", "sample-answers"}, family="logits")
+@register(
+    "token",
+    papers=[DEIT],
+    losses=["head_loss"],
+    reads={"targets", "answers", "classes", "sample-answers"},
+    family="logits",
+)
 class Token(Method):
     r"""Distillation token: a head of its own learns from the teacher, beside the one that learns the labels.
 

@@ -68,7 +68,13 @@ class TolerantTeacher(Method):
         return {"ce": batch.loss(logits), "tolerance": top_score_difference(logits, self.top)}
 
 
-@register("tolerant-teacher", papers=[TOLERANT], reads={"targets", "classes"}, family="generations")
+@register(
+    "tolerant-teacher",
+    papers=[TOLERANT],
+    losses=["top_score_difference", "kd_loss"],
+    reads={"targets", "classes"},
+    family="generations",
+)
 def tolerant_teacher(
     run: Run,
     make_student: Callable[[str], nn.Module],

@@ -24,7 +24,9 @@ TRANSFORMED_TEACHER = Paper(
 )
 
 
-@register("ttm", papers=[TRANSFORMED_TEACHER], reads={"classes"}, uses={"targets"}, family="logits")
+@register(
+    "ttm", papers=[TRANSFORMED_TEACHER], losses=["ttm_loss"], reads={"classes"}, uses={"targets"}, family="logits"
+)
 class TTM(Method):
     r"""Transformed teacher matching: the temperature softens the teacher's probabilities, and never the student's.
 
@@ -78,7 +80,9 @@ class TTM(Method):
         return {**batch.supervised(student), "ttm": ttm_loss(student, self.teacher(batch).logits, self.temperature)}
 
 
-@register("wttm", papers=[TRANSFORMED_TEACHER], reads={"classes"}, uses={"targets"}, family="logits")
+@register(
+    "wttm", papers=[TRANSFORMED_TEACHER], losses=["wttm_loss"], reads={"classes"}, uses={"targets"}, family="logits"
+)
 class WTTM(Method):
     r"""Weighted transformed teacher matching: TTM in which a sample counts more, the less sure the teacher is of it.
 

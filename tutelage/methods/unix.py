@@ -34,6 +34,7 @@ Strategy = Literal["entropy", "confidence", "margin", "random"]
 @register(
     "unix",
     papers=[XU],
+    losses=["kd_loss", "mixed_cross_entropy"],
     reads={"images", "classes"},
     reads_if={"ce_weight": {"labels"}},
     family="logits",

@@ -32,7 +32,9 @@ VARIATIONAL_INFORMATION = Paper(
 )
 
 
-@register("vid", papers=[VARIATIONAL_INFORMATION], reads=(), uses={"targets"}, family="features")
+@register(
+    "vid", papers=[VARIATIONAL_INFORMATION], losses=["gaussian_loss"], reads=(), uses={"targets"}, family="features"
+)
 class VID(Method):
     r"""Variational information distillation: the teacher's features are likely, given the student's.
 

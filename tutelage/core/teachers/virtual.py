@@ -8,10 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tutelage.core.teachers.teacher import Teacher
+from tutelage.core.teachers.teacher import Teacher, answer_check
 from tutelage.data.batch import Batch, Output
+from tutelage.data.dataset import Data
 from tutelage.errors import UserError
 from tutelage.losses import LOG_ZERO, UNLABELLED
+
+Softening = Literal["log-probability", "probability"]
 
 
 class UniformTeacher(Teacher):
@@ -60,7 +63,7 @@ class VirtualTeacher(Teacher):
         num_classes: int,
         *,
         confidence: float = 0.99,
-        softening: Literal["log-probability", "probability"] = "log-probability",
+        softening: Softening = "log-probability",
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -74,17 +77,52 @@ class VirtualTeacher(Teacher):
             )
         self.num_classes, self.confidence, self.softening = num_classes, confidence, softening
 
+    def check_answers(self, data: Data) -> None:
+        """Check at the first answer that it has the data's classes. Probabilities are meant here, where there are any.
+
+        Raises:
+            UserError: At its first answer, if it has other classes.
+        """
+        self._awaited = answer_check(data, scores=False)
+
     def forward(self, batch: Batch) -> Output:
-        """Return the virtual logits, `[batch, class, ...]`. Without a label all classes get equal logits."""
-        labels = batch.labels
-        # Eq. 8: what the label leaves is shared equally.
-        other = (1 - self.confidence) / (self.num_classes - 1)
-        high, low = self.confidence, other
-        if self.softening == "log-probability":
-            # With a confidence of 1 the others have probability 0; a true -inf would make NaN of 0 times it.
-            high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
-        kind: Any = {"dtype": self._dtype, "device": labels.device}
-        logits = torch.full((len(labels), self.num_classes, *labels.shape[1:]), low, **kind)
-        # Without a label the class that is written below, 0, gets the same value as all others.
-        right = torch.full(labels.shape, high, **kind).masked_fill(labels == UNLABELLED, low)
-        return Output(logits=logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1)))
+        """Return the virtual logits, `[batch, class, ...]`."""
+        return Output(
+            logits=virtual_logits(
+                batch.labels,
+                self.num_classes,
+                confidence=self.confidence,
+                softening=self.softening,
+                dtype=self._dtype,
+            )
+        )
+
+
+def virtual_logits(
+    labels: Tensor,
+    num_classes: int,
+    *,
+    confidence: float = 0.99,
+    softening: Softening = "log-probability",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return what a virtual teacher answers, `[batch, class, ...]`. Without a label all classes get equal logits.
+
+    Args:
+        labels: Class indices `[batch]` (or `[batch, ...]`), -1 where there is none.
+        num_classes: Number of classes $K$, at least two.
+        confidence: Probability $a$ of the label, between $1/K$ and 1.
+        softening: What a temperature will divide: `log-probability`, or `probability` as in the authors' code.
+        dtype: The type of the logits; torch's default type if none is given.
+    """
+    # Eq. 8: what the label leaves is shared equally.
+    other = (1 - confidence) / (num_classes - 1)
+    high, low = confidence, other
+    if softening == "log-probability":
+        # With a confidence of 1 the others have probability 0; a true -inf would make NaN of 0 times it.
+        high, low = math.log(high), math.log(low) if low > 0 else LOG_ZERO
+    kind: Any = {"dtype": dtype, "device": labels.device}
+    logits = torch.full((len(labels), num_classes, *labels.shape[1:]), low, **kind)
+    # Without a label the class that is written below, 0, gets the same value as all others.
+    right = torch.full(labels.shape, high, **kind).masked_fill(labels == UNLABELLED, low)
+    return logits.scatter(1, labels.clamp(min=0).unsqueeze(1), right.unsqueeze(1))
