@@ -31,6 +31,7 @@ from tutelage.models.blueprint import Source, blueprint, check_classes, several
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
 from tutelage.models.saving import class_names_of, density_of, save_network
+from tutelage.models.scores import tell_scores
 from tutelage.report.html import write_report
 from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
@@ -278,7 +279,7 @@ def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
         raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
     # The seed has no effect: all weights are given.
     built = plan.build(0, "network")
-    check_classes(built, data, who="network")
+    tell_scores(check_classes(built, data, who="network"), data.task, who="network")
     return built
 
 

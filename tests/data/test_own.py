@@ -144,6 +144,19 @@ def test_the_size_of_a_users_batches_where_it_is_known():
     assert OwnLoader(DataLoader(images, batch_sampler=[[0, 1], [2]]), CLASSIFICATION).sizes() == ()
 
 
+@pytest.mark.parametrize(
+    ("samples", "size", "processes", "batches"),
+    [(9, 4, 1, 2), (10, 4, 1, 3), (1, 4, 1, 1), (4, 1, 1, 4), (11, 8, 2, 1), (12, 8, 2, 2), (5, 5, 1, 1)],
+)
+def test_training_leaves_out_a_last_batch_with_one_sample_for_a_process(samples, size, processes, batches):
+    loader = DataLoader(TensorDataset(torch.zeros(samples, 1, 2, 2), torch.arange(samples)), batch_size=size)
+    own = OwnLoader(loader, CLASSIFICATION, world_size=processes, training=True)
+    assert len(own) == len(list(own.epoch(0))) == batches
+    # Whatever is measured is measured whole.
+    whole = OwnLoader(loader, CLASSIFICATION)
+    assert sum(len(batch) for batch in whole.epoch(0)) == samples
+
+
 def test_a_users_loader_of_bytes_becomes_floats():
     users = DataLoader(TensorDataset(torch.full((4, 1, 2, 2), 51, dtype=torch.uint8), torch.arange(4)), batch_size=4)
     batch = next(OwnLoader(users, CLASSIFICATION).epoch(0))

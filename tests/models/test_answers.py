@@ -56,7 +56,8 @@ def words():
 def test_the_answer_of_a_segmentation_network_is_its_entry_out():
     logits = torch.zeros(2, 3, 4, 4)
     assert logits_of({"out": logits, "aux": torch.ones(2)}) is logits
-    with pytest.raises(UserError, match='returned a dict: .* a mapping with "out"'):
+    assert logits_of({"logits": logits, "loss": torch.ones(())}) is logits
+    with pytest.raises(UserError, match='returned a dict: .* a mapping with "logits" or "out"'):
         logits_of({"logits": 3})
 
 
@@ -96,7 +97,7 @@ def test_words_are_measured_and_checked(words):
         def example(self, samples):
             return {name: value[:samples] for name, value in words.items()}
 
-    assert check_takes(Text(), Words(), who="student") == (2, 3)
+    assert check_takes(Text(), Words(), who="student").shape == (2, 3)
     assert measure(Text(), words).multiply_adds == 4 * 3
     assert size_for(Text(), Words()) == measure(Text(), words)
 

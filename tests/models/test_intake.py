@@ -6,7 +6,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import tutelage
+from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
+from tutelage.models.intake import check_trains, check_untouched, kept_inputs
 
 SETTINGS = {"epochs": 1, "progress": False, "batch_size": 16}
 
@@ -129,3 +131,86 @@ class TestGraphs:
         network = Net()
         network.norm = torch.jit.script(network.norm)
         assert tutelage.distill("at", student=network, teacher=Net(), data=data, **SETTINGS) is not None
+
+
+class Auxiliary(Net):
+    """Another classifier of training alone takes no image smaller than 16 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Conv2d(3, 3, 16)
+
+    def forward(self, inputs):
+        if self.training:
+            self.other(inputs)
+        return super().forward(inputs)
+
+
+class Pair(Net):
+    def forward(self, inputs):
+        found = super().forward(inputs)
+        return (found, found) if self.training else found
+
+
+class Cut(Net):
+    def forward(self, inputs):
+        return super().forward(inputs).detach()
+
+
+class InPlace(Net):
+    def forward(self, inputs):
+        return super().forward(inputs.sub_(0.5).div_(0.5))
+
+
+class TestTraining:
+    """What only training would show is looked at before it."""
+
+    @pytest.mark.parametrize(
+        ("network", "message"),
+        [
+            (
+                Auxiliary(),
+                r"In training mode the student fails on inputs of data, unlike in eval mode:.*aux_logits=False",
+            ),
+            (Pair(), "In training mode the student fails, unlike in eval mode: A network answers with a tuple"),
+            (Cut(), r"The student passes no gradient to its parameters.*detach\(\)"),
+            (Net().requires_grad_(False), r"The student has no parameter that learns: all are frozen"),
+        ],
+    )
+    def test_a_student_that_cannot_learn_is_refused(self, network, message, data):
+        with pytest.raises(UserError, match=message):
+            tutelage.distill("supervised", student=network, data=data, **SETTINGS)
+
+    def test_such_networks_teach(self, data):
+        for network in (Auxiliary(), Pair(), Cut(), Net().requires_grad_(False)):
+            assert tutelage.distill("kd", student=Net(), teacher=network, data=data, **SETTINGS) is not None
+
+    def test_a_part_may_be_frozen(self, data):
+        student = Net()
+        student.conv.requires_grad_(False)
+        trained = tutelage.distill("supervised", student=student, data=data, **SETTINGS)
+        assert torch.equal(trained.conv.weight, student.conv.weight)
+        assert not torch.equal(trained.last.weight, student.last.weight)
+
+    def test_looking_changes_nothing(self, data):
+        network = nn.Sequential(Net(), nn.Dropout())
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        state = torch.get_rng_state()
+        check_trains(network, as_data(data), who="student")
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+        assert network.training
+
+    def test_inputs_are_left_alone(self, data):
+        with pytest.raises(UserError, match=r"The teacher changes its inputs in place.*x = x\.clone\(\)"):
+            tutelage.distill("kd", student=Net(), teacher=InPlace(), data=data, **SETTINGS)
+        with pytest.raises(UserError, match="The student changes its inputs in place"):
+            tutelage.distill("kd", student=InPlace(), teacher=Net(), data=data, **SETTINGS)
+
+    def test_inputs_that_are_no_numbers_are_not_changed(self):
+        inputs = {"image": torch.tensor([1.0, float("nan")]), "tokens": torch.tensor([1, 2])}
+        before = kept_inputs(inputs)
+        check_untouched(before, inputs, who="student")
+        inputs["tokens"] += 1
+        with pytest.raises(UserError, match="changes its inputs in place"):
+            check_untouched(before, inputs, who="student")

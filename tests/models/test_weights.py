@@ -149,3 +149,61 @@ def test_quantised_weights_are_no_weights(tmp_path, source):
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"of another type: classifier.weight \(torch.int8\). Likely they are quant"):
         load_weights(tiny_cnn(10, width=4), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("beside", [{}, {"projection_head.0.weight": torch.ones(2, 2)}], ids=["alone", "with a head"])
+@pytest.mark.parametrize("prefix", ["encoder.", "backbone.", "module.backbone.", "module.", ""])
+def test_a_backbone_without_its_classifier_is_told_with_the_ways_to_use_it(tmp_path, source, prefix, beside):
+    head = [name for name, module in source.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    body = {key: value for key, value in source.state_dict().items() if not key.startswith(f"{head}.")}
+    state = {prefix + key: value for key, value in body.items()} | beside
+    torch.save(state, tmp_path / "w.pth")
+    target = tiny_cnn(10, width=4)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(UserError, match="Likely they are a backbone.*without its classifier.*num_classes=0") as told:
+        load_weights(target, tmp_path / "w.pth")
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    # What the message advises is what works.
+    advised = str(told.value).partition("network.load_state_dict(")[2].partition(", strict=False)")[0]
+    target.load_state_dict(eval(advised, {"state": state}), strict=False)
+    assert all(torch.equal(target.state_dict()[key], value) for key, value in body.items())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        (
+            "vit_tiny_patch16_224,32",
+            "vit_tiny_patch16_224,64",
+            "images of 64x64 pixels and the network for 32x32 pixels",
+        ),
+        (
+            "vit_tiny_patch16_224,96",
+            "vit_tiny_patch16_224,32",
+            "images of 32x32 pixels and the network for 96x96 pixels",
+        ),
+    ],
+)
+def test_positions_of_another_image_size_are_told(tmp_path, ours, theirs, words):
+    timm = pytest.importorskip("timm")
+    networks = []
+    for text in (ours, theirs):
+        name, _, size = text.partition(",")
+        networks.append(timm.create_model(name, img_size=int(size), num_classes=3, depth=1, embed_dim=24, num_heads=2))
+    target, other = networks
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    side = theirs.partition(",")[2]
+    with pytest.raises(UserError, match=rf"{words}: pos_embed.*img_size={side};.*--image-size {side}"):
+        load_weights(target, tmp_path / "w.pth")
+
+
+def test_positions_without_patches_are_told_without_a_size(tmp_path):
+    class Positions(torch.nn.Module):
+        def __init__(self, places):
+            super().__init__()
+            self.position_embeddings = torch.nn.Parameter(torch.zeros(1, places, 4))
+            self.head = torch.nn.Linear(4, 2)
+
+    torch.save(Positions(7).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="for images of another size and the network for this one's.*img_size=SIDE"):
+        load_weights(Positions(12), tmp_path / "w.pth")

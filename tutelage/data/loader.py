@@ -259,7 +259,14 @@ def make_loader(
         if recorded is not None:
             raise UserError("Recorded views need samples by position: pass the dataset instead of a DataLoader.")
         return OwnLoader(
-            samples, task, seed=seed, device=device, channels_last=channels_last, rank=rank, world_size=world_size
+            samples,
+            task,
+            seed=seed,
+            device=device,
+            channels_last=channels_last,
+            rank=rank,
+            world_size=world_size,
+            training=shuffle,
         )
     samples = as_samples(samples, task)
     assert isinstance(samples, Samples)

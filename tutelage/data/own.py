@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from tutelage.data.batch import Batch
 from tutelage.data.decode import on_background
@@ -142,6 +142,8 @@ class OwnLoader:
         channels_last: Whether inputs have the channels innermost in memory.
         rank: The number of this process, from 0; it gets the samples `rank::world_size` of each batch.
         world_size: How many processes share each batch.
+        training: Whether it is trained on. A last batch is then left out if it has one sample for a process, or none:
+            batch norm cannot normalise it.
     """
 
     def __init__(
@@ -154,13 +156,15 @@ class OwnLoader:
         channels_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        training: bool = False,
     ) -> None:
         self._loader, self._task, self._seed = loader, task, seed
+        self._batches = len(loader) - (training and _ends_short(loader, world_size))
         self._device, self._channels_last = device, channels_last
         self._mine = slice(rank, None, world_size)
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return self._batches
 
     def sizes(self) -> tuple[int, ...]:
         """Return the number of samples of a whole batch; () if only the user's own batch sampler knows it."""
@@ -210,6 +214,16 @@ class OwnLoader:
         mine = inputs[self._mine].to(self._device, non_blocking=True)
         is_image = mine.ndim == 4
         return as_inputs(mine, channels_last=self._channels_last) if is_image else mine
+
+
+def _ends_short(loader: DataLoader[Any], world_size: int) -> bool:
+    """Return whether the last batch has less than two samples for a process, unlike the others."""
+    size = loader.batch_size
+    # How many samples other loaders yield, only they themselves know.
+    if size is None or loader.drop_last or isinstance(loader.dataset, IterableDataset):
+        return False
+    samples = len(loader.sampler)  # type: ignore[arg-type]  # a sampler without a length has no epochs either
+    return 0 < samples % size < 2 * world_size <= size < samples
 
 
 def as_input(given: Any) -> Any:

@@ -220,6 +220,23 @@ class Task(ABC):
             UserError: If it has another form.
         """
 
+    def mistaken(self, answer: Tensor) -> str | None:
+        """Return what an answer's values are instead of scores, and what to do; None if nothing shows that.
+
+        Nothing fails where probabilities are read as scores, so it has to be looked for.
+
+        Args:
+            answer: A network's answer, in the task's shape.
+        """
+        if "classes" in self.offers and sums_to_one(answer):
+            return (
+                "probabilities, from 0 to 1 with a sum of 1, where scores before the softmax (logits) are read: put "
+                "through a softmax once more they are nearly equal, and teach next to nothing. Leave out its last "
+                "softmax (torch.nn.Identity() in its place), or let it answer with the logarithm, "
+                "answer.clamp(min=1e-12).log()"
+            )
+        return None
+
     def score_names(self) -> dict[str, Metric]:
         """Return every score that may be reported, by the split's and the metric's name, in the order of reading."""
         splits = {
@@ -236,6 +253,18 @@ class Task(ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, so that every process has the same object."""
         return task_named, (self.name,)
+
+
+def sums_to_one(answer: Tensor) -> bool:
+    """Return whether values along axis 1 are probabilities: a last softmax makes them, and scores never are by chance.
+
+    Args:
+        answer: `[batch, class, ...]`.
+    """
+    values = answer.detach().float()
+    # In half precision, many rounded probabilities miss their sum by more.
+    slack = 1e-2 if answer.itemsize < 4 else 1e-3
+    return values.numel() > 0 and bool(((values >= 0).all()) & ((values.sum(1) - 1).abs() <= slack).all())
 
 
 # Where each task is. It is text, not an import, because tasks stand above this folder.

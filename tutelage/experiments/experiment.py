@@ -19,7 +19,7 @@ from tutelage.experiments.choice import Choice, parse_choice
 from tutelage.experiments.serving import check_serves, left_out
 from tutelage.methods.supervised import Supervised
 from tutelage.models.blueprint import Blueprint, check_classes, check_runs, check_takes, part_of
-from tutelage.models.intake import check_learns
+from tutelage.models.intake import check_learns, check_trains
 from tutelage.system.chance import seed_everything
 from tutelage.training.run import Run
 
@@ -93,11 +93,13 @@ class Experiment:
             check: Checks that the student fits the data.
 
         Raises:
-            UserError: If the student does not fit the data, or was traced, frozen or exported and cannot be trained.
+            UserError: If the student does not fit the data, or cannot be trained: it was traced, frozen or exported, or
+                fails in training mode.
         """
         student = self.students[position].build(seed, part)
         check_learns(student, who=part)
         check(student, self.data, who=part)
+        check_trains(student, self.data, who=part)
         return student
 
     def train_teacher(self, run: Run) -> Teacher:
@@ -119,6 +121,7 @@ class Experiment:
             return network.eval()
         check_learns(network, who="teacher")
         check_classes(network, self.data, who="teacher")
+        check_trains(network, self.data, who="teacher")
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
         # Without foreign data: they do not change the training, but would change its fingerprint and so repeat it.
         return run.fit(part, Supervised(network), replace(self.data, foreign=None))

@@ -42,19 +42,19 @@ def answer(network: nn.Module, inputs: Any) -> Tensor:
 
 
 def logits_of(raw: Any) -> Tensor:
-    """Return the logits in what a network returned: the tensor itself, its `.logits`, or its entry `"out"`.
+    """Return the logits in what a network returned: the tensor itself, its `.logits`, or an entry of that name.
 
-    torchvision's segmentation networks answer with such a mapping.
+    The entry `"out"` counts as well: torchvision's segmentation networks answer so.
 
     Raises:
         UserError: If there are none.
     """
     logits = raw if isinstance(raw, Tensor) else getattr(raw, "logits", None)
     if logits is None and isinstance(raw, Mapping):
-        logits = raw.get("out")
+        logits = raw.get("logits", raw.get("out"))
     if not isinstance(logits, Tensor):
         raise UserError(
             f"A network returned a {type(raw).__name__}: it must return the logits, an object with .logits, or a "
-            'mapping with "out". Wrap it in a module that does.'
+            'mapping with "logits" or "out". Wrap it in a module that does.'
         )
     return logits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
@@ -16,7 +16,7 @@ from tutelage.models.answers import call, logits_of
 from tutelage.models.classes import class_names_of, with_own_classes
 from tutelage.models.copies import copy_of, sized
 from tutelage.models.fresh import fresh
-from tutelage.models.intake import check_graph, refused_inputs
+from tutelage.models.intake import check_graph, check_untouched, kept_inputs, refused_inputs
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
@@ -110,8 +110,8 @@ def blueprint(
     )
 
 
-def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
-    """Refuse a network that cannot take the data's inputs, and return the shape of its answer to two samples.
+def check_takes(network: nn.Module, data: Data, *, who: str) -> Tensor:
+    """Refuse a network that cannot take the data's inputs, and return its logits for two samples.
 
     Args:
         network: The network.
@@ -121,9 +121,9 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> torch.Size:
     Raises:
         UserError: If its forward pass fails, or gives no logits.
     """
-    shape = logits_of(check_runs(network, data, who=who)).shape
+    logits = logits_of(check_runs(network, data, who=who))
     check_graph(network, data, who=who)
-    return shape
+    return logits
 
 
 def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
@@ -135,21 +135,24 @@ def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
         who: What the message calls it.
 
     Raises:
-        UserError: If its forward pass fails.
+        UserError: If its forward pass fails, or changes the inputs in place.
     """
     example = data.example(2)
+    before = kept_inputs(example)
     try:
         with evaluating(network), torch.no_grad():
-            return call(network, example)
+            raw = call(network, example)
     except UserError:
         raise
     except Exception as error:
         # A user's network may refuse its inputs with an error of any class.
         raise refused_inputs(network, example, error, who=who, data=data) from error
+    check_untouched(before, example, who=who)
+    return raw
 
 
-def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
-    """Refuse a network that does not answer as the data's task asks for, such as with a score for each class.
+def check_classes(network: nn.Module, data: Data, *, who: str) -> Tensor:
+    """Refuse a network that does not answer as the data's task asks for, and return its logits for two samples.
 
     Args:
         network: The network.
@@ -159,7 +162,9 @@ def check_classes(network: nn.Module, data: Data, *, who: str) -> None:
     Raises:
         UserError: If its answer has another shape or is of other classes, or it cannot take the data.
     """
-    check_answer(network, check_takes(network, data, who=who), data, who=who)
+    answer = check_takes(network, data, who=who)
+    check_answer(network, answer.shape, data, who=who)
+    return answer
 
 
 def check_answer(network: nn.Module, shape: Sequence[int], data: Data, *, who: str) -> None:

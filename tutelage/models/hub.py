@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import ssl
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -125,7 +126,9 @@ def build_torchvision(
         # Built with one class where there shall be none; the classifier is removed below.
         arguments["num_classes"] = num_classes or 1
     try:
-        with _bounded_sockets():
+        with _bounded_sockets(), warnings.catch_warnings():
+            # Of GoogLeNet and Inception: that a default of theirs will change one day.
+            warnings.filterwarnings("ignore", "The default weight initialization", FutureWarning)
             network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
     except OSError as error:
         raise _not_fetched(f"torchvision:{name}", error) from error

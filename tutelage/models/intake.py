@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +11,13 @@ from torch import Tensor, nn
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
 from tutelage.models.answers import answer, call
+from tutelage.models.copies import copy_of
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import bare
+from tutelage.system.chance import seeded
+
+SINGLE = "more than 1 value per channel"
+"""What torch's batch norm says of a single sample in training."""
 
 # Image sizes for which networks of a fixed size are usually built, the likeliest first.
 _USUAL_SIDES = (224, 256, 384, 32, 64, 96, 128, 28, 299, 336, 448, 512)
@@ -48,20 +54,92 @@ def refused_inputs(network: nn.Module, example: Any, error: Exception, *, who: s
 
 
 def check_learns(network: nn.Module, *, who: str) -> None:
-    """Refuse to train a network whose mode, training or eval, can no longer be changed.
+    """Refuse to train a network that is frozen, or whose mode, training or eval, can no longer be changed.
 
     Args:
         network: The network.
         who: What the message calls it.
 
     Raises:
-        UserError: It was traced, frozen or exported, and holds layers that training changes.
+        UserError: It was traced, frozen or exported, and holds layers that training changes; or no parameter learns.
     """
     if _has_one_mode(bare(network)):
         raise UserError(
             f"The {who} was traced, frozen or exported, so its dropout and batch norm cannot be switched to training. "
             "Pass the network that it was made from."
         )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            f"The {who} has no parameter that learns: all are frozen (requires_grad=False), or it has none. Thaw what "
+            "shall be trained, such as by network.requires_grad_(True)."
+        )
+
+
+def check_trains(network: nn.Module, data: Data, *, who: str) -> None:
+    """Refuse to train a network that takes the data in eval mode and fails in training mode, or passes no gradient.
+
+    A copy is asked about two samples, so that the network stays as it is. One that cannot be copied is not tested.
+
+    Args:
+        network: The network.
+        data: The data.
+        who: What the message calls it.
+
+    Raises:
+        UserError: Its forward pass fails in training mode, gives no logits, or cuts the gradient.
+    """
+    try:
+        twin = copy_of(network).train()
+    except UserError:
+        return
+    try:
+        with seeded(0), torch.enable_grad():
+            logits = answer(twin, data.example(2))
+    except UserError as error:
+        raise UserError(f"In training mode the {who} fails, unlike in eval mode: {error}") from error
+    except Exception as error:  # A user's network may refuse its inputs with an error of any class.
+        if SINGLE in str(error):
+            # A loader's batches of one sample are refused when the first of them is trained on.
+            return
+        raise UserError(
+            f"In training mode the {who} fails on inputs of {data.name}, unlike in eval mode: {_line(error)}. Parts "
+            "that only training uses, such as auxiliary classifiers, may need larger images (--image-size, "
+            "image_size=), or be left out (torchvision: aux_logits=False)."
+        ) from error
+    if not logits.requires_grad:
+        raise UserError(
+            f"The {who} passes no gradient to its parameters: its forward pass cuts it by torch.no_grad, detach(), "
+            ".data or numpy. Take that out, or nothing would be learned."
+        )
+
+
+def check_untouched(before: Any, after: Any, *, who: str) -> None:
+    """Refuse a network that changed its inputs in place: other networks read the same tensor.
+
+    Args:
+        before: A copy of the inputs from before the forward pass, as `kept_inputs` makes it.
+        after: The inputs after it.
+        who: What the message calls the network.
+
+    Raises:
+        UserError: They differ.
+    """
+    if isinstance(after, Mapping):
+        for name, value in after.items():
+            check_untouched(before[name], value, who=who)
+    elif isinstance(after, Tensor) and not bool(((before == after) | before.isnan()).all()):
+        raise UserError(
+            f"The {who} changes its inputs in place, so whatever reads them next gets what is left of them. Write "
+            "x = x - mean instead of x -= mean or x.sub_(mean), leave out inplace=True in its first layer, or "
+            "begin its forward with x = x.clone()."
+        )
+
+
+def kept_inputs(inputs: Any) -> Any:
+    """Return a copy of inputs, for `check_untouched`."""
+    if isinstance(inputs, Mapping):
+        return {name: kept_inputs(value) for name, value in inputs.items()}
+    return inputs.clone() if isinstance(inputs, Tensor) else inputs
 
 
 def check_graph(network: nn.Module, data: Data, *, who: str) -> None:

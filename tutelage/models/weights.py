@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             # Counters that the file lacks keep the network's values.
             network.load_state_dict(expected | {key: value for key, value in found.items() if key in expected})
             return
-    raise _does_not_fit(path, network, _under(_common_prefix(raw, expected), raw))
+    raise _does_not_fit(path, network, raw)
 
 
 def _plain(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -114,8 +115,9 @@ def _several(path: Path, prefixes: list[str]) -> UserError:
     )
 
 
-def _does_not_fit(path: Path, network: nn.Module, found: Mapping[str, Tensor]) -> UserError:
+def _does_not_fit(path: Path, network: nn.Module, raw: Mapping[str, Tensor]) -> UserError:
     expected = network.state_dict()
+    found = _under(_common_prefix(raw, expected), raw)
     missing, unexpected, different, numbers = _differences(found, expected)
     shapes = [f"{key} (file {list(found[key].shape)}, network {list(expected[key].shape)})" for key in different]
     types = [f"{key} ({found[key].dtype})" for key in numbers]
@@ -123,7 +125,7 @@ def _does_not_fit(path: Path, network: nn.Module, found: Mapping[str, Tensor]) -
     lines = [f"{kind}: {_some(keys)}" for kind, keys in kinds.items() if keys]
     return UserError(
         f"The weights in {path} do not fit the network ({type(network).__name__}). {'; '.join(lines)}. Likely "
-        f"{_cause(found, network)}."
+        f"{_backbone(raw, network) or _cause(found, network)}."
     )
 
 
@@ -154,10 +156,66 @@ def _cause_of_shapes(
     weight = f"{head[0]}.weight" if head else ""
     if head is not None and weight in different and all(key.startswith(f"{head[0]}.") for key in different):
         return f"the checkpoint has {found[weight].shape[0]} classes, the data {expected[weight].shape[0]}"
+    if all(_is_of_positions(key) for key in different):
+        return _of_another_size(found, expected, different[0])
     # A single convolution differs: the first, because no other depends on the channels of the images.
     if len(different) == 1 and found[different[0]].ndim == expected[different[0]].ndim == 4:
         theirs, ours = found[different[0]].shape[1], expected[different[0]].shape[1]
         return f"the checkpoint takes {theirs} input channels, the data have {ours}"
+    return None
+
+
+def _backbone(found: Mapping[str, Tensor], network: nn.Module) -> str | None:
+    """Return that a file holds all of a network but its classifier, and what to do; None if it does not."""
+    expected, head = network.state_dict(), last_layer(network)
+    if head is None:
+        return None
+    for prefix in _prefixes(found, expected):
+        missing, _, different, numbers = _differences(_under(prefix, found), expected)
+        if missing and not different and not numbers and all(key.startswith(f"{head[0]}.") for key in missing):
+            return _without_classifier(prefix, missing)
+    return None
+
+
+def _without_classifier(prefix: str, missing: list[str]) -> str:
+    under = f"under the prefix {prefix!r} " if prefix else ""
+    strip = f"{{key.removeprefix({prefix!r}): value for key, value in state.items() if key.startswith({prefix!r})}}"
+    return (
+        f"they are a backbone: {under}they are the network without its classifier ({_some(missing)}). For a teacher "
+        "whose layers alone are read, build it without one too: add the option num_classes=0 (timm: and torchvision:). "
+        "To train it further, pass a module of your own, with a fresh classifier: "
+        f"network.load_state_dict({strip if prefix else 'state'}, strict=False)"
+    )
+
+
+def _is_of_positions(key: str) -> bool:
+    """Return whether a weight is a learned one for each place of a grid, which depends on the size of the images."""
+    return "pos_embed" in key or "position_embedding" in key or "positional_embedding" in key
+
+
+def _of_another_size(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], key: str) -> str:
+    sides = _sides(found[key].shape, expected[key].shape)
+    patches = [value.shape[-1] for name, value in expected.items() if value.ndim == 4 and value.shape[-1] > 1]
+    if sides is None or not patches:
+        theirs, ours = "another size", "this one's"
+    else:
+        theirs, ours = (f"{side * patches[0]}x{side * patches[0]} pixels" for side in sides)
+    size = sides[0] * patches[0] if sides is not None and patches else "SIDE"
+    return (
+        f"the checkpoint is for images of {theirs} and the network for {ours}: {key} has a vector for each place. "
+        f"Build the network for the checkpoint's size (timm: img_size={size}; torchvision: image_size={size}) and "
+        f"resize the images to it (--image-size {size}), or bring the weights to the new size first, as timm's "
+        "load_checkpoint(network, FILE) does"
+    )
+
+
+def _sides(theirs: Sequence[int], ours: Sequence[int]) -> tuple[int, int] | None:
+    """Return the sides of two square grids of places, beside the same few tokens of their own; None if not square."""
+    counts = [shape[-2] for shape in (theirs, ours)]
+    for tokens in range(6):
+        first, second = (math.isqrt(max(0, count - tokens)) for count in counts)
+        if first and second and [first**2 + tokens, second**2 + tokens] == counts:
+            return first, second
     return None
 
 

@@ -23,6 +23,9 @@ from tutelage.losses import (
     wide,
 )
 
+# By chance, so many logits would lie between 0 and 1 once in a billion answers.
+_TELLING = 16
+
 
 class BinaryCrossEntropy:
     """Scores that a sigmoid turns into one probability each, `[batch, class]`."""
@@ -104,6 +107,19 @@ class MultiLabel(Task):
                 f"For {samples} samples the {who} returns shape {shape}, but {data} has {outputs} labels. Give the "
                 f"{who} a classifier of {outputs} outputs, in the order of the data's columns."
             )
+
+    def mistaken(self, answer: Tensor) -> str | None:
+        """Return that an answer is probabilities, where all of it lies between 0 and 1 as behind a last sigmoid."""
+        values = answer.detach().float()
+        is_between = bool(((values >= 0) & (values <= 1)).all())
+        # A few logits may lie there by chance, and all those of an untrained classifier may be zero.
+        if answer.numel() < _TELLING or not is_between or not bool(values.any()):
+            return None
+        return (
+            "probabilities, all of them from 0 to 1, where scores before the sigmoid (logits) are read: put through a "
+            "sigmoid once more they are nearly equal, and teach next to nothing. Leave out its last sigmoid "
+            "(torch.nn.Identity() in its place), or let it answer with answer.logit(eps=1e-6)"
+        )
 
 
 class MultiLabelMeter(Meter):

@@ -29,7 +29,9 @@ from tutelage.system.memory import kept_memory
 from tutelage.training import checkpoint
 from tutelage.training.compilation import compiled
 from tutelage.training.decisions import Decision, decide
+from tutelage.training.failures import faulty_sample, single_samples
 from tutelage.training.memory_format import store_channels_last
+from tutelage.training.reach import Reach
 from tutelage.training.settings import Training
 from tutelage.training.state import State, Stop
 
@@ -109,7 +111,7 @@ class _Fit:
         # The parameters are on their device by now, which fused optimizers ask for.
         self.specs = method.optimizers()
         self.optimizers = {name: self._optimizer(spec) for name, spec in self.specs.items()}
-        self.state = State()
+        self.state, self._reach = State(), Reach()
         self._saved_at = time.monotonic()
         if saved is None:
             self.reporter.note(Text(str(decision), "dim"), once=True)
@@ -170,6 +172,7 @@ class _Fit:
             optimizer.zero_grad()
             # Only the optimizer's own parameters get gradients, though the graph may reach those of other networks.
             self.fabric.backward(self.method.total(update, progress), inputs=list(spec.params))
+            self._reach.note(spec.params)
             self._average_gradients(spec.params)
             clip = spec.clip_norm or self.training.clip_norm
             if clip:
@@ -177,6 +180,8 @@ class _Fit:
                 self.fabric.clip_gradients(self.method, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             self._add(update)
+        if (told := self._reach.told(self.method)) is not None:
+            self.reporter.note(told, once=True)
         state.batch, state.steps = state.batch + 1, state.steps + 1
         state.samples += len(batch) * self.fabric.world_size
 
@@ -184,7 +189,7 @@ class _Fit:
         updates = self.method.step(batch, progress)
         # Not a for loop: only the method's own code runs under autocast, not the backward pass between two updates.
         while True:
-            with self.fabric.autocast():
+            with self.fabric.autocast(), single_samples(self.state):
                 update = next(updates, None)
             if update is None:
                 return
@@ -255,11 +260,12 @@ class _Fit:
         if broken:
             file = self.checkpoint_file
             kept = f" The last checkpoint, {file}, is sound." if file is not None and file.exists() else ""
+            remedy = faulty_sample(self.data) or (
+                "Lower the learning rate (--lr), clip gradients (--clip_norm 1), or use float32 (--precision 32-true)."
+            )
             raise UserError(
                 f"The loss {broken[0].removeprefix('train/')!r} became infinite or NaN in epoch "
-                f"{self.state.epoch + 1}, at or before batch {self.state.batch} of {len(self.loader)}. Lower the "
-                "learning rate (--lr), clip gradients (--clip_norm 1), or use float32 (--precision 32-true)."
-                f"{kept}"
+                f"{self.state.epoch + 1}, at or before batch {self.state.batch} of {len(self.loader)}. {remedy}{kept}"
             )
 
     def _save(self) -> None:

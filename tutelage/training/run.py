@@ -21,6 +21,7 @@ from tutelage.evaluation.scores import measure_network
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalized
 from tutelage.models.saving import save_network
+from tutelage.models.scores import check_scores
 from tutelage.models.size import size_for
 from tutelage.models.weights import load_weights
 from tutelage.system import chance, digests, processes
@@ -307,10 +308,10 @@ def replayed(method: Method, data: Data) -> Data:
 
 
 def check_predictions(method: Method, data: Data) -> None:
-    """Refuse a method whose predictions do not have the shape that the data's task asks for.
+    """Refuse a method whose predictions are not what the data's task asks for.
 
     Raises:
-        UserError: If a prediction has another shape, such as scores of another number of classes.
+        UserError: If a prediction has another shape, such as scores of another number of classes, or is no scores.
     """
     example = data.example(2)
     with evaluating(method), torch.no_grad():
@@ -318,6 +319,7 @@ def check_predictions(method: Method, data: Data) -> None:
     for name, prediction in predictions.items():
         shape, samples = tuple(prediction.shape), len(Batch(inputs=example))
         data.task.check_answer(shape, samples, data.num_classes, who=name, data=data.name)
+        check_scores(prediction, data.task, who=name)
 
 
 def check_teachers(method: Method, data: Data) -> None:

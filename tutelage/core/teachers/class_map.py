@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from tutelage.core.teachers.teacher import Teacher, answer_check, ways_out
 from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
+from tutelage.data.task import Task
 from tutelage.errors import NoLayersError, UserError, unknown
 from tutelage.features.anatomy import Tap
 from tutelage.models.answers import logits_of
 from tutelage.models.blueprint import check_answer, check_takes
+from tutelage.models.scores import check_scores
 
 Named = str | int
 TeacherClasses = str | Path | Mapping[Any, Any] | Sequence[Named]
@@ -168,14 +171,19 @@ class ClassMapTeacher(Teacher):
         return None if network is None else _Mapped(network, self._classes).eval()
 
     def check_answers(self, data: Data) -> None:
-        """Check that the mapped answer has the data's classes: now if there is a network, else at the first answer."""
-        network = self.as_network()
-        if network is None:
-            self._awaited = answer_check(data)
+        """Check that the mapped answer has the data's classes: now if there is a network, else at the first answer.
+
+        Whether the answer is scores is asked of the teacher within: some of many probabilities have no sum of 1.
+        """
+        network, within = self.as_network(), self.teacher.as_network()
+        if network is None or within is None:
+            self._awaited = answer_check(data, scores=False)
+            self.teacher._awaited = partial(_check_inner, data.task)
             return
-        shape = check_takes(network, data, who="teacher")
+        answer = check_takes(network, data, who="teacher")
         with ways_out():
-            check_answer(network, shape, data, who="teacher")
+            check_answer(network, answer.shape, data, who="teacher")
+        check_scores(check_takes(within, data, who="teacher"), data.task, who="teacher")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
         """Return the data, and a note on how many of the teacher's classes count."""
@@ -199,6 +207,10 @@ class _Mapped(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         return self._classes(logits_of(self.network(inputs)))
+
+
+def _check_inner(task: Task, answer: Tensor, samples: int) -> None:
+    check_scores(answer, task, who="teacher")
 
 
 def _pairs(given: TeacherClasses, data_names: Sequence[str]) -> list[tuple[Named, Named]]:

@@ -13,6 +13,7 @@ from tutelage.data.batch import Batch, Output
 from tutelage.data.dataset import Data
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.blueprint import check_answer, check_runs, check_takes
+from tutelage.models.scores import check_scores
 
 
 class FrozenTeacher(Teacher):
@@ -66,13 +67,14 @@ class FrozenTeacher(Teacher):
         """Check the network's answer to two samples, if its logits are read.
 
         Raises:
-            UserError: If it answers with other classes than the data's, or without classes.
+            UserError: If it answers with other classes than the data's, without classes or with probabilities.
         """
         # A teacher whose layers alone are read may have any classes, or none.
         if self.extractor.gives_logits:
-            shape = check_takes(self.network, data, who="teacher")
+            answer = check_takes(self.network, data, who="teacher")
             with ways_out():
-                check_answer(self.network, shape, data, who="teacher")
+                check_answer(self.network, answer.shape, data, who="teacher")
+            check_scores(answer, data.task, who="teacher")
 
     def settle(self, data: Data, *, trust_code: bool = False) -> tuple[Data, tuple[str, ...]]:
         """Return the data unchanged.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.core.teachers.identity import incomparable
 from tutelage.data.batch import Batch, Output
@@ -21,6 +21,7 @@ from tutelage.errors import NoLayersError, UserError
 from tutelage.features.anatomy import Tap, stages
 from tutelage.features.trace import Trace, inputs_of
 from tutelage.models.copies import freeze
+from tutelage.models.scores import check_scores
 from tutelage.system import digests, processes
 
 _OWN = frozenset({"_name", "_identity", "_awaited"})
@@ -58,7 +59,7 @@ class Teacher(nn.Module):
         # A random name, for teachers that nothing else tells apart.
         self._name = uuid4().hex
         self._identity: str | None = None
-        self._awaited: Callable[[tuple[int, ...], int], None] | None = None
+        self._awaited: Callable[[Tensor, int], None] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Done here, so that no subclass can forget to freeze its network.
@@ -73,7 +74,7 @@ class Teacher(nn.Module):
             output: Output = super().__call__(batch)
         if self._awaited is not None:
             # Only the first answer is checked: the later ones have the same classes.
-            self._awaited(tuple(output.logits.shape), len(batch))
+            self._awaited(output.logits, len(batch))
             self._awaited = None
         return output
 
@@ -190,12 +191,13 @@ class Teacher(nn.Module):
         return None
 
     def check_answers(self, data: Data) -> None:
-        """Check that it answers with the data's classes. Methods that read its logits need this.
+        """Check that it answers with scores of the data's classes. Methods that read its logits need this.
 
         A network is asked about two samples. Any other teacher is checked at its first answer, because asking may cost.
 
         Raises:
-            UserError: If it answers with other classes, or without classes; here or at its first answer.
+            UserError: If it answers with other classes, without classes or with probabilities; here or at its first
+                answer.
         """
         for teacher in teachers_in(self):
             teacher.check_answers(data)
@@ -265,14 +267,21 @@ def several_recordings() -> UserError:
     return UserError(": ".join(ALONE) + ".")
 
 
-def answer_check(data: Data) -> Callable[[tuple[int, ...], int], None]:
-    """Return a function of an answer's shape and number of samples that refuses an answer that does not fit."""
-    return partial(_check_answer, data.task, data.num_classes, data.name)
+def answer_check(data: Data, *, scores: bool = True) -> Callable[[Tensor, int], None]:
+    """Return a function of an answer and its number of samples that refuses an answer that does not fit.
+
+    Args:
+        data: The data.
+        scores: Whether to refuse probabilities in the place of scores too.
+    """
+    return partial(_check_answer, data.task, data.num_classes, data.name, scores)
 
 
-def _check_answer(task: Task, outputs: int, data_name: str, shape: tuple[int, ...], samples: int) -> None:
+def _check_answer(task: Task, outputs: int, data_name: str, scores: bool, answer: Tensor, samples: int) -> None:
     with ways_out():
-        task.check_answer(shape, samples, outputs, who="teacher", data=data_name)
+        task.check_answer(tuple(answer.shape), samples, outputs, who="teacher", data=data_name)
+    if scores:
+        check_scores(answer, task, who="teacher")
 
 
 @contextmanager
