@@ -43,6 +43,24 @@ def test_methods_are_listed_where_their_files_cannot_be_read(monkeypatch, tmp_pa
     assert {each.name for each in listing.listings()} == set(catalogue.names())
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_word_of_the_table_is_cut_off(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = {word for line in lines for word in line.split()}
+    assert max(map(len, lines)) <= columns
+    for each in listing.listings():
+        assert {each.name, *f"{each.title} {each.teacher} {each.sources.replace(';', '')}".split()} <= words
+        assert f"learns from: {each.family}" in [line.strip() for line in lines]
+
+
+def test_a_narrow_terminal_breaks_words_and_loses_none(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["methods"]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 def test_all_papers_are_cited_if_no_method_is_named(capsys):
     assert main(["cite"]) == 0
     assert capsys.readouterr().out.strip() == catalogue.cite(sorted(catalogue.names())).strip()

@@ -19,6 +19,17 @@ def test_the_overview_names_every_command(words, capsys):
     assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_overview_is_wrapped_between_words(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["--help"])
+    text = capsys.readouterr().out
+    listed = text[text.index("  demo") : text.index("Each has")]
+    assert max(map(len, listed.splitlines())) <= columns
+    words = " ".join(listed.split())
+    assert all(f"{name} {command.summary}" in words for name, command in COMMANDS.items())
+
+
 @pytest.mark.parametrize("word", ["-V", "--version"])
 def test_the_version(word, capsys):
     assert main([word]) == 0

@@ -11,7 +11,7 @@ from tutelage.report.verdict import verdict
 
 def printed(comparison, width=100):
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(render_table(comparison))
+    console.print(render_table(comparison, width=width))
     return console.file.getvalue()
 
 
@@ -28,6 +28,28 @@ def test_console_table_fits_and_is_complete(full):
             assert f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f}" in text
     assert "failed" in text
     assert "n = 3" in text
+
+
+@pytest.mark.parametrize("width", [60, 70, 80, 90])
+def test_a_narrow_terminal_cuts_no_number_off(full, synthetic, width):
+    for comparison in (full, synthetic.families()):
+        text = printed(comparison, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        for row in comparison["rows"]:
+            if "error" not in row:
+                best, gap = row["summary"]["best"], (row["summary"].get("paired") or {}).get("best")
+                assert f"{100 * best['test_accuracy']['mean']:.2f} ± {100 * best['test_accuracy']['std']:.2f}" in text
+                assert gap is None or f"{100 * abs(gap['mean']):.2f}" in text
+        # Either a column is there, or the text below says that it is not.
+        assert all(title in " ".join(text.split()) for title in ("ECE %", "Time", "Cost"))
+
+
+def test_what_does_not_fit_is_named_and_what_fits_is_not(full):
+    narrow, wide = printed(full, 60), printed(full, 100)
+    assert "Left out because the terminal is narrow: " in " ".join(narrow.split())
+    assert "Cost." in narrow
+    assert "Left out" not in wide
 
 
 def test_console_takes_labels_literally(full):

@@ -80,7 +80,7 @@ def distill(words: Sequence[str]) -> None:
     _drawing(terminal, lambda: distill_into(comparison, terminal))
     # Read back from the file that `distill_into` wrote.
     content = load_comparison(comparison.folder / "comparison.json")
-    console.print(render_table(content))
+    console.print(render_table(content, width=console.width))
     console.print(f"weights  {comparison.folder / 'student.safetensors'}", soft_wrap=True)
     for member in sorted((comparison.folder / MEMBERS).glob("*/student.safetensors")):
         console.print(f"         {member}", soft_wrap=True)
@@ -148,7 +148,7 @@ def record(words: Sequence[str]) -> None:
     Examples:
         tutelage record --teacher runs/teacher --data cifar100 --views 30 --out runs/recording
         tutelage record --teacher runs/one --data cifar10 --layers layer2+layer3 --values float16 --out runs/recording
-        tutelage record --teacher timm:resnet50.a1_in1k --data path/to/imagenet --image_size 224 --augment resized-crop,flip --views 100 --keep top5 --part 1/4 --out runs/recording
+        tutelage record --teacher timm:resnet50.a1_in1k --data path/to/imagenet --image-size 224 --augment resized-crop,flip --views 100 --keep top5 --part 1/4 --out runs/recording
         tutelage distill kd --teacher recording:runs/recording --student resnet20 --data cifar100
     """  # noqa: E501
     found = parse(record, words, groups.RecordOptions, groups.TrainingDataOptions)
@@ -199,7 +199,7 @@ def _compare(comparison: Comparison) -> None:
     terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
     content = _drawing(terminal, lambda: compare_into(comparison, terminal))
     console = screen()
-    console.print(render_table(content))
+    console.print(render_table(content, width=console.width))
     console.print(verdict(content))
     console.print(f"report  {comparison.folder / 'report.html'}", soft_wrap=True)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
+from itertools import groupby
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from tutelage.cli.parser import parse
 from tutelage.cli.words import leading
@@ -17,6 +19,8 @@ from tutelage.errors import unknown
 from tutelage.system.console import screen
 
 METHODS = Path(__file__).parents[1] / "methods"
+# Characters.
+TEACHER = 11
 
 
 def methods(words: Sequence[str]) -> None:
@@ -42,13 +46,20 @@ def cite(words: Sequence[str]) -> None:
 
 
 def method_table() -> Table:
-    """Return the table of methods."""
+    """Return the table of methods, family by family. It fits a terminal of 80 columns, and is never cut off."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # Only the names stay on one line, so that they can be copied.
-    for column in ("method", "what it is", "learns from", "teacher", "paper"):
-        table.add_column(column, no_wrap=column == "method")
-    for entry in by_family(listings()):
-        table.add_row(entry.name, entry.title, entry.family, entry.teacher, entry.sources)
+    # Names stay on one line, so that they can be copied.
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    # So wide that no word of it is broken, and the words that say what a method is keep the rest.
+    table.add_column("teacher", max_width=TEACHER, overflow="fold")
+    table.add_column("paper", overflow="fold")
+    for family, members in groupby(by_family(listings()), key=lambda listing: listing.family):
+        table.add_row()
+        # Not as a column, which would take width from the others.
+        table.add_row(Text(f"learns from: {family}", style="cyan"))
+        for each in members:
+            table.add_row(each.name, each.title, each.teacher, each.sources.replace("; ", "\n"))
     return table
 
 

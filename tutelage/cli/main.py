@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from shutil import get_terminal_size
+from textwrap import fill
 from types import MappingProxyType
 from typing import Any
 
@@ -130,6 +132,11 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    # An unknown width, as in a pipe, counts as 80 columns.
+    width = get_terminal_size().columns
+    lines = [
+        fill(command.summary, width, initial_indent=f"  {name:<10} ", subsequent_indent=" " * 13)
+        for name, command in COMMANDS.items()
+    ]
     about = "Knowledge distillation for PyTorch: any teacher, any student, honest comparisons."
     return "\n".join([about, "", "usage: tutelage COMMAND ...", "", *lines, "", "Each has --help with examples."])

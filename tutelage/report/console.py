@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -34,43 +34,69 @@ __all__ = ["render_table", "verdict"]
 
 # Characters of the terminal, and of the narrowest first column.
 WIDTH, ROW = 100, 16
+# The columns that no task measures.
+BESIDE = ("Time", "Cost")
 
 STYLES = {Standing.BASELINE: "bold", Standing.BETTER: "bold cyan", Standing.WORSE: "yellow", Standing.SAME: "dim"}
 
 
-def render_table(comparison: Comparison) -> Table:
-    """Return a comparison as a table that fits a terminal of 100 columns.
+def render_table(comparison: Comparison, *, width: int = WIDTH) -> Table:
+    """Return a comparison as a table that fits a terminal. No number is cut off.
 
     Args:
         comparison: A comparison of version 1.
+        width: Columns of the terminal.
     """
-    table = _table(comparison, " ")
+    *layouts, last = _layouts(comparison)
+    return next((table for table in layouts if _fits(table, width)), last)
+
+
+def _layouts(comparison: Comparison) -> Iterator[Table]:
+    """Yield the table in narrower and narrower layouts."""
+    yield _table(comparison, " ")
     # Beside long numbers, the interval stands below the difference.
-    return table if _fits(table) else _table(comparison, "\n")
+    yield _table(comparison, "\n")
+    yield _table(comparison, "\n", is_tight=True)
+    # What rows are compared by stays.
+    for count_left in range(1, 1 + len(BESIDE) + len(measured_of(comparison).others)):
+        yield _table(comparison, "\n", is_tight=True, left_out=count_left)
 
 
-def _table(comparison: Comparison, apart: str) -> Table:
-    """Return the table, with some space between a difference and its interval."""
+def _table(comparison: Comparison, apart: str, *, is_tight: bool = False, left_out: int = 0) -> Table:
+    """Return the table.
+
+    Args:
+        comparison: A comparison.
+        apart: What stands between a difference and its interval.
+        is_tight: Whether columns stand close.
+        left_out: How many columns to leave out, from the right.
+    """
     entries, measured = rows(comparison), measured_of(comparison)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_caption(entries, measured), caption_justify="left")
+    titles = [*_headings(measured), *BESIDE]
+    kept = len(titles) - left_out
+    caption = _caption(entries, measured, left_out=[" ".join(title.split()) for title in titles[kept:]])
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=is_tight, caption=caption, caption_justify="left"
+    )
     table.add_column("Row", overflow="fold", min_width=ROW)
     if not measured.split:
         table.add_column("Training losses", overflow="fold")
-    for title in (*_headings(measured), "Time", "Cost"):
+    for title in titles[:kept]:
         table.add_column(title, justify="right", no_wrap=True)
     for row in entries:
-        table.add_row(*_cells(row, apart))
+        table.add_row(*_cells(row, apart)[: len(table.columns)])
         for member in row.members if row.is_finished else ():
-            table.add_row(*_member_cells(member, measured))
+            table.add_row(*_member_cells(member, measured)[: len(table.columns)])
     return table
 
 
-def _fits(table: Table) -> bool:
+def _fits(table: Table, width: int) -> bool:
     """Return whether the table fits if its first column is as narrow as possible."""
     texts = [[column.header, *column.cells] for column in table.columns[1:]]
     lines = [[line for text in column for line in str(text).splitlines()] for column in texts]
-    # Three characters stand between columns, and one at either end.
-    return ROW + sum(max(map(cell_len, column)) + 3 for column in lines) + 2 <= WIDTH
+    # So many characters stand between columns, and one at either end.
+    apart = 2 if table.collapse_padding else 3
+    return ROW + sum(max(map(cell_len, column)) + apart for column in lines) + 2 <= width
 
 
 def _headings(measured: Measured) -> list[str]:
@@ -133,8 +159,8 @@ def _gap(row: Row, apart: str) -> str:
     return f"{mean}{apart}[{signed(gap.low, metric)}, {signed(gap.high, metric)}]"
 
 
-def _caption(entries: Sequence[Row], measured: Measured) -> Text:
-    """Return what the numbers of the table are."""
+def _caption(entries: Sequence[Row], measured: Measured, *, left_out: Sequence[str]) -> Text:
+    """Return what the numbers of the table are, and what a wider terminal would show."""
     finished = [row for row in entries if row.is_finished]
     amounts = {row.seeds for row in finished}
     # What the numbers are, before anything about single columns.
@@ -143,6 +169,8 @@ def _caption(entries: Sequence[Row], measured: Measured) -> Text:
         said += f" {sentence(measured.metric.title)}: {direction(measured.metric)}."
     if any(row.members for row in finished):
         said += " Indented: the networks of a row and their parameters; the row's numbers are those of the first."
+    if left_out:
+        said += f" Left out because the terminal is narrow: {', '.join(left_out)}."
     return Text(said)
 
 
