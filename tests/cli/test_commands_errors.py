@@ -210,7 +210,7 @@ def test_damaged_comparison(content, screen, tmp_path):
 
 def test_nan_loss_names_the_remedies(screen):
     found = screen("distill", "supervised", *WORDS, "--lr", "1e9", "--epochs", "3", "--warmup_epochs", "0")
-    for remedy in ("--lr", "--clip_norm 1", "--precision 32-true"):
+    for remedy in ("--lr", "--clip-norm 1", "--precision 32-true"):
         assert remedy in found
 
 

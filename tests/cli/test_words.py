@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tutelage.cli.words import asks_for_help, gathered, leading, preset_names, underscored, with_presets
+from tutelage.cli.words import asks_for_help, gathered, hyphened, leading, preset_names, underscored, with_presets
 from tutelage.errors import UserError
 
 SEVERAL = {"--student", "--teacher"}
@@ -34,6 +34,32 @@ def test_a_value_with_commas_and_quotes_survives():
 def test_dashes_become_underscores_in_flags_alone():
     assert underscored("--batch-size=4") == "--batch_size=4"
     assert underscored("tf-kd-reg") == "tf-kd-reg"
+
+
+def test_underscores_become_hyphens_in_flags_alone():
+    text = "--batch_size 4 --out=my_runs/--a_b tiny_cnn,a_b=1 (--clip_norm), --trust_code."
+    assert hyphened(text) == "--batch-size 4 --out=my_runs/--a_b tiny_cnn,a_b=1 (--clip-norm), --trust-code."
+
+
+@pytest.mark.parametrize("key", ["clip_norm", "clip-norm"])
+def test_a_preset_may_have_either(key, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{key}: 2\n")
+    assert with_presets(["--preset", str(file)], {"--clip_norm", "--preset"}, set()) == ["--clip_norm=2"]
+
+
+def test_a_preset_with_both_is_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("clip_norm: 2\nclip-norm: 3\n")
+    with pytest.raises(UserError, match="both with hyphens and with underscores"):
+        with_presets(["--preset", str(file)], {"--clip_norm", "--preset"}, set())
+
+
+def test_an_unknown_flag_of_a_preset_is_told_with_hyphens(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("clip_nrm: 2\n")
+    with pytest.raises(UserError, match="'--clip-nrm'. Did you mean '--clip-norm'"):
+        with_presets(["--preset", str(file)], {"--clip_norm", "--preset"}, set())
 
 
 def test_a_preset_stands_before_what_is_typed(tmp_path):

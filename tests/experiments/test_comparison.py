@@ -228,4 +228,4 @@ def test_without_flags_a_row_names_the_whole_command(comparison):
 def test_a_common_flag_gives_way_to_the_methods_own(comparison):
     flags = ["--teacher-epochs", "9", "--epochs=2", "--teacher-epochs=9"]
     (row,) = replace(comparison("de-kd:teacher_epochs=1"), flags=flags, seeds=[0]).run()["rows"]
-    assert row["command"] == "tutelage distill de-kd --teacher_epochs=1 --epochs=2 --seed 0"
+    assert row["command"] == "tutelage distill de-kd --teacher-epochs=1 --epochs=2 --seed 0"

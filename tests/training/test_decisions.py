@@ -201,5 +201,5 @@ def test_freed_memory_is_kept_on_a_processor_whose_c_library_can(monkeypatch):
     assert keeping("off", "cpu") == (False, ("keeping memory off (asked for)",))
     monkeypatch.setattr("tutelage.training.decisions.can_keep_memory", lambda: False)
     assert keeping("auto", "cpu") == (False, ())
-    with pytest.raises(UserError, match="leave out --keep_memory"):
+    with pytest.raises(UserError, match="leave out --keep-memory"):
         keeping("on", "cpu")

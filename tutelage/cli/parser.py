@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from tutelage.cli.words import gathered, preset_names, underscored, with_presets
+from tutelage.cli.words import gathered, hyphened, preset_names, underscored, with_presets
 from tutelage.core.registry import Entry
 from tutelage.errors import UserError, unknown
 from tutelage.experiments.hyper_parameters import add_hyper_parameters
@@ -74,13 +74,13 @@ def parse(
         flag = word.partition("=")[0]
         # Checked here, because the parser would take an abbreviation for the flag that begins so.
         if flag.startswith("--") and flag not in known:
-            raise unknown("flag", flag, known)
+            raise unknown("flag", hyphened(flag), map(hyphened, known))
     try:
         # The flags that take several words.
         several = {f"--{a.dest}" for a in parser._actions if getattr(a, "_typehint", None) == list[str]}
         return Found(parser.parse_args(gathered(with_presets(words, known, several), several)))
     except ArgumentError as error:
-        text = _readable(str(error.message or error))
+        text = hyphened(_readable(str(error.message or error)))
         raise UserError(f"{text} (tutelage {_name(command)} --help explains the flags)") from error
 
 
@@ -141,7 +141,7 @@ def _parser(
 def _with_examples(command: Callable[..., Any], parser: ArgumentParser) -> str:
     """Return the help with the examples as they stand in the docstring, which the parser would wrap."""
     examples = inspect.cleandoc((inspect.getdoc(command) or "").partition("Examples:")[2])
-    return f"{parser.format_help()}\nexamples:\n{textwrap.indent(examples, '  ')}"
+    return hyphened(f"{parser.format_help()}\nexamples:\n{textwrap.indent(examples, '  ')}")
 
 
 def _plain(text: str | None) -> str | None:

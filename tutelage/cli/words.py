@@ -7,6 +7,7 @@ it stands, and one that names code is refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from tutelage.errors import UserError, unknown
 PRESETS = Path(__file__).parent / "presets"
 # The flag that lets code run which only a file names.
 TRUST = "--trust_code"
-_HYPHENED = TRUST.replace("_", "-")
+# A flag among words. Two hyphens inside a word, as in a path, begin none.
+_FLAG = re.compile(r"(?<![\w/.-])--[a-z]\w*")
 
 
 def leading(words: Sequence[str]) -> Sequence[str]:
@@ -38,6 +40,11 @@ def underscored(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def hyphened(text: str) -> str:
+    """Return a text whose flags are written with hyphens, as people are used to."""
+    return _FLAG.sub(lambda flag: flag[0].replace("_", "-"), text)
 
 
 def gathered(words: Sequence[str], several: Set[str]) -> list[str]:
@@ -110,11 +117,16 @@ def _preset(name: str, known: Set[str], several: Set[str], *, heeded: Set[str]) 
         raise UserError(f"The preset {file} is not YAML: {error}") from error
     if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
         raise UserError(f"The preset {file} must be flat: one `name: value` a line, without nesting.")
+    given, values = values, {str(key).replace("-", "_"): value for key, value in values.items()}
+    if len(values) < len(given):
+        raise UserError(f"The preset {file} has a flag both with hyphens and with underscores: keep one of them.")
     for key in values:
         if f"--{key}" not in known:
-            raise unknown(f"flag (in the preset {file.name})", f"--{key}", known)
+            raise unknown(f"flag (in the preset {file.name})", hyphened(f"--{key}"), map(hyphened, known))
     if TRUST.removeprefix("--") in values:
-        raise UserError(f"The preset {file} asks to trust code, which only you may decide: type {_HYPHENED} yourself.")
+        raise UserError(
+            f"The preset {file} asks to trust code, which only you may decide: type {hyphened(TRUST)} yourself."
+        )
     # Our own presets may name what they like.
     if file.parent != PRESETS:
         _refuse_code(file, {key: value for key, value in values.items() if f"--{key}" not in heeded})
@@ -133,7 +145,7 @@ def _refuse_code(file: Path, values: Mapping[str, Any]) -> None:
             if code is not None:
                 raise UserError(
                     f"The preset {file} names code that would run: {code} (as {key}). Nothing was run. If you trust "
-                    f"it, add {_HYPHENED}, or type the flag --{key} yourself."
+                    f"it, add {hyphened(TRUST)}, or type the flag --{key} yourself."
                 )
 
 

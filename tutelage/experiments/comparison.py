@@ -224,7 +224,7 @@ class Comparison:
             return self.command
         # A hyper-parameter of the method replaces a common flag of the same name.
         flags = without_flags(self.flags, choice.entry.hyper_parameters)
-        options = [f"--{name}={written(value)}" for name, value in choice.options.items()]
+        options = [f"--{name.replace('_', '-')}={written(value)}" for name, value in choice.options.items()]
         words = ["tutelage", "distill", choice.entry.name, *options, *flags]
         return "\n".join(shlex.join([*words, "--seed", str(seed)]) for seed in self.seeds)
 

@@ -193,7 +193,7 @@ def _fused(training: Training, method: Method, precision: str) -> tuple[bool, tu
     if training.fused == "on":
         raise UserError(
             "In 16-mixed precision a fused optimizer undoes the scale of the gradients itself, and they cannot be "
-            "clipped before that: leave --fused to auto, take --precision bf16-mixed, or do not clip (--clip_norm)."
+            "clipped before that: leave --fused to auto, take --precision bf16-mixed, or do not clip (--clip-norm)."
         )
     return False, ("optimizer not fused (gradients are clipped, and scaled for 16-mixed)",)
 
@@ -253,7 +253,7 @@ def keeping(wish: Switch, device: str) -> tuple[bool, tuple[str, ...]]:
         UserError: If keeping it is asked for and impossible.
     """
     if wish == "on" and not can_keep_memory():
-        raise UserError("The C library of this system cannot keep freed memory: leave out --keep_memory.")
+        raise UserError("The C library of this system cannot keep freed memory: leave out --keep-memory.")
     if wish != "auto":
         return wish == "on", (f"keeping memory {wish} (asked for)",)
     # An accelerator's memory is kept by torch itself.

@@ -261,7 +261,7 @@ class _Fit:
             file = self.checkpoint_file
             kept = f" The last checkpoint, {file}, is sound." if file is not None and file.exists() else ""
             remedy = faulty_sample(self.data) or (
-                "Lower the learning rate (--lr), clip gradients (--clip_norm 1), or use float32 (--precision 32-true)."
+                "Lower the learning rate (--lr), clip gradients (--clip-norm 1), or use float32 (--precision 32-true)."
             )
             raise UserError(
                 f"The loss {broken[0].removeprefix('train/')!r} became infinite or NaN in epoch "

@@ -185,7 +185,7 @@ def test_what_is_said_of_the_memory():
 
 def test_banks_beyond_the_machine_are_refused_before_they_are_made():
     check_memory(50_000, 128)
-    with pytest.raises(UserError, match=r"take 1024000000.0 GB, and this machine has .* Lower --embedding_dim"):
+    with pytest.raises(UserError, match=r"take 1024000000.0 GB, and this machine has .* Lower --embedding-dim"):
         check_memory(10**15, 128)
 
 

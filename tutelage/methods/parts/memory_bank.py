@@ -193,7 +193,7 @@ def check_memory(samples: int, dim: int) -> None:
     if needed > there:
         raise UserError(
             f"The memory banks of CRD, 2 x {samples} samples x {dim} numbers, take {needed / 1e9:.1f} GB, and this "
-            f"machine has {there / 1e9:.1f} GB. Lower --embedding_dim, or train on fewer samples."
+            f"machine has {there / 1e9:.1f} GB. Lower --embedding-dim, or train on fewer samples."
         )
 
 
