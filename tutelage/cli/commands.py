@@ -74,7 +74,7 @@ def distill(words: Sequence[str]) -> None:
     default = f"runs/{entry.name}-{student}-{_place(found.data)}"
     comparison = comparison_of(found, [choice], training, folder=Path(found.out or default), seeds=[found.seed])
     title = f"{entry.title}: {found.data}"
-    # Strict, because with a single row a failure is the result.
+    # Strict: if the only row fails, the command fails.
     comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
     console, terminal = screen(), Terminal()
     _drawing(terminal, lambda: distill_into(comparison, terminal))

@@ -105,6 +105,6 @@ def _joined(names: Sequence[str]) -> str:
 def _file(task: str) -> ModuleType | None:
     """Return a task's file of pictures, if there is one."""
     name = f"{CHARTS}.{task.replace('-', '_')}"
-    # The name stands in a file that anybody may have written, and must not lead to another module.
+    # The name comes from a file that anybody may have written, and must not lead to another module.
     is_there = re.fullmatch(r"[a-z][a-z0-9-]*", task) and find_spec(name)
     return import_module(name) if is_there else None

@@ -75,7 +75,7 @@ def _labels(figure: Figure, axes: Axes, shown: Sequence[Row], costs: Sequence[fl
     scale = shown[0].measured.metric.scale
     places = [(spent, scale * row.score.mean) for row, spent in zip(shown, costs, strict=True) if row.score]
     reach = [scale * (row.score.std or 0.0) for row in shown if row.score]
-    # What noise alone may explain steps back.
+    # Rows without a clear difference are labelled in a muted colour.
     inks = [MUTED if row.standing in {Standing.SAME, Standing.UNKNOWN} else INK for row in shown]
     names = [condensed(row.label, LETTERS) for row in shown]
     label_points(figure, axes, places, names, inks, reach=reach, size=11 if is_narrow else 12)

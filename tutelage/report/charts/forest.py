@@ -121,6 +121,6 @@ def _written(gap: Difference, measured: Measured, apart: str) -> str:
 
 
 def _name(row: Row, primary: str | None) -> str:
-    # A row that is compared with another one than most must say so.
+    # A row that is compared with another row than the baseline says so.
     against = "" if row.reference == primary else f" (to {condensed(row.reference or '', LETTERS // 2)})"
     return condensed(row.label, LETTERS - len(against)) + against

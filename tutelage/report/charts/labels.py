@@ -122,7 +122,6 @@ def _price(
 ) -> float:
     dx, dy, box = option
     outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, frame)
-    # To all points, a label should be nearest to its own.
     own = _distance(spots[index], box)
     # A label nearer to another point than to its own would be read as that point's.
     strays = sum(_distance(spot, box) <= own for k, spot in enumerate(spots) if k != index)
