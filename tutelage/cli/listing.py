@@ -65,6 +65,7 @@ def method_table() -> Table:
 
 def listings() -> list[Listing]:
     """Return all methods."""
+    # Methods of other packages are known only once they are imported.
     if not entry_points(group=ENTRY_POINTS):
         # Where their files say too little, or are not there, the registry knows.
         with suppress(OSError, ValueError):

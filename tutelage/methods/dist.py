@@ -132,8 +132,11 @@ def dist_losses(student: Tensor, teacher: Tensor, temperature: float = 4.0, *, e
     check_shapes(student, teacher)
     check_temperature(temperature)
     ours, theirs = (
-        (wide(logits) / temperature).softmax(1).movedim(1, -1).flatten(0, -2) for logits in (student, teacher)
+        # Each place becomes a row, as a sample is one.
+        (wide(logits) / temperature).softmax(1).movedim(1, -1).flatten(0, -2)
+        for logits in (student, teacher)
     )
+    # Rows are samples, and transposed they are classes.
     return {"inter": relation_loss(ours, theirs, eps=eps), "intra": relation_loss(ours.mT, theirs.mT, eps=eps)}
 
 
@@ -151,6 +154,7 @@ def relation_loss(student: Tensor, teacher: Tensor, *, eps: float = 1e-8) -> Ten
         eps: $\epsilon$.
     """
     (ours, our_length), (theirs, their_length) = _deviations(student), _deviations(teacher.detach())
+    # The equation's rho: `eps` is added to the product, as in the authors' code.
     correlations = (ours * theirs).sum(1) / (our_length * their_length + eps)
     return 1 - correlations.mean()
 

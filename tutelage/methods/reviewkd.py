@@ -118,6 +118,7 @@ class ReviewKD(Method):
         super().__init__({"review": rising(beta, ramp_epochs)})
         seen = Seen.of(student, teacher, example)
         found = pair(student, teacher, layers, seen, logits=False)
+        # Both are read again, with the embeddings as one more pair.
         network = found.student.release()
         found.teacher.release()
         pairs = [*found.pairs, embeddings(network, found.teacher, seen)]
@@ -128,6 +129,7 @@ class ReviewKD(Method):
         """Return the cross-entropy as `ce` and the sum of the levels' losses as `review`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
         *stages, deepest = self.pairs
+        # The deepest level: the pooled features as maps of one place.
         ours, theirs = (features[:, :, None, None] for features in pooled(deepest, student, teacher))
         levels = [*(one.compared(student, teacher) for one in stages), Compared(ours, theirs, None)]
         return {**batch.supervised(student.logits), "review": self.review(levels)}
@@ -143,6 +145,7 @@ class Review(nn.Module):
 
     def __init__(self, pairs: Sequence[LayerPair], *, mid_channels: int) -> None:
         super().__init__()
+        # The same width at all levels, so that what one leaves can be joined to the next.
         middle = min(mid_channels, pairs[-1].student.channels)
         self.fusions = nn.ModuleList(
             Fusion(one.student.channels, middle, one.teacher.channels, joins=one is not pairs[-1]) for one in pairs
@@ -154,6 +157,7 @@ class Review(nn.Module):
         Args:
             levels: The maps of each pair, from the first to the deepest.
         """
+        # From the deepest level on: each joins what the deeper one left.
         deeper, terms = None, []
         for fusion, (student, teacher, mask) in zip(reversed(self.fusions), reversed(levels), strict=True):
             predicted, deeper = fusion(student, deeper, (teacher.shape[2], teacher.shape[3]), mask)
@@ -178,6 +182,7 @@ class Fusion(nn.Module):
         self.predict = nn.Conv2d(middle, teacher_channels, 3, padding=1, bias=False)
         self.predict_norm = nn.BatchNorm2d(teacher_channels)
         for convolution in (self.squeeze, self.predict):
+            # As in the authors' code.
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(
@@ -194,6 +199,7 @@ class Fusion(nn.Module):
         joined = _normalized(self.squeeze_norm, self.squeeze(maps), mask)
         if self.gate is not None and deeper is not None:
             joined = join(joined, _nearest(deeper, (maps.shape[2], maps.shape[3])), self.gate)
+        # R_l of the equation is at the size of the teacher's map, and so is what the next level gets.
         joined = _nearest(joined, size)
         return _normalized(self.predict_norm, self.predict(without_padding(joined, mask)), mask), joined
 
@@ -231,6 +237,7 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor, mask: Tensor | N
     height, width = error.shape[2:]
     total, weight, weights = mean_square(error, (0, 1, 2, 3)), 1.0, 1.0
     for side in _SIDES:
+        # A map that is already as coarse would be counted twice.
         if side < max(height, width):
             weight /= 2
             coarse = resize(error, (min(side, height), min(side, width)))
@@ -241,6 +248,7 @@ def hierarchical_context_loss(student: Tensor, teacher: Tensor, mask: Tensor | N
 def _of_sequences(error: Tensor, mask: Tensor) -> Tensor:
     """Return the loss of the differences of padded sequences, each cut at its own length; the mean over the batch."""
     error, mask = without_padding(error, mask).flatten(2), mask.flatten(1)
+    # The position of each token among those that are not padding.
     lengths, position = places(mask)[:, None], mask.cumsum(1) - 1
     total, weight = error.square().mean(1).sum(1, keepdim=True) / lengths, torch.ones_like(lengths, dtype=error.dtype)
     weights = weight
@@ -265,6 +273,7 @@ def _nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def _normalized(norm: nn.BatchNorm2d, maps: Tensor, mask: Tensor | None) -> Tensor:
     """Return normalised maps; by the running statistics if one value a channel has no spread of its own."""
     if norm.training and maps.numel() == maps.shape[1]:
+        # A single value has no variance, and `nn.BatchNorm2d` would refuse it.
         return F.batch_norm(maps, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
     return through(norm, maps, mask)
 

@@ -118,6 +118,7 @@ class RKD(Method):
         _check(batch_size, distance_weight=distance_weight, angle_weight=angle_weight)
         super().__init__({"distance": distance_weight, "angle": angle_weight})
         seen = Seen.of(student, teacher, example)
+        # The embedding is not the end of a stage, so the pairing by stages does not find it.
         if layers == AUTO:
             paired = reading(student, teacher, [embeddings(student, teacher, seen)], seen, logits=False)
         else:
@@ -130,6 +131,7 @@ class RKD(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`, and the losses of distances and angles as `distance` and `angle`."""
         student, teacher = self.student(batch.inputs), self.teacher(batch)
+        # A map becomes one vector a sample; a vector is a map of one place.
         ours, theirs = pooled(self.pairs[0], student, teacher)
         return {
             **batch.supervised(student.logits),
@@ -152,6 +154,7 @@ def embeddings(student: nn.Module, teacher: Teacher, seen: Seen) -> LayerPair:
     try:
         ours = taps(student, [EMBEDDING], seen.student, who="student")[EMBEDDING]
     except UserError:
+        # A backbone without a classifier: its features end with its last stage.
         ours = stages(student, seen.student)[-1]
     try:
         theirs = teacher.taps([EMBEDDING], seen.teacher)[EMBEDDING]
@@ -176,6 +179,7 @@ def distance_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code"
 
     Paper: Park et al., Relational Knowledge Distillation, CVPR 2019.
     """
+    # The diagonal is zero in both networks, so only the divisor differs between the variants.
     total = F.smooth_l1_loss(distances(student), distances(teacher.detach()), reduction="sum")
     count = len(student)
     return total / (count**2 if variant == "code" else max(1, count * (count - 1)))
@@ -218,6 +222,7 @@ def distances(features: Tensor) -> Tensor:
     apart = found.detach() > rounding
     found = found.where(apart, 0.0)
     mean: Tensor = found.sum() / apart.sum().clamp(min=1)
+    # Where all samples coincide there is no mean to divide by; all distances are zero then.
     return found / mean.where(apart.any(), 1.0)
 
 

@@ -53,6 +53,7 @@ class Supervised(Method):
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce`."""
+        # `loss`, not `supervised`: without targets there is nothing to learn, and an error is right.
         return {"ce": batch.loss(self.student(batch.inputs).logits)}
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:

@@ -77,6 +77,7 @@ class TTM(Method):
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross-entropy as `ce` and the divergence from the softened teacher as `ttm`."""
         student = self.student(batch.inputs).logits
+        # The student is not softened, so no factor T^2 has to restore the size of its gradient.
         return {**batch.supervised(student), "ttm": ttm_loss(student, self.teacher(batch).logits, self.temperature)}
 
 
@@ -166,6 +167,7 @@ def wttm_loss(student: Tensor, teacher: Tensor, temperature: float = 5.0) -> Ten
 
     Paper: Zheng, Yang, Knowledge Distillation Based on Transformed Teacher Matching, ICLR 2024.
     """
+    # The mean is taken after the weights, which are not normalised.
     each = _matchings(student, teacher, temperature)
     return (sample_weights(teacher, temperature) * each).mean()
 
@@ -186,6 +188,7 @@ def _matchings(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return the divergence at each sample or place."""
     check_shapes(student, teacher)
     check_temperature(temperature)
+    # At temperature 1 for both: only the teacher's logits have been divided.
     return divergences(student, wide(teacher) / temperature)
 
 
