@@ -284,4 +284,4 @@ def _check(beta: float, mid_channels: int, ramp_epochs: int | None) -> None:
     if mid_channels < 1:
         raise UserError(f"mid_channels={mid_channels} must be 1 or more: the channels of the joined maps.")
     if ramp_epochs is not None and ramp_epochs < 1:
-        raise UserError(f"ramp_epochs={ramp_epochs} must be 1 or more: 1 is no warm-up.")
+        raise UserError(f"ramp_epochs={ramp_epochs} must be 1 or more; with 1 there is no warm-up.")
