@@ -3,9 +3,12 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from tutelage.errors import UserError
+import tutelage
+from tutelage.errors import Notice, UserError
 from tutelage.models import Normalization, Normalized, bare
+from tutelage.models.normalization import tell_range
 from tutelage.models.zoo.tiny import tiny_cnn
 
 IMAGENET = Normalization.named("imagenet")
@@ -88,3 +91,58 @@ def test_statistics_are_read_and_written():
 def test_wrong_statistics_are_refused(text):
     with pytest.raises(UserError):
         Normalization.parse(text)
+
+
+class TestRange:
+    """Images that are normalised already, or go to 255, are told of where a network normalises them again."""
+
+    @pytest.fixture
+    def images(self):
+        return torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def evaluate(self, tmp_path, images, normalize="imagenet"):
+        torch.manual_seed(0)
+        torch.save(tiny_cnn(3, width=4).state_dict(), tmp_path / "w.pth")
+        data = TensorDataset(images, torch.arange(60) % 3)
+        name = f"tiny_cnn,width=4,normalize={normalize}@{tmp_path / 'w.pth'}"
+        return tutelage.evaluate(name, data=data)
+
+    def test_normalised_images_are_told_once_with_what_was_seen(self, tmp_path, images):
+        twice = (images - 0.45) / 0.22
+        seen = rf"go from {twice[:2].min():.3g} to {twice[:2].max():.3g}, and tiny_cnn.* expects 0 to 1"
+        with pytest.warns(Notice, match=rf"{seen} and normalises them once more.*normalize=none") as told:
+            self.evaluate(tmp_path, twice)
+        assert len(told) == 1
+        # A second call in this process says nothing more: warnings are errors in tests.
+        self.evaluate(tmp_path, twice)
+
+    def test_bytes_as_floats_are_told(self, tmp_path, images):
+        with pytest.warns(
+            Notice, match=r"to 25\d, and tiny_cnn.* expects 0 to 1 and normalises them .*divide them by 255"
+        ):
+            self.evaluate(tmp_path, (images * 255).round())
+        with pytest.warns(Notice, match=r"to 25\d, and reach tiny_cnn.* so: divide them by 255"):
+            self.evaluate(tmp_path, (images * 255).round(), normalize="none")
+
+    def test_what_is_right_is_not_told(self, tmp_path, images):
+        for right in (images, (images * 255).byte(), images * 1.04 - 0.02):
+            self.evaluate(tmp_path, right)
+        # Without statistics of its own a network takes normalised images as they are, and so does a module.
+        self.evaluate(tmp_path, (images - 0.45) / 0.22, normalize="none")
+        tell_range(tiny_cnn(3, width=4), 255 * images, data="data")
+
+    def test_a_student_and_a_teacher_by_name_are_looked_at(self, tmp_path, images):
+        data = TensorDataset((images - 0.4) / 0.2, torch.arange(60) % 3)
+        options = {"data": data, "epochs": 1, "batch_size": 16, "progress": False, "precision": "32-true"}
+        with pytest.warns(Notice, match="tiny_cnn,width=6.* once more"):
+            tutelage.distill("supervised", student="tiny_cnn,width=6,normalize=imagenet", **options)
+        torch.save(tiny_cnn(3, width=8).state_dict(), tmp_path / "t.pth")
+        teacher = f"tiny_cnn,width=8,normalize=cifar10@{tmp_path / 't.pth'}"
+        with pytest.warns(Notice, match="tiny_cnn,width=8.* once more"):
+            tutelage.distill("kd", student=tiny_cnn(3, width=4), teacher=teacher, **options)
+
+    def test_images_among_named_inputs_are_looked_at(self, images):
+        network = Normalized(tiny_cnn(3, width=4), (0.5,), (0.5,))
+        with pytest.warns(Notice, match="The images of words go from .* and a network by name"):
+            tell_range(network, {"pixel_values": 2 * images - 1, "input_ids": torch.ones(2, 3)}, data="words")
+        tell_range(network, {"input_ids": torch.ones(2, 3)}, data="words")

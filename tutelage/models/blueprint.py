@@ -19,7 +19,7 @@ from tutelage.models.fresh import fresh
 from tutelage.models.intake import check_graph, check_untouched, kept_inputs, refused_inputs
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
-from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.normalization import Normalization, Normalized, tell_range
 from tutelage.models.saving import architecture
 from tutelage.models.spec import NetworkSpec
 from tutelage.system.chance import starting_at
@@ -148,6 +148,7 @@ def check_runs(network: nn.Module, data: Data, *, who: str) -> Any:
         # A user's network may refuse its inputs with an error of any class.
         raise refused_inputs(network, example, error, who=who, data=data) from error
     check_untouched(before, example, who=who)
+    tell_range(network, before, data=data.name)
     return raw
 
 

@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import UserError, unknown
+from tutelage.errors import UserError, notice, unknown
 
 # The name of images among inputs that have names.
 _IMAGES = "pixel_values"
+# How far resizing by a smooth filter may leave [0, 1].
+_OVERSHOOT = 0.1
+# Normalised images stay below this; beyond it they are bytes that were only made floats.
+_MOST_NORMALIZED = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,44 @@ class Normalized(nn.Module):
         # The subtraction cancels leading digits, so it is done in float32 even for half-precision networks.
         precise = torch.promote_types(self.mean.dtype, torch.float32)
         return ((inputs.to(precise) - self.mean.to(precise)) / self.std.to(precise)).to(self.mean.dtype)
+
+
+def tell_range(network: nn.Module, inputs: Any, *, data: str) -> None:
+    """Tell that a network which expects images in [0, 1] gets others; nothing fails then, and it learns worse.
+
+    Float images of a user's own dataset reach a network as they are: perhaps normalised already, perhaps 0 to 255. Said
+    once for a network and its data.
+
+    Args:
+        network: The network. Only one with statistics of its own is looked at; a bare module expects what it gets.
+        inputs: Some inputs: images, or a mapping with images under `pixel_values`.
+        data: The data's name.
+    """
+    images = inputs.get(_IMAGES) if isinstance(inputs, Mapping) else inputs
+    if not isinstance(network, Normalized) or not isinstance(images, Tensor) or not images.is_floating_point():
+        return
+    low, high = float(images.min()), float(images.max())
+    own, seen = network.normalization, f"The images of {data} go from {low:.3g} to {high:.3g}"
+    named = "a network by name" if network.spec is None else network.spec
+    changes = set(own.mean) != {0.0} or set(own.std) != {1.0}
+    # NaN is in no range, and told of elsewhere.
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+        bytes_like = high > _MOST_NORMALIZED
+        remedy = "divide them by 255" if bytes_like else f"leave it out of the data, or add normalize=none to {named}"
+        if changes:
+            again = "normalises them" if bytes_like else "normalises them once more"
+            _once(f"{seen}, and {named} expects 0 to 1 and {again} (mean {own.mean}, std {own.std}): {remedy}.")
+        elif bytes_like:
+            _once(f"{seen}, and reach {named} so: {remedy}.")
+
+
+_TOLD: set[str] = set()
+
+
+def _once(text: str) -> None:
+    if text not in _TOLD:
+        _TOLD.add(text)
+        notice(text)
 
 
 def bare(module: nn.Module) -> nn.Module:
