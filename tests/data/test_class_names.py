@@ -5,8 +5,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, random_split
 from torchvision.datasets import ImageFolder
 
-from tutelage.data.class_names import are_names, listed, names_of, renumbered
-from tutelage.errors import UserError
+from tutelage.data.class_names import are_names, listed, names_of, renumbered, tell_twins
+from tutelage.errors import Notice, UserError
 
 LABELS = torch.tensor([0, 1, 2, -1])
 
@@ -79,3 +79,17 @@ def test_positions_are_no_names(classes, named):
 
 def test_many_names_are_cut():
     assert listed(["a"] * 9) == "a, a, a, a, a, a, a, a and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Ant", "ant"), ("fire ant", "fire-ant"), ("\u00e9t\u00e9", "e\u0301te\u0301"), ("bee", "bee ")],
+)
+def test_classes_that_look_the_same_are_told(one, other):
+    with pytest.warns(Notice, match="photos has the classes .* differ only in upper case, spaces or") as told:
+        tell_twins([one, "cat", other], where="photos")
+    assert len(told) == 1
+
+
+def test_classes_that_look_different_are_not_told():
+    tell_twins(["ant", "ants", "aunt", "1", "10", "\u00e9te", "ete"], where="photos")

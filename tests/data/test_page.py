@@ -191,6 +191,18 @@ def _(root):
     assert names(photos(root, "1", "2", "10")) == ("1", "10", "2")
 
 
+@case("class folders whose names look the same, Ant and ant")
+def _(root):
+    assert names(photos(root, "Ant", "ant", "bee")) == ("Ant", "ant", "bee")
+
+
+@case("a file or folder whose name is no text in UTF-8")
+def _(root):
+    # Python reads a byte that is no text, as an old archive left it, as this sign.
+    picture(0, 0).save(photos(root, "ant", "bee") / "ant" / "\udcff.png")
+    names(root)
+
+
 @case("anything below a name that begins with a dot, `__MACOSX`, `@eaDir`")
 def _(root):
     photos(root, "ant", "bee", "ant/.ipynb_checkpoints", ".thumbs/x", "__MACOSX/ant", "bee/@eaDir")
@@ -470,6 +482,29 @@ def _(root):
 @case("tuples of three without names")
 def _(root):
     as_data(Rows(lambda i: (IMAGES[i], int(LABELS[i]), i)))
+
+
+@case("a DataLoader whose last batch has a single sample")
+def _(root):
+    student = nn.Sequential(nn.Conv2d(3, 2, 8), nn.Flatten(), nn.BatchNorm1d(2), nn.Linear(2, 3))
+    loader = DataLoader(TensorDataset(IMAGES[:9], LABELS[:9]), batch_size=4)
+    tutelage.distill("supervised", student=student, data=loader, epochs=1, lr=0.01, progress=False)
+
+
+@case("images outside 0 to 1 for a network with statistics of its own")
+def _(root):
+    data = TensorDataset(4 * IMAGES - 2, LABELS)
+    student = "tiny_cnn,width=3,normalize=imagenet"
+    tutelage.distill("supervised", student=student, data=data, epochs=1, lr=0.01, progress=False)
+
+
+@case("a sample with NaN or infinite values")
+def _(root):
+    images = IMAGES.clone()
+    images[3, 0, 0, 0] = torch.nan
+    student = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    data = TensorDataset(images, LABELS)
+    tutelage.distill("supervised", student=student, data=data, epochs=1, lr=0.01, progress=False)
 
 
 @case("any batch size, sampler or `collate_fn`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,25 @@ def tell_text_order(names: Sequence[str], *, where: str) -> None:
             f"The classes of {where} are numbers, but are sorted as text: {listed(names)}. The outputs of a network "
             "with the classes in the order of the numbers would be read wrongly: give the names leading zeros."
         )
+
+
+def tell_twins(names: Sequence[str], *, where: str) -> None:
+    """Warn about classes whose names look the same: one class, perhaps, that was written in two ways.
+
+    Args:
+        names: The classes.
+        where: The data that have them, for messages.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        # Upper case, spaces and hyphens aside. Systems differ in whether they write é as one sign or as two.
+        plain = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        if plain in known:
+            notice(
+                f"{where} has the classes {known[plain]!r} and {name!r}, whose names differ only in upper case, spaces "
+                "or in how a sign is written: they are two classes. If they are one, put their images into one folder."
+            )
+        known.setdefault(plain, name)
 
 
 def positions(own: Sequence[str], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:

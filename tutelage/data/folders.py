@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from tutelage.data.class_names import tell_text_order
+from tutelage.data.class_names import tell_text_order, tell_twins
 from tutelage.data.split_names import TRAIN, misspelt, read_name, read_names
 from tutelage.data.tables import Tables
 from tutelage.data.walk import Folder, suffix_of
@@ -76,6 +76,7 @@ def scan_folder(
     if label or image:
         raise UserError(f"{tree.path} is a folder of images, which has no columns: leave out label= and image=.")
     _check_links(tree)
+    _check_signs(tree)
     _tell_unread(tree)
     folders = _split_folders(tree)
     found = {split: _by_class(folder, split) for split, folder in folders.items()}
@@ -92,6 +93,7 @@ def scan_folder(
             )
     if has_classes:
         tell_text_order([*found[TRAIN]], where=folders[TRAIN].path)
+        tell_twins([*found[TRAIN]], where=folders[TRAIN].path)
     return ImageFolder(found)
 
 
@@ -212,6 +214,22 @@ def _check_links(tree: Folder) -> None:
             raise UserError(f"{link} is a link to something that does not exist: fix the link or remove it.")
     for folder in tree.folders:
         _check_links(folder)
+
+
+def _check_signs(tree: Folder) -> None:
+    """Refuse names that are no text in UTF-8, such as those of an old archive: tables cannot hold them."""
+    for path in tree.below():
+        if not _is_text(path):
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown} has a name that is no UTF-8 text: rename it (convmv renames whole folders).")
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tell_unread(tree: Folder) -> None:
