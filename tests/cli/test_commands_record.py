@@ -54,7 +54,7 @@ def test_help_has_every_flag_and_examples(capsys):
     said = capsys.readouterr().out
     flags = ["teacher", "data", "views", "keep", "out", "values", "layers", "part", "seed", "batch_size", "precision"]
     for flag in [*flags, "validation", "subset", "image_size", "augment", "channels_last", "compile", "workers"]:
-        assert f"--{flag}" in said
+        assert f"--{flag.replace('_', '-')}" in said
     assert "examples:" in said
     assert "--foreign" not in said
 

@@ -8,24 +8,24 @@ from torch import nn
 from tutelage.experiments import catalogue
 from tutelage.testing.toys import STUDENT_WIDTH, TEACHER_WIDTH, ToyNetwork, methods_of, toy_experiment
 
-# Passes of all students, of which the first is to see whether a network takes the data, and the last whether it answers
-# as the task asks for; and passes of the teacher, one of them for each training that reads its answers, to see whether
+# Passes of all students, of which the first is to see whether a network takes the data, the second whether it can learn
+# (in training mode, with a gradient), and the last whether it answers as the task asks for; and passes of the teacher, one of them for each training that reads its answers, to see whether
 # they are what the task asks for.
 PASSES = {
-    "kd": (2, 1),
-    **dict.fromkeys(("at", "sp", "vid", "fitnet", "srrl", "crd"), (3, 1)),
-    "semckd": (3, 2),
+    "kd": (3, 1),
+    **dict.fromkeys(("at", "sp", "vid", "fitnet", "srrl", "crd"), (4, 1)),
+    "semckd": (4, 2),
     # What the teacher's maps are like is looked at, and it answers in both trainings.
-    "ksanc": (3, 4),
+    "ksanc": (4, 4),
     # The codebook takes one pass of the training images.
-    "quest": (3, 2),
+    "quest": (4, 2),
     # A copy with the projector is tried, and what came of the student is looked at.
-    "simkd": (5, 1),
+    "simkd": (6, 1),
     # The exit is compared, as a network of its own that ends there, with what the whole network says there.
-    "byot": (5, 0),
-    "msd": (5, 0),
+    "byot": (6, 0),
+    "msd": (6, 0),
     # Three networks.
-    "afd": (9, 0),
+    "afd": (12, 0),
 }
 
 
@@ -52,6 +52,6 @@ def test_each_network_runs_once_for_all_that_is_asked_of_it(name, passes):
 
 def test_fsp_looks_once_at_each_of_two_networks_of_one_width(passes):
     methods_of(catalogue.get("fsp"), toy_experiment(teacher_width=STUDENT_WIDTH))
-    # Student checked, both traced, the student with gradients, which say what lies below the sections, and the answers
+    # Student checked in both modes, both traced, the student with gradients, which say what lies below the sections, and the answers
     # of its two trainings looked at.
-    assert passes == {STUDENT_WIDTH: 6}
+    assert passes == {STUDENT_WIDTH: 7}

@@ -172,7 +172,7 @@ class TestTraining:
                 Auxiliary(),
                 r"In training mode the student fails on inputs of data, unlike in eval mode:.*aux_logits=False",
             ),
-            (Pair(), "In training mode the student fails, unlike in eval mode: A network answers with a tuple"),
+            (Pair(), "In training mode the student fails, unlike in eval mode: A network returned a tuple"),
             (Cut(), r"The student passes no gradient to its parameters.*detach\(\)"),
             (Net().requires_grad_(False), r"The student has no parameter that learns: all are frozen"),
         ],
