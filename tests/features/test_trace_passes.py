@@ -8,9 +8,9 @@ from torch import nn
 from tutelage.experiments import catalogue
 from tutelage.testing.toys import STUDENT_WIDTH, TEACHER_WIDTH, ToyNetwork, methods_of, toy_experiment
 
-# Passes of all students, of which the first is to see whether a network takes the data, the second whether it can learn
-# (in training mode, with a gradient), and the last whether it answers as the task asks for; and passes of the teacher, one of them for each training that reads its answers, to see whether
-# they are what the task asks for.
+# Passes of all students: the first is to see whether a network takes the data, the second whether it can learn (in
+# training mode, with a gradient), and the last whether it answers as the task asks for. And passes of the teacher, one
+# of them for each training that reads its answers, to see whether they are what the task asks for.
 PASSES = {
     "kd": (3, 1),
     **dict.fromkeys(("at", "sp", "vid", "fitnet", "srrl", "crd"), (4, 1)),
@@ -52,6 +52,6 @@ def test_each_network_runs_once_for_all_that_is_asked_of_it(name, passes):
 
 def test_fsp_looks_once_at_each_of_two_networks_of_one_width(passes):
     methods_of(catalogue.get("fsp"), toy_experiment(teacher_width=STUDENT_WIDTH))
-    # Student checked in both modes, both traced, the student with gradients, which say what lies below the sections, and the answers
-    # of its two trainings looked at.
+    # Student checked in both modes, both traced, the student with gradients, which say what lies below the sections,
+    # and the answers of its two trainings looked at.
     assert passes == {STUDENT_WIDTH: 7}
