@@ -41,6 +41,7 @@ from tutelage.methods.tolerant_teacher import TolerantTeacher
 from tutelage.methods.ttm import TTM, WTTM
 from tutelage.methods.unix import UNIX
 from tutelage.methods.vid import VID
+from tutelage.methods.wkd import WKD
 
 __all__ = [
     "AFD",
@@ -63,6 +64,7 @@ __all__ = [
     "TTM",
     "UNIX",
     "VID",
+    "WKD",
     "WTTM",
     "BornAgain",
     "ConfidencePenalty",
