@@ -327,7 +327,7 @@ def test_parts_of_a_batch_do_not_add_up_and_the_registration_says_so():
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_batches_without_relations_are_refused(batch_size):
-    with pytest.raises(UserError, match=f"batch_size={batch_size} is too small for rkd.*take 3 or more"):
+    with pytest.raises(UserError, match=f"batch_size={batch_size} is too small to compare.*take 3 or more"):
         build(CATALOGUE["tiny_cnn"](5), CATALOGUE["tiny_cnn"](5), batch_size=batch_size)
 
 

@@ -285,6 +285,6 @@ def _check(batch_size: int, **weights: float) -> None:
             raise UserError(f"{name}={weight} must be zero or more: a negative one drives the relations apart.")
     if batch_size < _FEWEST_SAMPLES:
         raise UserError(
-            f"batch_size={batch_size} is too small for rkd, which compares the distances between samples: take "
+            f"batch_size={batch_size} is too small to compare the distances between samples: take "
             f"{_FEWEST_SAMPLES} or more."
         )
