@@ -58,6 +58,7 @@ def test_metrics_by_hand_and_batch_by_batch():
     for rows in (slice(0, 3), slice(3, 4)):
         meter.update(scores[rows], targets[rows])
     found = meter.compute()
+    assert {type(value) for value in found.values()} == {float}, "a checkpoint does not hold numpy's numbers"
     # Ranks of the positives: 1 and 3 of the first class, 3 of the second.
     assert found["map"] == pytest.approx(((1 / 1 + 2 / 3) / 2 + 1 / 3) / 2)
     first, second = 2 * 2 / (2 * 2 + 1), 2 * 1 / (2 * 1 + 2)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,6 +125,19 @@ def test_best_and_last_weights_are_both_scored_and_the_wanted_ones_kept(data, tm
         assert result.scores["best"]["validation_accuracy"] == pytest.approx(
             max(result.history["validation_accuracy"]), abs=1e-6
         )
+
+
+def test_scores_that_a_task_gives_as_numpys_numbers_are_read_again(data, tmp_path, monkeypatch):
+    class Numpys:
+        def compute(self):
+            return {"accuracy": np.float64(0.5), "nll": np.float32(2.0)}
+
+    monkeypatch.setattr("tutelage.training.run.measure_network", lambda *args, **options: Numpys())
+    network = torch.nn.Linear(2, 3)
+    for _ in range(2):
+        found = Run(tmp_path, TRAINING).evaluate("check", network, data)
+        assert found == {"accuracy": 0.5, "nll": 2.0}
+        assert {type(value) for value in found.values()} == {float}
 
 
 def test_a_stage_may_have_a_schedule_of_its_own(data, tmp_path):

@@ -164,7 +164,10 @@ def validation_metrics(
     task = data.task
     with evaluating(method):
         meters = measure(predictor(method, data), loader, lambda: task.meter(detail="watched"), autocast=autocast)
-    found = {name: meter.compute() for name, meter in meters.items()}
+    # A task may give numpy's numbers, which a checkpoint could hold and not be read again.
+    found = {
+        name: {metric: float(value) for metric, value in meter.compute().items()} for name, meter in meters.items()
+    }
     # A method names its deployed prediction first.
     deployed, *others = found
     own = {f"validation_{metric}": found[deployed][metric] for metric in task.watched if metric in found[deployed]}

@@ -28,6 +28,19 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def in_one_type(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what two networks give, both in the wider type of the two, and in float32 at least.
+
+    Older versions of torch compute losses between two types of numbers, but not their gradients.
+
+    Args:
+        student: Numbers of any shape.
+        teacher: The same.
+    """
+    dtype = wide_type(torch.promote_types(student.dtype, teacher.dtype))
+    return student.to(dtype), teacher.to(dtype)
+
+
 def number_type(network: nn.Module) -> torch.dtype:
     """Return the type of a network's numbers; torch's default type if it has none."""
     types = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())

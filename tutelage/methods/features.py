@@ -15,7 +15,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features.adapting import adapting
+from tutelage.features.adapting import adapting, in_one_type
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import mean_over_places
 from tutelage.features.products import unit_rows
@@ -176,7 +176,7 @@ def feature_distances(
         distance: `smooth-l1`, `mse` or `cosine` (one minus the cosine).
         delta: $\delta$ of `smooth-l1`, the difference from which squares become absolute values.
     """
-    adapted = wide(adapted)
+    adapted, teacher = in_one_type(adapted, teacher)
     if distance == "cosine":
         # `unit_rows` takes a matrix: each place is a row. A feature of zeros has no direction, and no gradient.
         ours, theirs = (unit_rows(one.flatten(0, -2)) for one in (adapted, teacher))

@@ -14,6 +14,7 @@ from tutelage.core.teachers import Teacher
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.features.adapting import in_one_type
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import (
     check_shapes,
@@ -254,9 +255,8 @@ def gram_loss(student: Tensor, teacher: Tensor, kept: Tensor | float = 1.0) -> T
         teacher: $P^t$, the same; no gradient flows into it.
         kept: $m$, `[n]` or one number for all.
     """
-    # Matrices of two types have no product: two networks may differ in the type of their numbers.
-    kind = torch.promote_types(student.dtype, teacher.dtype)
-    student, teacher = (each.to(kind) for each in (student, teacher.detach()))
+    # Matrices of two types have no product.
+    student, teacher = in_one_type(student, teacher.detach())
     # One matrix becomes a batch of one: `_GramLoss` takes one for each temperature.
     student, teacher = (matrices[None] if matrices.ndim == 2 else matrices for matrices in (student, teacher))
     if under_transform():

@@ -15,6 +15,7 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch, Output
 from tutelage.errors import UserError
+from tutelage.features.adapting import in_one_type
 from tutelage.features.anatomy import EMBEDDING, stages
 from tutelage.features.padding import mean_over_places
 from tutelage.losses import refuse_second_derivative, under_transform, wide
@@ -180,7 +181,7 @@ def distance_loss(student: Tensor, teacher: Tensor, *, variant: Variant = "code"
     Paper: Park et al., Relational Knowledge Distillation, CVPR 2019.
     """
     # The diagonal is zero in both networks, so only the divisor differs between the variants.
-    total = F.smooth_l1_loss(distances(student), distances(teacher.detach()), reduction="sum")
+    total = F.smooth_l1_loss(*in_one_type(distances(student), distances(teacher.detach())), reduction="sum")
     count = len(student)
     return total / (count**2 if variant == "code" else max(1, count * (count - 1)))
 

@@ -16,13 +16,12 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
-from tutelage.features.adapting import adapting
+from tutelage.features.adapting import adapting, in_one_type
 from tutelage.features.anatomy import EMBEDDING, Tap, classified, classifier, classifier_copy
 from tutelage.features.extractor import value_at
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import padded
 from tutelage.features.trace import Trace
-from tutelage.losses import wide
 from tutelage.models.answers import answer, uncompiled
 from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
@@ -138,7 +137,7 @@ def map_distance(projected: Tensor, teacher: Tensor) -> Tensor:
         projected: The student's map at the teacher's width, `[batch, channel, height, width]`.
         teacher: The teacher's map, with its own sizes; the larger of the two is pooled.
     """
-    ours, theirs = pool_to_smaller(wide(projected), wide(teacher.detach()))
+    ours, theirs = pool_to_smaller(*in_one_type(projected, teacher.detach()))
     return F.mse_loss(ours, theirs)
 
 

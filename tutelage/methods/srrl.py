@@ -14,7 +14,7 @@ from tutelage.core.pairing import AUTO, LayerPair, Seen, reading, taps
 from tutelage.core.registry import Paper, register
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
-from tutelage.features.adapting import adapting
+from tutelage.features.adapting import adapting, in_one_type
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.features.extractor import value_at
 from tutelage.features.padding import mean_over_places, through
@@ -120,7 +120,7 @@ def feature_matching(embedding: Tensor, target: Tensor) -> Tensor:
         embedding: The student's, `[batch, channel]`, at the teacher's width.
         target: The teacher's, `[batch, channel]`; no gradient flows into it.
     """
-    return F.mse_loss(wide(embedding), wide(target.detach()))
+    return F.mse_loss(*in_one_type(embedding, target.detach()))
 
 
 def softmax_regression(embedding: Tensor, target: Tensor, weight: Tensor) -> Tensor:

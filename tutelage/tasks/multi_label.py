@@ -167,9 +167,10 @@ class MultiLabelMeter(Meter):
             if not bool((wanted[known] == 1).any()):
                 continue
             truth = wanted[known].numpy()
-            precision.append(average_precision_score(truth, score[known].numpy()))
+            # Some versions of scikit-learn return numpy's numbers, which checkpoints do not hold.
+            precision.append(float(average_precision_score(truth, score[known].numpy())))
             # A logit above 0 is a probability above one half.
-            f1.append(f1_score(truth, (score[known] > 0).float().numpy()))
+            f1.append(float(f1_score(truth, (score[known] > 0).float().numpy())))
         found = {"bce": self._loss / self._rows}
         if precision:
             found |= {"map": sum(precision) / len(precision), "f1": sum(f1) / len(f1)}

@@ -15,6 +15,7 @@ from tutelage.data.offers import Offer
 from tutelage.data.targets import numbers
 from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
+from tutelage.features.adapting import in_one_type
 from tutelage.losses import Reduction, check_shapes, wide
 
 
@@ -54,7 +55,7 @@ class SquaredError:
             ValueError: If the shapes differ.
         """
         check_shapes(student, teacher)
-        return F.mse_loss(wide(student), wide(teacher.detach()))
+        return F.mse_loss(*in_one_type(student, teacher.detach()))
 
     def mean(self, answers: Tensor) -> Tensor:
         """Return the mean of the members' numbers.

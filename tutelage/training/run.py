@@ -211,7 +211,9 @@ class Run:
         """Return a network's scores on a split by the names of the task's metrics, measured once as a stage."""
 
         def measure() -> dict[str, float]:
-            return measure_network(network, data, split, device=device_type(self.training.device)).compute()
+            scores = measure_network(network, data, split, device=device_type(self.training.device)).compute()
+            # A task may give numpy's numbers, which could be saved and not be read again.
+            return {metric: float(value) for metric, value in scores.items()}
 
         weights = digests.of_tensors(network.state_dict())
         return self.stage(name, measure, weights=weights, data=data.fingerprint, split=split)
