@@ -16,7 +16,7 @@ from tutelage.models.intake import SINGLE
 from tutelage.training.state import State
 
 _BATCH = 64
-# The run has failed already: so long its user can wait for the reason.
+# The run has failed already; its user can wait this many seconds for the reason.
 _SECONDS = 20.0
 
 
@@ -40,7 +40,7 @@ def single_samples(state: State) -> Iterator[None]:
 
 
 def faulty_sample(data: Data) -> str | None:
-    """Return a sentence that names a training sample with values that are no finite numbers; None if none is found.
+    """Return a sentence that names a training sample with values that are not finite; None if none is found.
 
     Args:
         data: The data; as many training samples are read as some seconds allow, without augmentation.
@@ -63,6 +63,7 @@ def _finite(inputs: Any, samples: int) -> Tensor:
     tensors = inputs.values() if isinstance(inputs, Mapping) else [inputs]
     found = torch.ones(samples, dtype=torch.bool)
     for tensor in tensors:
+        # A tensor of another length does not hold one row a sample.
         if isinstance(tensor, Tensor) and len(tensor) == samples:
             found &= tensor.reshape(samples, -1).isfinite().all(1).cpu()
     return found

@@ -22,7 +22,7 @@ class Reach:
         self._is_first = True
 
     def note(self, params: Iterable[nn.Parameter]) -> None:
-        """Note which parameters of an optimizer have a gradient, behind a backward pass."""
+        """Note which parameters of an optimizer have a gradient after a backward pass."""
         if self._is_first:
             params = list(params)
             self._trained |= set(params)
@@ -32,7 +32,7 @@ class Reach:
         """Return a sentence about the parts that no loss reached, at the end of the first step; None later.
 
         Args:
-            method: The method, whose trained networks are looked at.
+            method: The method with the trained networks.
         """
         if not self._is_first:
             return None
@@ -47,11 +47,13 @@ class Reach:
 
 
 def _parts(network: nn.Module, left: set[nn.Parameter]) -> list[str]:
-    """Return the names of the largest modules of which all parameters are among those left, and of other such ones."""
+    """Return the names of the largest modules whose parameters are all left, and of other parameters that are left."""
+    # `named_modules` gives a module before its parts, so what lies inside a found one is skipped.
     found: list[str] = []
     for name, module in network.named_modules():
         own = list(module.parameters())
         is_inside = any(name.startswith(f"{part}.") for part in found)
+        # Without parameters of its own a module would count as left, because an empty set is a part of any.
         if name and own and not is_inside and left.issuperset(own):
             found.append(name)
     others = [name for name, one in network.named_parameters() if one in left]
