@@ -59,5 +59,6 @@ def test_the_penalty_is_zero_for_certainty_and_least_for_uniform_logits():
 
 
 def test_a_reward_for_certainty_is_refused():
-    with pytest.raises(UserError, match="beta=-1"):
-        ConfidencePenalty(nn.Identity(), beta=-1)
+    for beta in (-1, float("nan")):
+        with pytest.raises(UserError, match=f"beta={beta} must be zero or more"):
+            ConfidencePenalty(nn.Identity(), beta=beta)

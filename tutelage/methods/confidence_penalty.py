@@ -52,7 +52,7 @@ class ConfidencePenalty(Method):
     """
 
     def __init__(self, student: nn.Module, *, beta: float = 0.1) -> None:
-        if beta < 0:
+        if not beta >= 0:
             raise UserError(f"beta={beta} must be zero or more: a negative one rewards certainty.")
         super().__init__({"negative_entropy": beta})
         self.student = FeatureExtractor(student)

@@ -115,16 +115,7 @@ def record(
             raise unknown("setting", name, SETTINGS)
     splits, training = resolve_data(data, validation=validation, augment=augment), Training(**settings)
     images, views = training_images(splits), _wanted(views, splits)
-    quantization = Quantization.parse(keep)
-    logits = quantization.keeps_answers
-    if quantization.kept is not None and "classes" not in splits.task.offers:
-        # What is restored of the kept classes is a softmax's distribution.
-        raise UserError(
-            f"keep={keep} needs answers that choose one of several classes, and those of {splits.name} "
-            f"({splits.task.title}) do not: record them whole (--keep full)."
-        )
-    if not (logits or layers):
-        raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
+    logits = _keeps_answers(keep, layers, splits)
     # Refused before the first file is written, so that no folder is left behind.
     found = asked(teacher, splits, layers, logits=logits, classes=teacher_classes, trust_code=trust_code)
     folder, share = Path(out), Part.parse(part)
@@ -153,6 +144,24 @@ def record(
             writer.write(left, answers, training, all_work=work)
     finished = (shards.complete_shards(folder, header, view) == header.shards for view in shards.views_present(folder))
     return Recording(folder) if share.of == 1 or any(finished) else None
+
+
+def _keeps_answers(keep: str, layers: Sequence[str], data: Data) -> bool:
+    """Return whether answers are recorded, and not layers alone.
+
+    Raises:
+        UserError: If nothing would be recorded, or a kept part of an answer could not be restored.
+    """
+    quantization = Quantization.parse(keep)
+    if quantization.kept is not None and "classes" not in data.task.offers:
+        # What is restored of the kept classes is a softmax's distribution.
+        raise UserError(
+            f"keep={keep} needs answers that choose one of several classes, and those of {data.name} "
+            f"({data.task.title}) do not: record them whole (--keep full)."
+        )
+    if not (quantization.keeps_answers or layers):
+        raise UserError("--keep none leaves nothing to record: name layers as well (--layers; layers= in Python).")
+    return quantization.keeps_answers
 
 
 def _wanted(views: int | None, data: Data) -> int:
