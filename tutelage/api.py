@@ -37,6 +37,7 @@ from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import device_type
 from tutelage.system.signatures import same_arguments
+from tutelage.training.loggers import LoggerSource, logged
 from tutelage.training.run import MEMBERS, Run
 
 
@@ -57,6 +58,7 @@ def distill_all(
     out: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    logger: LoggerSource | Sequence[LoggerSource] = (),
     trust_code: bool = False,
     **settings: Any,
 ) -> dict[str, nn.Module]:
@@ -78,6 +80,9 @@ def distill_all(
             `out/members/NAME`. Nothing is kept by default.
         seed: Seed of everything.
         progress: Whether to show progress.
+        logger: Where every epoch's metrics are logged too: `tensorboard`, `csv`, `wandb` or `mlflow`, or a function
+            from a training's name, such as `kd, seed 0: distill`, to a Lightning logger. Several are a list. What is
+            written to files is in `out/logs`.
         trust_code: Whether saved networks and recordings may run the code that they name.
         **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
 
@@ -96,6 +101,8 @@ def distill_all(
         ['student', 'student-2']
     """
     splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
+    if logger and out is None:
+        raise UserError("Logs are kept with the run: name a folder for it, out=..., or leave out logger=.")
     # A setting is the run's if `Training` has a field of that name, else the method's.
     training, options = split_settings(settings, [method])
     entry = catalogue.get(method)
@@ -115,7 +122,7 @@ def distill_all(
             command=f"tutelage.distill({method!r}, ...)",
             strict=True,
         )
-        networks = distill_into(comparison, reporter_of(progress))
+        networks = distill_into(comparison, logged(reporter_of(progress), logger, folder))
     # A user's own module comes back as it was given; a network by name keeps its normalisation, which belongs to it.
     by_name = any(isinstance(source, str) for source in several(student))
     return {name: network if by_name else bare(network) for name, network in networks.items()}
@@ -145,6 +152,9 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
         seed: Seed of everything.
         progress: Whether to show progress.
+        logger: Where every epoch's metrics are logged too: `tensorboard`, `csv`, `wandb` or `mlflow`, or a function
+            from a training's name, such as `kd, seed 0: distill`, to a Lightning logger. Several are a list. What is
+            written to files is in `out/logs`.
         trust_code: Whether saved networks and recordings may run the code that they name, though you never named that
             code yourself.
         **settings: Hyper-parameters of the method (`temperature=4.0`) and fields of `Training` (`epochs=30`).
@@ -179,6 +189,7 @@ def compare(
     baseline: str | None = None,
     out: str | Path = "runs/comparison",
     progress: bool = True,
+    logger: LoggerSource | Sequence[LoggerSource] = (),
     trust_code: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -202,6 +213,9 @@ def compare(
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
         out: Where everything goes.
         progress: Whether to show progress.
+        logger: Where every epoch's metrics are logged too: `tensorboard`, `csv`, `wandb` or `mlflow`, or a function
+            from a training's name, such as `kd, seed 0: distill`, to a Lightning logger. Several are a list. What is
+            written to files is in `out/logs`.
         trust_code: Whether saved networks and recordings may run the code that they name.
         **settings: Fields of `Training`.
 
@@ -224,7 +238,7 @@ def compare(
         baseline=baseline_of(choices, baseline),
         command=f"tutelage.compare({list(methods)!r}, ...)",
     )
-    return compare_into(comparison, reporter_of(progress))
+    return compare_into(comparison, logged(reporter_of(progress), logger, comparison.folder))
 
 
 @kept()

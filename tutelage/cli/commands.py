@@ -33,6 +33,7 @@ from tutelage.report.reading import load as load_comparison
 from tutelage.report.verdict import verdict
 from tutelage.system.console import Terminal, screen
 from tutelage.system.grammar import read
+from tutelage.training.loggers import logged
 from tutelage.training.run import MEMBERS
 from tutelage.training.settings import Training
 
@@ -77,7 +78,8 @@ def distill(words: Sequence[str]) -> None:
     # Strict: if the only row fails, the command fails.
     comparison = replace(comparison, title=title, command=_typed("distill", words), strict=True)
     console, terminal = screen(), Terminal()
-    _drawing(terminal, lambda: distill_into(comparison, terminal))
+    reporter = logged(terminal, found.logger, comparison.folder)
+    _drawing(terminal, lambda: distill_into(comparison, reporter))
     # Read back from the file that `distill_into` wrote.
     content = load_comparison(comparison.folder / "comparison.json")
     console.print(render_table(content, width=console.width))
@@ -118,7 +120,8 @@ def compare(words: Sequence[str]) -> None:
                 (field.name for field in fields(groups.CompareOptions) if field.name != "teacher_epochs"),
             ),
             title=found.title or f"Distillation methods on {found.data}",
-        )
+        ),
+        found.logger,
     )
 
 
@@ -194,10 +197,11 @@ def doctor(words: Sequence[str]) -> None:
     screen().print(examine(choice, experiment_from(found), found.make(Training)))
 
 
-def _compare(comparison: Comparison) -> None:
+def _compare(comparison: Comparison, loggers: Sequence[str] = ()) -> None:
     # For a bar over all cells.
     terminal = Terminal(plan=len(comparison.choices) * len(comparison.seeds))
-    content = _drawing(terminal, lambda: compare_into(comparison, terminal))
+    reporter = logged(terminal, loggers, comparison.folder)
+    content = _drawing(terminal, lambda: compare_into(comparison, reporter))
     console = screen()
     console.print(render_table(content, width=console.width))
     console.print(verdict(content))

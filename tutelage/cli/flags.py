@@ -126,11 +126,14 @@ class DistillOptions:
 
     Attributes:
         out: Folder for checkpoints, weights and the report; runs/METHOD-STUDENT-DATA by default.
+        logger: Where every epoch's metrics are logged too: tensorboard, csv, wandb or mlflow, or several of them. What
+            is written to files is in OUT/logs.
         seed: Seed of everything.
         teacher_epochs: Epochs of the teacher's training, where it comes untrained; the student's by default.
     """
 
     out: str | None = None
+    logger: list[str] = field(default_factory=list)
     seed: int = 0
     teacher_epochs: int | None = None
 
@@ -143,6 +146,8 @@ class CompareOptions:
         seeds: Number of seeds of every row.
         baseline: Row that the others are compared with; supervised where it is among them, else the first.
         out: Folder for everything; runs/compare-DATA by default.
+        logger: Where every epoch's metrics are logged too: tensorboard, csv, wandb or mlflow, or several of them. What
+            is written to files is in OUT/logs, each row and seed by its name.
         title: Title of the report.
         teacher_epochs: Epochs of the shared teacher's training, where it comes untrained; the student's by default.
     """
@@ -150,6 +155,7 @@ class CompareOptions:
     seeds: int = 3
     baseline: str | None = None
     out: str | None = None
+    logger: list[str] = field(default_factory=list)
     title: str | None = None
     teacher_epochs: int | None = None
 

@@ -95,7 +95,7 @@ def preset_names() -> list[str]:
 
 
 def _trusts(words: Sequence[str]) -> bool:
-    """Return whether --trust_code is typed, and not switched off."""
+    """Return whether --trust-code is typed, and not switched off."""
     given = [
         value if equals else following if not following.startswith("-") else ""
         for word, following in zip(words, [*words[1:], ""])

@@ -1,4 +1,4 @@
-"""The training loop. Only this file uses Fabric, and it knows no method by name."""
+"""The training loop. Only this file trains by Fabric, and it knows no method by name."""
 
 from __future__ import annotations
 
