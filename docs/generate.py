@@ -84,6 +84,9 @@ def _verdict(why: str | None, without: str | None) -> str:
 
 def example(entry: Entry) -> str:
     """Return a command that uses the method."""
+    if "maps" in entry.reads:
+        networks = "--student smp:PSPNet,encoder=resnet18 --teacher smp:PSPNet,encoder=resnet50"
+        return f"tutelage distill {entry.name} --task segmentation {networks} --data path/to/scenes --epochs 50"
     teacher = " --teacher tiny_cnn,width=32" if entry.needs_teacher else ""
     return f"tutelage distill {entry.name} --student tiny_cnn,width=4{teacher} --data digits --epochs 3"
 

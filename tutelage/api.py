@@ -73,7 +73,8 @@ def distill_all(
         teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+            `unlabelled`.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         augment: What is done to training images, such as `crop:4,flip`.
         out: Where to keep checkpoints, weights and the report; the networks beside the first are in
@@ -144,8 +145,8 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
             to the data's, by name or number.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`; or `unlabelled`, to learn from inputs
-            and a teacher alone.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`; or
+            `unlabelled`, to learn from inputs and a teacher alone.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
         augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
             default what is usual for data by name, and nothing for a dataset.
@@ -206,7 +207,8 @@ def compare(
         teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+            `unlabelled`.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         augment: What is done to training images, such as `crop:4,flip`.
         seeds: How many, or which.
@@ -258,7 +260,8 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
-        task: What the targets are: `classification`, `multi-label`, `regression` or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+            `unlabelled`.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, anything else is `categorical`.

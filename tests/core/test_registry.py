@@ -8,7 +8,7 @@ import pytest
 from tutelage.core import registry
 from tutelage.core.method import Method
 from tutelage.core.registry import Family, Paper, by_family, register
-from tutelage.data.offers import Offer
+from tutelage.data.offers import EVERYTHING, Offer
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 
@@ -204,7 +204,7 @@ def test_options_may_need_more_of_the_data(entries):
 
 def test_a_method_of_another_package_takes_labelled_images_unless_it_says_less(entries):
     register("mine", papers=[PAPER])(Mine)
-    assert catalogue.get("mine").reads == set(get_args(Offer))
+    assert catalogue.get("mine").reads == EVERYTHING
 
 
 def test_what_methods_read_and_use_is_known_and_apart(each):

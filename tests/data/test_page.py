@@ -594,6 +594,133 @@ def _(root):
     as_data(DataLoader(Stream(), batch_size=4))
 
 
+def scenes(root, *, masks=None, sizes=((8, 8),) * 6):
+    """Write images and masks of two classes, or other masks, with the split within the two folders."""
+    for number, size in enumerate(sizes):
+        mask = np.arange(size[0] * size[1]).reshape(size).astype(np.uint8) % 2 if masks is None else masks(number)
+        image = np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8)
+        for kind, pixels in (("images", image), ("masks", mask)):
+            (root / kind / "train").mkdir(parents=True, exist_ok=True)
+            shown = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+            shown.save(root / kind / "train" / f"{number}.png")
+    return root
+
+
+def classes(root, **options):
+    return load_data(str(root), task="segmentation", validation=0, **options).class_names
+
+
+@case("`images/train/1.jpg` with `masks/train/1.png`, or `train/images/1.jpg` with `train/masks/1.png`")
+def _(root):
+    scenes(root / "1")
+    for kind in ("images", "masks"):
+        shutil.copytree(root / "1" / kind / "train", root / "2" / "train" / kind)
+    assert classes(root / "1", augment="none") == classes(root / "2", augment="none") == ("0", "1")
+
+
+def tabled(root, *columns):
+    scenes(root / "files")
+    files = sorted((root / "files" / "images" / "train").glob("*.png"))
+    places = {name: [str(file).replace("images", kind) for file in files] for name, kind in columns}
+    kinds = datasets.Features(dict.fromkeys(places, datasets.Image()))
+    (root / "table").mkdir(parents=True)
+    datasets.Dataset.from_dict(places, features=kinds).to_parquet(root / "table" / "train.parquet")
+    return root / "table"
+
+
+@case("a table with a column of images and one called mask, annotation or label")
+def _(root):
+    assert classes(tabled(root, ("image", "images"), ("annotation", "masks"))) == ("0", "1")
+
+
+@case("two columns that may be the masks")
+def _(root):
+    classes(tabled(root, ("image", "images"), ("one", "masks"), ("two", "masks")))
+
+
+def striped(numbers, kind=np.uint8):
+    return np.resize(np.array(numbers, dtype=kind), (8, 8))
+
+
+@case("masks in grey, with a palette, or of 16 bits")
+def _(root):
+    plain = Image.fromarray(striped([0, 1, 2]))
+    coloured = Image.frombytes("P", plain.size, plain.tobytes())
+    coloured.putpalette(range(0, 200))
+    kinds = [plain, coloured, Image.fromarray(striped([0, 1, 2], np.uint16))]
+    assert classes(scenes(root, masks=lambda number: kinds[number % 3])) == ("0", "1", "2")
+
+
+@case("pixels of the number 255")
+def _(root):
+    assert classes(scenes(root, masks=lambda _: striped([0, 1, 255]))) == ("0", "1")
+
+
+@case("other numbers that are no class, `scenes,ignore=0+254`")
+def _(root):
+    scenes(root, masks=lambda _: striped([0, 1, 2, 254]))
+    assert classes(f"{root},ignore=0+254") == ("1", "2")
+
+
+@case("masks that hold 0 and 255 alone")
+def _(root):
+    assert classes(scenes(root, masks=lambda _: striped([0, 255]))) == ("0", "255")
+
+
+@case("a number beyond the classes in `classes.txt`")
+def _(root):
+    scenes(root, masks=lambda _: striped([0, 1, 2]))
+    (root / "classes.txt").write_text("sky\nroad\n")
+    classes(root)
+
+
+@case("images of several sizes")
+def _(root):
+    assert classes(scenes(root, sizes=((8, 12), (10, 9)) * 3)) == ("0", "1")
+
+
+@case("`--image_size 64`")
+def _(root):
+    data = load_data(str(scenes(root, sizes=((80, 128),) * 6)), task="segmentation", validation=0.5, image_size=64)
+    assert data.image_size == (40, 64)
+    (batch,) = data.loader("validation", train=False, batch_size=9, workers=0).epoch(0)
+    assert batch.inputs.shape[2:] == (40, 64)
+    assert batch.targets.shape[1:] == (80, 128)
+
+
+@case("a mask of another size than its image")
+def _(root):
+    classes(scenes(root, sizes=((8, 8), (8, 9), *((8, 8),) * 4), masks=lambda _: striped([0, 1])))
+
+
+@case("an image without a mask")
+def _(root):
+    (scenes(root) / "masks" / "train" / "5.png").unlink()
+    classes(root)
+
+
+@case("masks in colours")
+def _(root):
+    classes(scenes(root, masks=lambda _: picture(10, 0)))
+
+
+@case("`ignore=` or `classes=` for another task")
+def _(root):
+    load_data(f"{scenes(root)},ignore=255")
+
+
+@case("in Python, samples (image, mask) of one size; 255 or -1 is a pixel without a class")
+def _(root):
+    masks = torch.tensor([[0, 1], [255, -1]]).repeat(1, 4, 4)
+    data = as_data([(image, masks[0]) for image in torch.rand(12, 3, 8, 8)], task="segmentation")
+    assert data.class_names == ("0", "1")
+
+
+@case("in Python, a mask of another size than its image")
+def _(root):
+    as_data([(image, torch.zeros(4, 4, dtype=torch.long)) for image in torch.rand(12, 3, 8, 8)], task="segmentation")
+
+
 @case("a pair of arrays instead of a dataset")
 def _(root):
     as_data((IMAGES.numpy(), LABELS.numpy()))

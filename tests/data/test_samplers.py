@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tutelage.data.samplers import BatchSampler, PairBatches, RepeatedBatches, ShuffledBatches
+from tutelage.data.samplers import BatchSampler, GroupedBatches, PairBatches, RepeatedBatches, ShuffledBatches
 from tutelage.errors import UserError
 
 
@@ -11,6 +11,15 @@ def epoch(sampler, seed=0):
 
 def test_it_is_a_batch_sampler():
     assert isinstance(ShuffledBatches(4, batch_size=2), BatchSampler)
+
+
+def test_samples_of_a_batch_belong_together_and_each_comes_once():
+    groups = [0, 1, 0, 2, 1, 0, 0]
+    sampler = GroupedBatches(groups, batch_size=3)
+    assert isinstance(sampler, BatchSampler)
+    batches = epoch(sampler)
+    assert [batch.tolist() for batch in batches] == [[0, 2, 5], [6], [1, 4], [3]]
+    assert len(sampler) == 4
 
 
 @pytest.mark.parametrize(("drop_last", "sizes"), [(False, [4, 4, 2]), (True, [4, 4])])

@@ -3,11 +3,12 @@
 import copy
 import pickle
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from tutelage.data import task as tasks
-from tutelage.data.offers import EVERYTHING
+from tutelage.data.offers import Offer
 from tutelage.data.task import TASKS, Metric, task_named
 from tutelage.errors import UserError
 
@@ -19,7 +20,8 @@ def test_a_task_says_all_that_others_ask_of_it(name):
     assert task.primary in task.metrics
     assert task.primary in task.watched
     assert set(task.watched) <= set(task.metrics)
-    assert task.offers <= EVERYTHING
+    assert task.offers <= set(get_args(Offer))
+    assert ("maps" in task.offers) == task.has_maps
     assert all(metric.title for metric in task.metrics.values())
     assert task.salt or name == "classification"
     assert task.meter().compute() == {}, "nothing was measured yet"

@@ -37,7 +37,14 @@ class Toy:
             "multi-label": (parts > 0.5).float(),
             "regression": parts[:, :2],
             "unlabelled": parts.argmax(1),
+            "segmentation": self.masks(),
         }[task]
+
+    def masks(self):
+        """Return what each pixel is: dark, middling or bright, and nothing at the left edge."""
+        masks = (3 * self.images.mean(1)).long().clamp(max=2)
+        masks[:, :, 0] = 255
+        return masks
 
     def __len__(self):
         return SAMPLES
@@ -46,7 +53,7 @@ class Toy:
         return (self.images[index], self.answers[index]) if self.labelled else self.images[index]
 
 
-OUTPUTS = {"classification": 3, "multi-label": 3, "regression": 2, "unlabelled": 3}
+OUTPUTS = {"classification": 3, "multi-label": 3, "regression": 2, "unlabelled": 3, "segmentation": 3}
 TASKS = list(OUTPUTS)
 
 
@@ -59,10 +66,20 @@ def network(width, outputs):
     )  # fmt: skip
 
 
+def network_for(task, width):
+    if task != "segmentation":
+        return network(width, OUTPUTS[task])
+    torch.manual_seed(width)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, OUTPUTS[task], 1),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_distill_compare_and_evaluate(task, tmp_path):
     data, test = Toy(task), Toy(task)
-    teacher, student = network(12, OUTPUTS[task]), network(6, OUTPUTS[task])
+    teacher, student = network_for(task, 12), network_for(task, 6)
     trained = tutelage.distill("kd", student=student, teacher=teacher, data=data, test=test, task=task, **QUICK)
     scores = tutelage.evaluate(trained, data=test, task=task)
     kind = scores.metrics
@@ -84,11 +101,11 @@ def test_distill_compare_and_evaluate(task, tmp_path):
     assert title in page or title.capitalize() in page
 
 
-@pytest.mark.parametrize("task", ["multi-label", "regression"])
+@pytest.mark.parametrize("task", ["multi-label", "regression", "segmentation"])
 def test_the_best_epoch_is_that_of_the_main_metric_in_its_direction(task):
     data = as_data(Toy(task), task=task)
     torch.manual_seed(0)
-    method = KD(network(6, OUTPUTS[task]), FrozenTeacher(network(12, OUTPUTS[task])))
+    method = KD(network_for(task, 6), FrozenTeacher(network_for(task, 12)))
     state = Driver(Training(epochs=5, batch_size=24, lr=0.3, schedule="constant", threads=1)).fit(method, data)
     history = state.history[f"validation_{data.task.primary}"]
     best = max(history) if data.task.metrics[data.task.primary].higher_is_better else min(history)
@@ -99,7 +116,7 @@ def test_the_best_epoch_is_that_of_the_main_metric_in_its_direction(task):
 def test_a_killed_run_goes_on_bit_for_bit(task, tmp_path):
     def fit(file, reporter=None):
         torch.manual_seed(0)
-        method = KD(network(6, OUTPUTS[task]), FrozenTeacher(network(12, OUTPUTS[task])))
+        method = KD(network_for(task, 6), FrozenTeacher(network_for(task, 12)))
         training = Training(epochs=2, batch_size=24, lr=0.05, log_every=1, checkpoint_seconds=0.0, threads=1)
         Driver(training, reporter=reporter).fit(method, as_data(Toy(task), task=task), checkpoint_file=file)
         return method.state_dict()
@@ -180,3 +197,38 @@ def test_the_commands_know_the_task(task, column, said, parquet, tmp_path, monke
     scale = 100 if metric["unit"] == "share" else 1
     assert f"{scale * value:.{metric['digits']}f}" in told, "evaluate says what the report says"
     assert (tmp_path / "kd" / "report.html").exists()
+
+
+def test_masks_from_files_to_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    toy = Toy("segmentation")
+    for number, (image, mask) in enumerate(zip(toy.images, toy.answers, strict=True)):
+        split = "test" if number % 4 == 0 else "train"
+        for kind, pixels in (("images", (image * 255).byte().permute(1, 2, 0)), ("masks", mask.byte())):
+            (tmp_path / "scenes" / kind / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "scenes" / kind / split / f"{number}.png")
+    (tmp_path / "scenes" / "classes.txt").write_text("night\ndusk\nday\n")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def dense(num_classes, width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, num_classes, 1))\n"
+    )
+    data = ["--task", "segmentation", "--data", "scenes"]
+    common = [*data, "--epochs", "1", "--batch_size", "12", "--threads", "1", "--device", "cpu"]
+    networks = ["--student", "net.py:dense", "--teacher", "net.py:dense,width=8"]
+    assert (
+        main(["compare", "supervised", "kd", "cwd", "structured", *networks, *common, "--seeds", "1", "--out", "all"])
+        == 0
+    )
+    content = json.loads((tmp_path / "all" / "comparison.json").read_text())
+    assert content["data"]["class_names"] == ["night", "dusk", "day"]
+    assert [len(row["runs"][0]["pictures"]["iou"]) for row in content["rows"]] == [3] * 4
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "IoU of each class" in page
+    assert page.count("data:image/jpeg;base64,") == 4
+    capsys.readouterr()
+    folder = next((tmp_path / "all" / "runs").glob("cwd*")) / "seed-0" / "distill"
+    assert main(["evaluate", str(folder), *data]) == 0
+    value = content["rows"][2]["summary"]["best"]["test_miou"]["mean"]
+    assert f"{100 * value:.2f}" in capsys.readouterr().out, "evaluate says what the report says"

@@ -10,6 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from tutelage.data.randaugment import RandAugment
+from tutelage.data.scaling import Scale
+from tutelage.data.tones import Colour
 from tutelage.data.transforms import Crop, Cutout, Flip, RandomCutout, ResizedCrop, Rotate, Transform
 from tutelage.errors import UserError, unknown
 
@@ -133,6 +135,8 @@ _TRANSFORMS: Mapping[str, Callable[..., Transform]] = {
     "flip": Flip,
     "rotate": Rotate,
     "resized-crop": _resized_crop,
+    "scale": Scale,
+    "colour": Colour,
     "cutout": _whole(Cutout),
     "random-cutout": RandomCutout,
     "randaugment": _whole(RandAugment),
@@ -151,5 +155,6 @@ def _transform(text: str) -> Transform:
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"The augmentation {text!r} cannot be read. Write for example crop:4, flip, rotate:15, "
-            f"resized-crop:0.2:1 (smallest and largest area), cutout:8, random-cutout:0.5 or randaugment:2."
+            f"resized-crop:0.2:1 (smallest and largest area), scale:0.5:2 (smallest and largest factor), colour:0.3, "
+            "cutout:8, random-cutout:0.5 or randaugment:2."
         ) from error

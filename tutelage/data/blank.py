@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.paired import PairedImages
 from tutelage.errors import notice
 
 # Images that are compared at once, which bounds the memory that the comparison takes.
@@ -16,7 +17,10 @@ _CHUNK = 4096
 _LOOKED_AT = 64
 
 
-def tell_blank(streamed: Mapping[str, StreamedImages], resident: Mapping[str, ResidentImages] | None = None) -> None:
+def tell_blank(
+    streamed: Mapping[str, StreamedImages] | Mapping[str, PairedImages],
+    resident: Mapping[str, ResidentImages] | None = None,
+) -> None:
     """Warn about images that are all one colour, and name one.
 
     Args:

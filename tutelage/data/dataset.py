@@ -168,8 +168,9 @@ class Data:
         A user's own DataLoader has its own batch size; the first samples of its first batch are taken.
         """
         split = TRAIN if TRAIN in self.splits else next(iter(self.splits))
-        # A few samples are not worth starting worker processes.
-        loader = self.loader(split, train=False, batch_size=samples, workers=0)
+        # Of the samples as they are trained on: their images have one size, and those that are measured may not. A few
+        # samples are not worth starting worker processes.
+        loader = make_loader(self.split(split), self.task, batch_size=samples, workers=0)
         return _first(next(iter(loader.epoch(0))).inputs, samples)
 
     def loader(
@@ -210,6 +211,8 @@ class Data:
             UserError: If there is no such split, or the batch cannot be shared equally.
         """
         samples = self.split(split)
+        if not train and isinstance(samples, Samples):
+            samples = samples.measured()
         if train and world_size > 1 and batch_size % world_size:
             raise UserError(
                 f"A batch of {batch_size} cannot be shared equally by {world_size} processes: take a multiple of "
@@ -238,7 +241,7 @@ class Data:
 
 def _is_unlabelled(samples: Split, before: bool) -> bool:
     """Return whether samples have no targets. A DataLoader does not tell, so it counts as the split it replaces."""
-    return samples.targets is None if isinstance(samples, Samples) else before
+    return not samples.has_targets if isinstance(samples, Samples) else before
 
 
 def _first(inputs: Any, samples: int) -> Any:
@@ -314,7 +317,7 @@ def assemble(
         std=std,
         augmentation=augmentation,
         fingerprint=_fingerprint(task, digest, chosen),
-        unlabelled=frozenset(part for part, samples in parts.items() if samples.targets is None),
+        unlabelled=frozenset(part for part, samples in parts.items() if not samples.has_targets),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from rich.progress import Progress
 
 from tutelage.errors import UserError
 from tutelage.system.console import screen
+
+T = TypeVar("T")
 
 # If no size is asked for, larger images than this are resized to the usual size of pretrained networks.
 _LARGEST_NATIVE, _USUAL = 256, 224
@@ -40,14 +42,34 @@ def read_image(cell: Any, where: str) -> Image.Image:
     Raises:
         UserError: If the image is absent, damaged, or has more than 8 bits per channel.
     """
+    place = f"{cell['path']} ({where})" if cell and cell.get("path") else where
+    image = open_encoded(cell, place)
+    # Converting to 8 bits would clip such values without a word.
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"The image at {place} has more than 8 bits per channel: convert the images to 8 bits.")
+    return image
+
+
+def open_encoded(cell: Any, place: str, *, load: bool = True) -> Image.Image:
+    """Open one image in the mode of its file, upright.
+
+    Args:
+        cell: A cell of a Hugging Face dataset: a mapping with encoded `bytes`, or with a `path`.
+        place: The place to name if the image cannot be read.
+        load: Whether to decode the pixels and turn the image upright; if not, only its head is read.
+
+    Raises:
+        UserError: If the image is absent or damaged.
+    """
     cell = cell or {}
-    place = f"{cell['path']} ({where})" if cell.get("path") else where
     if not cell.get("path") and cell.get("bytes") is None:
         raise UserError(f"There is no image at {place}: remove the row, or name the image column with ,image=.")
     image: Image.Image
     try:
         encoded = Path(cell["path"]).read_bytes() if cell.get("bytes") is None else cell["bytes"]
         image = _open(encoded)
+        if not load:
+            return image
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
             image.load()
@@ -57,9 +79,6 @@ def read_image(cell: Any, where: str) -> Image.Image:
         raise UserError(f"The file at {place} is not an image of a known format: replace it or remove it.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
-    # Converting to 8 bits would clip such values without a word.
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"The image at {place} has more than 8 bits per channel: convert the images to 8 bits.")
     return image
 
 
@@ -143,7 +162,8 @@ def decode_all(
 
     # PIL releases the interpreter lock while it decodes, so threads help.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        _watch(pool.map(decode, range(0, shape[0], _CHUNK)), shape[0], what)
+        for _ in watched(pool.map(decode, range(0, shape[0], _CHUNK)), shape[0], what, of=lambda decoded: decoded):
+            pass
     return pixels
 
 
@@ -155,12 +175,20 @@ def _open(encoded: bytes) -> Image.Image:
         return Image.open(BytesIO(encoded))
 
 
-def _watch(steps: Iterable[int], total: int, what: str) -> None:
-    """Run through the steps; show a progress bar if they take longer than two seconds."""
+def watched(steps: Iterable[T], total: int, what: str, *, of: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    """Yield the steps' results; show a progress bar if they take longer than two seconds.
+
+    Args:
+        steps: The steps.
+        total: How many things they work on together.
+        what: The things' name in the progress bar.
+        of: How many things a step worked on, from its result.
+    """
     console, began, done = screen(stderr=True), time.monotonic(), 0
     with Progress(console=console, transient=True, disable=not console.is_terminal, auto_refresh=False) as progress:
         task = progress.add_task(f"Decoding {escape(what)}", total=total, visible=False)
         for step in steps:
-            done += step
+            yield step
+            done += of(step)
             late = time.monotonic() - began > _PATIENCE_SECONDS
             progress.update(task, completed=done, visible=late, refresh=late)

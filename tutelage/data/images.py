@@ -17,6 +17,9 @@ from tutelage.errors import UserError
 if TYPE_CHECKING:
     import datasets
 
+# Dimensions of targets that are a map for each sample: [sample, height, width].
+_MAP = 3
+
 
 def as_inputs(images: Tensor, *, channels_last: bool = False) -> Tensor:
     """Return images as float32 inputs of a network: uint8 divided by 255, floats unchanged.
@@ -57,8 +60,9 @@ class ResidentImages(Samples):
                 f"There are targets of shape {list(targets.shape)} for {len(images)} images: give one for each."
             )
         self.images = images
-        # Cross-entropy and indexing read class indices as int64.
-        self.targets = targets if targets is None or targets.is_floating_point() else targets.long()
+        # Maps of classes stay as narrow as they are: eight bytes for each pixel would not fit.
+        is_index = targets is not None and not targets.is_floating_point() and targets.ndim < _MAP
+        self.targets = targets.long() if is_index and targets is not None else targets
         self.channels, self.size = images.shape[1], (images.shape[2], images.shape[3])
 
     def __len__(self) -> int:
@@ -89,6 +93,9 @@ class ResidentImages(Samples):
 class StreamedImages(Samples):
     """Images that are decoded when they are needed, all resized to one size.
 
+    Attributes:
+        fits: Whether they can all lie in memory in one size, without a loss for measuring.
+
     Args:
         rows: A Hugging Face dataset whose image column is not decoded (`Image(decode=False)`).
         targets: `[sample, ...]`, such as class indices `[sample]`; None for images without targets.
@@ -99,6 +106,7 @@ class StreamedImages(Samples):
     """
 
     is_decoded = True
+    fits = True
 
     def __init__(
         self,

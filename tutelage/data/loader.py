@@ -16,7 +16,7 @@ from tutelage.data.batch import Batch, moved
 from tutelage.data.images import as_inputs
 from tutelage.data.own import OwnLoader, as_samples
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
-from tutelage.data.samplers import BatchSampler, ShuffledBatches
+from tutelage.data.samplers import BatchSampler, GroupedBatches, ShuffledBatches
 from tutelage.data.samples import Samples
 from tutelage.data.task import Task
 from tutelage.errors import UserError
@@ -154,6 +154,9 @@ def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool)
             view = planned.view.to(device, non_blocking=True)
             inputs, extras = plan.augmentation.apply(inputs, view), {"view": view}
             targets = None if targets is None else task.under_view(targets, plan.augmentation, view)
+        if targets is not None and not targets.is_floating_point():
+            # Maps of classes are stored and moved in as few bytes as possible.
+            targets = targets.long()
         is_image = isinstance(inputs, Tensor) and inputs.ndim == 4
         return Batch(
             inputs=as_inputs(inputs, channels_last=channels_last) if is_image else inputs,
@@ -270,6 +273,8 @@ def make_loader(
         )
     samples = as_samples(samples, task)
     assert isinstance(samples, Samples)
+    if batch_sampler is None and samples.groups is not None:
+        batch_sampler = GroupedBatches(samples.groups, batch_size=batch_size)
     plan = Plan(
         sampler=batch_sampler
         or ShuffledBatches(len(samples), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),

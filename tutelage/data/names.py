@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from tutelage.errors import UserError, notice, unknown
 from tutelage.system.grammar import read
@@ -20,7 +21,8 @@ HUB: Mapping[str, str] = {
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
 NAMES = (DIGITS, *HUB)
-_OPTIONS = ("label", "image")
+_COLUMNS = ("label", "image")
+_OPTIONS = (*_COLUMNS, "ignore", "classes")
 _PREFIX = "hf:"
 
 
@@ -35,6 +37,8 @@ class Spec:
         hub: The name on the Hugging Face hub, or None.
         label: The label column, or None to find it.
         image: The image column, or None to find it.
+        ignore: The numbers of masks that are no class, such as `255` or `0+255`, or None to find them.
+        classes: The file of the masks' class names, or None to look beside the data.
     """
 
     text: str
@@ -43,6 +47,8 @@ class Spec:
     hub: str | None = None
     label: str | None = None
     image: str | None = None
+    ignore: str | None = None
+    classes: str | None = None
 
 
 def parse_spec(text: str) -> Spec:
@@ -52,31 +58,32 @@ def parse_spec(text: str) -> Spec:
         UserError: If an option is wrong, or there is no such place.
     """
     written = read(text, kind="data", is_place=True, value="COLUMN")
-    place, columns = written.name, written.options
-    for key, column in columns.items():
+    place, given = written.name, written.options
+    for key, value in given.items():
         if key not in _OPTIONS:
             raise unknown("data option", key, _OPTIONS)
-        if not column:
-            raise UserError(f"The data option {key!r} has no column: write {key}=COLUMN.")
-    label, image = columns.get("label"), columns.get("image")
+        if not value:
+            what = "column: write {}=COLUMN" if key in _COLUMNS else "value: write {}=VALUE"
+            raise UserError(f"The data option {key!r} has no {what.format(key)}.")
+    options: dict[str, Any] = {key: given.get(key) for key in _OPTIONS}
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
     if place in NAMES and Path(place).is_dir():
         notice(f"{place} means the dataset of that name. For the folder of that name here, write ./{place}.")
     if place == DIGITS:
-        if columns:
-            raise UserError(f"digits have no columns: leave out {', '.join(columns)}.")
+        if given:
+            raise UserError(f"digits have no columns: leave out {', '.join(given)}.")
         return Spec(text, DIGITS)
     if place in HUB or place.startswith(_PREFIX):
         hub = HUB.get(place, place.removeprefix(_PREFIX))
-        return Spec(text, _name(hub), hub=hub, label=label, image=image)
+        return Spec(text, _name(hub), hub=hub, **options)
     path = Path(place).expanduser()
     if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
-        return Spec(text, _name(path.resolve().name), path=path, label=label, image=image)
+        return Spec(text, _name(path.resolve().name), path=path, **options)
     owner, slash, _ = place.partition("/")
     # If its first folder exists, it is a misspelt path rather than a name on the hub.
     if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():
-        return Spec(text, _name(place), hub=place, label=label, image=image)
+        return Spec(text, _name(place), hub=place, **options)
     raise _no_such_place(place, path)
 
 

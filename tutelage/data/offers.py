@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sample-labels", "images"]
+Offer = Literal["targets", "answers", "sample-answers", "maps", "classes", "labels", "sample-labels", "images"]
 """What a method may read of the data.
 
 - `targets`: the task's own supervised loss.
 - `answers`: the task's own divergence of two networks' answers.
 - `sample-answers`: one answer for each whole sample, `[batch, number]`, not a map of answers.
+- `maps`: an answer at each place of an image, `[batch, number, height, width]`.
 - `classes`: scores of classes on axis 1, which a softmax turns into probabilities, at every place of a sample.
 - `labels`: the index of the right class, at every place that has scores.
 - `sample-labels`: one class index per sample.
@@ -18,7 +19,7 @@ Offer = Literal["targets", "answers", "sample-answers", "classes", "labels", "sa
 Features can be read from any network, and do not depend on the data.
 """
 
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer))
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps"}
 """What labelled images offer."""
 
 OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})

@@ -61,6 +61,11 @@ class OwnSamples(Samples):
             self.targets = find_targets(dataset, task) if targets is None and self._is_labelled else targets
         if isinstance(first, Tensor) and not task.ragged:
             self.channels, self.size = first.shape[0], (first.shape[1], first.shape[2])
+        if task.has_maps and self.targets is not None and tuple(self.targets.shape[-2:]) != self.size:
+            raise UserError(
+                f"The dataset's images have the size {list(self.size)} and its maps {list(self.targets.shape[-2:])}: "
+                "bring both to one size (height, width) in its transform."
+            )
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -202,6 +207,7 @@ class OwnLoader:
         if targets is not None:
             read = self._task.read_targets(targets, where="the DataLoader")
             targets = read[self._mine].to(self._device, non_blocking=True)
+            targets = targets if targets.is_floating_point() else targets.long()
         return Batch(inputs=inputs, targets=targets, criterion=self._task.criterion)
 
     def _placed(self, inputs: Any) -> Any:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.contents import Contents
-from tutelage.data.folders import scan_folder
+from tutelage.data.folders import ImageFolder, scan_folder
 from tutelage.data.hub import holds_tables, hub_states, open_hub, open_path
+from tutelage.data.map_folders import PairFolder, scan_pairs
 from tutelage.data.names import Spec
 from tutelage.data.tables import Tables, as_tables
 from tutelage.data.walk import walk
@@ -20,10 +21,11 @@ class HubPlace:
     Args:
         where: The user's request.
         name: `owner/name`.
+        has_maps: Whether the labels are maps, in a column of images.
     """
 
-    def __init__(self, where: Spec, name: str) -> None:
-        self._where, self._rows = where, open_hub(name)
+    def __init__(self, where: Spec, name: str, *, has_maps: bool = False) -> None:
+        self._where, self._rows, self._has_maps = where, open_hub(name), has_maps
         self.listing: Any = hub_states(self._rows)
 
     def known_content(self) -> Any:
@@ -35,7 +37,7 @@ class HubPlace:
 
     def tables(self) -> Tables:
         """Return its splits and columns."""
-        return as_tables(self._rows, image=self._where.image, label=self._where.label, spec=self._where.text)
+        return _tables(self._rows, self._where, has_maps=self._has_maps)
 
 
 class LocalPlace:
@@ -45,19 +47,23 @@ class LocalPlace:
         where: The user's request.
         path: The file or folder.
         has_classes: Whether the task uses the classes.
+        has_maps: Whether the labels are maps, which are images themselves.
 
     Raises:
         UserError: If the layout of a folder of images is unclear.
     """
 
-    def __init__(self, where: Spec, path: Path, *, has_classes: bool = True) -> None:
-        self._where, self._path = where, path
+    def __init__(self, where: Spec, path: Path, *, has_classes: bool = True, has_maps: bool = False) -> None:
+        self._where, self._path, self._has_maps = where, path, has_maps
+        self._images: ImageFolder | PairFolder | None
         tree = walk(path)
         self._contents = Contents.of(tree)
         if holds_tables(tree):
             self._images = None
         elif path.is_file():
             raise UserError(f"{path} is a file: give a folder of images by class, or a folder of Parquet.")
+        elif has_maps:
+            self._images = scan_pairs(tree, label=where.label, image=where.image)
         else:
             self._images = scan_folder(tree, label=where.label, image=where.image, has_classes=has_classes)
 
@@ -79,4 +85,8 @@ class LocalPlace:
         if self._images is not None:
             return self._images.tables()
         rows = open_path(self._path, state=self._contents.state)
-        return as_tables(rows, image=self._where.image, label=self._where.label, spec=self._where.text)
+        return _tables(rows, self._where, has_maps=self._has_maps)
+
+
+def _tables(rows: Any, where: Spec, *, has_maps: bool) -> Tables:
+    return as_tables(rows, image=where.image, label=where.label, spec=where.text, has_maps=has_maps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -52,6 +52,32 @@ class ShuffledBatches:
         order = torch.randperm(self._length, generator=generator) if self._shuffle else torch.arange(self._length)
         for start in range(0, self._batches * self._batch_size, self._batch_size):
             yield order[start : start + self._batch_size]
+
+
+class GroupedBatches:
+    """Every sample once, in given order, in batches whose samples belong together, such as images of one size.
+
+    Args:
+        groups: The number of each sample's group.
+        batch_size: Samples per batch; the last one of a group may be smaller.
+    """
+
+    def __init__(self, groups: Sequence[int], *, batch_size: int) -> None:
+        members: dict[int, list[int]] = {}
+        for sample, group in enumerate(groups):
+            members.setdefault(group, []).append(sample)
+        self._batches = [
+            torch.tensor(found[start : start + batch_size])
+            for found in members.values()
+            for start in range(0, len(found), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors, the same in every epoch."""
+        yield from self._batches
 
 
 class RepeatedBatches:

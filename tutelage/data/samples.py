@@ -34,6 +34,16 @@ class Samples(Dataset[Any], ABC):
     channels: int = 0
     size: tuple[int, ...] = ()
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether the samples have targets; maps that are read from files are not in `targets`."""
+        return self.targets is not None
+
+    @property
+    def groups(self) -> Sequence[int] | None:
+        """A number for each sample; only samples of one number can be in a batch. None if all can."""
+        return None
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -53,6 +63,10 @@ class Samples(Dataset[Any], ABC):
     @abstractmethod
     def with_targets(self, targets: Tensor | None) -> Samples:
         """Return the same samples with other targets, or with none."""
+
+    def measured(self) -> Samples:
+        """Return the samples as a network is measured on them, such as images in their own sizes."""
+        return self
 
     def to(self, device: torch.device | str) -> Samples:
         """Return the same samples on another device; samples that are not resident stay as they are."""

@@ -15,7 +15,9 @@ from tutelage.data.blank import tell_blank
 from tutelage.data.cache import STREAMED_FORMAT, Decoded, content_digest, key_of, recall, store
 from tutelage.data.dataset import Data, assemble
 from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.map_tables import as_paired, known_classes, refuse_map_options
 from tutelage.data.names import DIGITS, Spec, parse_spec
+from tutelage.data.paired import PairedImages
 from tutelage.data.place import HubPlace, LocalPlace
 from tutelage.data.samples import Samples
 from tutelage.data.tables import as_streamed
@@ -55,12 +57,14 @@ def load_data(
             Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
             after commas, as in `data/cifar100,label=coarse_label,image=img`.
         task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
-            1), `regression` (a column of numbers, or of rows of numbers), or `unlabelled` to ignore them.
+            1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), or `unlabelled` to
+            ignore them.
         validation: The fraction of the training images to hold out if the source has no validation split; 0 for none.
             Each class keeps its share.
         split_seed: Seed of the choice of validation images and of the subset.
         subset: How many training images to use, those held out for validation included; None for all.
-        image_size: The side in pixels to which images are resized and cut; None keeps small images as they are.
+        image_size: The side in pixels to which images are resized and cut; None keeps small images as they are. Images
+            with masks are never cut: it is their longer side.
         augment: The augmentation of training images, such as `"crop:4,flip"`, or `"none"`; None for the usual one.
         resident_limit_mib: Largest size of decoded images that are kept in memory, in MiB. Larger data are decoded
             when needed.
@@ -73,6 +77,7 @@ def load_data(
     if image_size is not None and image_size < 1:
         raise UserError(f"The image size is {image_size} pixels: give 1 or more.")
     kind = task_named(task)
+    refuse_map_options(where, kind)
     # A folder and a dataset on the hub may be called digits as well.
     if where.name == DIGITS and where.path is None and where.hub is None:
         splits, class_names, digest = _digits(image_size)
@@ -85,7 +90,7 @@ def load_data(
         name=where.name,
         task=kind,
         class_names=class_names,
-        augmentation=_usual(where.name, splits["train"].size) if augmentation is None else augmentation,
+        augmentation=_usual(where.name, splits["train"].size, kind) if augmentation is None else augmentation,
         digest=digest,
         validation=validation,
         test=test,
@@ -95,7 +100,9 @@ def load_data(
     return replace(data, augmentation_chosen=augment is not None)
 
 
-def _usual(name: str, size: tuple[int, ...]) -> Augmentation:
+def _usual(name: str, size: tuple[int, ...], task: Task) -> Augmentation:
+    if task.augmentation:
+        return Augmentation.parse(task.augmentation)
     small, large = "crop:4,flip", "resized-crop,flip"
     return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(size) < _SMALL else large))
 
@@ -117,19 +124,26 @@ def _load(
 ) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
     """Return the splits, the class names, and the digest of the content."""
     if where.path is not None:
-        place: LocalPlace | HubPlace = LocalPlace(where, where.path, has_classes=not task.hides_targets)
+        place: LocalPlace | HubPlace = LocalPlace(
+            where, where.path, has_classes=not task.hides_targets, has_maps=task.has_maps
+        )
     else:
-        place = HubPlace(where, where.hub or "")
+        place = HubPlace(where, where.hub or "", has_maps=task.has_maps)
     options: dict[str, Any] = {"label": where.label, "image": where.image, "image_size": image_size}
     # Classification has no salt, so its keys are those of versions before there were tasks.
     options |= {"task": task.name} if task.salt else {}
+    options |= {"ignore": where.ignore, "classes": repr(known_classes(where))} if task.has_maps else {}
     known = place.known_content()
     decoded = None if known is None else recall(key_of(state=known, **options))
     told: list[str] = []
     if decoded is None or _mib(decoded.splits) > limit_mib:
         with kept_notices() as told:
-            streamed, class_names = as_streamed(place.tables(), task, image_size=image_size, spec=where.text)
-            if _mib(streamed) > limit_mib:
+            streamed: Mapping[str, StreamedImages] | Mapping[str, PairedImages]
+            if task.has_maps:
+                streamed, class_names = as_paired(place.tables(), task, where, image_size=image_size)
+            else:
+                streamed, class_names = as_streamed(place.tables(), task, image_size=image_size, spec=where.text)
+            if _mib(streamed) > limit_mib or not all(images.fits for images in streamed.values()):
                 tell_blank(streamed)
                 # Data this large are not read for a digest: names, sizes and times of their files stand for the
                 # content.
@@ -145,7 +159,10 @@ def _load(
 
 
 def _decode(
-    streamed: Mapping[str, StreamedImages], class_names: tuple[str, ...], key: str, told: Sequence[str]
+    streamed: Mapping[str, StreamedImages] | Mapping[str, PairedImages],
+    class_names: tuple[str, ...],
+    key: str,
+    told: Sequence[str],
 ) -> Decoded:
     """Decode all images and store them, with the notices shown until then."""
     resident = {name: images.resident() for name, images in streamed.items()}
@@ -155,6 +172,8 @@ def _decode(
     return decoded
 
 
-def _mib(splits: Mapping[str, ResidentImages] | Mapping[str, StreamedImages]) -> float:
+def _mib(
+    splits: Mapping[str, ResidentImages] | Mapping[str, StreamedImages] | Mapping[str, PairedImages],
+) -> float:
     sizes: list[int] = [len(images) * images.channels * math.prod(images.size) for images in splits.values()]
     return sum(sizes) / 2**20

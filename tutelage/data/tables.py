@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 # The fine label first: CIFAR-100 has a coarse one as well, and published results are on its 100 classes.
 _LABELS = ("fine_label", "label", "labels", "class")
+# Columns of maps, and of the images that they belong to, as they are usually called.
+_MAPS = ("mask", "annotation", "label", "labels", "segmentation", "segmentation_mask", "seg", "depth", "depth_map")
+_PICTURED = ("image", "img", "pixel_values")
+MAPS = _MAPS[0]
+"""The usual name of a column of maps."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,14 @@ def quiet() -> Iterator[None]:
             enable_progress_bars()
 
 
-def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, label: str | None, spec: str) -> Tables:
+def as_tables(
+    loaded: Mapping[str, datasets.Dataset],
+    *,
+    image: str | None,
+    label: str | None,
+    spec: str,
+    has_maps: bool = False,
+) -> Tables:
     """Find splits and columns.
 
     Args:
@@ -64,6 +76,7 @@ def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, labe
         image: The image column, or None to find it.
         label: The label column, or None to find it.
         spec: The user's text for the data, for messages.
+        has_maps: Whether the labels are maps, in a column of images.
 
     Raises:
         UserError: If there is no training split, a split is empty, or a column is missing or not clear.
@@ -73,12 +86,16 @@ def as_tables(loaded: Mapping[str, datasets.Dataset], *, image: str | None, labe
         if not len(rows):
             raise UserError(f"The split {name!r} of {spec} is empty: fill it or remove it.")
     features = splits["train"].features
-    image = _image_column(features, image, spec)
-    label = _label_column(features, label, spec)
+    if has_maps:
+        image, label = _paired_columns(features, image, label, spec)
+    else:
+        image = _image_column(features, image, spec)
+        label = _label_column(features, label, spec)
     for name, rows in splits.items():
         if missing := {image, label} - set(rows.features):
             raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
-    return Tables({name: _encoded(rows, image, label) for name, rows in splits.items()}, image, label)
+    encoded = (image, label) if has_maps else (image,)
+    return Tables({name: _encoded(rows, [image, label], encoded) for name, rows in splits.items()}, image, label)
 
 
 def as_streamed(
@@ -175,8 +192,32 @@ def _label_column(features: Mapping[str, Any], label: str | None, spec: str) -> 
     return found[0]
 
 
-def _encoded(rows: datasets.Dataset, image: str, label: str) -> datasets.Dataset:
+def _paired_columns(features: Mapping[str, Any], image: str | None, label: str | None, spec: str) -> tuple[str, str]:
+    """Return the column of images and the column of their maps."""
     from datasets import Image
 
-    # Not decoded by `datasets`, so that our own message can name an unreadable image.
-    return rows.select_columns([image, label]).cast_column(image, Image(decode=False))
+    found = [name for name, feature in features.items() if isinstance(feature, Image)]
+    for what, name in (("image column", image), ("label column", label)):
+        if name is not None and name not in found:
+            raise unknown(what, name, found)
+    maps = [name for name in _MAPS if name in found and name != image]
+    label = label or (maps[0] if len(maps) == 1 else None)
+    others = [name for name in found if name != label]
+    usual = [name for name in _PICTURED if name in others]
+    image = image or (others[0] if len(others) == 1 else usual[0] if len(usual) == 1 else None)
+    if image is None or label is None:
+        raise UserError(
+            f"{spec} has the columns {', '.join(features)}, of which {', '.join(found) or 'none'} hold images: name "
+            f"that of the images and that of the masks, as in '{spec},image=NAME,label=NAME'."
+        )
+    return image, label
+
+
+def _encoded(rows: datasets.Dataset, columns: Sequence[str], images: Sequence[str]) -> datasets.Dataset:
+    from datasets import Image
+
+    rows = rows.select_columns([*columns])
+    for name in images:
+        # Not decoded by `datasets`, so that our own message can name an unreadable image.
+        rows = rows.cast_column(name, Image(decode=False))
+    return rows

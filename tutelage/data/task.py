@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -17,6 +17,11 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.criterion import Criterion, Density
 from tutelage.data.offers import Offer
 from tutelage.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from tutelage.data.class_maps import ClassList
+    from tutelage.data.paired import MapReader
+    from tutelage.data.survey import Survey
 
 ENTRY_POINTS = "tutelage.tasks"
 
@@ -155,6 +160,9 @@ class Task(ABC):
         measures: What is measured: a network's answer, or the embedding that its classifier reads.
         outputs: The word for one of the numbers of an answer, and its plural.
         ragged: Whether a batch of images is a list of `[channel, height, width]`, because they may differ in size.
+        has_maps: Whether a sample's targets are a map over its image, such as a mask, in a file of its own.
+        missing: The target of a place of a map that has none.
+        augmentation: The usual augmentation of training images; empty for what is usual for their size.
     """
 
     name: ClassVar[str]
@@ -169,6 +177,9 @@ class Task(ABC):
     measures: ClassVar[Literal["answer", "embedding"]] = "answer"
     outputs: ClassVar[tuple[str, str]] = ("class", "classes")
     ragged: ClassVar[bool] = False
+    has_maps: ClassVar[bool] = False
+    missing: ClassVar[float] = -1.0
+    augmentation: ClassVar[str] = ""
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -194,7 +205,19 @@ class Task(ABC):
             augmentation: The augmentation of the images.
             view: Its parameters, `[batch, width]`.
         """
-        return targets
+        return augmentation.apply_to_maps(targets, view, outside=self.missing) if self.has_maps else targets
+
+    def map_reader(self, surveys: Mapping[str, Survey], known: ClassList) -> MapReader:
+        """Return what turns the files of maps into targets.
+
+        Args:
+            surveys: What the maps of each split hold.
+            known: The classes that the user named, or that stand beside the data.
+
+        Raises:
+            UserError: If the maps hold what is no target, or the task's targets are no maps.
+        """
+        raise UserError(f"The targets of the task {self.name!r} are no maps.")
 
     @abstractmethod
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> Meter:
@@ -272,6 +295,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "classification": "tutelage.tasks.classification:CLASSIFICATION",
         "multi-label": "tutelage.tasks.multi_label:MULTI_LABEL",
+        "segmentation": "tutelage.tasks.segmentation:SEGMENTATION",
         "regression": "tutelage.tasks.regression:REGRESSION",
         "unlabelled": "tutelage.tasks.unlabelled:UNLABELLED",
     }

@@ -102,7 +102,7 @@ class Flip:
         return self.apply(maps, parameters)
 
     def __str__(self) -> str:
-        return "flip" if self.probability == 0.5 else f"flip:{_exact(self.probability)}"
+        return "flip" if self.probability == 0.5 else f"flip:{exact(self.probability)}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Rotate:
         return torch.stack([(cosine * x - sine * y) / (width / 2), (sine * x + cosine * y) / (height / 2)], dim=-1)
 
     def __str__(self) -> str:
-        return f"rotate:{_exact(self.degrees)}"
+        return f"rotate:{exact(self.degrees)}"
 
 
 @dataclass(frozen=True)
@@ -185,26 +185,18 @@ class ResizedCrop:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Enlarge each image's box, bilinearly."""
         # The box lies inside the image, so only half of an edge pixel is ever read beyond it: its own colour goes on.
-        return resample(images, self._grid(images, parameters), padding_mode="border")
+        return resample(images, box_grid(images, parameters), padding_mode="border")
 
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
         """Enlarge the box of each map that was cut out of its image."""
-        return nearest(maps, self._grid(maps, parameters), outside)
-
-    def _grid(self, images: Tensor, parameters: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        rows, columns = centres(height, images.device), centres(width, images.device)
-        centre_x, centre_y, half_x, half_y = (value[:, None, None] for value in parameters.unbind(1))
-        x = (half_x * columns[None, None, :] + centre_x).expand(-1, height, -1)
-        y = (half_y * rows[None, :, None] + centre_y).expand(-1, -1, width)
-        return torch.stack([x, y], dim=-1)
+        return nearest(maps, box_grid(maps, parameters), outside)
 
     def __str__(self) -> str:
         default = ResizedCrop()
         if self == default:
             return "resized-crop"
         values = self.scale if self.ratio == default.ratio else (*self.scale, *self.ratio)
-        return "resized-crop:" + ":".join(map(_exact, values))
+        return "resized-crop:" + ":".join(map(exact, values))
 
 
 @dataclass(frozen=True)
@@ -271,7 +263,7 @@ class RandomCutout:
         return maps
 
     def __str__(self) -> str:
-        return "random-cutout" if self.largest == 0.5 else f"random-cutout:{_exact(self.largest)}"
+        return "random-cutout" if self.largest == 0.5 else f"random-cutout:{exact(self.largest)}"
 
 
 def _positions(generator: Generator, n: int, size: tuple[int, int]) -> Tensor:
@@ -292,6 +284,21 @@ def _squares(images: Tensor, positions: Tensor, sides: Tensor | int) -> Tensor:
         offset = torch.arange(length, device=images.device) - (centre[:, None].long() - sides // 2)
         inside.append((offset >= 0) & (offset < sides))
     return inside[0][:, None, :, None] & inside[1][:, None, None, :]
+
+
+def box_grid(images: Tensor, boxes: Tensor) -> Tensor:
+    """Return where to read the pixels of boxes, `[batch, height, width, (x, y)]`.
+
+    Args:
+        images: `[batch, channel, height, width]`.
+        boxes: Their centre (x, y) and half size (x, y), in units of the half image, `[batch, 4]`.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = centres(height, images.device), centres(width, images.device)
+    centre_x, centre_y, half_x, half_y = (value[:, None, None] for value in boxes.unbind(1))
+    x = (half_x * columns[None, None, :] + centre_x).expand(-1, height, -1)
+    y = (half_y * rows[None, :, None] + centre_y).expand(-1, -1, width)
+    return torch.stack([x, y], dim=-1)
 
 
 def centres(side: int, device: torch.device) -> Tensor:
@@ -323,6 +330,6 @@ def nearest(maps: Tensor, grid: Tensor, outside: float) -> Tensor:
     return torch.where(known > 0.5, read, outside).to(maps.dtype)
 
 
-def _exact(number: float) -> str:
+def exact(number: float) -> str:
     """Return the shortest text that reads back as this very number."""
     return repr(float(number)).removesuffix(".0")

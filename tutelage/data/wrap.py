@@ -165,7 +165,7 @@ def _from_loaders(splits: Mapping[str, Split], task: Task, names: tuple[str, ...
     for split, value in splits.items():
         if isinstance(value, Samples):
             shapes[split] = (value.channels, value.size)
-            is_labelled = value.targets is not None
+            is_labelled = value.has_targets
         else:
             shapes[split], is_labelled = _look(value, task, split)
         unlabelled |= set() if is_labelled else {split}

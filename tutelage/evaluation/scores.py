@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,8 @@ from tutelage.models.modes import evaluating
 from tutelage.system import processes
 
 EVALUATION_BATCH = 256
+# Of maps, an answer has numbers for each pixel: so many pixels are answered at once.
+_PIXELS = 1 << 20
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -175,6 +178,13 @@ def validation_metrics(
     return own | {f"validation_{task.primary}/{name}": value for name, value in main.items()}
 
 
+def batch_for(data: Data) -> int:
+    """Return how many samples are measured at once: fewer where each pixel is answered."""
+    if not (data.task.has_maps and data.image_size):
+        return EVALUATION_BATCH
+    return max(1, min(EVALUATION_BATCH, _PIXELS // math.prod(data.image_size)))
+
+
 def predictor(method: Method, data: Data) -> Predict:
     """Return a function to the measured answers of a method: its predictions, or the embeddings of its networks."""
     if data.task.measures == "answer":
@@ -215,7 +225,7 @@ def _embedding_reader(network: nn.Module, data: Data) -> FeatureExtractor | None
 
 
 def _loader(data: Data, split: str, device: Any) -> Loader:
-    return data.loader(split, train=False, batch_size=EVALUATION_BATCH, device=device)
+    return data.loader(split, train=False, batch_size=batch_for(data), device=device)
 
 
 def _answered(predict: Predict, loader: Loader, autocast: Autocast) -> Iterator[tuple[Batch, Mapping[str, Tensor]]]:

@@ -12,6 +12,7 @@ from torch import nn
 from tutelage.data.dataset import TEST, TRAIN, VALIDATION, Data
 from tutelage.data.plan import RecordedViews
 from tutelage.evaluation.scores import measure_network
+from tutelage.evaluation.shown import shown_samples
 from tutelage.recording.replay import name_of, sampled_answers
 
 
@@ -40,6 +41,7 @@ def describe_data(data: Data) -> dict[str, Any]:
         "foreign": None if data.foreign is None else {"name": data.foreign.name, "samples": data.count("foreign")},
         "image_size": list(data.image_size),
         "augmentation": str(data.augmentation),
+        **({"shown": shown_samples(data)} if data.task.has_maps else {}),
     }
 
 

@@ -14,6 +14,7 @@ NEEDS: Mapping[Offer, str] = {
     "targets": "targets to learn from",
     "answers": "answers of two networks that can be compared",
     "sample-answers": "one answer for each whole sample, not a map of answers",
+    "maps": "an answer at each place of an image",
     "classes": "scores of classes that a softmax turns into probabilities",
     "labels": "the right class of each sample or place",
     "sample-labels": "one class for each whole sample",

@@ -16,7 +16,7 @@ from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
 from tutelage.features.padding import valid_tokens
 from tutelage.features.trace import Trace, check_readable, first_input, tensor_at
-from tutelage.models.answers import call, logits_of, uncompiled
+from tutelage.models.answers import answered, call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
 
@@ -116,7 +116,7 @@ class FeatureExtractor(nn.Module):
         missing = [layer for layer in self._places if layer not in features]
         if missing:
             raise not_reached(missing, self.model)
-        return logits_of(raw) if self.gives_logits else None, features
+        return answered(raw, inputs) if self.gives_logits else None, features
 
     def _answer(self, inputs: Any) -> Any:
         # Compiled code needs no early ending: the compiler drops the layers that nothing depends on.

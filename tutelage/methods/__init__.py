@@ -11,6 +11,7 @@ from tutelage.methods.byot import BYOT
 from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
+from tutelage.methods.cwd import CWD
 from tutelage.methods.dist import DIST
 from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
@@ -33,6 +34,7 @@ from tutelage.methods.semckd import SemCKD
 from tutelage.methods.simkd import SimKD
 from tutelage.methods.sp import SP
 from tutelage.methods.srrl import SRRL
+from tutelage.methods.structured import Structured
 from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training
@@ -49,6 +51,7 @@ __all__ = [
     "BYOT",
     "CRD",
     "CSKD",
+    "CWD",
     "DIST",
     "DKD",
     "DML",
@@ -78,6 +81,7 @@ __all__ = [
     "ReviewKD",
     "SemCKD",
     "SimKD",
+    "Structured",
     "Supervised",
     "TfKDReg",
     "Token",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import UserError
@@ -29,7 +30,7 @@ def call(network: nn.Module, inputs: Any) -> Any:
 
 
 def answer(network: nn.Module, inputs: Any) -> Tensor:
-    """Return a network's logits `[batch, ...]`.
+    """Return a network's logits `[batch, ...]`; a map of logits has the size of the images.
 
     Args:
         network: The network.
@@ -38,7 +39,36 @@ def answer(network: nn.Module, inputs: Any) -> Tensor:
     Raises:
         UserError: If there are no logits in what it returns.
     """
-    return logits_of(call(network, inputs))
+    return answered(call(network, inputs), inputs)
+
+
+def answered(raw: Any, inputs: Any) -> Tensor:
+    """Return the logits in what a network returned; a map of logits is brought to the size of the images.
+
+    Networks that classify pixels may answer at any stride, such as one place for 8 x 8 pixels.
+
+    Args:
+        raw: What the network returned.
+        inputs: What it was asked.
+
+    Raises:
+        UserError: If there are no logits in it.
+    """
+    logits = logits_of(raw)
+    is_image = isinstance(inputs, Tensor) and inputs.ndim == 4
+    return at_size(logits, (inputs.shape[2], inputs.shape[3])) if is_image else logits
+
+
+def at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a map of logits `[batch, class, height, width]` at a size, by bilinear interpolation; others as they are.
+
+    Args:
+        logits: Logits of any shape.
+        size: Height and width.
+    """
+    if logits.ndim != 4 or tuple(logits.shape[2:]) == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
 def logits_of(raw: Any) -> Tensor:

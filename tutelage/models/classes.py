@@ -19,7 +19,7 @@ def with_own_classes(spec: NetworkSpec) -> NetworkSpec:
         UserError: If there are no such weights.
     """
     # A number that the user gave stays.
-    if not spec.uses_pretrained or "num_classes" in spec.options:
+    if not spec.uses_pretrained or spec.kind == "smp" or "num_classes" in spec.options:
         return spec
     count = hub.pretrained_classes(spec.kind, spec.name, spec.options)
     return spec if count is None else replace(spec, options={**spec.options, "num_classes": count})
@@ -34,7 +34,7 @@ def class_names_of(spec: NetworkSpec) -> tuple[str, ...]:
     Raises:
         UserError: If there are no such weights.
     """
-    if spec.uses_pretrained:
+    if spec.uses_pretrained and spec.kind != "smp":
         return hub.pretrained_class_names(spec.kind, spec.name, spec.options)
     # Weights that are named decide, even if the architecture is a saved run's.
     place = spec.target if spec.weights is None and spec.kind == "run" else spec.weights

@@ -17,6 +17,7 @@ from torch import nn
 from tutelage.errors import UserError, unknown
 from tutelage.models.heads import adapt_input, replace_classifier
 from tutelage.models.normalization import Normalization
+from tutelage.models.segmenters import is_segmenter, replace_heads
 from tutelage.models.user_code import FAILURES, told
 from tutelage.system.values import Share, check, check_all
 
@@ -105,7 +106,7 @@ def build_torchvision(
     """Return a network of torchvision, and the input statistics that its pretrained weights expect.
 
     Args:
-        name: Name of a classification network, such as `resnet18`.
+        name: Name of a network that classifies images or pixels, such as `resnet18` or `fcn_resnet50`.
         num_classes: Classes K; pretrained weights for another number get an untrained classifier.
         in_channels: Channels of the images.
         pretrained: Whether torchvision's weights are fetched.
@@ -117,6 +118,7 @@ def build_torchvision(
     """
     import torchvision
 
+    is_dense = is_segmenter(name)
     weights = _torchvision_weights(name, options) if pretrained else None
     _check_torchvision_name(name)
     arguments = {key: value for key, value in options.items() if key not in ("weights", "num_classes")}
@@ -125,6 +127,8 @@ def build_torchvision(
     if weights is None:
         # Built with one class where there shall be none; the classifier is removed below.
         arguments["num_classes"] = num_classes or 1
+        # Their factories fetch weights of the backbone unless they are told not to.
+        arguments |= {"weights_backbone": None} if is_dense else {}
     try:
         with _bounded_sockets(), warnings.catch_warnings():
             # Of GoogLeNet and Inception: that a default of theirs will change one day.
@@ -134,12 +138,16 @@ def build_torchvision(
         raise _not_fetched(f"torchvision:{name}", error) from error
     except FAILURES as error:
         raise _not_built(f"torchvision:{name}", arguments, error) from error
-    _check_options(arguments, network, of=f"torchvision:{name}")
+    if not is_dense:
+        _check_options(arguments, network, of=f"torchvision:{name}")
     if in_channels != 3:
         adapt_input(network, in_channels)
     if weights is None and num_classes:
         return network, None
-    replace_classifier(network, num_classes)
+    if is_dense:
+        replace_heads(network, num_classes)
+    else:
+        replace_classifier(network, num_classes)
     if weights is None:
         return network, None
     preset = weights.transforms()
@@ -186,7 +194,10 @@ def _timm_config(name: str) -> Mapping[str, Any]:
 def _check_torchvision_name(name: str) -> None:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = [
+        *torchvision.models.list_models(module=torchvision.models),
+        *torchvision.models.list_models(module=torchvision.models.segmentation),
+    ]
     if name not in known:
         raise unknown("torchvision network", name, known)
 

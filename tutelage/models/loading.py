@@ -13,6 +13,7 @@ from tutelage.models.class_order import lists, put_in_order, usual_shapes
 from tutelage.models.heads import check_classes
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import NetworkMetadata, architecture, metadata_beside, weights_file
+from tutelage.models.segmenters import build_smp, multiple_of
 from tutelage.models.spec import NetworkSpec
 from tutelage.models.trust import allow
 from tutelage.models.user_code import build_with, call_factory, import_factory
@@ -86,7 +87,7 @@ def load_network(
     if not any_classes:
         check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
     chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
-    return Normalized(network, chosen.mean, chosen.std, spec=str(spec), refusal=refusal)
+    return Normalized(network, chosen.mean, chosen.std, spec=str(spec), refusal=refusal, multiple=multiple_of(network))
 
 
 def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn.Module, Normalization | None]:
@@ -95,6 +96,9 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
         return hub.build_timm(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
     if spec.kind == "torchvision":
         return hub.build_torchvision(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+    if spec.kind == "smp":
+        network = build_smp(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
+        return network, Normalization.named("imagenet") if spec.uses_pretrained else None
     if spec.kind == "catalogue":
         return call_factory(factory(spec.name), spec.options, source=spec.target, **sizes), None
     if spec.kind == "composed":

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import UserError, notice, unknown
@@ -108,6 +109,7 @@ class Normalized(nn.Module):
         *,
         spec: str | None = None,
         refusal: str | None = None,
+        multiple: int = 1,
     ) -> None:
         """Wrap a network.
 
@@ -118,12 +120,14 @@ class Normalized(nn.Module):
             spec: How the network was built, as `NetworkSpec` reads it; None if it was given as a Python object.
             refusal: Why its answers do not fit the data although their shape does, such as other classes. Its layers
                 can still be read.
+            multiple: By what the sides of its images must be divisible. Others are filled up at the right and at the
+                bottom with the pixels of the edge, and a map of answers is cut back.
 
         Raises:
             UserError: The statistics do not fit each other.
         """
         super().__init__()
-        self.model, self.spec, self._refusal = model, spec, refusal
+        self.model, self.spec, self._refusal, self._multiple = model, spec, refusal, multiple
         self.normalization = Normalization(mean=tuple(mean), std=tuple(std))
         for name, values in (("mean", self.normalization.mean), ("std", self.normalization.std)):
             # `[1, channel, 1, 1]`, which broadcasts over batch and places.
@@ -133,6 +137,11 @@ class Normalized(nn.Module):
     def refusal(self) -> str | None:
         """Why its answers do not fit the data; None if nothing speaks against them."""
         return self._refusal
+
+    @property
+    def multiple(self) -> int:
+        """By what the sides of its images must be divisible; others are filled up."""
+        return self._multiple
 
     # Positional only, so that `inputs` may also be the name of an input of the network.
     def forward(self, inputs: Tensor | None = None, /, **named: Any) -> Any:
@@ -148,8 +157,18 @@ class Normalized(nn.Module):
                 something else than `pixel_values` may be images.
         """
         if inputs is not None:
-            return self.model(self._normalized(inputs), **named)
+            return self._filled_up(self._normalized(inputs), named)
         return self.model(**{name: self._named(name, value) for name, value in named.items()})
+
+    def _filled_up(self, images: Tensor, named: Mapping[str, Any]) -> Any:
+        """Return the network's answer to images whose sides are filled up to a multiple of what it takes."""
+        height, width = images.shape[2:]
+        below, beside = -height % self._multiple, -width % self._multiple
+        if not (below or beside):
+            return self.model(images, **named)
+        raw = self.model(F.pad(images, (0, beside, 0, below), mode="replicate"), **named)
+        is_whole = isinstance(raw, Tensor) and tuple(raw.shape[2:]) == (height + below, width + beside)
+        return raw[..., :height, :width] if is_whole else raw
 
     def _named(self, name: str, value: Any) -> Any:
         if name == _IMAGES:

@@ -14,10 +14,14 @@ from tutelage.errors import UserError, unknown
 from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
 from tutelage.models.normalization import Normalization
+from tutelage.models.segmenters import is_segmenter
 from tutelage.models.trust import Origin
 from tutelage.system.grammar import read, split_last
 
-Kind = Literal["catalogue", "timm", "torchvision", "file", "import", "composed", "run"]
+Kind = Literal["catalogue", "timm", "torchvision", "smp", "file", "import", "composed", "run"]
+
+# Kinds whose networks others have trained: their weights can be fetched.
+_HUBS = ("timm", "torchvision", "smp")
 
 # Prefixes of names that are no networks and can only teach. The place of each kind is text, not an import, because
 # teachers may import this folder and not the reverse.
@@ -31,11 +35,12 @@ class NetworkSpec:
     """Where a network comes from.
 
     Attributes:
-        target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `package.module:factory`,
+        target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `smp:NAME`, `package.module:factory`,
             `path/to/file.py:factory`, or the path of a saved run's folder or weights.
         options: Arguments of the factory, besides classes and channels.
         normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None takes the default.
-        pretrained: Whether timm's or torchvision's weights are fetched; None means yes unless `weights` are given.
+        pretrained: Whether timm's or torchvision's weights are fetched; None means yes unless `weights` are given, but
+            no for networks that classify pixels. Of `smp:` these are the encoder's.
         weights: A file of weights, or a saved run's folder.
         origin: The file from which the spec was read; None if the user wrote it. The text does not show it.
     """
@@ -52,9 +57,9 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if self.normalize not in (None, "data"):
             Normalization.parse(self.normalize)
-        if self.pretrained and self.kind not in ("timm", "torchvision"):
+        if self.pretrained and self.kind not in _HUBS:
             raise UserError(
-                f"`pretrained=true` is for `timm:` and `torchvision:` networks, not for {self.target!r}: "
+                f"`pretrained=true` is for `timm:`, `torchvision:` and `smp:` networks, not for {self.target!r}: "
                 "give a file of weights as `@FILE`."
             )
         if self.pretrained and self.weights:
@@ -112,6 +117,8 @@ class NetworkSpec:
             return "timm"
         if self.target.startswith("torchvision:"):
             return "torchvision"
+        if self.target.startswith("smp:"):
+            return "smp"
         if colon and before.endswith(".py"):
             return "file"
         if colon and after.isidentifier() and all(part.isidentifier() for part in before.split(".")):
@@ -131,19 +138,21 @@ class NetworkSpec:
     @property
     def name(self) -> str:
         """The target without its prefix."""
-        return self.target.split(":", 1)[1] if self.kind in ("timm", "torchvision") else self.target
+        return self.target.split(":", 1)[1] if self.kind in _HUBS else self.target
 
     @property
     def uses_pretrained(self) -> bool:
-        """Whether timm's or torchvision's own weights are fetched."""
-        if self.kind not in ("timm", "torchvision"):
+        """Whether timm's or torchvision's own weights, or those of an smp encoder, are fetched."""
+        if self.kind not in _HUBS:
             return False
-        return self.weights is None if self.pretrained is None else self.pretrained
+        if self.pretrained is None:
+            return self.weights is None and self.kind != "smp" and not is_segmenter(self.name)
+        return self.pretrained
 
     @property
     def is_trained(self) -> bool:
         """Whether the network comes with any weights; an architecture alone does not."""
-        return self.weights is not None or self.kind == "run" or self.uses_pretrained
+        return self.weights is not None or self.kind == "run" or (self.uses_pretrained and self.kind != "smp")
 
     def trained_for(self, num_classes: int) -> bool:
         """Return whether the network comes with weights and a classifier for this many classes.
@@ -155,7 +164,8 @@ class NetworkSpec:
         Args:
             num_classes: Classes of the data.
         """
-        if not self.uses_pretrained:
+        # Of an smp network, pretrained weights are the encoder's alone.
+        if not self.uses_pretrained or self.kind == "smp":
             return self.is_trained
         wanted = self.options.get("num_classes", num_classes)
         return bool(wanted == 0 or hub.pretrained_classes(self.kind, self.name, self.options) == wanted)

@@ -30,9 +30,9 @@ from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.answers import answer
 from tutelage.system.chance import seed_everything
 from tutelage.system.devices import threads
-from tutelage.testing.kinds import KINDS, LABELS, Kind
+from tutelage.testing.kinds import KINDS, Kind, home
 from tutelage.testing.other_teachers import accepts_other_teachers
-from tutelage.testing.toys import methods_of, toy_batch
+from tutelage.testing.toys import methods_of
 from tutelage.testing.trials import (
     STEPS,
     KilledError,
@@ -57,7 +57,7 @@ SETTINGS = frozenset({"out", "seed"} | {setting.name for group in (DataOptions, 
 
 
 def check_method(method: str) -> None:
-    """Run every check on a method, on labelled images and on every other kind of data.
+    """Run every check on a method, on labelled images or the first data that it serves, and on every other kind.
 
     Args:
         method: Its registered name, or an import path `package.module:Class`.
@@ -113,8 +113,9 @@ def _refusal(entry: Entry, kind: Kind) -> str | None:
     return None
 
 
-def builds_from_defaults(entry: Entry, kind: Kind = LABELS) -> None:
+def builds_from_defaults(entry: Entry, kind: Kind | None = None) -> None:
     """It builds from its defaults, and every method in it is final."""
+    kind = kind or home(entry)
     for stage, method in fresh_methods(entry, kind).items():
         assert isinstance(method, Method), f"{stage} is no Method"
         assert Method in type(method).__bases__, f"{type(method).__name__} subclasses another method: wrap instead"
@@ -126,8 +127,9 @@ def options_are_its_own(entry: Entry) -> None:
     assert not shared, f"its {', '.join(shared)} would be taken for the setting of that name: choose another name"
 
 
-def losses_are_finite_scalars(entry: Entry, kind: Kind = LABELS) -> None:
+def losses_are_finite_scalars(entry: Entry, kind: Kind | None = None) -> None:
     """Every loss is a finite scalar, and weights name losses that exist."""
+    kind = kind or home(entry)
     for stage, method in fresh_methods(entry, kind).items():
         losses = {name: loss for update in updates_of(method, kind.batch()) for name, loss in update.losses.items()}
         for name, loss in losses.items():
@@ -139,8 +141,9 @@ def losses_are_finite_scalars(entry: Entry, kind: Kind = LABELS) -> None:
         assert not missing, f"{stage}: weights without a loss, {missing}"
 
 
-def teacher_stays_still(entry: Entry, kind: Kind = LABELS) -> None:
+def teacher_stays_still(entry: Entry, kind: Kind | None = None) -> None:
     """The teacher's parameters and buffers do not change, and it is never in train mode."""
+    kind = kind or home(entry)
     for stage, method in fresh_methods(entry, kind).items():
         teachers = [module for module in method.modules() if isinstance(module, Teacher)]
         before = [{key: value.clone() for key, value in teacher.state_dict().items()} for teacher in teachers]
@@ -152,8 +155,9 @@ def teacher_stays_still(entry: Entry, kind: Kind = LABELS) -> None:
             assert not changed, f"{stage}: the teacher's {changed} changed"
 
 
-def every_parameter_is_trained(entry: Entry, kind: Kind = LABELS) -> None:
+def every_parameter_is_trained(entry: Entry, kind: Kind | None = None) -> None:
     """Each trainable parameter is in an optimizer and moves; no frozen one is."""
+    kind = kind or home(entry)
     for stage, method in fresh_methods(entry, kind).items():
         owned = {id(p) for spec in method.optimizers().values() for p in spec.params}
         before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
@@ -164,15 +168,17 @@ def every_parameter_is_trained(entry: Entry, kind: Kind = LABELS) -> None:
             assert moved == parameter.requires_grad, f"{stage}: {name} {'moved' if moved else 'did not move'}"
 
 
-def training_lowers_the_loss(entry: Entry, kind: Kind = LABELS) -> None:
+def training_lowers_the_loss(entry: Entry, kind: Kind | None = None) -> None:
     """Twenty steps on one batch lower the weighted loss."""
+    kind = kind or home(entry)
     for stage, method in fresh_methods(entry, kind).items():
         totals = take_steps(method, kind.batch(), steps=STEPS)
         assert totals[-1] < totals[0], f"{stage}: the loss went from {totals[0]:.4f} to {totals[-1]:.4f}"
 
 
-def exports_what_it_predicts(entry: Entry, kind: Kind = LABELS) -> None:
+def exports_what_it_predicts(entry: Entry, kind: Kind | None = None) -> None:
     """`export()` equals the first prediction, a member the one of its name; none holds adapter, teacher or hook."""
+    kind = kind or home(entry)
     inputs = kind.batch().inputs
     for stage, method in fresh_methods(entry, kind).items():
         # After a step, so that an export of the initial weights would show.
@@ -190,8 +196,9 @@ def exports_what_it_predicts(entry: Entry, kind: Kind = LABELS) -> None:
                 assert not module._forward_hooks, f"{stage}: {name} keeps a hook at {path or 'its root'}"
 
 
-def resumes_bit_identical(entry: Entry, kind: Kind = LABELS) -> None:
+def resumes_bit_identical(entry: Entry, kind: Kind | None = None) -> None:
     """A run that is killed in the middle of an epoch and resumed ends bit-identical to one that was not."""
+    kind = kind or home(entry)
     for stage in fresh_methods(entry, kind):
         # Each run starts from the same fresh method, so that only the interruption differs.
         straight, _ = fit_stage(entry, stage, None, kind)
@@ -205,8 +212,9 @@ def resumes_bit_identical(entry: Entry, kind: Kind = LABELS) -> None:
         assert_same(straight, resumed, f"{stage}: resumed")
 
 
-def driver_equals_a_plain_loop(entry: Entry, kind: Kind = LABELS) -> None:
+def driver_equals_a_plain_loop(entry: Entry, kind: Kind | None = None) -> None:
     """The driver gives the same weights as forty plain lines, bit for bit."""
+    kind = kind or home(entry)
     for stage in fresh_methods(entry, kind):
         driven, _ = fit_stage(entry, stage, None, kind)
         method = fresh_methods(entry, kind)[stage]
@@ -219,7 +227,7 @@ def driver_equals_a_plain_loop(entry: Entry, kind: Kind = LABELS) -> None:
 
 def survives_half_precision(entry: Entry) -> None:
     """Losses and gradients are finite under bf16 and fp16, with confident, equal, constant and zero inputs."""
-    batch = toy_batch()
+    batch = home(entry).batch()
     # Equal samples have no variance, and black ones no norm, by which a careless loss would divide.
     constant = replace(batch, inputs=torch.full_like(batch.inputs, 0.5))
     black = replace(batch, inputs=torch.zeros_like(batch.inputs))
@@ -233,8 +241,9 @@ def survives_half_precision(entry: Entry) -> None:
                     assert_finite(method, hard, dtype, stage, gradients=not (confident and dtype == torch.float16))
 
 
-def same_seed_same_run(entry: Entry, kind: Kind = LABELS) -> None:
+def same_seed_same_run(entry: Entry, kind: Kind | None = None) -> None:
     """The same seed gives the same run, and another seed another run."""
+    kind = kind or home(entry)
     for stage in fresh_methods(entry, kind):
         first, _ = fit_stage(entry, stage, None, kind)
         second, _ = fit_stage(entry, stage, None, kind)
@@ -243,8 +252,9 @@ def same_seed_same_run(entry: Entry, kind: Kind = LABELS) -> None:
         assert any(not torch.equal(first[key], other[key]) for key in first), f"{stage}: the seed changes nothing"
 
 
-def parts_of_a_batch_add_up(entry: Entry, kind: Kind = LABELS) -> None:
+def parts_of_a_batch_add_up(entry: Entry, kind: Kind | None = None) -> None:
     """Two half batches' mean gradient is the whole batch's: apart from batch norm, two processes train as one."""
+    kind = kind or home(entry)
     batch = kind.batch()
     halves = [part_of(batch, first, 2) for first in (0, 1)]
     for stage in fresh_methods(entry, kind):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.registry import Entry
 from tutelage.core.teachers import FrozenTeacher, Teacher
 from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
@@ -16,7 +17,9 @@ from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.offers import Offer
 from tutelage.data.task import Task, task_named
+from tutelage.experiments.choice import Choice
 from tutelage.experiments.experiment import Experiment
+from tutelage.experiments.serving import why_not
 from tutelage.losses import UNLABELLED
 from tutelage.models.blueprint import Blueprint
 from tutelage.testing.maps import Maps, ToyMapNetwork
@@ -173,3 +176,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 """The kinds of data by name, the one that every method serves first."""
+
+
+def home(entry: Entry) -> Kind:
+    """Return the first kind of data that a method serves: labelled images, unless it needs what these do not offer."""
+    served = (kind for kind in KINDS.values() if why_not(Choice(entry, {}), kind.offers) is None)
+    return next(served, LABELS)

@@ -48,7 +48,7 @@ class Maps(Task):
     metrics: ClassVar[Mapping[str, Metric]] = MappingProxyType({"accuracy": Metric(title="accuracy", unit="share")})
     primary = "accuracy"
     watched = ("accuracy",)
-    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "classes", "labels", "images"})
+    offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "maps", "classes", "labels", "images"})
     criterion = CROSS_ENTROPY
     # Keeps fingerprints of equal numbers apart from those of another task.
     salt = b"maps"

@@ -11,6 +11,7 @@ from tutelage.experiments.choice import Choice
 from tutelage.recording.reading import Recording
 from tutelage.recording.teacher import RecordedTeacher
 from tutelage.system.chance import seed_everything
+from tutelage.testing.kinds import LABELS, home
 from tutelage.testing.toys import (
     LAYERS,
     Recorder,
@@ -27,7 +28,8 @@ from tutelage.training.checkpoint import student_state
 
 def accepts_other_teachers(entry: Entry) -> None:
     """A method that reads only logits accepts ensembles, and recordings, from which it learns as from the teacher."""
-    if "teacher" not in Choice(entry, {}).fixtures:
+    if "teacher" not in Choice(entry, {}).fixtures or home(entry) is not LABELS:
+        # Recordings are of whole images' answers.
         return
     # Of different seeds, so that the members disagree.
     networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.system.chance import seed_everything
 from tutelage.system.console import Silent
-from tutelage.testing.kinds import LABELS, Kind
+from tutelage.testing.kinds import Kind, home
 from tutelage.testing.toys import BATCH, STUDENT_WIDTH, TRAINING, methods_of
 from tutelage.training.checkpoint import student_state
 from tutelage.training.driver import Driver
@@ -76,11 +76,12 @@ class _Killer(Silent):
             raise KilledError
 
 
-def fresh_methods(entry: Entry, kind: Kind = LABELS, *, batch_norm: bool = True) -> dict[str, Method]:
+def fresh_methods(entry: Entry, kind: Kind | None = None, *, batch_norm: bool = True) -> dict[str, Method]:
     """Return the methods that an entry trains on a kind of data, by stage, the same at every call.
 
     A method that refuses a teacher wider than the student gets one as wide.
     """
+    kind = kind or home(entry)
     try:
         seed_everything(0)
         return methods_of(entry, kind.experiment(batch_norm=batch_norm))
@@ -120,13 +121,13 @@ def fit_stage(
     entry: Entry,
     stage: str,
     file: Path | None,
-    kind: Kind = LABELS,
+    kind: Kind | None = None,
     *,
     seed: int = 0,
     stop_at: int | None = None,
 ) -> tuple[dict[str, Tensor], bool]:
     """Train one stage by the driver; return its state, and whether there was a checkpoint to go on from."""
-    saved = file is not None and file.exists()
+    saved, kind = file is not None and file.exists(), kind or home(entry)
     method = fresh_methods(entry, kind)[stage]
     reporter = Silent() if stop_at is None else _Killer(stop_at)
     # A checkpoint after every batch, so that a killed run loses none.

@@ -20,7 +20,7 @@ from tutelage.data.dataset import Data
 from tutelage.data.task import Task
 from tutelage.errors import NoLayersError, UserError, unknown
 from tutelage.features.anatomy import Tap
-from tutelage.models.answers import logits_of
+from tutelage.models.answers import answer
 from tutelage.models.blueprint import check_answer, check_takes
 from tutelage.models.scores import check_scores
 
@@ -206,7 +206,7 @@ class _Mapped(nn.Module):
         self.network, self._classes = network, classes
 
     def forward(self, inputs: Any) -> Tensor:
-        return self._classes(logits_of(self.network(inputs)))
+        return self._classes(answer(self.network, inputs))
 
 
 def _check_inner(task: Task, answer: Tensor, samples: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from tutelage.core.method import Method
 from tutelage.core.pairing import LayerPair
 from tutelage.data.dataset import Data
-from tutelage.evaluation.scores import EVALUATION_BATCH
+from tutelage.evaluation.scores import batch_for
 from tutelage.experiments.doctor.cost import Memory, measure_memory, seconds_per_step, seconds_to_score
 from tutelage.experiments.doctor.losses import Term, measure_terms
 from tutelage.features.extractor import FeatureExtractor
@@ -110,7 +110,7 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     planned = min(epochs, stop.after or epochs)
     validation = seconds_to_score(method, data, "validation", training.batch_size, device)
     # At the end, the best and the last weights are scored on every split that has targets.
-    scoring = 2 * sum(seconds_to_score(method, data, split, EVALUATION_BATCH, device) for split in data.measured)
+    scoring = 2 * sum(seconds_to_score(method, data, split, batch_for(data), device) for split in data.measured)
     return Stage(
         name=name,
         epochs=planned,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
 from tutelage.data.samplers import ShuffledBatches
-from tutelage.evaluation.scores import EVALUATION_BATCH, measure_network
+from tutelage.evaluation.scores import batch_for, measure_network
 from tutelage.models.answers import answer
 from tutelage.models.modes import evaluating
 from tutelage.models.normalization import Normalization, Normalized
@@ -98,12 +98,12 @@ def examine_teacher(network: nn.Module, data: Data) -> TeacherReport | str:
 def _scored(network: nn.Module, data: Data, split: str) -> str:
     """Return a sentence with a network's scores on a few batches, by the metrics that are shown after every epoch."""
     few = replace(data, foreign=None)
-    batches = math.ceil(SAMPLES / EVALUATION_BATCH)
+    batches = math.ceil(SAMPLES / batch_for(data))
     scores = measure_network(network, few, split, device="cpu", detail="watched", batches=batches).compute()
     told = ", ".join(
         f"{data.task.metrics[name].title} {data.task.metrics[name].text(value)}" for name, value in scores.items()
     )
-    return f"Teacher  {told or 'nothing could be measured'} on up to {batches * EVALUATION_BATCH} {split} samples."
+    return f"Teacher  {told or 'nothing could be measured'} on up to {batches * batch_for(data)} {split} samples."
 
 
 def examine_recording(recording: RecordedViews, data: Data) -> TeacherReport | None:
@@ -185,7 +185,7 @@ def _renormalized(network: nn.Module, data: Data) -> dict[str, nn.Module]:
     if not isinstance(network, Normalized):
         return {}
     return {
-        name: Normalized(network.model, found.mean, found.std)
+        name: Normalized(network.model, found.mean, found.std, multiple=network.multiple)
         for name, found in _candidates(data).items()
         if len(found.mean) in (1, data.in_channels) and not _alike(found, network.normalization)
     }
