@@ -54,6 +54,7 @@ def distill_all(
     test: DataSource | None = None,
     task: str = "classification",
     foreign: DataSource | None = None,
+    unlabelled: DataSource | None = None,
     augment: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -76,6 +77,7 @@ def distill_all(
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
             `unlabelled`.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
+        unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`.
         out: Where to keep checkpoints, weights and the report; the networks beside the first are in
             `out/members/NAME`. Nothing is kept by default.
@@ -101,7 +103,9 @@ def distill_all(
         >>> list(networks)
         ['student', 'student-2']
     """
-    splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
+    splits = resolve_data(
+        data, validation=validation, test=test, task=task, foreign=foreign, unlabelled=unlabelled, augment=augment
+    )
     if logger and out is None:
         raise UserError("Logs are kept with the run: name a folder for it, out=..., or leave out logger=.")
     # A setting is the run's if `Training` has a field of that name, else the method's.
@@ -148,6 +152,7 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`; or
             `unlabelled`, to learn from inputs and a teacher alone.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
+        unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
             default what is usual for data by name, and nothing for a dataset.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
@@ -185,6 +190,7 @@ def compare(
     test: DataSource | None = None,
     task: str = "classification",
     foreign: DataSource | None = None,
+    unlabelled: DataSource | None = None,
     augment: str | None = None,
     seeds: int | Sequence[int] = 3,
     baseline: str | None = None,
@@ -210,6 +216,7 @@ def compare(
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
             `unlabelled`.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
+        unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`.
         seeds: How many, or which.
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
@@ -225,7 +232,9 @@ def compare(
         UserError: If anything does not fit.
         Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
     """
-    splits = resolve_data(data, validation=validation, test=test, task=task, foreign=foreign, augment=augment)
+    splits = resolve_data(
+        data, validation=validation, test=test, task=task, foreign=foreign, unlabelled=unlabelled, augment=augment
+    )
     training, unknown_settings = split_settings(settings, [])
     # Without methods to ask, anything else has been refused.
     assert not unknown_settings

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tutelage.cli.commands import distill
-from tutelage.cli.flags import DataOptions, DistillOptions, NetworkOptions
+from tutelage.cli.flags import DistillOptions, LearningDataOptions, NetworkOptions
 from tutelage.cli.parser import parse
 from tutelage.core.teachers import UniformTeacher
 from tutelage.data.sources import load_data
@@ -213,7 +213,7 @@ def test_the_command_of_a_row_gives_the_row_again(comparison):
         words = shlex.split(replace(comparison(row), flags=flags, seeds=[0])._row_command(parse_choice(row)))
         assert words[:2] == ["tutelage", "distill"]
         entry = catalogue.get(words[2])
-        found = parse(distill, words[3:], NetworkOptions, DataOptions, DistillOptions, Training, entry=entry)
+        found = parse(distill, words[3:], NetworkOptions, LearningDataOptions, DistillOptions, Training, entry=entry)
         options = check_options(entry, {name: getattr(found, name) for name in parse_choice(row).options})
         assert Choice(entry, options).label == parse_choice(row).label
         assert found.student == ["tiny_cnn", "tiny_cnn,width=8"]

@@ -12,7 +12,7 @@ from tutelage.api import compare_into, distill_into, evaluate
 from tutelage.cli import flags as groups
 from tutelage.cli import parser as arguments
 from tutelage.cli.demo import demo_comparison
-from tutelage.cli.flags import DataOptions, NetworkOptions
+from tutelage.cli.flags import DataOptions, LearningDataOptions, NetworkOptions
 from tutelage.cli.parser import parse
 from tutelage.cli.requests import comparison_of, data_of, experiment_from
 from tutelage.cli.words import asks_for_help, leading
@@ -66,7 +66,7 @@ def distill(words: Sequence[str]) -> None:
         tutelage distill at --teacher runs/vit --student resnet20 --data cifar10 --layers layer3:blocks.11
     """
     entry, rest = _method(distill, words)
-    flags = (NetworkOptions, DataOptions, groups.DistillOptions, Training)
+    flags = (NetworkOptions, LearningDataOptions, groups.DistillOptions, Training)
     found = parse(distill, rest, *flags, entry=entry, after=entry.name, presets=True)
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     training = found.make(Training)
@@ -102,7 +102,7 @@ def compare(words: Sequence[str]) -> None:
     """  # noqa: E501
     # Rows come before the flags, and the parser sees only what follows.
     rows = list(leading(words))
-    flags = (NetworkOptions, DataOptions, groups.CompareOptions, Training)
+    flags = (NetworkOptions, LearningDataOptions, groups.CompareOptions, Training)
     found = parse(compare, words[len(rows) :], *flags, after="ROW...", presets=True)
     choices = [parse_choice(row) for row in rows]
     baseline = baseline_of(choices, found.baseline)
@@ -192,7 +192,9 @@ def doctor(words: Sequence[str]) -> None:
         tutelage doctor kd --teacher runs/teacher --student resnet20 --data cifar100 --epochs 200
     """
     entry, rest = _method(doctor, words)
-    found = parse(doctor, rest, NetworkOptions, DataOptions, Training, entry=entry, after=entry.name, presets=True)
+    found = parse(
+        doctor, rest, NetworkOptions, LearningDataOptions, Training, entry=entry, after=entry.name, presets=True
+    )
     choice = Choice(entry, check_options(entry, found.changed(entry.hyper_parameters)))
     screen().print(examine(choice, experiment_from(found), found.make(Training)))
 

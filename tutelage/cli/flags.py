@@ -72,6 +72,18 @@ class DataOptions(TrainingDataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearningDataOptions(DataOptions):
+    """Data.
+
+    Attributes:
+        unlabelled: Images without labels, named in the same way, that are trained on beside the labelled ones: the
+            teacher teaches them too.
+    """
+
+    unlabelled: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordOptions:
     """Recording.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tutelage.cli.flags import DataOptions, TrainingDataOptions
+from tutelage.cli.flags import DataOptions, LearningDataOptions, TrainingDataOptions
 from tutelage.cli.parser import Found
 from tutelage.data.dataset import Data
 from tutelage.data.resolve import resolve_data
@@ -45,7 +45,7 @@ def experiment_from(found: Found) -> Experiment:
         found.student,
         # The same name several times: each member gets a seed of its own.
         found.teacher * found.ensemble,
-        data_of(found),
+        data_of(found, LearningDataOptions),
         teacher_classes=found.teacher_classes,
         trust_code=found.trust_code,
     )

@@ -43,8 +43,8 @@ def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data
     images = source.test
     if isinstance(images, DataLoader):
         return ForeignData(name=source.name, images=images, fingerprint=source.fingerprint)
-    _check_scale(images, data)
-    return ForeignData(name=source.name, images=_shaped(images, data), fingerprint=source.fingerprint)
+    check_scale(images, data)
+    return ForeignData(name=source.name, images=shaped(images, data), fingerprint=source.fingerprint)
 
 
 def fit_images(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
@@ -88,7 +88,16 @@ class _Fitted:
         return fit_images(image[None], self._channels, self._size)[0], target
 
 
-def _shaped(images: Samples, data: Data) -> Samples:
+def shaped(images: Samples, data: Data) -> Samples:
+    """Return images in the size and the channels of the data's own.
+
+    Args:
+        images: The images of another dataset.
+        data: The data.
+
+    Raises:
+        UserError: If one number of channels cannot become the other.
+    """
     channels, (height, width) = data.in_channels, data.image_size
     if (images.channels, tuple(images.size)) == (channels, (height, width)):
         return images
@@ -100,7 +109,7 @@ def _shaped(images: Samples, data: Data) -> Samples:
     return OwnSamples(_Fitted(images, channels, (height, width)), data.task, images.targets)
 
 
-def _check_scale(images: Any, data: Data) -> None:
+def check_scale(images: Any, data: Data) -> None:
     """Refuse images in [0, 1] beside images that their user has normalised: any network could distinguish those."""
     if not (isinstance(data.train, OwnSamples) and data.train.as_given):
         return

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from tutelage.data.dataset import Data
+from tutelage.data.joined import with_unlabelled
 from tutelage.data.ood import foreign_data
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
@@ -23,6 +24,7 @@ def resolve_data(
     test: DataSource | None = None,
     task: str = "classification",
     foreign: DataSource | None = None,
+    unlabelled: DataSource | None = None,
     augment: str | None = None,
     **options: Any,
 ) -> Data:
@@ -34,6 +36,7 @@ def resolve_data(
         test: Test data.
         task: The task's name, which says how targets are read. Ignored for `Data`, which have a task already.
         foreign: Data of another dataset, which the network's uncertainty should distinguish from the test images.
+        unlabelled: Images without labels that are trained on beside the labelled ones.
         augment: The augmentation of training images; None for the usual one, which is none for datasets and loaders.
         **options: Further arguments of `tutelage.data.sources.load_data`, used if `data` is a name or path.
 
@@ -43,6 +46,7 @@ def resolve_data(
     if isinstance(data, Data) and augment is not None:
         raise UserError("These data are already loaded, with their augmentation: pass augment= to load_data instead.")
     found = _own_data(data, validation, test, {"augment": augment, "task": task, **options})
+    found = found if unlabelled is None else with_unlabelled(found, unlabelled)
     return found if foreign is None else replace(found, foreign=foreign_data(foreign, found))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tutelage.cli.flags import DataOptions
+from tutelage.cli.flags import LearningDataOptions
 from tutelage.cli.words import PRESETS
 from tutelage.core.method import Method
 from tutelage.core.registry import Entry
@@ -52,7 +52,9 @@ from tutelage.training.settings import Training
 
 Check = Callable[[Entry], None]
 
-SETTINGS = frozenset({"out", "seed"} | {setting.name for group in (DataOptions, Training) for setting in fields(group)})
+SETTINGS = frozenset(
+    {"out", "seed"} | {setting.name for group in (LearningDataOptions, Training) for setting in fields(group)}
+)
 """Settings of every run, whatever its method."""
 
 
