@@ -66,5 +66,5 @@ def test_options_of_masks_need_masks(parquet):
     folder = parquet()
     with pytest.raises(UserError, match="ignore= and classes= behind the data are for masks, and the task is classif"):
         load_data(f"{folder},ignore=0,classes=x.txt")
-    with pytest.raises(UserError, match="names no value: write ignore=VALUE"):
+    with pytest.raises(UserError, match="has no value: write ignore=VALUE"):
         load_data(f"{folder},ignore=", task="segmentation")

@@ -1,7 +1,7 @@
 """Every method builds and takes a step whatever the types of numbers of its two networks are."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ from tutelage.methods.mlld import gram_loss
 from tutelage.methods.quest import word_logits
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.vid import VID
-from tutelage.testing.kinds import Kind
-from tutelage.testing.toys import CLASSES, TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.testing.kinds import home
+from tutelage.testing.toys import CLASSES, TRAINING, ToyNetwork, toy_batch
 from tutelage.testing.trials import fresh_methods
 
 SINGLE, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
@@ -30,6 +30,17 @@ class TypedNetwork(ToyNetwork):
 
     def forward(self, inputs):
         return super().forward(inputs.to(self.layer1[0].weight.dtype))
+
+
+def typed(make, dtype):
+    """Return a maker of networks of a type of numbers, which they give to their inputs as `Normalized` does."""
+
+    def build(width, batch_norm):
+        network = make(width, batch_norm).to(dtype)
+        network.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+        return network
+
+    return build
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,10 @@ class Types:
         """Types that a loss may have: of the network that a stage trains, or of both if it compares them."""
         return {wide_type(dtype) for dtype in (*self.networks, torch.promote_types(self.student, self.teacher))}
 
-    def kind(self):
-        return Kind(
-            title="toys",
-            data=toy_data,
-            network=lambda width, batch_norm: TypedNetwork(width, self.student, batch_norm=batch_norm),
-            headless=lambda width, batch_norm: TypedNetwork(width, self.teacher, batch_norm=batch_norm),
-        )
+    def kind(self, entry):
+        """Return the kind of data that a method trains on, with networks of these types."""
+        plain = home(entry)
+        return replace(plain, network=typed(plain.network, self.student), headless=typed(plain.network, self.teacher))
 
 
 CASES = {
@@ -101,14 +109,16 @@ def of_another_type(method, allowed):
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_a_step(name, types):
-    for stage, method in fresh_methods(catalogue.get(name), types.kind()).items():
+    entry = catalogue.get(name)
+    batch = home(entry).batch()
+    for stage, method in fresh_methods(entry, types.kind(entry)).items():
         wrong = of_another_type(method, {*types.networks, *map(wide_type, types.networks)})
         assert not wrong, f"{stage}: {wrong} are of neither network's type"
         # One network is trained in a stage. Its adapters are of its type, or of that in which losses are computed.
         kinds = {wide_type(parameter.dtype) for parameter in trained(method)}
         assert len(kinds) <= 1, f"{stage}: what is trained is of {kinds}"
         before = [parameter.detach().clone() for parameter in trained(method)]
-        for loss_name, loss in steps_of(method, toy_batch()):
+        for loss_name, loss in steps_of(method, batch):
             assert torch.isfinite(loss), f"{stage}: {loss_name} is {loss.item()}"
             assert loss.dtype in types.losses, f"{stage}: {loss_name} is {loss.dtype}"
         after = trained(method)

@@ -11,6 +11,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.choice import parse_choice
 from tutelage.methods.kd import KD
 from tutelage.recording.teacher import RecordedTeacher
+from tutelage.testing.kinds import home
 from tutelage.testing.toys import (
     LAYERS,
     STUDENT_WIDTH,
@@ -40,12 +41,13 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", catalogue.names())
 def test_every_method_is_built_and_nothing_is_written(method, tmp_path):
+    kind = home(catalogue.get(method))
     try:
-        network = toy_experiment().execute(parse_choice(method), DryRun(TRAINING))
+        network = kind.experiment().execute(parse_choice(method), DryRun(TRAINING))
     except UserError:
         # It takes a teacher as wide as the student.
-        network = toy_experiment(teacher_width=STUDENT_WIDTH).execute(parse_choice(method), DryRun(TRAINING))
-    assert network(toy_data().example(2)).shape == (2, 6)
+        network = kind.experiment(teacher_width=STUDENT_WIDTH).execute(parse_choice(method), DryRun(TRAINING))
+    assert network(kind.data().example(2)).shape[:2] == (2, 6)
     assert not network.training
     assert not list(tmp_path.iterdir())
 

@@ -39,6 +39,7 @@ On = Literal["auto", "logits", "features"]
     uses={"targets"},
     reads_if={"on=logits": {"answers", "maps"}},
     family="features",
+    losses=["channel_loss"],
 )
 class CWD(Method):
     r"""Channel-wise distillation: of each channel, the student matches where in the image the teacher is active.

@@ -44,6 +44,7 @@ Variant = Literal["paper", "code"]
     reads={"answers", "classes", "maps", "images"},
     uses={"targets"},
     family="relations",
+    losses=["kd_loss", "pairwise_loss", "critic_loss"],
     exceptions={"parts-of-a-batch-add-up": "the points of the gradient penalty are drawn anew for each part"},
 )
 class Structured(Method):

@@ -48,6 +48,7 @@ _CODE_ITERATIONS = 10
     uses={"targets"},
     reads_if={"form=logits": _OF_LOGITS, "form=both": _OF_LOGITS},
     family="logits",
+    losses=["wkd_logit_loss", "target_loss", "wkd_feature_loss"],
 )
 def wkd(
     run: Run,
@@ -198,7 +199,9 @@ class WKD(Method):
     ) -> None:
         terms = {"transport": cost, "features": gaussian}
         super().__init__({name: weight for name, weight in weights.items() if terms[name] is not None})
-        self.register_buffer("cost", cost)
+        # In the type of the student's losses, whatever the classes' distances were measured in.
+        kind = torch.promote_types(next(student.parameters()).dtype, torch.float32)
+        self.register_buffer("cost", None if cost is None else cost.to(kind))
         self.transport, self.gaussian = transport, gaussian
         if gaussian is None or paired is None:
             self.student, self.teacher = FeatureExtractor(student), teacher
@@ -268,7 +271,11 @@ def wkd_logit_loss(
 def target_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of -p_t(y) log p_s(y) over the samples with a label; 0 where none has.
 
-    The arguments are those of `wkd_logit_loss`; of labels that are probabilities all classes count.
+    Args:
+        student_logits: `[batch, class]`.
+        teacher_logits: `[batch, class]`; no gradient flows into them.
+        labels: Class indices `[batch]`, -1 where there is none; or probabilities `[batch, class]`, by which the terms of
+            all classes are weighted.
     """
     terms = wide(teacher_logits.detach()).softmax(1) * wide(student_logits).log_softmax(1)
     if labels.is_floating_point():
@@ -282,7 +289,7 @@ def held(value: float, until: float) -> Schedule:
     """Return a weight `value` that stays until a share of the run, and then falls to zero in half a cosine.
 
     Raises:
-        UserError: If the weight is negative, or `until` is no share.
+        UserError: If the weight is negative, or `until` is not between 0 and 1.
     """
     if not (value >= 0 and 0 <= until <= 1):
         raise UserError(f"Weights, here {value}, must be zero or more, and decay_from={until} a share of the run.")
