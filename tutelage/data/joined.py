@@ -23,7 +23,7 @@ from tutelage.errors import UserError
 from tutelage.losses import UNLABELLED
 
 
-def with_unlabelled(data: Data, source: str | Data | Dataset[Any]) -> Data:
+def with_unlabelled(data: Data, source: str | Data | Dataset[Any] | DataLoader[Any]) -> Data:
     """Return data that are trained on together with unlabelled images, in the size and the channels of their own.
 
     Args:

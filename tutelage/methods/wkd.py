@@ -16,6 +16,7 @@ from tutelage.core.schedules import Schedule
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
+from tutelage.data.task import Offer
 from tutelage.errors import UserError
 from tutelage.features.adapting import adapting
 from tutelage.features.extractor import FeatureExtractor
@@ -37,7 +38,8 @@ WKD_PAPER = Paper(
 
 Form = Literal["logits", "features", "both"]
 Variant = Literal["converged", "code"]
-_OF_LOGITS = ("targets", "classes", "labels", "sample-labels")
+_OF_LOGITS: tuple[Offer, ...] = ("targets", "classes", "labels", "sample-labels")
+# The authors' number of iterations, whether they have converged or not.
 _CODE_ITERATIONS = 10
 
 
@@ -150,6 +152,7 @@ def wkd(
     """
     _check(temperature, sharpness, grid, samples)
     paired = None
+    # Layers are read for the term of features, and to compare classes by them; else the teacher need have none.
     if form != "logits" or similarity == "features":
         seen = Seen.of(student, teacher, example)
         paired = pair(student, teacher, layers, seen, take="last", logits=form == "both")
@@ -157,8 +160,10 @@ def wkd(
     if form != "features":
         distances = class_distances(run, teacher, data, example, kind=similarity, samples=samples, paired=paired)
         cost = sharpened(distances, sharpness)
+        # Before the training, not in its first step.
         check_contrast(cost, epsilon)
     if form != "logits":
+        # The authors divide the variance by one place less.
         gaussian = {"mean_weight": mean_weight, "grid": grid, "ddof": 1 if variant == "code" else 0}
     iterations = _CODE_ITERATIONS if variant == "code" else None
     transport = {"temperature": temperature, "epsilon": epsilon, "tolerance": tolerance, "iterations": iterations}
@@ -198,10 +203,12 @@ class WKD(Method):
         final_relu: bool = False,
     ) -> None:
         terms = {"transport": cost, "features": gaussian}
+        # Only the weights of losses that are yielded.
         super().__init__({name: weight for name, weight in weights.items() if terms[name] is not None})
-        # In the type of the student's losses, whatever the classes' distances were measured in.
-        kind = torch.promote_types(next(student.parameters()).dtype, torch.float32)
-        self.register_buffer("cost", None if cost is None else cost.to(kind))
+        # A buffer, so that it moves to the device and is saved: it was learned from the data. It has the type of the
+        # student's losses, whatever the classes' distances were measured in.
+        number_type = torch.promote_types(next(student.parameters()).dtype, torch.float32)
+        self.register_buffer("cost", None if cost is None else cost.to(number_type))
         self.transport, self.gaussian = transport, gaussian
         if gaussian is None or paired is None:
             self.student, self.teacher = FeatureExtractor(student), teacher
@@ -257,10 +264,12 @@ def wkd_logit_loss(
     """
     check_shapes(student_logits, teacher_logits)
     check_temperature(temperature)
+    # The transport leaves out one class, so labels that are probabilities have to choose one.
     labels = labels.argmax(1) if labels.is_floating_point() else labels
     known = labels != UNLABELLED
     own = torch.zeros_like(student_logits, dtype=torch.bool).scatter(1, labels.clamp(min=0)[:, None], True)
     student, teacher = (
+        # Without the label's class, before the softmax: the others then share all of the probability.
         (wide(logits) / temperature).masked_fill(own, -torch.inf).log_softmax(1)
         for logits in (student_logits, teacher_logits.detach())
     )
@@ -274,13 +283,14 @@ def target_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) 
     Args:
         student_logits: `[batch, class]`.
         teacher_logits: `[batch, class]`; no gradient flows into them.
-        labels: Class indices `[batch]`, -1 where there is none; or probabilities `[batch, class]`, by which the terms of
-            all classes are weighted.
+        labels: Class indices `[batch]`, -1 where there is none; or probabilities `[batch, class]`, by which the
+            terms of all classes are weighted.
     """
     terms = wide(teacher_logits.detach()).softmax(1) * wide(student_logits).log_softmax(1)
     if labels.is_floating_point():
         return -(labels * terms).sum(1).mean()
     known = labels != UNLABELLED
+    # An unlabelled sample takes class 0, only because `gather` needs an index.
     own = terms.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     return -own.where(known, 0.0).sum() / known.sum().clamp(min=1)
 
@@ -295,6 +305,7 @@ def held(value: float, until: float) -> Schedule:
         raise UserError(f"Weights, here {value}, must be zero or more, and decay_from={until} a share of the run.")
 
     def weight(progress: Progress) -> float:
+        # With `until` at 1 the weight never falls, and nothing is divided by zero.
         done = max(0.0, progress.fraction - until) / max(1 - until, 1e-9)
         return value * (1 + math.cos(math.pi * min(1.0, done))) / 2
 

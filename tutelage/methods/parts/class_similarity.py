@@ -59,6 +59,7 @@ def class_distances(
     teacher.must_be_live(
         "Classes are compared by what the teacher makes of plain training samples, and a recording has only its views"
     )
+    rows: Callable[[Teacher, Batch], Tensor]
     reader, rows, layer = teacher, rows_of_logits, "logits"
     if kind == "features":
         assert paired is not None
@@ -124,6 +125,7 @@ def class_rows(teacher: Teacher, rows: Rows, data: Data, samples: int, *, device
     Raises:
         UserError: If a class has no sample, or all classes together have only one row each.
     """
+    # Filled as samples come, until every class has enough: the data need not be sorted by class.
     found: list[list[Tensor]] = [[] for _ in range(data.num_classes)]
     teacher.to(device)
     try:
@@ -138,6 +140,7 @@ def class_rows(teacher: Teacher, rows: Rows, data: Data, samples: int, *, device
                 break
     finally:
         teacher.to("cpu")
+    # All classes need equally many rows, because row k of one is compared with row k of the other.
     least = min(map(len, found))
     if least * (len(found[0][0]) if found[0] else 0) < 2:
         empty = [name for name, own in zip(data.class_names, found, strict=True) if len(own) == least]
@@ -158,6 +161,7 @@ def cka_distances(rows: Tensor, *, device: str = "cpu") -> Tensor:
         rows: `[class, row, channel]`; the columns are centred in place.
         device: Where to compute.
     """
+    # In place: the rows of all classes may be large.
     rows -= rows.mean(1, keepdim=True)
     found = torch.zeros(len(rows), len(rows), dtype=rows.dtype)
     others = [each.to(device) for each in rows]
@@ -187,4 +191,5 @@ def sharpened(distances: Tensor, sharpness: float) -> Tensor:
         distances: $d$, `[class, class]`.
         sharpness: $\kappa$.
     """
+    # `expm1` keeps the digits of small distances.
     return -torch.expm1(-sharpness * distances)

@@ -24,6 +24,7 @@ def projected_by(kind: ProjectorKind, channels: int, teacher_channels: int, *, f
         teacher_channels: Channels of the teacher's map.
         final_relu: Whether a ReLU ends it.
     """
+    # The convolutions have biases, and nothing stands between them, as in the authors' code.
     layers: list[nn.Module] = [nn.Conv2d(channels, teacher_channels, 1)]
     if kind == "bottleneck":
         inner = nn.Conv2d(_HIDDEN, _HIDDEN, 3, padding=1)
@@ -58,6 +59,7 @@ def wkd_feature_loss(
     Raises:
         UserError: If there is padding, and more than one cell.
     """
+    # A cell has at least one place in both maps, which may differ in size.
     rows, columns = (min(grid, student.shape[axis], teacher.shape[axis]) for axis in (2, 3))
     if mask is not None and rows * columns > 1:
         raise padded("a cell of a map may hold nothing else; with grid=1 there is one cell")
@@ -90,13 +92,16 @@ def moments(cell: Tensor, ddof: int, eps: float, mask: Tensor | None = None) -> 
         eps: What is added to the variance.
         mask: Places that are not padding, `[batch, 1, height, width]`.
     """
+    # Squares of half precision would overflow or vanish.
     values = wide(cell)
     mean = mean_over_places(values, mask)
     squares = without_padding(values - mean[:, :, None, None], mask).square().sum((2, 3))
     if mask is None:
+        # A cell of one place has a variance of zero, not of zero over zero.
         variance = squares / max(1, cell.shape[2:].numel() - ddof)
     else:
         variance = squares / (places(mask) - ddof).clamp(min=1)[:, None]
+    # The root has no finite gradient at zero, which `eps` avoids.
     return mean, (variance + eps).sqrt()
 
 
