@@ -116,3 +116,35 @@ def test_only_networks_of_smp_are_asked_for_their_stride():
     assert multiple_of(picky) == 1
     assert segmenters.is_segmenter("fcn_resnet50")
     assert not segmenters.is_segmenter("resnet50")
+
+
+def test_an_auxiliary_head_learns_and_does_not_ship(tmp_path):
+    from tutelage.core.teachers import FrozenTeacher
+    from tutelage.data.batch import Batch
+    from tutelage.methods import KD
+    from tutelage.models.saving import save_network
+
+    name = "torchvision:deeplabv3_mobilenet_v3_large,aux_loss=true"
+    torch.manual_seed(0)
+    student, images = load_network(name, **SIZES), torch.rand(2, 3, 32, 40)
+    masks = torch.randint(0, 5, (2, 32, 40))
+    method = KD(student, FrozenTeacher(load_network("torchvision:lraspp_mobilenet_v3_large", **SIZES)))
+    (update,) = method.train().step(Batch(inputs=images, targets=masks), None)
+    assert set(update.losses) == {"ce", "kd", "aux"}
+    torch.manual_seed(0)
+    twin = load_network(name, **SIZES).train()
+    # Dropout and batch norm alone tell two forward passes in training apart; the head's own loss is finite and counts.
+    assert torch.isfinite(update.losses["aux"])
+    assert twin.model.aux_classifier is not None
+    head = student.model.aux_classifier[-1].weight
+    assert torch.autograd.grad(update.losses["aux"], head, retain_graph=True)[0].abs().sum() > 0
+    (bare,) = method.step(Batch(inputs=images), None)
+    assert set(bare.losses) == {"kd"}, "without masks it has nothing to learn"
+    method.eval()
+    assert method.student(images).logits.shape == (2, 5, 32, 40)
+    assert method.student.take_auxiliary() is None
+    shipped = method.export()
+    assert not any("aux" in key for key in shipped.state_dict())
+    save_network(tmp_path, shipped, spec=shipped.spec, num_classes=5, in_channels=3)
+    again = load_network(str(tmp_path), **SIZES).eval()
+    torch.testing.assert_close(answer(again, images), answer(shipped.eval(), images))

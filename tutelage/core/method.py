@@ -14,7 +14,8 @@ from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.own import as_samples
 from tutelage.errors import UserError
-from tutelage.features.extractor import FeatureExtractor, is_trained
+from tutelage.features.extractor import AUXILIARY, FeatureExtractor, is_trained
+from tutelage.models.segmenters import without_auxiliary
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -49,6 +50,9 @@ class Progress:
         # A run without batches must not divide by zero.
         return self.step / max(1, self.total_steps)
 
+
+# As in the training recipes of PSPNet, DeepLab and torchvision.
+_AUXILIARY_WEIGHT = 0.4
 
 DEPLOYED = "student"
 """Name of the deployed network's prediction."""
@@ -174,7 +178,21 @@ class Method(nn.Module, ABC):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the updates that follow from a batch."""
-        yield Update(self.losses(batch))
+        yield Update({**self.losses(batch), **self.auxiliary(batch)})
+
+    def auxiliary(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the supervised loss of the student's auxiliary head, times 0.4, if it has one and there are targets.
+
+        Segmentation networks of torchvision have such a head. A method with a `step` of its own adds this itself.
+
+        Args:
+            batch: The batch that the student has just answered.
+        """
+        student = getattr(self, "student", None)
+        answer = student.take_auxiliary() if isinstance(student, FeatureExtractor) else None
+        if answer is None or batch.targets is None:
+            return {}
+        return {AUXILIARY: _AUXILIARY_WEIGHT * batch.loss(answer)}
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return the optimizers by name; by default one, `"student"`, of all trainable parameters."""
@@ -187,7 +205,7 @@ class Method(nn.Module, ABC):
 
     def export(self) -> nn.Module:
         """Return the network that ships, without adapters and hooks. It computes the first prediction."""
-        return self.student.release()
+        return without_auxiliary(self.student.release())
 
     def members(self) -> Mapping[str, nn.Module]:
         """Return the other networks that can ship, such as peers or exits, each by the name of its prediction."""

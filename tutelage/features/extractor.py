@@ -20,6 +20,9 @@ from tutelage.models.answers import answered, call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
 
+AUXILIARY = "aux"
+"""The name under which torchvision's segmentation networks return the answer of an auxiliary head."""
+
 
 class FeatureExtractor(nn.Module):
     """A network and the layers that are read from it. Without layers it attaches no hooks.
@@ -58,6 +61,7 @@ class FeatureExtractor(nn.Module):
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._compiled: Compiled | None = None
         self._logits, self._ending = logits, Ending({})
+        self._auxiliary: Tensor | None = None
         self._changed: frozenset[str] = frozenset()
         trace = None if example is None or not self.layers else Trace.of(self.model, example)
         self._places = {layer: place(self.model, layer, trace) for layer in self.layers}
@@ -72,6 +76,7 @@ class FeatureExtractor(nn.Module):
             self._attach()
         compiled = self._compiled
         logits, features = (compiled if compiled is not None and compiled.suits(inputs) else self._run)(inputs)
+        self._auxiliary = features.pop(AUXILIARY, None)
         said = ABSENT if logits is None else logits
         return Output(logits=said, features=features, valid=valid_tokens(inputs))
 
@@ -79,6 +84,11 @@ class FeatureExtractor(nn.Module):
     def gives_logits(self) -> bool:
         """Whether its outputs have logits now."""
         return self._logits
+
+    def take_auxiliary(self) -> Tensor | None:
+        """Return the answer of an auxiliary head to the last inputs, once; None if there is none, or in eval mode."""
+        found, self._auxiliary = self._auxiliary, None
+        return found
 
     def release(self) -> nn.Module:
         """Return the bare network, free of hooks; the next forward pass attaches them again."""
@@ -116,6 +126,8 @@ class FeatureExtractor(nn.Module):
         missing = [layer for layer in self._places if layer not in features]
         if missing:
             raise not_reached(missing, self.model)
+        if self.training and isinstance(raw, Mapping) and isinstance(raw.get(AUXILIARY), Tensor):
+            features[AUXILIARY] = answered(raw[AUXILIARY], inputs)
         return answered(raw, inputs) if self.gives_logits else None, features
 
     def _answer(self, inputs: Any) -> Any:
@@ -158,7 +170,7 @@ class FeatureExtractor(nn.Module):
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
-        return {**self.__dict__, "_captured": {}, "_compiled": None}
+        return {**self.__dict__, "_captured": {}, "_compiled": None, "_auxiliary": None}
 
 
 def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 from torch import nn
 
 from tutelage.errors import UserError, unknown
+from tutelage.models.normalization import bare
 from tutelage.models.user_code import FAILURES, told
 
 # The families of torchvision's segmentation networks; a look into the package would import it.
 _FAMILIES = ("fcn_", "deeplabv3_", "lraspp_")
+# Networks whose auxiliary head is an attribute that may be None.
+_TORCHVISION, _AUXILIARY = "torchvision.models.segmentation", "aux_classifier"
 _ENCODER, _PACKAGE = "encoder", "segmentation_models_pytorch"
 
 
@@ -69,6 +72,18 @@ def multiple_of(network: nn.Module) -> int:
     return int(getattr(getattr(network, _ENCODER, None), "output_stride", 1))
 
 
+def without_auxiliary(network: nn.Module) -> nn.Module:
+    """Return a network without the auxiliary head of torchvision's segmentation networks, which only training needs.
+
+    Args:
+        network: Any network, changed in place if it has such a head.
+    """
+    inner = bare(network)
+    if type(inner).__module__.startswith(_TORCHVISION) and isinstance(getattr(inner, _AUXILIARY, None), nn.Module):
+        setattr(inner, _AUXILIARY, None)
+    return network
+
+
 def replace_heads(network: nn.Module, num_classes: int) -> None:
     """Replace the classifiers of one of torchvision's segmentation networks by untrained ones for other classes.
 
@@ -76,7 +91,7 @@ def replace_heads(network: nn.Module, num_classes: int) -> None:
         network: The network, changed in place.
         num_classes: Classes K.
     """
-    for head in ("classifier", "aux_classifier"):
+    for head in ("classifier", _AUXILIARY):
         inner = getattr(network, head, None)
         if not isinstance(inner, nn.Module):
             continue

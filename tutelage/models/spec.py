@@ -172,7 +172,10 @@ class NetworkSpec:
 
     def architecture(self) -> NetworkSpec:
         """Return the spec of the same network without weights and statistics."""
-        bare = replace(self, normalize=None, pretrained=None, weights=None)
+        # What is saved has no auxiliary head: only training needs it.
+        left_out = {"aux_loss"} if self.kind == "torchvision" else set()
+        options = {key: value for key, value in self.options.items() if key not in left_out}
+        bare = replace(self, options=options, normalize=None, pretrained=None, weights=None)
         return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
 
     def absolute(self) -> NetworkSpec:
