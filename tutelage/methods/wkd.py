@@ -15,8 +15,8 @@ from tutelage.core.registry import Paper, register
 from tutelage.core.schedules import Schedule
 from tutelage.core.teachers import Teacher
 from tutelage.data.batch import Batch
+from tutelage.data.offers import Offer
 from tutelage.data.sources import Data
-from tutelage.data.task import Offer
 from tutelage.errors import UserError
 from tutelage.features.adapting import adapting
 from tutelage.features.extractor import FeatureExtractor
