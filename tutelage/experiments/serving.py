@@ -11,7 +11,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 
 NEEDS: Mapping[Offer, str] = {
-    "targets": "targets to learn from",
+    "targets": "labels or other targets to learn from",
     "answers": "answers of two networks that can be compared",
     "sample-answers": "one answer for each whole sample, not a map of answers",
     "maps": "an answer at each place of an image",
