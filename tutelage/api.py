@@ -32,6 +32,7 @@ from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
 from tutelage.models.saving import class_names_of, density_of, save_network
 from tutelage.models.scores import tell_scores
+from tutelage.models.tokenizers import encoded_for
 from tutelage.report.html import write_report
 from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
@@ -291,6 +292,7 @@ def evaluate(
     sources = several(network)
     if not sources:
         raise UserError("No network was given: pass one, or several as an ensemble.")
+    splits = encoded_for(splits, sources)
     splits = among(splits, (class_names_of(sources[0]) if isinstance(sources[0], str) else None) or ())
     members = [_trained(source, splits, trust_code=trust_code) for source in sources]
     one = members[0] if len(members) == 1 else Ensemble(members)

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 _ARCHIVE = ".tar"
 _TABLES = frozenset({".parquet", ".arrow"})
+# The reader of each ending. People also keep lists of images in such files, so these count only without images.
+_TEXT_TABLES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
 
 
 def holds_tables(tree: Folder) -> bool:
     """Return whether a folder has table files at the top or one level below.
 
-    Archives count only if there are no images: otherwise the images may have been unpacked from them.
+    Archives count only if there are no images: otherwise the images may have been unpacked from them. So do CSV and
+    JSON, which may only describe images.
 
     Args:
         tree: The folder.
@@ -34,14 +37,15 @@ def holds_tables(tree: Folder) -> bool:
     suffixes = {suffix_of(file) for folder in (tree, *tree.folders) for file in folder.files}
     if suffixes & _TABLES:
         return True
-    return _ARCHIVE in suffixes and not any(suffix_of(file) in SUFFIXES for file in tree.below())
+    others = {_ARCHIVE, *_TEXT_TABLES}
+    return bool(suffixes & others) and not any(suffix_of(file) in SUFFIXES for file in tree.below())
 
 
 def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
     """Open a local file or folder of tables; nothing is written next to it.
 
     Args:
-        path: A Parquet file, a folder of Parquet, or the folder of `Dataset.save_to_disk`.
+        path: A file of Parquet, CSV or JSON lines, a folder of them, or the folder of `Dataset.save_to_disk`.
         state: Digest of the state of its files. `datasets` recognises a file by its time alone, so each state gets its
             own cache.
 
@@ -57,15 +61,17 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _as_mapping(datasets.load_from_disk(str(path)))
             if path.is_file():
-                return _as_mapping(datasets.load_dataset("parquet", data_files=str(path), cache_dir=cache))
+                reader = _TEXT_TABLES.get(suffix_of(path.name), "parquet")
+                options = {"delimiter": "\t"} if suffix_of(path.name) == ".tsv" else {}
+                return _as_mapping(datasets.load_dataset(reader, data_files=str(path), cache_dir=cache, **options))
             return open_folder(path, cache_dir=cache)
     # Our own messages say more than the general one below.
     except UserError:
         raise
     except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"{path} cannot be read as a dataset ({_line(error)}): give complete Parquet files, with at least one row "
-            "in each split."
+            f"{path} cannot be read as a dataset ({_line(error)}): give complete Parquet, CSV or JSON files, with the "
+            "same columns and at least one row in each split."
         ) from error
 
 

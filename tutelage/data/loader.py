@@ -16,7 +16,7 @@ from tutelage.data.batch import Batch, moved
 from tutelage.data.images import as_inputs
 from tutelage.data.own import OwnLoader, as_samples
 from tutelage.data.plan import FOREIGN, Plan, PlannedBatch, RecordedViews
-from tutelage.data.samplers import BatchSampler, GroupedBatches, ShuffledBatches
+from tutelage.data.samplers import BatchSampler, GroupedBatches, LikeLengths, ShuffledBatches
 from tutelage.data.samples import Samples
 from tutelage.data.task import Task
 from tutelage.errors import UserError
@@ -275,6 +275,8 @@ def make_loader(
     assert isinstance(samples, Samples)
     if batch_sampler is None and samples.groups is not None:
         batch_sampler = GroupedBatches(samples.groups, batch_size=batch_size)
+    if batch_sampler is None and shuffle and samples.lengths is not None:
+        batch_sampler = LikeLengths(samples.lengths, batch_size=batch_size, drop_last=drop_last)
     plan = Plan(
         sampler=batch_sampler
         or ShuffledBatches(len(samples), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last),

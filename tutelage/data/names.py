@@ -21,8 +21,8 @@ HUB: Mapping[str, str] = {
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
 NAMES = (DIGITS, *HUB)
-_COLUMNS = ("label", "image")
-_OPTIONS = (*_COLUMNS, "ignore", "classes")
+_COLUMNS = ("label", "image", "text")
+_OPTIONS = (*_COLUMNS, "tokens", "ignore", "classes")
 _PREFIX = "hf:"
 
 
@@ -39,6 +39,8 @@ class Spec:
         image: The image column, or None to find it.
         ignore: The numbers of masks that are no class, such as `255` or `0+255`, or None to find them.
         classes: The file of the masks' class names, or None to look beside the data.
+        text_column: The one or two text columns, joined by `+`, or None to find them.
+        tokens: The most tokens of a text, or None for as many as the network takes.
     """
 
     text: str
@@ -49,6 +51,8 @@ class Spec:
     image: str | None = None
     ignore: str | None = None
     classes: str | None = None
+    text_column: str | None = None
+    tokens: int | None = None
 
 
 def parse_spec(text: str) -> Spec:
@@ -66,6 +70,7 @@ def parse_spec(text: str) -> Spec:
             what = "column: write {}=COLUMN" if key in _COLUMNS else "value: write {}=VALUE"
             raise UserError(f"The data option {key!r} has no {what.format(key)}.")
     options: dict[str, Any] = {key: given.get(key) for key in _OPTIONS}
+    options |= {"text_column": options.pop("text"), "tokens": _tokens(given.get("tokens"))}
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
     if place in NAMES and Path(place).is_dir():
@@ -85,6 +90,14 @@ def parse_spec(text: str) -> Spec:
     if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():
         return Spec(text, _name(place), hub=place, **options)
     raise _no_such_place(place, path)
+
+
+def _tokens(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"tokens={text} is no number of tokens: write a whole number above zero, such as tokens=128.")
+    return int(text)
 
 
 def _name(place: str) -> str:

@@ -61,7 +61,7 @@ class LocalPlace:
         if holds_tables(tree):
             self._images = None
         elif path.is_file():
-            raise UserError(f"{path} is a file: give a folder of images by class, or a folder of Parquet.")
+            raise UserError(f"{path} is a file: give a folder of images by class, or tables (Parquet, CSV, JSON).")
         elif has_maps:
             self._images = scan_pairs(tree, label=where.label, image=where.image)
         else:
@@ -89,4 +89,5 @@ class LocalPlace:
 
 
 def _tables(rows: Any, where: Spec, *, has_maps: bool) -> Tables:
-    return as_tables(rows, image=where.image, label=where.label, spec=where.text, has_maps=has_maps)
+    columns = {"image": where.image, "label": where.label, "text": where.text_column}
+    return as_tables(rows, **columns, spec=where.text, has_maps=has_maps)

@@ -80,6 +80,41 @@ class GroupedBatches:
         yield from self._batches
 
 
+class LikeLengths:
+    """Every sample once per epoch in random order, in batches of samples of about one length, so that little is padded.
+
+    The shuffled samples are divided into pools of many batches. Each pool is sorted by length and cut into batches, and
+    the batches come in random order.
+
+    Args:
+        lengths: The length of each sample, `[sample]`.
+        batch_size: Samples per batch; one may be smaller.
+        drop_last: Whether to leave out the batch that is smaller. Its samples are others in each epoch.
+
+    Raises:
+        UserError: If there would be no batch.
+    """
+
+    # Enough for batches of one length, and few enough that a batch still has other company in each epoch.
+    _POOL = 50
+
+    def __init__(self, lengths: Tensor, *, batch_size: int, drop_last: bool = False) -> None:
+        self._lengths, self._batch_size = lengths.cpu(), batch_size
+        self._shuffled = ShuffledBatches(len(lengths), batch_size=batch_size, drop_last=drop_last)
+
+    def __len__(self) -> int:
+        return len(self._shuffled)
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors of an epoch."""
+        order = torch.cat(list(self._shuffled.epoch(number, generator)))
+        batches: list[Tensor] = []
+        for pool in order.split(self._POOL * self._batch_size):
+            batches += pool[self._lengths[pool].argsort(stable=True)].split(self._batch_size)
+        for place in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[place]
+
+
 class RepeatedBatches:
     """Batches that hold each of their samples several times; a sample occurs in one of as many epochs.
 

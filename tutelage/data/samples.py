@@ -25,6 +25,7 @@ class Samples(Dataset[Any], ABC):
         is_decoded: Whether reading decodes files, which worker processes should do.
         channels: Channels of the images; 0 if the inputs are not images of one size.
         size: Height and width of the images in pixels; () if the inputs are not images of one size.
+        lengths: The number of tokens of each sample, `[sample]`; None if the samples are padded to no common length.
     """
 
     targets: Tensor | None
@@ -33,6 +34,7 @@ class Samples(Dataset[Any], ABC):
     is_decoded: bool = False
     channels: int = 0
     size: tuple[int, ...] = ()
+    lengths: Tensor | None = None
 
     @property
     def has_targets(self) -> bool:

@@ -20,8 +20,10 @@ from tutelage.data.names import DIGITS, Spec, parse_spec
 from tutelage.data.paired import PairedImages
 from tutelage.data.place import HubPlace, LocalPlace
 from tutelage.data.samples import Samples
-from tutelage.data.tables import as_streamed
+from tutelage.data.tables import Tables, as_streamed, targets_of
 from tutelage.data.task import Task, task_named
+from tutelage.data.text_tables import read_texts
+from tutelage.data.texts import RawTexts, texts_digest
 from tutelage.errors import UserError, kept_notices, notice
 
 __all__ = ["Data", "load_data"]
@@ -47,7 +49,7 @@ def load_data(
     augment: str | None = None,
     resident_limit_mib: int = 2048,
 ) -> Data:
-    """Load a dataset of images with classes.
+    """Load a dataset of images or of texts.
 
     A missing test split is held out of the training images, the same for every seed. Decoded images are kept in
     `~/.cache/tutelage`, or in the folder of the environment variable `TUTELAGE_CACHE`.
@@ -55,7 +57,8 @@ def load_data(
     Args:
         spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of
             Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
-            after commas, as in `data/cifar100,label=coarse_label,image=img`.
+            after commas, as in `data/cifar100,label=coarse_label,image=img`, or `data/pairs,text=premise+hypothesis`.
+            A table of Parquet, CSV or JSON without images is read as texts; `tokens=128` shortens them.
         task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
             1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), or `unlabelled` to
             ignore them.
@@ -85,12 +88,13 @@ def load_data(
     else:
         splits, class_names, digest = _load(where, kind, image_size, resident_limit_mib)
         test = _TEST_FRACTION
+        _check_texts(splits, augment, image_size)
     data = assemble(
         splits,
         name=where.name,
         task=kind,
         class_names=class_names,
-        augmentation=_usual(where.name, splits["train"].size, kind) if augmentation is None else augmentation,
+        augmentation=_usual(where.name, splits["train"], kind) if augmentation is None else augmentation,
         digest=digest,
         validation=validation,
         test=test,
@@ -100,11 +104,19 @@ def load_data(
     return replace(data, augmentation_chosen=augment is not None)
 
 
-def _usual(name: str, size: tuple[int, ...], task: Task) -> Augmentation:
+def _usual(name: str, train: Samples, task: Task) -> Augmentation:
+    if not train.size:
+        return Augmentation()
     if task.augmentation:
         return Augmentation.parse(task.augmentation)
     small, large = "crop:4,flip", "resized-crop,flip"
-    return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(size) < _SMALL else large))
+    return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(train.size) < _SMALL else large))
+
+
+def _check_texts(splits: Mapping[str, Samples], augment: str | None, image_size: int | None) -> None:
+    """Refuse options of images for texts."""
+    if isinstance(splits["train"], RawTexts) and (augment not in (None, "none") or image_size is not None):
+        raise UserError("These data are texts, which have no size and no augmentation: leave out both options.")
 
 
 def _digits(image_size: int | None) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
@@ -138,11 +150,14 @@ def _load(
     told: list[str] = []
     if decoded is None or _mib(decoded.splits) > limit_mib:
         with kept_notices() as told:
+            tables = place.tables()
+            if tables.texts:
+                return _texts(tables, where, task)
             streamed: Mapping[str, StreamedImages] | Mapping[str, PairedImages]
             if task.has_maps:
-                streamed, class_names = as_paired(place.tables(), task, where, image_size=image_size)
+                streamed, class_names = as_paired(tables, task, where, image_size=image_size)
             else:
-                streamed, class_names = as_streamed(place.tables(), task, image_size=image_size, spec=where.text)
+                streamed, class_names = as_streamed(tables, task, image_size=image_size, spec=where.text)
             if _mib(streamed) > limit_mib or not all(images.fits for images in streamed.values()):
                 tell_blank(streamed)
                 # Data this large are not read for a digest: names, sizes and times of their files stand for the
@@ -156,6 +171,13 @@ def _load(
         if text not in told:
             notice(text)
     return decoded.splits, decoded.class_names, decoded.digest
+
+
+def _texts(tables: Tables, where: Spec, task: Task) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
+    """Return the splits of a table of texts, the class names, and the digest of the content."""
+    class_names, targets = targets_of(tables, task, where.text)
+    splits = read_texts(tables.splits, tables.texts, targets, limit=where.tokens, spec=where.text)
+    return splits, class_names, texts_digest(splits)
 
 
 def _decode(

@@ -1,4 +1,4 @@
-"""Hugging Face datasets with images: finding the splits, the image column and the label column."""
+"""Hugging Face datasets of images or texts: finding the splits, the columns of inputs and the label column."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tutelage.data.label_sets import read_other_targets
 from tutelage.data.labels import class_indices, class_names, read_column
 from tutelage.data.split_names import TEST, TRAIN, VALIDATION, misspelt, read_names
 from tutelage.data.task import Task
+from tutelage.data.text_tables import is_text, text_columns
 from tutelage.errors import UserError, notice, unknown
 
 if TYPE_CHECKING:
@@ -30,17 +31,19 @@ MAPS = _MAPS[0]
 
 @dataclass(frozen=True)
 class Tables:
-    """The splits of a source, as Hugging Face datasets with one image column and one label column.
+    """The splits of a source, as Hugging Face datasets with one label column, and one image column or texts.
 
     Attributes:
         splits: The datasets, by the names `train`, `validation`, `test`.
-        image: The image column.
+        image: The image column; empty if the samples are texts.
         label: The label column.
+        texts: The one or two text columns; empty if the samples are images.
     """
 
     splits: Mapping[str, datasets.Dataset]
     image: str
     label: str
+    texts: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -67,14 +70,16 @@ def as_tables(
     image: str | None,
     label: str | None,
     spec: str,
+    text: str | None = None,
     has_maps: bool = False,
 ) -> Tables:
-    """Find splits and columns.
+    """Find splits and columns. A table without a column of images holds texts.
 
     Args:
         loaded: The result of `datasets.load_dataset`.
         image: The image column, or None to find it.
         label: The label column, or None to find it.
+        text: The one or two text columns, joined by `+`, or None to find them.
         spec: The user's text for the data, for messages.
         has_maps: Whether the labels are maps, in a column of images.
 
@@ -86,16 +91,37 @@ def as_tables(
         if not len(rows):
             raise UserError(f"The split {name!r} of {spec} is empty: fill it or remove it.")
     features = splits["train"].features
+    texts: tuple[str, ...] = ()
     if has_maps:
         image, label = _paired_columns(features, image, label, spec)
-    else:
+    elif _holds_texts(features, image, text, spec):
+        label = _label_column(features, label, spec)
+        texts = text_columns(features, text, label=label, spec=spec)
+    if not texts and not has_maps:
         image = _image_column(features, image, spec)
         label = _label_column(features, label, spec)
+    assert label is not None
+    inputs = texts or (str(image),)
     for name, rows in splits.items():
-        if missing := {image, label} - set(rows.features):
+        if missing := {*inputs, label} - set(rows.features):
             raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
-    encoded = (image, label) if has_maps else (image,)
-    return Tables({name: _encoded(rows, [image, label], encoded) for name, rows in splits.items()}, image, label)
+    if texts:
+        chosen = {name: rows.select_columns([*texts, label]) for name, rows in splits.items()}
+        return Tables(chosen, "", label, texts)
+    [found] = inputs
+    encoded = (found, label) if has_maps else (found,)
+    return Tables({name: _encoded(rows, [found, label], encoded) for name, rows in splits.items()}, found, label)
+
+
+def _holds_texts(features: Mapping[str, Any], image: str | None, text: str | None, spec: str) -> bool:
+    """Return whether a table's samples are texts: the user names texts, or there are texts and no images."""
+    from datasets import Image
+
+    if image is not None and text is not None:
+        raise UserError(f"{spec} names a column of images and columns of texts: name one kind of input.")
+    has_images = any(isinstance(feature, Image) for feature in features.values())
+    has_texts = any(is_text(feature) for name, feature in features.items() if name not in _LABELS)
+    return text is not None or (image is None and has_texts and not has_images)
 
 
 def as_streamed(
@@ -112,7 +138,7 @@ def as_streamed(
     Raises:
         UserError: If labels do not fit the task or an image cannot be read.
     """
-    names, targets = _targets(tables, task, spec)
+    names, targets = targets_of(tables, task, spec)
     train = tables.splits["train"]
     channels, size = probe(
         lambda row: read_image(train[row][tables.image], f"row {row} of split 'train'"), len(train), image_size
@@ -131,8 +157,17 @@ def as_streamed(
     return streamed, names
 
 
-def _targets(tables: Tables, task: Task, spec: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return a name for each number that a network returns for a sample, and the targets of each split with targets."""
+def targets_of(tables: Tables, task: Task, spec: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return a name for each number that a network returns for a sample, and the targets of each split with targets.
+
+    Args:
+        tables: The source.
+        task: The task of the labels.
+        spec: The user's text for the data, for messages.
+
+    Raises:
+        UserError: If labels do not fit the task.
+    """
     where = {name: f"the split {name!r} of {spec}" for name in tables.splits}
     if not ("sample-labels" in task.offers or task.hides_targets):
         return read_other_targets(tables.splits, tables.label, task, where=where)

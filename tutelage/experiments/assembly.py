@@ -14,6 +14,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.experiment import Experiment
 from tutelage.models.blueprint import Source, blueprint, several
+from tutelage.models.tokenizers import encoded_for
 from tutelage.training.settings import Training
 
 
@@ -37,6 +38,7 @@ def experiment_of(
     Raises:
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
+    data = encoded_for(data, several(student), () if teacher is None else several(teacher))  # type: ignore[arg-type]
     named = named_teacher(teacher, data, classes=teacher_classes, trust_code=trust_code)
     # Each class map is noted once, though members of an ensemble may share it.
     notes = tuple(dict.fromkeys(map(str, named.classes)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.data.batch import moved
 from tutelage.data.class_names import are_names
 from tutelage.errors import UserError, notice
 from tutelage.models.answers import answer
@@ -115,14 +117,16 @@ def _exchange(network: nn.Module, order: Tensor, shapes: Sequence[tuple[int, ...
     return False
 
 
-def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor | None, Tensor]:
-    """Return a network's answer to random inputs of the first shape that it accepts, and those inputs."""
+def _asked(network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor | None, Any]:
+    """Return a network's answer to the first example inputs that it accepts, and those inputs."""
     # A generator of its own, so that loading a network draws nothing from the user's.
     chance = torch.Generator().manual_seed(0)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    example = torch.empty(0)
-    for shape in shapes:
-        example = torch.rand(4, *shape, generator=chance).to(device)
+    # Networks of `transformers` bring inputs of their own, because they read no images.
+    own = getattr(network, "dummy_inputs", None)
+    examples = [own] if isinstance(own, Mapping) else [torch.rand(4, *shape, generator=chance) for shape in shapes]
+    example: Any = None
+    for example in (moved(one, device) for one in examples):
         try:
             with evaluating(network):
                 return answer(network, example), example

@@ -16,6 +16,7 @@ from torch import nn
 
 from tutelage.errors import UserError, unknown
 from tutelage.models.heads import adapt_input, replace_classifier
+from tutelage.models.language import language_classes
 from tutelage.models.normalization import Normalization
 from tutelage.models.segmenters import is_segmenter, replace_heads
 from tutelage.models.user_code import FAILURES, told
@@ -30,10 +31,13 @@ def pretrained_classes(kind: str, name: str, options: Mapping[str, Any]) -> int 
     """Return for how many classes the pretrained weights were trained; None if it is not known.
 
     Args:
-        kind: `timm` or `torchvision`.
+        kind: `timm`, `torchvision` or `transformers`.
         name: The network's name there.
         options: The spec's options; `weights` chooses among torchvision's.
     """
+    if kind == "transformers":
+        found = language_classes(name)
+        return None if found is None else len(found)
     if kind == "torchvision":
         return len(_torchvision_weights(name, options).meta["categories"])
     classes = _timm_config(name).get("num_classes")
@@ -44,10 +48,12 @@ def pretrained_class_names(kind: str, name: str, options: Mapping[str, Any]) -> 
     """Return the names of the pretrained weights' classes, in the order of the logits; empty if they are not known.
 
     Args:
-        kind: `timm` or `torchvision`.
+        kind: `timm`, `torchvision` or `transformers`.
         name: The network's name there.
         options: The spec's options; `weights` chooses among torchvision's.
     """
+    if kind == "transformers":
+        return language_classes(name) or ()
     if kind == "torchvision":
         return tuple(_torchvision_weights(name, options).meta["categories"])
     from timm.data import ImageNetInfo, infer_imagenet_subset

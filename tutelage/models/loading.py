@@ -11,6 +11,7 @@ from tutelage.models import hub
 from tutelage.models.catalogue import COMPOSED, factory
 from tutelage.models.class_order import lists, put_in_order, usual_shapes
 from tutelage.models.heads import check_classes
+from tutelage.models.language import build_language, language_classes
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.models.saving import NetworkMetadata, architecture, metadata_beside, weights_file
 from tutelage.models.segmenters import build_smp, multiple_of
@@ -84,6 +85,8 @@ def load_network(
                     refusal = str(error)
         # Weights belong to the statistics that they were trained with.
         own = own if metadata is None else metadata.normalization
+    elif spec.kind == "transformers" and not any_classes and spec.trained_for(num_classes):
+        put_in_order(network, language_classes(spec.name), class_names, source=str(spec), shapes=())
     if not any_classes:
         check_classes(network, num_classes, in_channels=in_channels, source=str(spec))
     chosen = _choose(spec, own=own, data=normalization, in_channels=in_channels)
@@ -99,6 +102,11 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
     if spec.kind == "smp":
         network = build_smp(spec.name, pretrained=spec.uses_pretrained, options=spec.options, **sizes)
         return network, Normalization.named("imagenet") if spec.uses_pretrained else None
+    if spec.kind == "transformers":
+        network = build_language(
+            spec.name, num_classes=num_classes, pretrained=spec.uses_pretrained, options=spec.options
+        )
+        return network, None
     if spec.kind == "catalogue":
         return call_factory(factory(spec.name), spec.options, source=spec.target, **sizes), None
     if spec.kind == "composed":

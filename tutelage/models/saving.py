@@ -13,6 +13,8 @@ from safetensors.torch import save
 from torch import nn
 
 from tutelage.errors import UserError
+from tutelage.models.language import PREFIX
+from tutelage.models.language_files import CONFIG, is_language, save_language_files
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
 from tutelage.models.trust import Origin
@@ -32,7 +34,7 @@ class NetworkMetadata:
     Attributes:
         spec: The architecture as `NetworkSpec` reads it, or None for a network that was given as a Python object.
         num_classes: Classes K.
-        in_channels: Channels of the images.
+        in_channels: Channels of the images; 0 for inputs that are not images.
         mean: Mean of each channel, for images in [0, 1].
         std: Standard deviation of each channel.
         weights: Name of the file of weights in the same folder.
@@ -100,7 +102,10 @@ def save_network(
     statistics = normalization or Normalization.named("none")
     # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
-    content = save(state)
+    model = bare(network)
+    language = is_language(model)
+    # `transformers` opens no file that does not say which library wrote it.
+    content = save(state, metadata={"format": "pt"} if language else None)
     metadata = NetworkMetadata(
         # A relative path would name another file when read from another working directory.
         spec=None if spec is None else str(NetworkSpec.parse(architecture_of(spec)).absolute()),
@@ -117,6 +122,8 @@ def save_network(
     # The weights first, so that the metadata never describe weights that are not written yet.
     with atomic(folder / filename) as file:
         file.write(content)
+    if language:
+        save_language_files(folder, model, weights=filename, class_names=class_names)
     write_json(folder / METADATA, asdict(metadata))
     return folder / filename
 
@@ -160,9 +167,10 @@ def _check_metadata(metadata: NetworkMetadata) -> None:
         raise ValueError(f"spec={metadata.spec!r} is not text")
     for name in ("num_classes", "in_channels"):
         number = getattr(metadata, name)
-        # Not isinstance, by which `true` would be the number 1.
-        if type(number) is not int or number < 1:
-            raise ValueError(f"{name}={number!r} is not a whole number above zero")
+        # Not isinstance, by which `true` would be the number 1. Texts have no channels.
+        least = 0 if name == "in_channels" else 1
+        if type(number) is not int or number < least:
+            raise ValueError(f"{name}={number!r} is not a whole number of {least} or more")
     if not isinstance(metadata.weights, str) or Path(metadata.weights).name != metadata.weights:
         raise ValueError(f"weights={metadata.weights!r} is not the name of a file beside it")
     # Building it raises if the statistics are wrong.
@@ -290,4 +298,7 @@ def architecture(spec: NetworkSpec, *, trust_code: bool = False) -> NetworkSpec:
     saved = NetworkSpec.parse(metadata.spec)
     if saved.kind == "run":
         raise UserError(f"{file} is damaged: its spec {metadata.spec!r} names a saved network, not an architecture.")
+    if saved.kind == "transformers" and (file.parent / CONFIG).is_file():
+        # The folder holds its own configuration and tokenizer, wherever the network came from.
+        return NetworkSpec(target=f"{PREFIX}{file.parent.absolute()}", pretrained=False)
     return replace(saved.architecture(), origin=Origin(str(file), trusted=trust_code))

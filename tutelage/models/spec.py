@@ -13,15 +13,16 @@ from typing import Any, Literal
 from tutelage.errors import UserError, unknown
 from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
+from tutelage.models.language import PREFIX, is_resized, is_shrunk
 from tutelage.models.normalization import Normalization
 from tutelage.models.segmenters import is_segmenter
 from tutelage.models.trust import Origin
 from tutelage.system.grammar import read, split_last
 
-Kind = Literal["catalogue", "timm", "torchvision", "smp", "file", "import", "composed", "run"]
+Kind = Literal["catalogue", "timm", "torchvision", "smp", "transformers", "file", "import", "composed", "run"]
 
 # Kinds whose networks others have trained: their weights can be fetched.
-_HUBS = ("timm", "torchvision", "smp")
+_HUBS = ("timm", "torchvision", "smp", "transformers")
 
 # Prefixes of names that are no networks and can only teach. The place of each kind is text, not an import, because
 # teachers may import this folder and not the reverse.
@@ -35,12 +36,13 @@ class NetworkSpec:
     """Where a network comes from.
 
     Attributes:
-        target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `smp:NAME`, `package.module:factory`,
-            `path/to/file.py:factory`, or the path of a saved run's folder or weights.
+        target: A name of the catalogue, `timm:NAME`, `torchvision:NAME`, `smp:NAME`, `transformers:NAME_OR_FOLDER`,
+            `package.module:factory`, `path/to/file.py:factory`, or the path of a saved run's folder or weights.
         options: Arguments of the factory, besides classes and channels.
         normalize: The input statistics: a name, `data` (the dataset's) or `mean/..:std/..`; None takes the default.
-        pretrained: Whether timm's or torchvision's weights are fetched; None means yes unless `weights` are given, but
-            no for networks that classify pixels. Of `smp:` these are the encoder's.
+        pretrained: Whether the weights of timm, torchvision or transformers are fetched; None means yes unless
+            `weights` are given or options that no such weights fit, but no for networks that classify pixels. Of
+            `smp:` these are the encoder's.
         weights: A file of weights, or a saved run's folder.
         origin: The file from which the spec was read; None if the user wrote it. The text does not show it.
     """
@@ -59,7 +61,8 @@ class NetworkSpec:
             Normalization.parse(self.normalize)
         if self.pretrained and self.kind not in _HUBS:
             raise UserError(
-                f"`pretrained=true` is for `timm:`, `torchvision:` and `smp:` networks, not for {self.target!r}: "
+                "`pretrained=true` is for `timm:`, `torchvision:`, `smp:` and `transformers:` networks, not for "
+                f"{self.target!r}: "
                 "give a file of weights as `@FILE`."
             )
         if self.pretrained and self.weights:
@@ -119,6 +122,8 @@ class NetworkSpec:
             return "torchvision"
         if self.target.startswith("smp:"):
             return "smp"
+        if self.target.startswith(PREFIX):
+            return "transformers"
         if colon and before.endswith(".py"):
             return "file"
         if colon and after.isidentifier() and all(part.isidentifier() for part in before.split(".")):
@@ -142,11 +147,13 @@ class NetworkSpec:
 
     @property
     def uses_pretrained(self) -> bool:
-        """Whether timm's or torchvision's own weights, or those of an smp encoder, are fetched."""
+        """Whether the own weights of a network of a hub, or those of an smp encoder, are fetched."""
         if self.kind not in _HUBS:
             return False
         if self.pretrained is None:
-            return self.weights is None and self.kind != "smp" and not is_segmenter(self.name)
+            is_own = self.kind == "smp" or is_segmenter(self.name)
+            is_own = is_own or (self.kind == "transformers" and is_resized(self.options))
+            return self.weights is None and not is_own
         return self.pretrained
 
     @property
@@ -167,6 +174,9 @@ class NetworkSpec:
         # Of an smp network, pretrained weights are the encoder's alone.
         if not self.uses_pretrained or self.kind == "smp":
             return self.is_trained
+        # Without some of its layers, a network has to be trained again.
+        if self.kind == "transformers" and is_shrunk(self.options):
+            return False
         wanted = self.options.get("num_classes", num_classes)
         return bool(wanted == 0 or hub.pretrained_classes(self.kind, self.name, self.options) == wanted)
 
@@ -176,13 +186,15 @@ class NetworkSpec:
         left_out = {"aux_loss"} if self.kind == "torchvision" else set()
         options = {key: value for key, value in self.options.items() if key not in left_out}
         bare = replace(self, options=options, normalize=None, pretrained=None, weights=None)
-        return replace(bare, pretrained=False) if self.kind in ("timm", "torchvision") else bare
+        return replace(bare, pretrained=False) if self.kind in _HUBS else bare
 
     def absolute(self) -> NetworkSpec:
         """Return the spec with absolute paths, so that it means the same in every working directory."""
         target, weights, options = self.target, self.weights, self.options
         if self.kind == "run":
             target = _absolute(target)
+        elif self.kind == "transformers" and Path(self.name).expanduser().is_dir():
+            target = PREFIX + _absolute(self.name)
         elif self.kind == "file":
             file, _, factory = target.rpartition(":")
             target = f"{_absolute(file)}:{factory}"

@@ -1,0 +1,206 @@
+"""Networks of the library `transformers` that classify texts, by name or folder."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tutelage.errors import UserError
+from tutelage.models.user_code import FAILURES, told
+from tutelage.system.values import Count, check
+
+PREFIX = "transformers:"
+EXTRA = "text"
+_LAYERS, _SIZES, _CLASSES = "layers", ("hidden", "heads"), "num_classes"
+_CLASSIFIER = "ForSequenceClassification"
+
+
+def is_shrunk(options: Mapping[str, Any]) -> bool:
+    """Return whether options ask for other layers than those of the pretrained weights."""
+    return any(name in options for name in (_LAYERS, *_SIZES))
+
+
+def is_resized(options: Mapping[str, Any]) -> bool:
+    """Return whether options ask for layers of other sizes, which no pretrained weights fit."""
+    return any(name in options for name in _SIZES)
+
+
+def check_installed(what: str) -> None:
+    """Refuse to go on without the library `transformers`.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(f"{what} needs the library transformers: pip install 'tutelage[{EXTRA}]'.")
+
+
+def language_classes(name: str) -> tuple[str, ...] | None:
+    """Return the classes of pretrained weights by name; None if they hold no classifier of texts.
+
+    Args:
+        name: A name on the Hugging Face hub, or a folder.
+
+    Raises:
+        UserError: If there is no such network.
+    """
+    config = _config(name)
+    if not any(kind.endswith(_CLASSIFIER) for kind in config.architectures or ()):
+        return None
+    return tuple(str(config.id2label[number]) for number in range(config.num_labels))
+
+
+def build_language(name: str, *, num_classes: int, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    """Return a network that classifies texts.
+
+    Args:
+        name: A name on the Hugging Face hub, or a folder with `config.json`.
+        num_classes: Classes K, or values; pretrained weights for another number get an untrained classifier.
+        pretrained: Whether the pretrained weights are taken.
+        options: `layers`: how many of the layers to keep, evenly spread with the last one among them, or their
+            numbers from 1, joined by `+`. `hidden` and `heads`: the width, and the heads of each layer, of an untrained
+            network; the layers between are as much wider as before. `num_classes` takes the place of K.
+
+    Raises:
+        UserError: If there is no such network, option or weights.
+    """
+    check_installed(f"The network {PREFIX}{name}")
+    of = f"{PREFIX}{name}"
+    for option, value in options.items():
+        if option not in (_LAYERS, *_SIZES, _CLASSES):
+            raise UserError(f"{of} has no option {option!r}: it takes {_LAYERS}, {', '.join(_SIZES)} and {_CLASSES}.")
+        if option != _LAYERS:
+            check(option, value, Count, of=of)
+    if pretrained and (size := next((option for option in _SIZES if option in options), None)):
+        raise UserError(f"{of}: with {size}= the pretrained weights do not fit. Leave out pretrained=true.")
+    config = _config(name)
+    config.num_labels = options.get(_CLASSES, num_classes)
+    kept = _kept(options[_LAYERS], config.num_hidden_layers, of=of) if _LAYERS in options else None
+    try:
+        return _pretrained(name, config, kept) if pretrained else _fresh(config, kept, options, of=of)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{of} has no weights that can be read ({_line(error)}): add `,pretrained=false` for an untrained network, "
+            "or name a folder with model.safetensors."
+        ) from error
+    except FAILURES as error:
+        raise UserError(f"{of} cannot be built with {dict(options) or 'its own options'}: {told(error)}.") from error
+
+
+def _pretrained(name: str, config: Any, kept: list[int] | None) -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet():
+        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, ignore_mismatched_sizes=True
+        )
+    if kept is not None:
+        _keep(network, kept, config.num_hidden_layers)
+    return network.float()
+
+
+def _fresh(config: Any, kept: list[int] | None, options: Mapping[str, Any], *, of: str) -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(config)
+    if kept is not None:
+        config.num_hidden_layers = len(kept)
+    width = options.get("hidden", config.hidden_size)
+    if hasattr(config, "intermediate_size"):
+        config.intermediate_size = config.intermediate_size * width // config.hidden_size
+    config.hidden_size = width
+    config.num_attention_heads = options.get("heads", config.num_attention_heads)
+    if width % config.num_attention_heads:
+        raise UserError(f"{of}: {config.num_attention_heads} heads cannot share a width of {width}: choose heads=.")
+    network: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return network.float()
+
+
+def _keep(network: nn.Module, kept: list[int], layers: int) -> None:
+    """Remove the layers of a network that are not kept."""
+    stacks = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ModuleList)]
+    found = [(name, part) for name, part in stacks if len(part) == layers]
+    if len(found) != 1:
+        raise UserError(f"{type(network).__name__} has no single stack of {layers} layers to choose from.")
+    name, stack = found[0]
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, nn.ModuleList(stack[number] for number in kept))
+    network.config.num_hidden_layers = len(kept)  # type: ignore[union-attr]
+
+
+def kept_layers(wanted: int | str, layers: int) -> list[int]:
+    """Return the positions, from 0, of the layers that `layers=` keeps; empty if it does not fit.
+
+    A number k keeps every (L/k)-th of L layers, so that the last one is among them: 2, 4, ..., 12 for 6 of 12.
+
+    Args:
+        wanted: How many layers, or their numbers from 1 joined by `+`.
+        layers: How many there are.
+    """
+    if isinstance(wanted, int) and not isinstance(wanted, bool):
+        return [number * layers // wanted - 1 for number in range(1, wanted + 1)] if 1 <= wanted <= layers else []
+    named = [part.strip() for part in str(wanted).split("+")]
+    numbers = [int(part) - 1 for part in named if part.isdecimal()]
+    # In their own order: a network whose layers are exchanged is another one.
+    is_right = len(numbers) == len(named) and numbers == sorted(set(numbers)) and all(0 <= n < layers for n in numbers)
+    return numbers if is_right else []
+
+
+def _kept(wanted: Any, layers: int, *, of: str) -> list[int]:
+    found = kept_layers(wanted, layers)
+    if not found:
+        raise UserError(
+            f"{of} has {layers} layers, so layers={wanted} is not possible: write how many to keep, 1 to {layers}, or "
+            f"their numbers in order, such as layers=1+{layers}."
+        )
+    return found
+
+
+def _config(name: str) -> Any:
+    check_installed(f"The network {PREFIX}{name}")
+    from transformers import AutoConfig
+
+    folder = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not folder.is_dir() and looks_local:
+        raise UserError(f"There is no folder {name!r} for {PREFIX}{name}: check the path.")
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{PREFIX}{name} cannot be opened ({_line(error)}): give the name of a network on the Hugging Face hub, or "
+            "a folder with its config.json."
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Turn off the progress bars and notes of `transformers` within the block, and restore them afterwards."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    # It tells of each classifier that is new, which is what was asked for.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
