@@ -46,9 +46,7 @@ class RawTexts(Samples):
         limit: The most tokens of a sample; None for as many as the network takes.
     """
 
-    def __init__(
-        self, columns: Sequence[Sequence[str]], targets: Tensor | None, *, limit: int | None = None
-    ) -> None:
+    def __init__(self, columns: Sequence[Sequence[str]], targets: Tensor | None, *, limit: int | None = None) -> None:
         self.columns, self.targets, self.limit = tuple(columns), targets, limit
 
     def __len__(self) -> int:

@@ -44,6 +44,32 @@ def check_installed(what: str) -> None:
         raise UserError(f"{what} needs the library transformers: pip install 'tutelage[{EXTRA}]'.")
 
 
+def open_config(name: str) -> Any:
+    """Return the configuration of a network of `transformers`.
+
+    Args:
+        name: A name on the Hugging Face hub, or a folder.
+
+    Raises:
+        UserError: If there is no such network, or the library is not installed.
+    """
+    check_installed(f"The network {PREFIX}{name}")
+    from transformers import AutoConfig
+
+    folder = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not folder.is_dir() and looks_local:
+        raise UserError(f"There is no folder {name!r} for {PREFIX}{name}: check the path.")
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{PREFIX}{name} cannot be opened ({_line(error)}): give the name of a network on the Hugging Face hub, or "
+            "a folder with its config.json."
+        ) from error
+
+
 def language_classes(name: str) -> tuple[str, ...] | None:
     """Return the classes of pretrained weights by name; None if they hold no classifier of texts.
 
@@ -53,7 +79,7 @@ def language_classes(name: str) -> tuple[str, ...] | None:
     Raises:
         UserError: If there is no such network.
     """
-    config = _config(name)
+    config = open_config(name)
     if not any(kind.endswith(_CLASSIFIER) for kind in config.architectures or ()):
         return None
     return tuple(str(config.id2label[number]) for number in range(config.num_labels))
@@ -82,7 +108,7 @@ def build_language(name: str, *, num_classes: int, pretrained: bool, options: Ma
             check(option, value, Count, of=of)
     if pretrained and (size := next((option for option in _SIZES if option in options), None)):
         raise UserError(f"{of}: with {size}= the pretrained weights do not fit. Leave out pretrained=true.")
-    config = _config(name)
+    config = open_config(name)
     config.num_labels = options.get(_CLASSES, num_classes)
     kept = _kept(options[_LAYERS], config.num_hidden_layers, of=of) if _LAYERS in options else None
     try:
@@ -165,24 +191,6 @@ def _kept(wanted: Any, layers: int, *, of: str) -> list[int]:
             f"their numbers in order, such as layers=1+{layers}."
         )
     return found
-
-
-def _config(name: str) -> Any:
-    check_installed(f"The network {PREFIX}{name}")
-    from transformers import AutoConfig
-
-    folder = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if not folder.is_dir() and looks_local:
-        raise UserError(f"There is no folder {name!r} for {PREFIX}{name}: check the path.")
-    try:
-        with quiet():
-            return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{PREFIX}{name} cannot be opened ({_line(error)}): give the name of a network on the Hugging Face hub, or "
-            "a folder with its config.json."
-        ) from error
 
 
 @contextmanager

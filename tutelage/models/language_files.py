@@ -21,9 +21,7 @@ def is_language(network: nn.Module) -> bool:
     return any(kind.__module__.startswith("transformers.") for kind in type(network).__mro__)
 
 
-def save_language_files(
-    folder: Path, network: nn.Module, *, weights: str, class_names: Sequence[str] | None
-) -> None:
+def save_language_files(folder: Path, network: nn.Module, *, weights: str, class_names: Sequence[str] | None) -> None:
     """Write the configuration and the tokenizer beside the weights of a network of `transformers`.
 
     Args:

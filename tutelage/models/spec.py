@@ -62,8 +62,7 @@ class NetworkSpec:
         if self.pretrained and self.kind not in _HUBS:
             raise UserError(
                 "`pretrained=true` is for `timm:`, `torchvision:`, `smp:` and `transformers:` networks, not for "
-                f"{self.target!r}: "
-                "give a file of weights as `@FILE`."
+                f"{self.target!r}: give a file of weights as `@FILE`."
             )
         if self.pretrained and self.weights:
             raise UserError(f"{self}: choose `pretrained=true` or `@{self.weights}`, not both.")

@@ -15,7 +15,7 @@ from torch import nn
 from tutelage.data.dataset import Data
 from tutelage.data.texts import ATTENTION_MASK, RawTexts, Tokens
 from tutelage.errors import UserError, notice
-from tutelage.models.language import quiet
+from tutelage.models.language import PREFIX, check_installed, open_config, quiet
 from tutelage.models.normalization import bare
 from tutelage.models.spec import NetworkSpec
 
@@ -40,6 +40,8 @@ def encoded_for(data: Data, students: Sequence[object], teachers: Sequence[objec
     if not texts:
         return data
     named = [(source, found) for source in (*students, *teachers) if (found := _tokenizer_place(source)) is not None]
+    for source in (*students, *teachers):
+        _check_reads_text(source)
     # Refuses by the message of the samples themselves.
     if not named:
         data.example(1)
@@ -149,6 +151,22 @@ def _tokenizer_place(source: object) -> str | None:
     return None if spec.within is None else _tokenizer_place(spec.within)
 
 
+def _check_reads_text(source: object) -> None:
+    """Refuse the name of a network of images."""
+    if not isinstance(source, str):
+        return
+    try:
+        is_image = NetworkSpec.parse(source).kind in ("catalogue", "timm", "torchvision")
+    except UserError:
+        # As above: not a network.
+        return
+    if is_image:
+        raise UserError(
+            f"{source} reads images, and these data are texts: name a network of texts, transformers:NAME or "
+            "transformers:FOLDER."
+        )
+
+
 def _holds_tokenizer(place: str) -> bool:
     folder = Path(place).expanduser()
     # A name that is no folder here is one on the hub.
@@ -157,16 +175,11 @@ def _holds_tokenizer(place: str) -> bool:
 
 def _longest(place: str) -> int | None:
     """Return the most tokens that a network has positions for; None if its configuration does not say."""
-    from transformers import AutoConfig
-
-    with quiet():
-        found = getattr(AutoConfig.from_pretrained(_folder(place)), "max_position_embeddings", None)
+    found = getattr(open_config(place), "max_position_embeddings", None)
     return None if found is None else int(found)
 
 
 def _open(place: str) -> Any:
-    from tutelage.models.language import PREFIX, check_installed
-
     check_installed(f"The tokenizer of {PREFIX}{place}")
     from transformers import AutoTokenizer
 
