@@ -30,6 +30,47 @@ def shared_data():
     return SHARED_DATA
 
 
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "a", "good", "bad", "."]
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """Make folders of tiny BERTs with random weights and a tokenizer; the test skips without transformers."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'tutelage[text]'")
+
+    def make(name="bert", *, layers=4, hidden=8, labels=2, seed=0, words=WORDS, classifier=True):
+        torch.manual_seed(seed)
+        kind = transformers.BertForSequenceClassification if classifier else transformers.BertModel
+        sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2, "num_labels": labels}
+        limits = {"vocab_size": len(words), "intermediate_size": 2 * hidden, "max_position_embeddings": 16}
+        kind(transformers.BertConfig(**sizes, **limits)).save_pretrained(tmp_path / name)
+        tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """Make a folder of short reviews in JSON lines, whose last word tells the label."""
+    import json
+
+    def make(name="reviews", *, count=24, **columns):
+        folder = tmp_path / name
+        folder.mkdir()
+        for split in ("train", "validation", "test"):
+            rows = []
+            for number in range(count):
+                word = ("bad", "good")[number % 2]
+                text = "the film " * (number % 3) + f"a {word}"
+                rows.append({"sentence": text, "label": word} | {key: of(number) for key, of in columns.items()})
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return folder
+
+    return make
+
+
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     # A new counterexample belongs to whoever looks for one, not to an unrelated change.

@@ -1,5 +1,6 @@
 """Each line of `docs/data.md` is what happens: read in silence, read and told in these words, or refused in them."""
 
+import json
 import re
 import shutil
 import warnings
@@ -20,6 +21,7 @@ from tutelage.data.wrap import as_data
 from tutelage.errors import Notice, UserError
 from tutelage.models.loading import load_network
 from tutelage.models.saving import save_network
+from tutelage.models.tokenizers import encoded_for
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 LINES = dict(
@@ -727,6 +729,54 @@ def _(root):
 
 
 CASE_OF_ENDINGS = next(line for line in LINES if line.startswith(".bmp"))
+
+
+def reviews(root, *columns, text="a good film", ending=".jsonl"):
+    root.mkdir(exist_ok=True)
+    rows = [dict.fromkeys(columns or ("text",), text) | {"label": number % 2} for number in range(40)]
+    file = root / f"train{ending}"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@case("a folder or a file of Parquet, CSV, TSV or JSON lines with one or two columns of text")
+def _(root):
+    file = reviews(root, "one", "two")
+    assert load_data(str(file)).num_classes == load_data(str(root)).num_classes == 2
+    datasets.load_dataset("json", data_files=str(file))["train"].to_parquet(root.parent / "texts.parquet")
+    for ending, mark in ((".csv", ","), (".tsv", "\t")):
+        table = root.parent / f"texts{ending}"
+        table.write_text("\n".join([f"text{mark}label", *(f"good film{mark}{number % 2}" for number in range(40))]))
+        assert len(load_data(str(table)).train.columns) == 1
+    assert len(load_data(str(root.parent / "texts.parquet")).train.columns) == 2
+
+
+@case("more than two columns of text")
+def _(root):
+    load_data(str(reviews(root, "one", "two", "three")))
+
+
+@case("`data,text=premise+hypothesis,tokens=128`")
+def _(root):
+    train = load_data(f"{reviews(root, 'other', 'premise', 'hypothesis')},text=premise+hypothesis,tokens=128").train
+    assert (len(train.columns), train.limit) == (2, 128)
+
+
+@case("empty texts")
+def _(root):
+    load_data(str(reviews(root, text="")))
+
+
+@case("texts and a network of images")
+def _(root):
+    encoded_for(load_data(str(reviews(root))), ["resnet20"])
+
+
+@case("an augmentation or an image size for texts")
+def _(root):
+    with pytest.raises(UserError, match="no size and no augmentation"):
+        load_data(str(reviews(root)), image_size=32)
+    load_data(str(reviews(root)), augment="flip")
 
 
 def test_every_line_of_the_page_is_tested():

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from tutelage.data.samplers import BatchSampler, GroupedBatches, PairBatches, RepeatedBatches, ShuffledBatches
+from tutelage.data.samplers import (
+    BatchSampler,
+    GroupedBatches,
+    LikeLengths,
+    PairBatches,
+    RepeatedBatches,
+    ShuffledBatches,
+)
 from tutelage.errors import UserError
 
 
@@ -20,6 +27,24 @@ def test_samples_of_a_batch_belong_together_and_each_comes_once():
     batches = epoch(sampler)
     assert [batch.tolist() for batch in batches] == [[0, 2, 5], [6], [1, 4], [3]]
     assert len(sampler) == 4
+
+
+@pytest.mark.parametrize(("drop_last", "count", "left_out"), [(False, 26, 0), (True, 25, 3)])
+def test_batches_of_like_lengths_hold_each_sample_once(drop_last, count, left_out):
+    lengths = torch.arange(103) % 50
+    sampler = LikeLengths(lengths, batch_size=4, drop_last=drop_last)
+    batches = epoch(sampler)
+    assert isinstance(sampler, BatchSampler)
+    assert len(batches) == len(sampler) == count
+    seen = torch.cat(batches)
+    assert len(seen) == len(seen.unique()) == 103 - left_out
+    # Of samples in random order, a batch of four spans about half of all lengths.
+    assert max(int(lengths[batch].max() - lengths[batch].min()) for batch in batches) < 5
+    assert [batch.tolist() for batch in epoch(sampler, seed=1)] != [batch.tolist() for batch in batches]
+    assert [batch.tolist() for batch in epoch(sampler)] == [batch.tolist() for batch in batches]
+    # Short batches do not all come first.
+    firsts = [int(lengths[batch].min()) for batch in batches]
+    assert firsts != sorted(firsts)
 
 
 @pytest.mark.parametrize(("drop_last", "sizes"), [(False, [4, 4, 2]), (True, [4, 4])])

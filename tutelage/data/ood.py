@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tutelage.data.dataset import Data, ForeignData
+from tutelage.data.dataset import TRAIN, Data, ForeignData
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.own import OwnSamples
 from tutelage.data.samples import Samples
 from tutelage.data.sources import load_data
+from tutelage.data.texts import RawTexts
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 
@@ -33,6 +34,8 @@ def foreign_data(source: str | Data | Dataset[Any] | DataLoader[Any], data: Data
     Raises:
         UserError: If they have no test split, or the data's own images are normalised by their user and these are not.
     """
+    if TRAIN in data.splits and isinstance(data.train, RawTexts):
+        raise UserError("Foreign data are images, and these data are texts: leave out --foreign.")
     if isinstance(source, str):
         # Only the test split is used, so nothing needs to be held out.
         source = load_data(source, validation=0)

@@ -109,8 +109,8 @@ class LikeLengths:
         """Yield the index tensors of an epoch."""
         order = torch.cat(list(self._shuffled.epoch(number, generator)))
         batches: list[Tensor] = []
-        for pool in order.split(self._POOL * self._batch_size):
-            batches += pool[self._lengths[pool].argsort(stable=True)].split(self._batch_size)
+        for pool in torch.split(order, self._POOL * self._batch_size):
+            batches += torch.split(pool[self._lengths[pool].argsort(stable=True)], self._batch_size)
         for place in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[place]
 

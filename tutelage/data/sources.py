@@ -88,7 +88,7 @@ def load_data(
     else:
         splits, class_names, digest = _load(where, kind, image_size, resident_limit_mib)
         test = _TEST_FRACTION
-        _check_texts(splits, augment, image_size)
+        _check_texts(splits, where, augment, image_size)
     data = assemble(
         splits,
         name=where.name,
@@ -113,10 +113,13 @@ def _usual(name: str, train: Samples, task: Task) -> Augmentation:
     return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(train.size) < _SMALL else large))
 
 
-def _check_texts(splits: Mapping[str, Samples], augment: str | None, image_size: int | None) -> None:
-    """Refuse options of images for texts."""
-    if isinstance(splits["train"], RawTexts) and (augment not in (None, "none") or image_size is not None):
+def _check_texts(splits: Mapping[str, Samples], where: Spec, augment: str | None, image_size: int | None) -> None:
+    """Refuse options of images for texts, and options of texts for images."""
+    is_text = isinstance(splits["train"], RawTexts)
+    if is_text and (augment not in (None, "none") or image_size is not None):
         raise UserError("These data are texts, which have no size and no augmentation: leave out both options.")
+    if not is_text and (where.text_column is not None or where.tokens is not None):
+        raise UserError(f"{where.text} names text or tokens, but the data are images: leave out both options.")
 
 
 def _digits(image_size: int | None) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:

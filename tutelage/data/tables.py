@@ -91,26 +91,30 @@ def as_tables(
         if not len(rows):
             raise UserError(f"The split {name!r} of {spec} is empty: fill it or remove it.")
     features = splits["train"].features
-    texts: tuple[str, ...] = ()
-    if has_maps:
-        image, label = _paired_columns(features, image, label, spec)
-    elif _holds_texts(features, image, text, spec):
-        label = _label_column(features, label, spec)
-        texts = text_columns(features, text, label=label, spec=spec)
-    if not texts and not has_maps:
-        image = _image_column(features, image, spec)
-        label = _label_column(features, label, spec)
-    assert label is not None
-    inputs = texts or (str(image),)
+    inputs, label, has_texts = _columns(features, image, label, text, spec, has_maps=has_maps)
     for name, rows in splits.items():
         if missing := {*inputs, label} - set(rows.features):
             raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
-    if texts:
-        chosen = {name: rows.select_columns([*texts, label]) for name, rows in splits.items()}
-        return Tables(chosen, "", label, texts)
-    [found] = inputs
-    encoded = (found, label) if has_maps else (found,)
-    return Tables({name: _encoded(rows, [found, label], encoded) for name, rows in splits.items()}, found, label)
+    if has_texts:
+        chosen = {name: rows.select_columns([*inputs, label]) for name, rows in splits.items()}
+        return Tables(chosen, "", label, inputs)
+    encoded = (*inputs, label) if has_maps else inputs
+    return Tables({name: _encoded(rows, [*inputs, label], encoded) for name, rows in splits.items()}, inputs[0], label)
+
+
+def _columns(
+    features: Mapping[str, Any], image: str | None, label: str | None, text: str | None, spec: str, *, has_maps: bool
+) -> tuple[tuple[str, ...], str, bool]:
+    """Return the columns of inputs, the label column, and whether the inputs are texts."""
+    if has_maps:
+        image, label = _paired_columns(features, image, label, spec)
+        return (image,), label, False
+    if _holds_texts(features, image, text, spec):
+        label = _label_column(features, label, spec)
+        # The only column of text may be the label.
+        if texts := text_columns(features, text, label=label, spec=spec):
+            return texts, label, True
+    return (_image_column(features, image, spec),), _label_column(features, label, spec), False
 
 
 def _holds_texts(features: Mapping[str, Any], image: str | None, text: str | None, spec: str) -> bool:

@@ -100,12 +100,11 @@ def save_network(
     if isinstance(network, Normalized):
         normalization = network.normalization
     statistics = normalization or Normalization.named("none")
-    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in bare(network).state_dict().items()}
     model = bare(network)
-    language = is_language(model)
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     # `transformers` opens no file that does not say which library wrote it.
-    content = save(state, metadata={"format": "pt"} if language else None)
+    content = save(state, metadata={"format": "pt"} if is_language(model) else None)
     metadata = NetworkMetadata(
         # A relative path would name another file when read from another working directory.
         spec=None if spec is None else str(NetworkSpec.parse(architecture_of(spec)).absolute()),
@@ -122,7 +121,7 @@ def save_network(
     # The weights first, so that the metadata never describe weights that are not written yet.
     with atomic(folder / filename) as file:
         file.write(content)
-    if language:
+    if is_language(model):
         save_language_files(folder, model, weights=filename, class_names=class_names)
     write_json(folder / METADATA, asdict(metadata))
     return folder / filename

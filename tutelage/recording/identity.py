@@ -16,6 +16,7 @@ from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
 from tutelage.data.samples import Samples
+from tutelage.data.texts import RawTexts
 from tutelage.errors import UserError
 from tutelage.models.blueprint import Source, blueprint, part_of
 from tutelage.models.normalization import Normalized, bare
@@ -234,8 +235,10 @@ def training_images(data: Data) -> Samples:
     """Return the training split, to be read by position.
 
     Raises:
-        UserError: If it is a DataLoader.
+        UserError: If it is a DataLoader, or holds texts.
     """
+    if isinstance(data.train, RawTexts):
+        raise UserError("Recordings hold views of images, and these data are texts: name the teacher itself instead.")
     if isinstance(data.train, DataLoader):
         raise UserError(
             "Recorded answers belong to samples by position, and a DataLoader gives no positions: pass the dataset."
