@@ -133,7 +133,9 @@ def test_images_without_labels_teach_through_the_teacher_alone():
     settings = {"student": student, "teacher": teacher, "data": Toy("classification", labelled=False), **QUICK}
     trained = tutelage.distill("kd", test=Toy("classification"), alpha=0.5, **settings)
     assert tutelage.evaluate(trained, data=Toy("classification")).accuracy > 0
-    with pytest.raises(tutelage.UserError, match="it needs labels or other targets to learn from.*Methods that can: kd"):
+    with pytest.raises(
+        tutelage.UserError, match="it needs labels or other targets to learn from.*Methods that can: kd"
+    ):
         tutelage.distill("supervised", **{**settings, "teacher": None})
 
 
