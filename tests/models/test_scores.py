@@ -54,6 +54,11 @@ def test_a_teacher_that_ends_in_softmax_is_refused_with_the_way_out(method, teac
         tutelage.distill(method, student=Net(), teacher=TEACHERS[teacher](), data=data, **SETTINGS)
 
 
+def test_it_is_not_recorded(data, tmp_path):
+    with pytest.raises(UserError, match=f"The teacher {SOFTMAX}"):
+        tutelage.record(Net(nn.Softmax(1)), data=data, out=tmp_path, views=1)
+
+
 def test_its_layers_teach_all_the_same(data):
     assert tutelage.distill("at", student=Net(), teacher=Net(nn.Softmax(1)), data=data, layers="conv:conv", **SETTINGS)
 
