@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from tutelage.report.charts.canvas import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, Chart, draw, single
 from tutelage.report.wording import shortened
 
-_LOOKS = ((MUTED, "o"), (VERMILLION, "s"), (BLUE, "D"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "P"), (SKY, "X"))
+LOOKS = ((MUTED, "o"), (VERMILLION, "s"), (BLUE, "D"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "P"), (SKY, "X"))
 _LETTERS = 26
+# In lines of classes.
+_APART = 0.1
 
 
 def class_scores_chart(name: str, title: str, scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> Chart:
@@ -23,20 +25,23 @@ def class_scores_chart(name: str, title: str, scores: Mapping[str, Sequence[floa
         scores: Shares by network, one for each class; NaN where there is none. The first seven are drawn.
         names: One name for each class.
     """
-    shown = dict(list(scores.items())[: len(_LOOKS)])
+    shown = dict(list(scores.items())[: len(LOOKS)])
     means = [_mean([values[index] for values in shown.values()]) for index in range(len(names))]
     order = sorted(range(len(names)), key=lambda index: means[index])
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
-        for (label, values), (colour, mark) in zip(shown.items(), _LOOKS):
-            there = [(100 * values[index], place) for place, index in enumerate(order) if math.isfinite(values[index])]
+        for number, ((label, values), (colour, mark)) in enumerate(zip(shown.items(), LOOKS)):
+            # A little below one another, so that equal scores do not hide each other.
+            shift = _APART * ((len(shown) - 1) / 2 - number)
+            found = [(100 * values[index], place + shift) for place, index in enumerate(order)]
+            there = [point for point in found if math.isfinite(point[0])]
             axes.plot(
                 *zip(*there) if there else ([], []),
                 linestyle="none",
                 marker=mark,
                 color=colour,
-                markersize=7,
+                markersize=6,
                 alpha=0.9,
                 label=shortened(label, _LETTERS),
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tutelage.report.charts.class_scores import class_scores_chart
-from tutelage.report.charts.strips import Column, strip_chart
+from tutelage.report.charts.class_scores import LOOKS, class_scores_chart
+from tutelage.report.charts.strips import MOST_NETWORKS, Column, strip_chart
 from tutelage.report.reading import Comparison, block, numbers, picture
 from tutelage.report.rows import Row
 from tutelage.report.sections import Panel, Section
@@ -45,7 +45,8 @@ def _by_class(comparison: Comparison, entries: Sequence[Row]) -> Section | None:
         name="IoU per class",
         title="IoU of each class",
         lede="Over the pixels of all test images together; means over the seeds. A class that is neither in the masks "
-        "nor among the answers has none. Small and rare classes count as much in the mean as large ones.",
+        "nor among the answers has none. Small and rare classes count as much in the mean as large ones."
+        + _left_out(len(scores), len(LOOKS)),
         panels=[Panel(class_scores_chart("classes", "IoU", scores, names))],
     )
 
@@ -62,9 +63,15 @@ def _strip(comparison: Comparison, entries: Sequence[Row]) -> Section | None:
         name="Answers",
         title="What the networks see",
         lede="A few test images, their masks, and the class that each network answers each pixel with; of each row, "
-        "the first seed. The images are spread over the test split, and were not chosen by what comes out.",
+        "the first seed. The images are spread over the test split, and were not chosen by what comes out."
+        + _left_out(sum(bool(column.maps) for column in columns), MOST_NETWORKS),
         panels=[Panel(chart)],
     )
+
+
+def _left_out(networks: int, shown: int) -> str:
+    """Return a sentence if there are more networks than are drawn."""
+    return f" The first {shown} of {networks} networks are drawn." if networks > shown else ""
 
 
 def _names(comparison: Comparison) -> list[str]:

@@ -25,7 +25,7 @@ _NOTHING = 255
 _GOLDEN = 0.618034
 _WIDE, _GAP, _HEAD, _LINE = 900, 6, 24, 22
 _LETTER, _CHIP = 7.2, 26
-_MOST_NETWORKS = 5
+MOST_NETWORKS = 5
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def strip_chart(samples: Sequence[Mapping[str, Any]], columns: Sequence[Column],
         columns: What the networks answered.
         names: One name for each class.
     """
-    columns = [column for column in columns if column.maps][:_MOST_NETWORKS]
+    columns = [column for column in columns if column.maps][:MOST_NETWORKS]
     shown = [one for one in samples if any(str(one.get("position")) in column.maps for column in columns)]
     if not shown:
         return None
