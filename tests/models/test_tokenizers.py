@@ -98,10 +98,10 @@ def test_images_stay_as_they_are():
 
 def test_distillation_from_name_to_folder(bert, reviews, tmp_path):
     """A teacher is trained, taught from, evaluated and opened again, with nothing but names and folders."""
-    folder, data = bert(), str(reviews())
+    folder, data = bert(), str(reviews(count=96))
     fast = {"batch_size": 8, "optimizer": "adamw", "lr": 0.01, "progress": False}
     tutelage.distill(
-        "supervised", student=f"transformers:{folder}", data=data, out=tmp_path / "teacher", epochs=6, **fast
+        "supervised", student=f"transformers:{folder}", data=data, out=tmp_path / "teacher", epochs=12, **fast
     )
     assert tutelage.evaluate(str(tmp_path / "teacher"), data=data).scores["accuracy"] > 0.9
     student = tutelage.distill(
