@@ -28,7 +28,7 @@ CONSOLE = {"tutelage", "rich"}
 FLAGS = {"docstring_parser", "jsonargparse", "typeshed_client", "typing_extensions", "yaml", "cython_runtime"}
 # Whatever reads data, draws, or measures, and is imported when it is used.
 LATE = {"datasets", "lightning", "lightning_fabric", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn", "timm"}
-LATE |= {"tensorboard", "torchmetrics", "torchvision"}
+LATE |= {"tensorboard", "tokenizers", "torchmetrics", "torchvision", "transformers"}
 
 
 def modules_after(code):

@@ -1,6 +1,7 @@
 """Flags are shown with hyphens, and typed with hyphens or underscores."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.training.settings import Training
 
+ROOT = Path(__file__).parents[2]
 METHODS = {"distill": ["kd"], "doctor": ["de-kd"]}
 
 
@@ -27,6 +29,14 @@ def test_help_shows_hyphens(name, capsys):
         assert "--batch-size BATCH_SIZE" in text
     if name == "doctor":
         assert "--teacher-epochs" in text
+
+
+def test_messages_and_documents_write_hyphens():
+    sources = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    sources += [file for kind in ("py", "yaml") for file in (ROOT / "tutelage").rglob(f"*.{kind}")]
+    found = {file.name: re.findall(r"(?<![\w/.-])--[a-z]+_[a-z_]+", file.read_text()) for file in sources}
+    # The flag as the parser knows it, to compare with.
+    assert {name: flags for name, flags in found.items() if flags} == {"words.py": ["--trust_code"]}
 
 
 @pytest.mark.parametrize(

@@ -681,7 +681,7 @@ def _(root):
     assert classes(scenes(root, sizes=((8, 12), (10, 9)) * 3)) == ("0", "1")
 
 
-@case("`--image_size 64`")
+@case("`--image-size 64`")
 def _(root):
     data = load_data(str(scenes(root, sizes=((80, 128),) * 6)), task="segmentation", validation=0.5, image_size=64)
     assert data.image_size == (40, 64)

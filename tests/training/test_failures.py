@@ -35,7 +35,7 @@ def test_a_last_batch_of_one_sample_is_left_out(data):
 
 @pytest.mark.parametrize("data", [images(16), DataLoader(images(16), batch_size=1)], ids=["dataset", "loader"])
 def test_batches_of_one_sample_are_named(data):
-    with pytest.raises(UserError, match="Batch 1 of epoch 1 has one sample.*--batch_size of 2 or more, or drop_last"):
+    with pytest.raises(UserError, match="Batch 1 of epoch 1 has one sample.*--batch-size of 2 or more, or drop_last"):
         train(data, batch_size=1)
 
 

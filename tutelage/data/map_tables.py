@@ -101,4 +101,4 @@ def _tell(frame: Frame, sizes: int) -> None:
             "whose rest is black and not learned from. Networks are measured on whole images."
         )
     if frame.longest is None and max(frame.canvas) > _LARGE:
-        notice(f"Images are trained on in their full size, up to {width}x{height}: --image_size makes them smaller.")
+        notice(f"Images are trained on in their full size, up to {width}x{height}: --image-size makes them smaller.")

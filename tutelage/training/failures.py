@@ -34,7 +34,7 @@ def single_samples(state: State) -> Iterator[None]:
             raise
         raise UserError(
             f"Batch {state.batch + 1} of epoch {state.epoch + 1} has one sample, and a batch norm gets one value for "
-            "each channel of it, which cannot be normalised: take a --batch_size of 2 or more, or drop_last=True in "
+            "each channel of it, which cannot be normalised: take a --batch-size of 2 or more, or drop_last=True in "
             "a DataLoader of your own."
         ) from error
 
