@@ -14,6 +14,7 @@ from torch import nn
 
 from tutelage.core.method import DEPLOYED
 from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.combining import How, Together
 from tutelage.core.teachers.naming import TeacherSource
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
@@ -51,6 +52,8 @@ def distill_all(
     data: DataSource,
     teacher: TeacherSource = None,
     teacher_classes: TeacherClasses | None = None,
+    teachers: How = "mean",
+    teacher_weights: Sequence[float] = (),
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -73,6 +76,9 @@ def distill_all(
         data: A dataset or loader of (input, target), or a name or path.
         teacher: A trained module, a `Teacher`, a `Recording`, or a name; several answer as an ensemble.
         teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
+        teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
+            logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
+        teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
@@ -118,7 +124,14 @@ def distill_all(
         folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tutelage-")))
         comparison = Comparison(
             choices=[choice],
-            experiment=experiment_of(student, teacher, splits, teacher_classes=teacher_classes, trust_code=trust_code),
+            experiment=experiment_of(
+                student,
+                teacher,
+                splits,
+                teacher_classes=teacher_classes,
+                together=Together(teachers, tuple(teacher_weights)),
+                trust_code=trust_code,
+            ),
             training=training,
             teacher_training=training,
             seeds=[seed],
@@ -148,6 +161,9 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
             modules or names answer as an ensemble. A `Recording`, or `recording:PATH`, is replayed in its place.
         teacher_classes: For a trained teacher of other classes than the data's: a file or a mapping from its classes
             to the data's, by name or number.
+        teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
+            logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
+        teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`; or
@@ -187,6 +203,8 @@ def compare(
     data: DataSource,
     teacher: TeacherSource = None,
     teacher_classes: TeacherClasses | None = None,
+    teachers: How = "mean",
+    teacher_weights: Sequence[float] = (),
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -212,6 +230,9 @@ def compare(
         data: A dataset or loader of (input, target), or a name or path.
         teacher: A trained module, a `Teacher`, a `Recording`, or a name; several answer as an ensemble.
         teacher_classes: A file or a mapping from the classes of a trained teacher to those of the data.
+        teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
+            logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
+        teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
@@ -242,7 +263,14 @@ def compare(
     choices = [parse_choice(text) for text in methods]
     comparison = Comparison(
         choices=choices,
-        experiment=experiment_of(student, teacher, splits, teacher_classes=teacher_classes, trust_code=trust_code),
+        experiment=experiment_of(
+            student,
+            teacher,
+            splits,
+            teacher_classes=teacher_classes,
+            together=Together(teachers, tuple(teacher_weights)),
+            trust_code=trust_code,
+        ),
         training=training,
         teacher_training=training,
         seeds=seeds_of(seeds),

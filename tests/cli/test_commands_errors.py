@@ -64,6 +64,12 @@ def photos(root, *, size=(8, 8), each=12):
         (["distill", "kd", "--temprature", "3", *WORDS], "no flag named '--temprature'. Did you mean '--temperature'"),
         (["distill", "kd", *WORDS], "needs a teacher: pass --teacher"),
         (["distill", "kd", "--teacher", "tiny_cnn", "--ensemble", "0", *WORDS], "ensemble=0 must be 1 or more"),
+        (["distill", "kd", "--teacher", "tiny_cnn", "--teachers", "surest", *WORDS], "name two or more"),
+        (
+            ["distill", "kd", "--teacher", "a", "b", "--teachers", "weighted", "--teacher-weights", "2", "x", *WORDS],
+            "--teacher_weights 2 x must be numbers",
+        ),
+        (["distill", "kd", "--teacher", "a", "b", "--teacher-weights", "2", *WORDS], "are for teachers=weighted"),
         (["distill", "supervised", *STUDENT], "--data is missing"),
         (["distill", "supervised", *DATA], "--student is missing"),
         (

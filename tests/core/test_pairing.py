@@ -3,7 +3,7 @@ import timm
 import torch
 
 from tutelage.core.pairing import Seen, pair, reading, taps
-from tutelage.core.teachers import BlackBoxTeacher, EnsembleTeacher, FrozenTeacher, UniformTeacher
+from tutelage.core.teachers import BlackBoxTeacher, FrozenTeacher, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
@@ -149,10 +149,7 @@ def test_compiled_networks_give_the_same_losses(build):
         torch.testing.assert_close(compiled[name], loss)
 
 
-@pytest.mark.parametrize(
-    "teacher",
-    [UniformTeacher(5), EnsembleTeacher([FrozenTeacher(NETWORKS["resnet8"])]), BlackBoxTeacher(lambda inputs: inputs)],
-)
+@pytest.mark.parametrize("teacher", [UniformTeacher(5), BlackBoxTeacher(lambda inputs: inputs)])
 def test_a_teacher_without_layers_is_refused(teacher):
     with pytest.raises(UserError, match=f"reads layers of the teacher, and a {type(teacher).__name__} gives only"):
         pair(NETWORKS["resnet8"], teacher, "auto", IMAGES)

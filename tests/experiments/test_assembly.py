@@ -1,13 +1,15 @@
 """What a comparison is put together from."""
 
 import pytest
+import torch
 
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Together
 from tutelage.errors import UserError
 from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import parse_choice
 from tutelage.models.blueprint import several
-from tutelage.testing.toys import ToyNetwork, toy_data
+from tutelage.testing.toys import TRAINING, ToyNetwork, toy_batch, toy_data
+from tutelage.training.dry_run import DryRun
 
 
 def test_networks_are_named_alone_or_several():
@@ -30,6 +32,18 @@ def test_several_teachers_that_answer_batches_are_an_ensemble():
     assert list(found.teachers) == pair
     with pytest.raises(UserError, match="all of them as networks, or all as"):
         experiment_of("tiny_cnn", [pair[0], ToyNetwork()], toy_data())
+
+
+@pytest.mark.parametrize("answering", [True, False])
+def test_several_teachers_answer_together_as_is_asked_for(answering):
+    pair = [ToyNetwork(), ToyNetwork()]
+    sources = [FrozenTeacher(one) for one in pair] if answering else pair
+    found = experiment_of("tiny_cnn", sources, toy_data(), together=Together("weighted", (3.0, 1.0)))
+    answers = found.answers if answering else found.train_teacher(DryRun(TRAINING))
+    output = answers(toy_batch())
+    torch.testing.assert_close(output.logits, (3 * output.members[0] + output.members[1]) / 4)
+    with pytest.raises(UserError, match="2 teachers and 3 teacher_weights"):
+        experiment_of("tiny_cnn", sources, toy_data(), together=Together("weighted", (3.0, 1.0, 1.0)))
 
 
 def test_settings_are_the_trainings_or_the_methods():

@@ -9,7 +9,7 @@ from torch import nn
 
 from tutelage.core import registry
 from tutelage.core.registry import Entry
-from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, UniformTeacher
+from tutelage.core.teachers import EnsembleTeacher, FrozenTeacher, Together, UniformTeacher
 from tutelage.data.batch import Batch
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError
@@ -197,6 +197,20 @@ def test_several_teachers_are_each_trained_and_answer_as_an_ensemble(data, exper
     built.execute(parse_choice("kd"), run)
     assert run.methods["distill"].teacher is teacher
     assert teacher(Batch(inputs=data.example(3))).members.shape == (2, 3, 10)
+
+
+def test_a_teacher_that_answers_otherwise_has_scores_and_folders_of_its_own(data, experiment, tmp_path):
+    plan = blueprint("tiny_cnn,width=6", data)
+    facts, cells = [], set()
+    for way in (Together(), Together("weighted"), Together("surest")):
+        two = replace(experiment, teachers=(plan, plan), together=way)
+        rows = {"choices": [parse_choice("kd")], "baseline": "kd", "seeds": [0]}
+        found = comparison(two, tmp_path, **rows, training=replace(TRAINING, epochs=1)).run()
+        facts.append(found["teacher"])
+        cells |= {path.name for path in (tmp_path / "runs").iterdir()}
+    assert [one["spec"].partition("6")[2] for one in facts] == ["", " (weighted)", " (surest)"]
+    assert len({one["test_nll"] for one in facts}) == 3
+    assert len(cells) == 3
 
 
 def test_the_first_student_starts_alike_whether_alone_or_among_peers(data):

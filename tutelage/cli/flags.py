@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tutelage.core.teachers.combining import How
 from tutelage.training.settings import Switch
 
 
@@ -21,6 +22,10 @@ class NetworkOptions:
             four views of it.
         teacher_classes: File that maps the classes of a trained teacher to the data's, if they differ: lines 'class of
             the teacher -> class of the data', by name or number; or JSON, or CSV.
+        teachers: How several teachers answer together: mean (of their probabilities), weighted (a weighted mean of
+            logits), surest (for each sample the teacher that is surest), or label (the one surest of the sample's
+            label). Methods that compare layers compare them with those of each.
+        teacher_weights: Weights of the teachers, for --teachers weighted; the same for all by default.
         ensemble: How often each teacher is trained, each time from another seed; together they answer as an ensemble.
         trust_code: Run the code that saved networks, recordings and presets name (FILE.py:FACTORY, PACKAGE:FACTORY). It
             is refused unless you named it yourself before.
@@ -29,6 +34,8 @@ class NetworkOptions:
     student: list[str]
     teacher: list[str] = field(default_factory=list)
     teacher_classes: str | None = None
+    teachers: How = "mean"
+    teacher_weights: list[str] = field(default_factory=list)
     ensemble: int = 1
     trust_code: bool = False
 

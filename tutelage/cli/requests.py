@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from tutelage.cli.flags import DataOptions, LearningDataOptions, TrainingDataOptions
 from tutelage.cli.parser import Found
+from tutelage.core.teachers.combining import Together
 from tutelage.data.dataset import Data
 from tutelage.data.resolve import resolve_data
 from tutelage.errors import UserError
@@ -37,7 +39,8 @@ def experiment_from(found: Found) -> Experiment:
     """Return the networks and the data of the flags.
 
     Raises:
-        UserError: If the size of the ensemble is below 1, or its teachers are trained already.
+        UserError: If the size of the ensemble is below 1, its teachers are trained already, or it cannot answer as is
+            asked for.
     """
     if found.ensemble < 1:
         raise UserError(f"ensemble={found.ensemble} must be 1 or more: how often each teacher is trained.")
@@ -47,6 +50,7 @@ def experiment_from(found: Found) -> Experiment:
         found.teacher * found.ensemble,
         data_of(found, LearningDataOptions),
         teacher_classes=found.teacher_classes,
+        together=Together(found.teachers, _weights(found.teacher_weights)),
         trust_code=found.trust_code,
     )
     if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):
@@ -54,6 +58,13 @@ def experiment_from(found: Found) -> Experiment:
             "--ensemble trains a teacher several times. If they are trained already, name each: --teacher A B C."
         )
     return experiment
+
+
+def _weights(words: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, words))
+    except ValueError as error:
+        raise UserError(f"--teacher_weights {' '.join(words)} must be numbers, one for each teacher.") from error
 
 
 def data_of(found: Found, group: type[TrainingDataOptions] = DataOptions) -> Data:

@@ -152,7 +152,8 @@ def pair(
     seen = Seen.of(student, teacher, example)
     if layers == AUTO:
         # Asked of the teacher rather than of its network: a recording knows the stages of the network it was made from.
-        pairs = _taken(_aligned(stages(student, seen.student), teacher.stages(seen.teacher)), take)
+        ours, networks = stages(student, seen.student), teacher.backbones(seen.teacher)
+        pairs = tuple(one for theirs in networks for one in _taken(_aligned(ours, theirs), take))
     else:
         students = taps(student, [name for name, _ in names], seen.student, who="student")
         teachers = teacher.taps([name for _, name in names], seen.teacher)

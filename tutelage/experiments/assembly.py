@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tutelage.core.teachers.class_map import TeacherClasses
+from tutelage.core.teachers.combining import MEAN, Together
 from tutelage.core.teachers.naming import TeacherSource, named_teacher
 from tutelage.data.dataset import Data
 from tutelage.errors import UserError, unknown
@@ -24,6 +25,7 @@ def experiment_of(
     data: Data,
     *,
     teacher_classes: TeacherClasses | None = None,
+    together: Together = MEAN,
     trust_code: bool = False,
 ) -> Experiment:
     """Return the experiment that the methods share.
@@ -33,13 +35,14 @@ def experiment_of(
         teacher: The teacher: a name, a network, several as an ensemble, a recording or a `Teacher`. None without one.
         data: The data.
         teacher_classes: Which of the teacher's classes stand for the data's, if it has others.
+        together: How several teachers answer together.
         trust_code: Whether saved networks and recordings may run the code that they name.
 
     Raises:
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
     data = encoded_for(data, several(student), () if teacher is None else several(teacher))  # type: ignore[arg-type]
-    named = named_teacher(teacher, data, classes=teacher_classes, trust_code=trust_code)
+    named = named_teacher(teacher, data, classes=teacher_classes, together=together, trust_code=trust_code)
     # Each class map is noted once, though members of an ensemble may share it.
     notes = tuple(dict.fromkeys(map(str, named.classes)))
     if named.answers is not None:
@@ -52,6 +55,7 @@ def experiment_of(
         students=students,
         teachers=named.networks,
         teacher_classes=named.classes,
+        together=named.together,
         answers=named.answers,
         notes=notes,
     )

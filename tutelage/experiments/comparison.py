@@ -275,11 +275,16 @@ class Comparison:
         if answers is None or network is None:
             return None
         device = device_type(self.teacher_training.device)
-        facts = {"spec": _named(teachers) or type(bare(network)).__name__, **asdict(size_for(network, data))}
+        together = self.experiment.together.name
+        named = _named(teachers) or type(bare(network)).__name__
+        spec = named if together is None else f"{named} ({together})"
+        facts = {"spec": spec, **asdict(size_for(network, data))}
         # A teacher that answers for other classes has no scores on these data.
         if answers_as_asked(network, data):
             # Foreign data change the scores, and so have a stage of their own.
-            beside = "" if data.foreign is None else f"-{_digest(data.foreign.fingerprint)}"
+            others = [data.foreign.fingerprint] if data.foreign is not None else []
+            # The same networks answer otherwise when they answer together in another way.
+            beside = "".join(f"-{_digest(one)}" for one in (*others, together) if one is not None)
             facts |= Run(self.folder / self._teacher_folder(), self.teacher_training).stage(
                 f"scores{beside}",
                 lambda: teacher_facts(network, data, device=device),

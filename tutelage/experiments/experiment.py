@@ -11,6 +11,7 @@ from torch import nn
 
 from tutelage.core.method import Method
 from tutelage.core.teachers.class_map import ClassMap
+from tutelage.core.teachers.combining import MEAN, Together
 from tutelage.core.teachers.naming import teacher_of
 from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.sources import Data
@@ -33,6 +34,7 @@ class Experiment:
         students: The networks to train; most methods train the first.
         teachers: The teachers' networks, each trained or as an architecture. Several answer as an ensemble.
         teacher_classes: For each teacher, which of its classes stand for the data's; empty if it has the data's.
+        together: How several teachers answer together.
         answers: The trained teacher, or one that needs no training; None until it is trained.
         notes: Notes for the user before anything starts.
     """
@@ -41,6 +43,7 @@ class Experiment:
     students: tuple[Blueprint, ...]
     teachers: tuple[Blueprint, ...] = ()
     teacher_classes: tuple[ClassMap, ...] = ()
+    together: Together = MEAN
     answers: Teacher | None = None
     notes: tuple[str, ...] = ()
 
@@ -111,7 +114,7 @@ class Experiment:
         if not self.teachers:
             raise no_teacher()
         networks = [self._trained(plan, part_of("teacher", n), run) for n, plan in enumerate(self.teachers)]
-        return teacher_of(networks, self.teacher_classes)
+        return teacher_of(networks, self.teacher_classes, self.together)
 
     def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
         network = plan.build(run.seed, part)

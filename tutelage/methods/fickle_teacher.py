@@ -84,7 +84,7 @@ def fickle(teacher: Teacher, example: Any, rate: float | None = None) -> Teacher
     """
     if isinstance(teacher, EnsembleTeacher):
         members = [one for one in teacher.teachers if isinstance(one, Teacher)]
-        return EnsembleTeacher([fickle(one, example, rate) for one in members])
+        return teacher.with_members([fickle(one, example, rate) for one in members])
     try:
         # A copy, so that the given teacher does not begin to drop.
         network = copy_of(uncompiled(teacher.inner_network()))

@@ -14,6 +14,8 @@ from tutelage.system.chance import seed_everything
 from tutelage.testing.kinds import LABELS, home
 from tutelage.testing.toys import (
     LAYERS,
+    STUDENT_WIDTH,
+    TEACHER_WIDTH,
     Recorder,
     met,
     methods_of,
@@ -27,22 +29,25 @@ from tutelage.training.checkpoint import student_state
 
 
 def accepts_other_teachers(entry: Entry) -> None:
-    """A method that reads only logits accepts ensembles, and recordings, from which it learns as from the teacher."""
+    """A method accepts ensembles, unless it uses the network itself, and recordings of what it reads.
+
+    From a recording it learns as from the teacher.
+    """
     if "teacher" not in Choice(entry, {}).fixtures or home(entry) is not LABELS:
         # Recordings are of whole images' answers.
         return
-    # Of different seeds, so that the members disagree.
-    networks = [toy_experiment().teacher.build(seed, "teacher") for seed in (1, 2)]  # type: ignore[union-attr]
-    ensemble = EnsembleTeacher([FrozenTeacher(network) for network in networks])
     try:
-        methods = _met(entry, ensemble).methods
-    # A method that reads layers cannot have an ensemble; recorded layers may serve it.
+        methods = _with_ensemble(entry).methods
+    # A method that uses the network itself cannot have an ensemble; recorded layers may serve it.
     except NoLayersError:
         learns_from_recorded_layers(entry)
         return
     for method in methods.values():
         losses = [loss for update in updates_of(method, toy_batch()) for loss in update.losses.values()]
         assert all(torch.isfinite(loss) for loss in losses), "an ensemble gives a loss that is not finite"
+    if any(module.reads() for method in methods.values() for module in method.modules() if isinstance(module, Teacher)):
+        learns_from_recorded_layers(entry)
+        return
     # All of an answer, a part of it, and the class alone.
     for keep in ("full", "top2", "hard"):
         try:
@@ -50,6 +55,21 @@ def accepts_other_teachers(entry: Entry) -> None:
         except NoLayersError as error:
             raise AssertionError(f"an ensemble is accepted and a recording is not: {error}") from error
         learns_as_from_the_teacher(entry, run, toy_recording(keep))
+
+
+def _with_ensemble(entry: Entry) -> Recorder:
+    """Return the methods of an entry with two teachers as one, wider than the student unless it refuses that."""
+    for width in (TEACHER_WIDTH, STUDENT_WIDTH):
+        plan = toy_experiment(teacher_width=width).teacher
+        assert plan is not None
+        # Of different seeds, so that the members disagree.
+        ensemble = EnsembleTeacher([FrozenTeacher(plan.build(seed, "teacher")) for seed in (1, 2)])
+        try:
+            return _met(entry, ensemble)
+        except AssertionError:
+            if width == STUDENT_WIDTH:
+                raise
+    raise AssertionError
 
 
 def learns_from_recorded_layers(entry: Entry) -> None:

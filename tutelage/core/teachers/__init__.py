@@ -2,6 +2,7 @@
 
 from tutelage.core.teachers.altered import NoisyTeacher, ShuffledTeacher
 from tutelage.core.teachers.black_box import BlackBoxTeacher
+from tutelage.core.teachers.combining import Together
 from tutelage.core.teachers.ensemble import EnsembleTeacher
 from tutelage.core.teachers.network import FrozenTeacher
 from tutelage.core.teachers.teacher import Teacher
@@ -14,6 +15,7 @@ __all__ = [
     "NoisyTeacher",
     "ShuffledTeacher",
     "Teacher",
+    "Together",
     "UniformTeacher",
     "VirtualTeacher",
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import ClassVar
 
 from torch import nn
 
 from tutelage.core.teachers.class_map import ClassMap, ClassMapTeacher, TeacherClasses
+from tutelage.core.teachers.combining import MEAN, Together
 from tutelage.core.teachers.ensemble import EnsembleTeacher
 from tutelage.core.teachers.network import FrozenTeacher
 from tutelage.core.teachers.teacher import ALONE, Teacher
@@ -56,15 +57,22 @@ class NamedTeacher:
         answers: The teacher, if it can answer already; None if networks must be built first.
         networks: The networks to build, each trained or as an architecture; several answer as an ensemble.
         classes: For each network, which of its classes stand for the data's; empty if its classes are the data's.
+        together: How several networks answer together.
     """
 
     answers: Teacher | None = None
     networks: tuple[Blueprint, ...] = ()
     classes: tuple[ClassMap, ...] = ()
+    together: Together = MEAN
 
 
 def named_teacher(
-    source: TeacherSource, data: Data, *, classes: TeacherClasses | None = None, trust_code: bool = False
+    source: TeacherSource,
+    data: Data,
+    *,
+    classes: TeacherClasses | None = None,
+    together: Together = MEAN,
+    trust_code: bool = False,
 ) -> NamedTeacher:
     """Return the teacher that a user names.
 
@@ -72,6 +80,7 @@ def named_teacher(
         source: A network (a name, a module, a factory), a `Teacher` or a recording. Several are an ensemble.
         data: The data that it teaches.
         classes: Which of its classes stand for the data's, if it has other classes.
+        together: How several answer together.
         trust_code: Whether saved networks may run the code that their `network.json` names.
 
     Raises:
@@ -79,9 +88,10 @@ def named_teacher(
     """
     found = [one if (one := _answering(each)) is not None else each for each in _several(source)]
     answering = [one for one in found if isinstance(one, Teacher)]
+    together.check_count(len(found))
     if not answering:
         sources = [one for one in found if not isinstance(one, Teacher)]
-        return _of_networks(sources, data, classes, trust_code=trust_code)
+        return replace(_of_networks(sources, data, classes, trust_code=trust_code), together=together)
     # A recording's answers belong to its own views, so nothing else could answer beside it.
     for teacher in answering if len(found) > 1 else ():
         teacher.must_be_live(*ALONE)
@@ -94,20 +104,21 @@ def named_teacher(
         # The classes of a `Teacher` have no names that could be asked for.
         mapped = ClassMap.read(classes, teacher_names=(), data_names=data.class_names)
         answering = [ClassMapTeacher(teacher, mapped) for teacher in answering]
-    return NamedTeacher(answers=answering[0] if len(answering) == 1 else EnsembleTeacher(answering))
+    return NamedTeacher(answers=answering[0] if len(answering) == 1 else EnsembleTeacher(answering, together))
 
 
-def teacher_of(networks: Sequence[nn.Module], classes: Sequence[ClassMap] = ()) -> Teacher:
+def teacher_of(networks: Sequence[nn.Module], classes: Sequence[ClassMap] = (), together: Together = MEAN) -> Teacher:
     """Return trained networks as a teacher; several answer as an ensemble.
 
     Args:
         networks: The networks.
         classes: For each of them, which of its classes stand for the data's; empty if its classes are the data's.
+        together: How they answer together.
     """
     members: list[Teacher] = [FrozenTeacher(network) for network in networks]
     if classes:
         members = [ClassMapTeacher(one, found) for one, found in zip(members, classes, strict=True)]
-    teacher = members[0] if len(members) == 1 else EnsembleTeacher(members)
+    teacher = members[0] if len(members) == 1 else EnsembleTeacher(members, together)
     # Its identity is that of the bare networks, so that wrapping them does not rename its folders.
     bare = networks[0] if len(networks) == 1 else Ensemble(networks)
     return teacher.with_identity(digests.of_tensors(bare.state_dict()))

@@ -169,6 +169,14 @@ class Teacher(nn.Module):
         """
         return stages(self.inner_network(), example)
 
+    def backbones(self, example: Any) -> Sequence[Sequence[Tap]]:
+        """Return the stages of each network within it, which methods pair with the student's one after the other.
+
+        Raises:
+            UserError: If there is no network to read, or nothing in one is a map.
+        """
+        return [self.stages(example)]
+
     def taps(self, layers: Sequence[str], example: Any) -> Mapping[str, Tap]:
         """Return the taps of the named layers.
 
