@@ -76,7 +76,7 @@ class EnsembleTeacher(Teacher):
             if self._logits or own
         ]
         features = {f"{number}.{layer}": found for number, output in asked for layer, found in output.features.items()}
-        outputs = [output for _, output in asked]
+        outputs: list[Output] = [output for _, output in asked]
         if not self._logits:
             return Output(logits=ABSENT, features=features, valid=outputs[0].valid)
         # Widened before they are averaged, which in half precision would round the members' small differences away.
