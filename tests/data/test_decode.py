@@ -1,3 +1,6 @@
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -89,3 +92,21 @@ def test_all_images_are_decoded_in_their_places():
 
     pixels = decode_all(read, (700, 1, 2, 2), "images")
     assert (pixels == (np.arange(700) % 256).astype(np.uint8)[:, None, None, None]).all()
+
+
+def test_decoding_in_threads_leaves_warnings_as_they_were(monkeypatch):
+    """Filters of warnings are shared by all threads: two that restored them crosswise hid all later notices."""
+    cell = encoded(Image.new("RGB", (4, 4), "red"))
+    together = threading.Barrier(2, timeout=30)
+
+    def turned(image):
+        # Both threads are here before either leaves.
+        together.wait()
+        return image
+
+    monkeypatch.setattr("tutelage.data.decode.ImageOps.exif_transpose", turned)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            list(pool.map(lambda _: read_image(cell, "row 0"), range(2)))
+            assert warnings.filters == before

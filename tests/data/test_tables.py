@@ -97,7 +97,7 @@ def test_an_empty_split(make_parquet):
 
 
 def test_no_image_column(tmp_path):
-    datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).to_parquet(str(tmp_path / "train.parquet"))
+    datasets.Dataset.from_dict({"age": [1.5, 2.5], "label": [0, 1]}).to_parquet(str(tmp_path / "train.parquet"))
     with pytest.raises(UserError, match="no image column"):
         load_data(str(tmp_path))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,8 +72,7 @@ def open_encoded(cell: Any, place: str, *, load: bool = True) -> Image.Image:
         image = _open(encoded)
         if not load:
             return image
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about oddities in metadata that do not touch the pixels.
+        with without_warnings():
             image.load()
             # Cameras note beside the pixels how the image has to be turned.
             image = ImageOps.exif_transpose(image)
@@ -80,6 +81,22 @@ def open_encoded(cell: Any, place: str, *, load: bool = True) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The image at {place} cannot be read ({error}): replace it or remove it.") from error
     return image
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Hide warnings while images are decoded: PIL warns about oddities in metadata that do not touch the pixels.
+
+    If images are decoded in several threads, start the threads within this context.
+    """
+    # Python has one list of filters for all threads. If several of them restored it, in any order, the last one might
+    # restore what another had hidden, and no warning would be seen until the program ends.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def to_pixels(image: Image.Image, *, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -161,7 +178,7 @@ def decode_all(
         return len(positions)
 
     # PIL releases the interpreter lock while it decodes, so threads help.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with without_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for _ in watched(pool.map(decode, range(0, shape[0], _CHUNK)), shape[0], what, of=lambda decoded: decoded):
             pass
     return pixels

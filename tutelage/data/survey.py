@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.decode import watched
+from tutelage.data.decode import watched, without_warnings
 from tutelage.data.map_files import place_of, read_map, size_of
 from tutelage.errors import UserError
 
@@ -58,7 +58,7 @@ def survey(rows: datasets.Dataset, *, image: str, label: str, split: str) -> Sur
 
     sizes, found = np.empty((len(rows), 2), dtype=np.int64), dict[int, str]()
     # PIL releases the interpreter lock while it decodes, so threads help.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with without_warnings(), ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for index, (size, values, place) in enumerate(
             watched(pool.map(look, range(len(rows))), len(rows), f"{split} masks")
         ):

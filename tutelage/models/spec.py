@@ -185,7 +185,8 @@ class NetworkSpec:
         left_out = {"aux_loss"} if self.kind == "torchvision" else set()
         options = {key: value for key, value in self.options.items() if key not in left_out}
         bare = replace(self, options=options, normalize=None, pretrained=None, weights=None)
-        return replace(bare, pretrained=False) if self.kind in _HUBS else bare
+        # Networks of segmentation-models-pytorch fetch nothing unless asked to.
+        return replace(bare, pretrained=False) if self.kind in _HUBS and self.kind != "smp" else bare
 
     def absolute(self) -> NetworkSpec:
         """Return the spec with absolute paths, so that it means the same in every working directory."""
