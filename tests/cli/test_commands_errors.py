@@ -67,7 +67,7 @@ def photos(root, *, size=(8, 8), each=12):
         (["distill", "kd", "--teacher", "tiny_cnn", "--teachers", "surest", *WORDS], "name two or more"),
         (
             ["distill", "kd", "--teacher", "a", "b", "--teachers", "weighted", "--teacher-weights", "2", "x", *WORDS],
-            "--teacher_weights 2 x must be numbers",
+            "--teacher-weights 2 x must be numbers",
         ),
         (["distill", "kd", "--teacher", "a", "b", "--teacher-weights", "2", *WORDS], "are for teachers=weighted"),
         (["distill", "supervised", *STUDENT], "--data is missing"),

@@ -170,7 +170,9 @@ def test_the_students_layer_can_be_named():
 
 
 def test_a_teacher_without_a_classifier_is_refused():
-    with pytest.raises(UserError, match="reads layers of the teacher, and a EnsembleTeacher gives only logits"):
+    with pytest.raises(
+        UserError, match="uses the teacher's network itself, such as its classifier, and there are several"
+    ):
         SRRL(
             CATALOGUE["tiny_cnn"](5),
             EnsembleTeacher([FrozenTeacher(toy_transformer(image_size=(16, 24)))]),

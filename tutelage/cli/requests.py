@@ -64,7 +64,7 @@ def _weights(words: Sequence[str]) -> tuple[float, ...]:
     try:
         return tuple(map(float, words))
     except ValueError as error:
-        raise UserError(f"--teacher_weights {' '.join(words)} must be numbers, one for each teacher.") from error
+        raise UserError(f"--teacher-weights {' '.join(words)} must be numbers, one for each teacher.") from error
 
 
 def data_of(found: Found, group: type[TrainingDataOptions] = DataOptions) -> Data:

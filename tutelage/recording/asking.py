@@ -81,6 +81,8 @@ def asked(
         return Asked(teacher, identity, {})
     example = data.example(2)
     try:
+        # The rows of a layer are those of one network.
+        teacher.inner_network()
         seen = teacher.look(example)
         teacher = teacher.reading(_in_order(seen, layers), example=seen, logits=logits)
     except NoLayersError as error:
