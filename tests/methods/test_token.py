@@ -188,7 +188,7 @@ def test_any_other_network_gets_a_second_head_and_a_note_says_so(tmp_path):
     assert not torch.equal(method(IMAGES)["distillation-head"], before)
     # What was saved is built again from its spec, with both heads.
     save_network(tmp_path, network, spec=network.spec, num_classes=5, in_channels=3)
-    assert read_metadata(tmp_path).spec.startswith("two-headed,")
+    assert read_metadata(tmp_path).spec.startswith("tutelage.methods.token:two_headed,")
     again = load_network(str(tmp_path), num_classes=5).eval()
     assert torch.equal(again(IMAGES), network.eval()(IMAGES))
     assert sum(isinstance(module, TwoHeads) for module in again.modules()) == 1

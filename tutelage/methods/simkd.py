@@ -23,6 +23,7 @@ from tutelage.features.maps import pool_to_smaller
 from tutelage.features.padding import padded
 from tutelage.features.trace import Trace
 from tutelage.models.answers import answer, uncompiled
+from tutelage.models.composed import composed
 from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
@@ -197,6 +198,7 @@ def graft(network: nn.Module, layer: str, classifier_name: str, projector: Proje
     return layer
 
 
+@composed
 def deployed(
     student: str | NetworkSpec,
     layer: str,

@@ -20,6 +20,7 @@ from tutelage.features.trace import Trace
 from tutelage.losses import Reduction, check_shapes, cross_entropy, kd_loss, log_mean_probability
 from tutelage.methods.kd import check_soft_term
 from tutelage.models.answers import uncompiled
+from tutelage.models.composed import composed, place_of
 from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
 from tutelage.models.normalization import Normalized, bare
@@ -281,7 +282,7 @@ def add_head(student: nn.Module, example: Any) -> tuple[str, ...]:
     if isinstance(student, Normalized) and student.spec is not None:
         known = NetworkSpec.parse(student.spec)
         options = {"student": architecture_of(student.spec), "classifier": name}
-        student.spec = str(NetworkSpec(target="two-headed", options=options, normalize=known.normalize))
+        student.spec = str(NetworkSpec(target=place_of(two_headed), options=options, normalize=known.normalize))
     return graft(bare(student), name)
 
 
@@ -301,6 +302,7 @@ def graft(network: nn.Module, name: str) -> tuple[str, ...]:
     return f"{name}.head", f"{name}.head_dist"
 
 
+@composed
 def two_headed(student: str | NetworkSpec, classifier: str, *, num_classes: int, in_channels: int) -> nn.Module:
     """Return a network with a second head beside its classifier, without weights. A saved one is built with this.
 

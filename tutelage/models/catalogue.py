@@ -51,15 +51,6 @@ CATALOGUE: Mapping[str, Factory] = MappingProxyType(
     }
 )
 
-# Networks that a method puts together from others, each with the place of its factory. The place is text, not an
-# import, because methods may import this folder and not the reverse. It is imported when such a network is built again.
-COMPOSED: Mapping[str, str] = MappingProxyType(
-    {
-        "exit": "tutelage.methods.parts.exits:shallow",
-        "simkd": "tutelage.methods.simkd:deployed",
-        "two-headed": "tutelage.methods.token:two_headed",
-    }
-)
 # Runs that were saved before these networks had names use these specs.
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {"tutelage.exits:shallow": "exit", "tutelage.methods.simkd:deployed": "simkd"}

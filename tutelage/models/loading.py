@@ -8,8 +8,9 @@ from torch import nn
 
 from tutelage.errors import UserError
 from tutelage.models import hub
-from tutelage.models.catalogue import COMPOSED, factory
+from tutelage.models.catalogue import factory
 from tutelage.models.class_order import lists, put_in_order, usual_shapes
+from tutelage.models.composed import composed_factory
 from tutelage.models.heads import check_classes
 from tutelage.models.language import build_language, language_classes
 from tutelage.models.normalization import Normalization, Normalized
@@ -17,7 +18,7 @@ from tutelage.models.saving import NetworkMetadata, architecture, metadata_besid
 from tutelage.models.segmenters import build_smp, multiple_of
 from tutelage.models.spec import NetworkSpec
 from tutelage.models.trust import allow
-from tutelage.models.user_code import build_with, call_factory, import_factory
+from tutelage.models.user_code import build_with, call_factory
 from tutelage.models.weights import load_weights
 
 
@@ -112,7 +113,7 @@ def _build(spec: NetworkSpec, *, num_classes: int, in_channels: int) -> tuple[nn
     if spec.kind == "composed":
         # The inner network keeps the file that named it: its factory may be a user's, whose code needs trust.
         options = spec.options if (within := spec.within) is None else {**spec.options, "student": within}
-        return call_factory(import_factory(COMPOSED[spec.name]), options, source=spec.target, **sizes), None
+        return call_factory(composed_factory(spec.name), options, source=spec.target, **sizes), None
     code = spec.code
     assert code is not None
     allow(code, spec.origin)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from tutelage.errors import UserError, unknown
 from tutelage.models import hub
-from tutelage.models.catalogue import CATALOGUE, COMPOSED, FORMER_NAMES
+from tutelage.models.catalogue import CATALOGUE, FORMER_NAMES
+from tutelage.models.composed import is_composed
 from tutelage.models.language import PREFIX, is_resized, is_shrunk
 from tutelage.models.normalization import Normalization
 from tutelage.models.segmenters import is_segmenter
@@ -125,13 +126,14 @@ class NetworkSpec:
             return "transformers"
         if colon and before.endswith(".py"):
             return "file"
+        # Before import paths, because the factory's place is one.
+        if is_composed(self.target):
+            return "composed"
         if colon and after.isidentifier() and all(part.isidentifier() for part in before.split(".")):
             return "import"
         # Before paths: a folder that happens to be called `resnet20` does not hide the network.
         if self.target in CATALOGUE:
             return "catalogue"
-        if self.target in COMPOSED:
-            return "composed"
         if _exists(self.target):
             return "run"
         # It looks like a path, so near names of the catalogue would not help.

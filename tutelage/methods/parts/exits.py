@@ -25,6 +25,7 @@ from tutelage.features.trace import Trace, first_input, tensor_at
 from tutelage.losses import log_mean_probability
 from tutelage.methods.parts.branches import Answer, Branch, BranchPlan, Kind, Size
 from tutelage.models.answers import answer, uncompiled
+from tutelage.models.composed import composed
 from tutelage.models.copies import copy_of
 from tutelage.models.loading import load_network
 from tutelage.models.modes import evaluating
@@ -170,6 +171,7 @@ class ShallowExit(nn.Module):
         return said.logits
 
 
+@composed
 def shallow(
     student: str | NetworkSpec,
     layer: str,
