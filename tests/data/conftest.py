@@ -19,7 +19,7 @@ def make_photos(tmp_path):
 
     def make(splits=("train",), classes=("ant", "bee", "cat"), count=6, size=(10, 12), mode="RGB", name="photos"):
         root = tmp_path / name
-        for split in splits:
+        for place, split in enumerate(splits):
             for shade, label in enumerate(classes):
                 folder = root / split / label
                 folder.mkdir(parents=True)
@@ -27,6 +27,8 @@ def make_photos(tmp_path):
                     shape = size if mode == "L" else (*size, 3)
                     pixels = np.full(shape, 40 * shade + number, dtype=np.uint8)
                     pixels[:, size[1] // 2 :] += 20
+                    # No image stands in two splits.
+                    pixels[-1, 0] += place
                     Image.fromarray(pixels).save(folder / f"{number}.png")
         return root
 

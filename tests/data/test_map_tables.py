@@ -17,16 +17,16 @@ def parquet(tmp_path, monkeypatch):
 
     def make(columns=("image", "annotation"), count=10):
         chance = np.random.default_rng(0)
-        masks = chance.integers(0, 3, (count, 6, 8), dtype=np.uint8)
-        cells = {columns[0]: [Image.fromarray(np.stack([mask * 80] * 3, 2)) for mask in masks]}
-        cells |= {name: [Image.fromarray(mask) for mask in masks] for name in columns[1:]}
-        table = datasets.Dataset.from_dict(
-            cells | {"name": [str(number) for number in range(count)]},
-            features=datasets.Features(dict.fromkeys(columns, datasets.Image()) | {"name": datasets.Value("string")}),
-        )
         folder = tmp_path / "table"
         folder.mkdir()
         for split in ("train", "test"):
+            masks = chance.integers(0, 3, (count, 6, 8), dtype=np.uint8)
+            cells = {columns[0]: [Image.fromarray(np.stack([mask * 80] * 3, 2)) for mask in masks]}
+            cells |= {name: [Image.fromarray(mask) for mask in masks] for name in columns[1:]}
+            features = dict.fromkeys(columns, datasets.Image()) | {"name": datasets.Value("string")}
+            table = datasets.Dataset.from_dict(
+                cells | {"name": [str(number) for number in range(count)]}, features=datasets.Features(features)
+            )
             table.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
         return folder
 

@@ -217,7 +217,8 @@ def _(root):
 def _(root):
     photos(root, "photos/ant", "kept/bees")
     (root / "photos" / "bee").symlink_to(root / "kept" / "bees")
-    (root / "photos" / "ant" / "linked.png").symlink_to(root / "kept" / "bees" / "0.png")
+    picture(0, 99).save(root / "kept" / "another.png")
+    (root / "photos" / "ant" / "linked.png").symlink_to(root / "kept" / "another.png")
     (root / "photos" / "ant" / "up").symlink_to(root / "photos")
     data = load_data(str(root / "photos"), validation=0)
     assert (data.class_names, data.count("train") + data.count("test")) == (("ant", "bee"), 25)
@@ -272,7 +273,7 @@ def _(root):
     photos(root, "ant", "bee")
     for number, file in enumerate(sorted(root.glob("*/*.png"))):
         icon = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-        icon.paste((0, 0, 0, 255), (2, 2, 4 + number % 3, 6))
+        icon.paste((0, 0, 0, 255), (1 + number % 5, 1 + number // 5, 7, 7))
         icon.save(file)
     pixels = load_data(str(root), validation=0).train.images
     assert set(pixels.unique().tolist()) == {0, 255}
@@ -283,6 +284,20 @@ def _(root):
 def _(root):
     photos(root, "ant", "bee")
     Image.new("RGB", (8, 8), "red").save(root / "ant" / "0.png")
+    names(root)
+
+
+@case("more than one in a hundred images of a split that are training images too")
+def _(root):
+    photos(root, "train/ant", "train/bee")
+    photos(root, "test/ant", "test/bee")
+    names(root)
+
+
+@case("more than one in a hundred training images that stand under two classes")
+def _(root):
+    photos(root, "ant", "bee", count=20)
+    (root / "bee" / "copy.png").write_bytes((root / "ant" / "0.png").read_bytes())
     names(root)
 
 

@@ -23,9 +23,11 @@ def folder(tmp_path, monkeypatch):
 
     def make(sizes, splits=("train", "test"), change=lambda mask, split, number: mask):
         root = tmp_path / "scenes"
-        for split in splits:
+        for place, split in enumerate(splits):
             for number, size in enumerate(sizes):
                 image, mask = scene(size, number)
+                # No image stands in two splits.
+                image[0, 0, 0] += place
                 for kind, pixels in (("images", image), ("masks", change(mask, split, number))):
                     (root / kind / split).mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels).save(root / kind / split / f"{number:02}.png")

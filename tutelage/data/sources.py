@@ -19,6 +19,7 @@ from tutelage.data.map_tables import as_paired, known_classes, refuse_map_option
 from tutelage.data.names import DIGITS, Spec, parse_spec
 from tutelage.data.paired import PairedImages
 from tutelage.data.place import HubPlace, LocalPlace
+from tutelage.data.repeats import tell_repeats
 from tutelage.data.samples import Samples
 from tutelage.data.tables import Tables, as_streamed, targets_of
 from tutelage.data.task import Task, task_named
@@ -192,6 +193,7 @@ def _decode(
     """Decode all images and store them, with the notices shown until then."""
     resident = {name: images.resident() for name, images in streamed.items()}
     tell_blank(streamed, resident)
+    tell_repeats(streamed, resident)
     decoded = Decoded(resident, class_names, content_digest(resident), tuple(told))
     store(key, decoded)
     return decoded
