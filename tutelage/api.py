@@ -57,6 +57,7 @@ def distill_all(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
+    metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
     augment: str | None = None,
@@ -83,6 +84,8 @@ def distill_all(
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
             `unlabelled`.
+        metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
+            only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`.
@@ -111,7 +114,14 @@ def distill_all(
         ['student', 'student-2']
     """
     splits = resolve_data(
-        data, validation=validation, test=test, task=task, foreign=foreign, unlabelled=unlabelled, augment=augment
+        data,
+        validation=validation,
+        test=test,
+        task=task,
+        metric=metric,
+        foreign=foreign,
+        unlabelled=unlabelled,
+        augment=augment,
     )
     if logger and out is None:
         raise UserError("Logs are kept with the run: name a folder for it, out=..., or leave out logger=.")
@@ -168,6 +178,8 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`; or
             `unlabelled`, to learn from inputs and a teacher alone.
+        metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
+            only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
@@ -208,6 +220,7 @@ def compare(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
+    metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
     augment: str | None = None,
@@ -237,6 +250,8 @@ def compare(
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
             `unlabelled`.
+        metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
+            only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
         augment: What is done to training images, such as `crop:4,flip`.
@@ -255,7 +270,14 @@ def compare(
         Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
     """
     splits = resolve_data(
-        data, validation=validation, test=test, task=task, foreign=foreign, unlabelled=unlabelled, augment=augment
+        data,
+        validation=validation,
+        test=test,
+        task=task,
+        metric=metric,
+        foreign=foreign,
+        unlabelled=unlabelled,
+        augment=augment,
     )
     training, unknown_settings = split_settings(settings, [])
     # Without methods to ask, anything else has been refused.
@@ -288,6 +310,7 @@ def evaluate(
     data: DataSource,
     split: str = "test",
     task: str = "classification",
+    metric: str | None = None,
     foreign: DataSource | None = None,
     density: Density | None = None,
     trust_code: bool = False,
@@ -300,6 +323,8 @@ def evaluate(
         split: Of data by name: `train`, `validation` or `test`.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
             `unlabelled`.
+        metric: What is measured first, such as `mcc` or `macro-f1`; further metrics follow after `+`. By default the
+            task's own, or GLUE's for its data.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, anything else is `categorical`.
@@ -310,7 +335,10 @@ def evaluate(
         UserError: If the data have no such split, or the classes differ.
     """
     is_ready = isinstance(data, str | Data)
-    splits = resolve_data(data, task=task) if is_ready else as_data(data, test=data, task=task, for_training=False)
+    if is_ready:
+        splits = resolve_data(data, task=task, metric=metric)
+    else:
+        splits = resolve_data(as_data(data, test=data, task=task, for_training=False), metric=metric)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
     # Refuses a split that does not exist, before any network is built.

@@ -782,6 +782,42 @@ def _(root):
     load_data(str(reviews(root, text="")))
 
 
+@case("GLUE's data, `glue/cola` of the hub or a folder cola with its classes")
+def _(root):
+    rows = {"sentence": ["good"] * 40, "label": [0, 1] * 20}
+    label = datasets.ClassLabel(names=["unacceptable", "acceptable"])
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": label})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(root.parent / "cola.parquet")
+    (root.parent / "cola").mkdir()
+    (root.parent / "cola.parquet").rename(root.parent / "cola" / "train.parquet")
+    assert load_data(str(root.parent / "cola")).task.primary == "mcc"
+
+
+@case("splits called validation_matched and validation_mismatched")
+def _(root):
+    root.mkdir()
+    for split in ("train", "validation_matched", "validation_mismatched"):
+        rows = {"premise": ["good"] * 40, "hypothesis": ["bad"] * 40, "label": [0, 1] * 20}
+        datasets.Dataset.from_dict(rows).to_parquet(root / f"{split}.parquet")
+    assert load_data(str(root)).measured == ("validation", "validation-mismatched", "test")
+
+
+@case("unequal classes and `--metric macro-f1+mcc`")
+def _(root):
+    task = load_data(str(photos(root, "ant", "bee", count=20)), metric="macro-f1+mcc").task
+    assert (task.primary, task.watched[:2]) == ("macro_f1", ("macro_f1", "mcc"))
+
+
+@case("a metric of another task")
+def _(root):
+    load_data("digits", metric="pearson")
+
+
+@case("`--metric f1` for more than two classes")
+def _(root):
+    load_data("digits", metric="f1")
+
+
 @case("texts and a network of images")
 def _(root):
     encoded_for(load_data(str(reviews(root))), ["resnet20"])

@@ -1,6 +1,6 @@
 import pytest
 
-from tutelage.data.split_names import misspelt, read_name, read_names
+from tutelage.data.split_names import misspelt, read_name, read_names, twin_of, with_twins
 from tutelage.errors import Notice, UserError
 
 
@@ -61,3 +61,16 @@ def test_two_names_of_one_split_are_refused(names):
 def test_misspelt_names():
     names = ["trian", "tset", "vla", "validaton", "Traning", "ant", "train", "Test", "photos", "cat", "extra"]
     assert misspelt(names) == ["trian", "tset", "vla", "validaton", "Traning"]
+
+
+def test_of_two_kinds_of_a_split_the_matched_one_is_the_split_itself():
+    names = ["train", "dev_matched", "dev_mismatched", "test_mismatched"]
+    assert with_twins(names) == {
+        "train": "train",
+        "validation": "dev_matched",
+        "validation-mismatched": "dev_mismatched",
+        "test_mismatched": "test_mismatched",
+    }
+    beside = ["validation", "validation_matched", "validation_mismatched"]
+    assert with_twins(beside) == {name: name for name in beside}
+    assert twin_of("train_matched") is None

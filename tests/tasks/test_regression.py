@@ -79,3 +79,30 @@ def test_merged_meters_of_the_parts_are_the_meter_of_all():
     for later in parts[1:]:
         parts[0].merge(later)
     assert parts[0].compute() == pytest.approx(whole.compute(), rel=1e-12)
+
+
+def test_correlations_are_those_of_scipy():
+    from scipy.stats import pearsonr, spearmanr
+
+    torch.manual_seed(0)
+    # Rounded, so that ranks are shared.
+    answer, targets = torch.randn(60, 2).mul(3).round(), torch.randn(60, 2).mul(3).round()
+    task = TASK.judged_by(["pearson", "spearman"], outputs=2)
+    first, second = task.meter(detail="watched"), task.meter(detail="watched")
+    first.update(answer[:25], targets[:25])
+    second.update(answer[25:], targets[25:])
+    first.merge(second)
+    found = first.compute()
+    for name, theirs in (("pearson", pearsonr), ("spearman", spearmanr)):
+        wanted = [theirs(answer[:, value], targets[:, value]).statistic for value in range(2)]
+        assert found[name] == pytest.approx(sum(wanted) / 2, abs=1e-12)
+    assert "pearson" not in TASK.meter().compute()
+
+
+def test_equal_answers_correlate_with_nothing_and_equal_targets_have_no_correlation():
+    task = TASK.judged_by(["spearman"], outputs=1)
+    constant, values = torch.full((5, 1), 0.1), torch.arange(5.0)[:, None]
+    for answer, targets, wanted in ((constant, values, 0.0), (values, values, 1.0), (values, constant, None)):
+        meter = task.meter()
+        meter.update(answer, targets)
+        assert meter.compute().get("spearman") == wanted

@@ -71,10 +71,14 @@ class DataOptions(TrainingDataOptions):
     """Data.
 
     Attributes:
+        metric: What chooses the best epoch and compares rows, such as mcc, macro-f1, f1 or balanced-accuracy (classes),
+            pearson, spearman or r2 (numbers); further ones that are only measured follow after a plus sign. By default
+            the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, named in the same way, to measure how well the networks' uncertainty tells them
             from the test images.
     """
 
+    metric: str | None = None
     foreign: str | None = None
 
 

@@ -79,16 +79,18 @@ def open_hub(name: str) -> Mapping[str, datasets.Dataset]:
     """Open a dataset of the Hugging Face hub; it is downloaded if it is not in the cache yet.
 
     Args:
-        name: `owner/name`.
+        name: `owner/name`, or `owner/name:configuration`.
 
     Raises:
         UserError: If it does not exist or cannot be reached.
     """
     import datasets
 
+    place, _, configuration = name.partition(":")
+    named = {"name": configuration} if configuration else {}
     try:
         with quiet():
-            return _as_mapping(datasets.load_dataset(name, cache_dir=_cache_dir()))
+            return _as_mapping(datasets.load_dataset(place, cache_dir=_cache_dir(), **named))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"{name} could not be loaded from the Hugging Face hub ({_line(error)}): check the name and the network, "

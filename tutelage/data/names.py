@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tutelage.data.glue import GLUE_PREFIX, on_hub
 from tutelage.errors import UserError, notice, unknown
 from tutelage.system.grammar import read
 
@@ -34,7 +35,7 @@ class Spec:
         text: The user's text.
         name: The data's name in reports.
         path: The local file or folder, or None.
-        hub: The name on the Hugging Face hub, or None.
+        hub: The name on the Hugging Face hub, with `:CONFIGURATION` if it has several; or None.
         label: The label column, or None to find it.
         image: The image column, or None to find it.
         ignore: The numbers of masks that are no class, such as `255` or `0+255`, or None to find them.
@@ -53,6 +54,11 @@ class Spec:
     classes: str | None = None
     text_column: str | None = None
     tokens: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """The name of the local file or folder, or else that on the hub; empty if there is neither."""
+        return self.path.resolve().name if self.path is not None else self.hub or ""
 
 
 def parse_spec(text: str) -> Spec:
@@ -81,10 +87,12 @@ def parse_spec(text: str) -> Spec:
         return Spec(text, DIGITS)
     if place in HUB or place.startswith(_PREFIX):
         hub = HUB.get(place, place.removeprefix(_PREFIX))
-        return Spec(text, _name(hub), hub=hub, **options)
+        return Spec(text, _name(hub.rpartition(":")[2]), hub=hub, **options)
     path = Path(place).expanduser()
     if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
         return Spec(text, _name(path.resolve().name), path=path, **options)
+    if place.startswith(GLUE_PREFIX):
+        return Spec(text, _name(place), hub=on_hub(place), **options)
     owner, slash, _ = place.partition("/")
     # If its first folder exists, it is a misspelt path rather than a name on the hub.
     if slash and re.fullmatch(r"[\w.-]+/[\w.-]+", place) and owner not in (".", "..") and not Path(owner).exists():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.data.split_names import misspelt
+from tutelage.data.split_names import misspelt, twin_of
 from tutelage.data.walk import suffix_of, walk
 from tutelage.errors import UserError, notice
 
@@ -34,15 +34,34 @@ def open_folder(path: Path, *, cache_dir: str) -> Mapping[str, datasets.Dataset]
     builder = datasets.load_dataset_builder(str(path), cache_dir=cache_dir)
     files = {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
     _check_all_used(path, [file for found in files.values() for file in found])
+    has_twins = any(_is_twin(Path(file)) for found in files.values() for file in found)
+    if has_twins:
+        # `datasets` takes both kinds of a split for parts of one.
+        files = _apart(files)
     names = {split: _names_in(split, found) for split, found in files.items()}
     # As text, because dictionaries cannot be put into a set.
-    if len({repr(found) for found in names.values()}) < 2:
+    if len({repr(found) for found in names.values()}) < 2 and not has_twins:
         return datasets.load_dataset(str(path), cache_dir=cache_dir)  # type: ignore[no-any-return]
     return {
         # A list of files without a name is what `datasets` calls train.
         split: datasets.load_dataset("parquet", data_files=found, split="train", cache_dir=cache_dir)
         for split, found in files.items()
     }
+
+
+def _is_twin(file: Path) -> bool:
+    return file.suffix == ".parquet" and twin_of(file.stem) is not None
+
+
+def _apart(files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return files by split, with `validation_matched` and `validation_mismatched` as splits of their own."""
+    found: dict[str, list[str]] = {}
+    for split, several in files.items():
+        for file in several:
+            kind = twin_of(Path(file).stem)
+            known = kind is None or twin_of(split) is not None
+            found.setdefault(split if known else f"{split}_{kind}", []).append(file)
+    return found
 
 
 def _names_in(split: str, files: Sequence[str]) -> dict[str, list[str]]:

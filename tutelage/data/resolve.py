@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tutelage.data.dataset import Data
 from tutelage.data.joined import with_unlabelled
+from tutelage.data.judging import judged
 from tutelage.data.ood import foreign_data
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
@@ -23,6 +24,7 @@ def resolve_data(
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
+    metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
     augment: str | None = None,
@@ -35,6 +37,8 @@ def resolve_data(
         validation: Validation data, or the share of the training data to hold out for validation.
         test: Test data.
         task: The task's name, which says how targets are read. Ignored for `Data`, which have a task already.
+        metric: The metric that chooses the epoch and compares rows, such as `mcc`; further ones to measure follow after
+            `+`. None for the usual one of the task, or of the data where they are known.
         foreign: Data of another dataset, which the network's uncertainty should distinguish from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones.
         augment: The augmentation of training images; None for the usual one, which is none for datasets and loaders.
@@ -45,7 +49,9 @@ def resolve_data(
     """
     if isinstance(data, Data) and augment is not None:
         raise UserError("These data are already loaded, with their augmentation: pass augment= to load_data instead.")
-    found = _own_data(data, validation, test, {"augment": augment, "task": task, **options})
+    found = _own_data(data, validation, test, {"augment": augment, "task": task, "metric": metric, **options})
+    if metric is not None and not isinstance(data, str):
+        found = judged(found, metric)
     found = found if unlabelled is None else with_unlabelled(found, unlabelled)
     return found if foreign is None else replace(found, foreign=foreign_data(foreign, found))
 

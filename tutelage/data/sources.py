@@ -14,7 +14,9 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.blank import tell_blank
 from tutelage.data.cache import STREAMED_FORMAT, Decoded, content_digest, key_of, recall, store
 from tutelage.data.dataset import Data, assemble
+from tutelage.data.glue import glue_task
 from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.judging import judged
 from tutelage.data.map_tables import as_paired, known_classes, refuse_map_options
 from tutelage.data.names import DIGITS, Spec, parse_spec
 from tutelage.data.paired import PairedImages
@@ -43,6 +45,7 @@ def load_data(
     spec: str,
     *,
     task: str = "classification",
+    metric: str | None = None,
     validation: float = 0.1,
     split_seed: int = 0,
     subset: int | None = None,
@@ -56,13 +59,16 @@ def load_data(
     `~/.cache/tutelage`, or in the folder of the environment variable `TUTELAGE_CACHE`.
 
     Args:
-        spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `owner/name` on the Hugging Face hub; a folder of
-            Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`. Columns are named
-            after commas, as in `data/cifar100,label=coarse_label,image=img`, or `data/pairs,text=premise+hypothesis`.
-            A table of Parquet, CSV or JSON without images is read as texts; `tokens=128` shortens them.
+        spec: `digits`, `cifar10`, `cifar100`, `fashion-mnist`; `glue/cola` and so on; `owner/name` on the Hugging Face
+            hub; a folder of Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`.
+            Columns are named after commas, as in `data/cifar100,label=coarse_label,image=img`, or
+            `data/pairs,text=premise+hypothesis`. A table of Parquet, CSV or JSON without images is read as texts;
+            `tokens=128` shortens them.
         task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
             1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), or `unlabelled` to
             ignore them.
+        metric: The metric that chooses the epoch and compares rows, such as `mcc`; further ones to measure follow after
+            `+`. None for the usual one of the task, or that of the GLUE benchmark for its data.
         validation: The fraction of the training images to hold out if the source has no validation split; 0 for none.
             Each class keeps its share.
         split_seed: Seed of the choice of validation images and of the subset.
@@ -102,7 +108,20 @@ def load_data(
         split_seed=split_seed,
         subset=subset,
     )
-    return replace(data, augmentation_chosen=augment is not None)
+    data = replace(data, augmentation_chosen=augment is not None)
+    return _judged(data, where, metric)
+
+
+def _judged(data: Data, where: Spec, metric: str | None) -> Data:
+    """Return data that are judged by a metric; by default, those of GLUE by GLUE's."""
+    if metric is not None:
+        return judged(data, metric)
+    known = glue_task(where.folder, data.class_names)
+    # Read for another task, such as numbers as classes, they are other data.
+    if known is None or known.metric is None or not set(known.metric.split("+")) <= set(data.task.judges):
+        return data
+    notice(f"{data.name} of GLUE is judged by {known.metric}; --metric (metric=) names another.")
+    return judged(data, known.metric)
 
 
 def _usual(name: str, train: Samples, task: Task) -> Augmentation:

@@ -21,6 +21,10 @@ _UNCLEAR = ("eval", "evaluation")
 _PLAIN = frozenset({"set", "data", "dataset", "split", "image", "images", "img", "imgs", "dir", "folder"})
 _GLUED = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})({'|'.join(sorted(_PLAIN, reverse=True))})")
 _NEAR = 0.75
+# Of MNLI: texts of the kinds that training has, and of others.
+_USUAL, _OTHER = "matched", "mismatched"
+TWINS = (f"{VALIDATION}-{_OTHER}", f"{TEST}-{_OTHER}")
+"""Further splits, which are only reported on."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,36 @@ def read_names(names: Iterable[str], what: str) -> dict[str, str]:
     if TRAIN in by_split and (told := [found for found in by_split.values() if not found.is_usual]):
         notice(f"{what}: " + ", ".join(f"{found.name} is read as the {found.split} split" for found in told) + ".")
     return {split: found.name for split, found in by_split.items()}
+
+
+def twin_of(name: str) -> str | None:
+    """Return `matched` or `mismatched` for the name of a split that comes in both kinds, such as MNLI's; else None.
+
+    Args:
+        name: The name of a table or a file, such as `validation_matched`.
+    """
+    found = read_name(name)
+    kinds = [] if found is None or found.split == TRAIN else [rest for rest in found.rest if rest in (_USUAL, _OTHER)]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def with_twins(names: Iterable[str]) -> dict[str, str]:
+    """Return names of tables by what they are read as: of two kinds of a split, the matched one is the split itself.
+
+    Args:
+        names: The names, such as `train`, `validation_matched`, `validation_mismatched`.
+
+    Returns:
+        The same names by `train`, `validation`, `validation-mismatched`; a name that has no twin is its own.
+    """
+    given = list(names)
+    kinds = {name: (read.split, twin_of(name)) for name in given if (read := read_name(name)) is not None}
+    found = {}
+    for name in given:
+        split, kind = kinds.get(name, ("", None))
+        both = {(split, _USUAL), (split, _OTHER)} <= set(kinds.values()) and (split, None) not in kinds.values()
+        found[name if kind is None or not both else split if kind == _USUAL else f"{split}-{kind}"] = name
+    return found
 
 
 def misspelt(names: Iterable[str]) -> Sequence[str]:

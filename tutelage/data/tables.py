@@ -11,7 +11,7 @@ from tutelage.data.decode import probe, read_image
 from tutelage.data.images import StreamedImages
 from tutelage.data.label_sets import read_other_targets
 from tutelage.data.labels import class_indices, class_names, read_column
-from tutelage.data.split_names import TEST, TRAIN, VALIDATION, misspelt, read_names
+from tutelage.data.split_names import TEST, TRAIN, TWINS, VALIDATION, misspelt, read_names, with_twins
 from tutelage.data.task import Task
 from tutelage.data.text_tables import is_text, text_columns
 from tutelage.errors import UserError, notice, unknown
@@ -189,15 +189,19 @@ def _splits(loaded: Mapping[str, datasets.Dataset], spec: str) -> dict[str, data
         if only.lower() not in (TRAIN, "training"):
             notice(f"{spec} has only the split {only}, which is used for training.")
         return {TRAIN: rows}
-    names = read_names(loaded, spec)
+    loaded = {name: loaded[own] for name, own in with_twins(loaded).items()}
+    twins = [name for name in loaded if name in TWINS]
+    names = read_names([name for name in loaded if name not in twins], spec)
     if TRAIN not in names:
         raise UserError(f"{spec} has the splits {', '.join(loaded)}: name the one to learn from 'train'.")
-    others = [name for name in loaded if name not in names.values()]
+    others = [name for name in loaded if name not in (*names.values(), *twins)]
     if strange := misspelt(others):
         raise UserError(f"{spec} has the split {strange[0]!r}: call it train, validation or test, or drop it.")
     if others:
         notice(f"{spec} also has the splits {', '.join(others)}, which are not read.")
-    return {split: loaded[names[split]] for split in (TRAIN, VALIDATION, TEST) if split in names}
+    return {split: loaded[names[split]] for split in (TRAIN, VALIDATION, TEST) if split in names} | {
+        twin: loaded[twin] for twin in twins
+    }
 
 
 def _image_column(features: Mapping[str, Any], image: str | None, spec: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -152,6 +152,8 @@ class Task(ABC):
         metrics: What is measured, by name; `validation_` or `test_` before it makes a score's name.
         primary: The metric that chooses the epoch, and that rows are compared by.
         watched: The metrics that every epoch shows; cheap ones.
+        further: Metrics that are measured only where they are asked for, by name.
+        judges: The metrics that may choose the epoch and compare rows; they are measured after every epoch.
         offers: What methods may read of its data.
         criterion: The losses in training.
         hides_targets: Whether the targets of training and validation samples are removed, so that nothing learns from
@@ -170,6 +172,8 @@ class Task(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
     watched: ClassVar[tuple[str, ...]]
+    further: ClassVar[Mapping[str, Metric]] = MappingProxyType({})
+    judges: ClassVar[tuple[str, ...]] = ()
     offers: ClassVar[frozenset[Offer]]
     criterion: ClassVar[Criterion]
     hides_targets: ClassVar[bool] = False
@@ -180,6 +184,7 @@ class Task(ABC):
     has_maps: ClassVar[bool] = False
     missing: ClassVar[float] = -1.0
     augmentation: ClassVar[str] = ""
+    _judged_by: tuple[str, ...] = ()
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -196,6 +201,45 @@ class Task(ABC):
     @abstractmethod
     def count_outputs(self, targets: Tensor) -> int:
         """Return how many numbers a network returns for a sample, from all training targets."""
+
+    def judged_by(self, names: Sequence[str], *, outputs: int) -> Task:
+        """Return the task with other metrics: the first chooses the epoch and compares rows, all are measured.
+
+        Args:
+            names: Names of metrics.
+            outputs: How many numbers a network returns for a sample.
+
+        Raises:
+            UserError: If the task has no such metric, or it has no value for so many numbers.
+        """
+        usual = task_named(self.name)
+        known = {name: metric for name, metric in {**usual.further, **usual.metrics}.items() if name in usual.judges}
+        for name in names:
+            if name not in known:
+                raise unknown(f"metric of the task {self.name!r}", name, usual.judges)
+            usual.check_metric(name, outputs)
+        if tuple(names) in ((), (usual.primary,)):
+            return usual
+        # Not by `copy`, which returns the one object of the task's name.
+        judged: Task = object.__new__(type(usual))
+        vars(judged).update(
+            primary=names[0],
+            metrics=MappingProxyType({name: known[name] for name in names} | dict(usual.metrics)),
+            watched=tuple(dict.fromkeys((*names, *usual.watched))),
+            _judged_by=tuple(names),
+        )
+        return judged
+
+    def check_metric(self, name: str, outputs: int) -> None:  # noqa: B027 - most metrics have a value for any number
+        """Refuse a metric that has no value for so many numbers of an answer.
+
+        Args:
+            name: One of `judges`.
+            outputs: How many numbers a network returns for a sample.
+
+        Raises:
+            UserError: If it has none.
+        """
 
     def under_view(self, targets: Tensor, augmentation: Augmentation, view: Tensor) -> Tensor:
         """Return the targets of images that were augmented: what lies on the image moves with it.
@@ -275,7 +319,7 @@ class Task(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, so that every process has the same object."""
-        return task_named, (self.name,)
+        return _remade, (self.name, self._judged_by)
 
 
 def sums_to_one(answer: Tensor) -> bool:
@@ -288,6 +332,11 @@ def sums_to_one(answer: Tensor) -> bool:
     # In half precision, many rounded probabilities miss their sum by more.
     slack = 1e-2 if answer.itemsize < 4 else 1e-3
     return values.numel() > 0 and bool(((values >= 0).all()) & ((values.sum(1) - 1).abs() <= slack).all())
+
+
+def _remade(name: str, metrics: tuple[str, ...]) -> Task:
+    # The number of outputs was checked when the metrics were chosen: two are right for all of them.
+    return task_named(name).judged_by(metrics, outputs=2)
 
 
 # Where each task is. It is text, not an import, because tasks stand above this folder.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from tutelage.data.offers import EVERYTHING
 from tutelage.data.targets import class_indices, labelled
 from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
+from tutelage.evaluation.class_scores import OF_CLASSES, counts_of, score_of
 from tutelage.evaluation.metrics import calibration_error, reliability_of, sums_by_class
 from tutelage.evaluation.uncertainty import auroc, histograms, rejection_ratio, uncertainty_of
 from tutelage.losses import UNLABELLED
@@ -46,6 +47,8 @@ class Classification(Task):
     )
     primary = "accuracy"
     watched = ("accuracy", "nll")
+    further: ClassVar[Mapping[str, Metric]] = OF_CLASSES
+    judges = ("accuracy", "nll", *OF_CLASSES)
     offers = EVERYTHING
     criterion = CROSS_ENTROPY
     # Runs of before there were tasks are known without.
@@ -61,7 +64,15 @@ class Classification(Task):
 
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> ClassificationMeter:
         """Return a fresh meter."""
-        return ClassificationMeter(density=density, detail=detail)
+        return ClassificationMeter(density=density, detail=detail, further=[n for n in self.metrics if n in OF_CLASSES])
+
+    def check_metric(self, name: str, outputs: int) -> None:
+        """Refuse the F1 of one class where there are more than two."""
+        if name == "f1" and outputs != 2:
+            raise UserError(
+                f"f1 is that of the second of two classes, and there are {outputs}: choose macro-f1, the mean over all "
+                "classes."
+            )
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not return one score per class."""
@@ -85,6 +96,9 @@ class _Seen:
     likelihood: list[Tensor] = field(default_factory=list)
     confidence: list[Tensor] = field(default_factory=list)
     uncertainty: dict[str, list[Tensor]] = field(default_factory=dict)
+    # The class of each sample, and the one that was answered, `[2, sample]`; and how many classes there are.
+    classes: list[Tensor] = field(default_factory=list)
+    count: int = 0
 
     def note_uncertainty(self, kinds: Mapping[str, Tensor]) -> None:
         """Add the uncertainty of a batch, by kind."""
@@ -96,6 +110,8 @@ class _Seen:
         self.right += later.right
         self.likelihood += later.likelihood
         self.confidence += later.confidence
+        self.classes += later.classes
+        self.count = max(self.count, later.count)
         for kind, values in later.uncertainty.items():
             self.uncertainty.setdefault(kind, []).extend(values)
 
@@ -110,10 +126,13 @@ class ClassificationMeter(Meter):
         density: How one network's logits are read, see `Density`.
         detail: How much to measure. `scores` adds calibration, `teacher` how similar the classes are, and `full`
             reports the uncertainty even if there is nothing to compare it with.
+        further: Names of metrics in `OF_CLASSES` to measure as well.
     """
 
-    def __init__(self, *, density: Density = "categorical", detail: Detail = "scores") -> None:
-        self._density, self._detail = density, detail
+    def __init__(
+        self, *, density: Density = "categorical", detail: Detail = "scores", further: Sequence[str] = ()
+    ) -> None:
+        self._density, self._detail, self._further = density, detail, tuple(further)
         self._own, self._foreign = _Seen(), _Seen()
         self._similarity: tuple[Tensor, Tensor] | None = None
 
@@ -126,7 +145,11 @@ class ClassificationMeter(Meter):
             return
         _check(raw, labels)
         logits = raw.double()
-        self._own.right.append(raw.argmax(dim=1) == labels)
+        predicted = raw.argmax(dim=1)
+        self._own.right.append(predicted == labels)
+        if self._further:
+            self._own.classes.append(torch.stack([labels, predicted]))
+            self._own.count = raw.shape[1]
         self._own.likelihood.append(logits.log_softmax(1).gather(1, labels[:, None])[:, 0])
         if self._detail == "watched":
             return
@@ -164,6 +187,9 @@ class ClassificationMeter(Meter):
             # Summed as torch sums the loss of all samples at once.
             "nll": float(F.nll_loss(likelihood, torch.zeros(len(likelihood), dtype=torch.int64))),
         }
+        if self._further:
+            counts = counts_of(*torch.cat(self._own.classes, dim=1), classes=self._own.count)
+            found |= {name: score_of(name, counts) for name in self._further}
         if self._detail == "watched":
             return found
         return found | {"ece": calibration_error(torch.cat(self._own.confidence), right)} | self._uncertainties(right)

@@ -82,6 +82,7 @@ class MultiLabel(Task):
     )
     primary = "map"
     watched = ("map", "bce")
+    judges = ("map", "f1", "bce")
     # Neither `classes` nor `labels`: a softmax would make rivals of classes that can occur together.
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = BinaryCrossEntropy()

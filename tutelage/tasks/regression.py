@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -80,6 +80,13 @@ class Regression(Task):
     )
     primary = "mae"
     watched = ("mae", "mse")
+    further: ClassVar[Mapping[str, Metric]] = MappingProxyType(
+        {
+            "pearson": Metric(title="Pearson correlation", short="Pearson", digits=3),
+            "spearman": Metric(title="Spearman correlation", short="Spearman", digits=3),
+        }
+    )
+    judges = ("mae", "mse", "r2", *further)
     # Neither `classes` nor `labels`: a softmax of numbers means nothing.
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "sample-answers", "images"})
     criterion = SquaredError()
@@ -96,7 +103,7 @@ class Regression(Task):
 
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> RegressionMeter:
         """Return a fresh meter."""
-        return RegressionMeter()
+        return RegressionMeter(correlations=[name for name in self.metrics if name in self.further])
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not return one number for each target."""
@@ -108,9 +115,13 @@ class Regression(Task):
 
 
 class RegressionMeter(Meter):
-    """Mean absolute and squared error, and R² as the mean over the values, by torchmetrics in float64."""
+    """Mean absolute and squared error, and R² as the mean over the values, by torchmetrics in float64.
 
-    def __init__(self) -> None:
+    Args:
+        correlations: `pearson` and `spearman`, if they are measured; the numbers of all samples are then kept.
+    """
+
+    def __init__(self, *, correlations: Sequence[str] = ()) -> None:
         # Imported here, because torchmetrics is slow to import.
         from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
@@ -119,26 +130,64 @@ class RegressionMeter(Meter):
         # Not `.double()`, which torchmetrics ignores.
         self._metrics = {name: kind(sync_on_compute=False).set_dtype(torch.float64) for name, kind in kinds.items()}
         self._samples = 0
+        self._correlations = tuple(correlations)
+        self._seen: list[Tensor] = []
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Add numbers `[batch, value]` and targets of the same shape."""
+        found, wanted = answer.double().cpu(), targets.double().cpu()
         for metric in self._metrics.values():
-            metric.update(answer.double().cpu(), targets.double().cpu())
+            metric.update(found, wanted)
         self._samples += len(targets)
+        if self._correlations:
+            self._seen.append(torch.stack([found, wanted]))
 
     def merge(self, later: RegressionMeter) -> None:
         """Add what another meter saw."""
         for name, metric in self._metrics.items():
             metric.merge_state(later._metrics[name])
         self._samples += later._samples
+        self._seen += later._seen
 
     def compute(self) -> dict[str, float]:
-        """Return the errors, and R² if there are two samples or more."""
+        """Return the errors; and R² and the correlations, if there are two samples or more."""
         if not self._samples:
             return {}
         # R² divides by the variance of the targets, and a single one has none.
         names = ("mae", "mse") if self._samples == 1 else ("mae", "mse", "r2")
-        return {name: float(self._metrics[name].compute()) for name in names}
+        found = {name: float(self._metrics[name].compute()) for name in names}
+        if not self._correlations or self._samples == 1:
+            return found
+        seen = torch.cat(self._seen, dim=1)
+        values = {name: correlation(*seen, ranks=name == "spearman") for name in self._correlations}
+        return found | {name: value for name, value in values.items() if value is not None}
+
+
+def correlation(answer: Tensor, targets: Tensor, *, ranks: bool = False) -> float | None:
+    """Return the correlation of numbers with their targets, averaged over the values of a sample.
+
+    Answers that are all the same say nothing of the targets, and count as 0.
+
+    Args:
+        answer: float64 `[sample, value]`.
+        targets: The same shape.
+        ranks: Whether to correlate the ranks (Spearman) instead of the numbers (Pearson); equal numbers share a rank.
+
+    Returns:
+        The mean; None if the targets of some value are all the same, because there is nothing to correlate with.
+    """
+    if ranks:
+        # Imported here, because it is slow to import.
+        from scipy.stats import rankdata
+
+        answer, targets = (torch.from_numpy(rankdata(values.numpy(), axis=0)) for values in (answer, targets))
+    # Not by `isclose`: means of equal numbers may round, so they are compared with one of themselves.
+    if bool((targets == targets[:1]).all(0).any()):
+        return None
+    constant = (answer == answer[:1]).all(0)
+    found, wanted = answer - answer.mean(0), targets - targets.mean(0)
+    value = (found * wanted).sum(0) / (found.square().sum(0) * wanted.square().sum(0)).sqrt()
+    return float(value.masked_fill(constant, 0.0).mean())
 
 
 REGRESSION = Regression()

@@ -52,6 +52,7 @@ class Segmentation(Task):
     )
     primary = "miou"
     watched = ("miou", "pixel_accuracy")
+    judges = watched
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "maps", "classes", "labels", "images"})
     criterion = PixelCrossEntropy()
     salt = b"segmentation"

@@ -32,6 +32,7 @@ class Unlabelled(Task):
     )
     primary = "knn_accuracy"
     watched = ("knn_accuracy",)
+    judges = watched
     offers: ClassVar[frozenset[Offer]] = EVERYTHING - OF_LABELS
     # For the divergence from a teacher's scores. Its loss is never asked for, as no target reaches training.
     criterion = CROSS_ENTROPY
