@@ -148,7 +148,7 @@ def pair(
     Raises:
         UserError: If the teacher has no network to read, or a layer does not exist or cannot be a map.
     """
-    names = [] if layers == AUTO else _parse(layers)
+    names = [] if layers == AUTO else named_pairs(layers)
     seen = Seen.of(student, teacher, example)
     if layers == AUTO:
         # Asked of the teacher rather than of its network: a recording knows the stages of the network it was made from.
@@ -200,7 +200,12 @@ def _point(maps: Tensor, mask: Tensor | None) -> Tensor:
     return mean_over_places(maps, mask)[:, :, None, None]
 
 
-def _parse(layers: str) -> Sequence[tuple[str, str]]:
+def named_pairs(layers: str) -> Sequence[tuple[str, str]]:
+    """Return the pairs of names in `student_layer:teacher_layer`, joined by `+`; one name stands for both.
+
+    Raises:
+        UserError: If the text is not written so.
+    """
     found = []
     for text in re.split(r"[+,]", layers):
         match = _PAIR.fullmatch(text.strip())

@@ -21,6 +21,7 @@ from tutelage.data.samples import Samples
 from tutelage.data.splits import hold_out, thin_out
 from tutelage.data.statistics import mean_and_std
 from tutelage.data.task import Task, task_named
+from tutelage.data.texts import ATTENTION_MASK, RawTexts, TokenSamples
 from tutelage.errors import UserError, unknown
 
 Split = Samples | DataLoader[Any]
@@ -121,7 +122,18 @@ class Data:
     def offers(self) -> frozenset[Offer]:
         """The facts about the training samples that a method can use."""
         found = self.task.offers - (OF_LABELS if TRAIN in self.unlabelled else frozenset())
-        return found if self.image_size else found - {"images"}
+        if self.image_size:
+            return found
+        return found - {"images"} | ({"tokens"} if self._has_tokens else frozenset())
+
+    @property
+    def _has_tokens(self) -> bool:
+        samples = self.splits.get(TRAIN)
+        # Texts that are not encoded yet cannot be read, and samples of a kind of their own are asked.
+        if samples is None or isinstance(samples, RawTexts | TokenSamples):
+            return samples is not None
+        inputs = self.example(1)
+        return isinstance(inputs, Mapping) and ATTENTION_MASK in inputs
 
     def with_splits(self, **splits: Split | None) -> Data:
         """Return the data with other samples in some splits; None leaves a split out."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Offer = Literal["targets", "answers", "sample-answers", "maps", "classes", "labels", "sample-labels", "images"]
+Offer = Literal[
+    "targets", "answers", "sample-answers", "maps", "classes", "labels", "sample-labels", "images", "tokens"
+]
 """What a method may read of the data.
 
 - `targets`: the task's own supervised loss.
@@ -15,11 +17,12 @@ Offer = Literal["targets", "answers", "sample-answers", "maps", "classes", "labe
 - `labels`: the index of the right class, at every place that has scores.
 - `sample-labels`: one class index per sample.
 - `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
+- `tokens`: inputs with a mask of their tokens, `attention_mask`, as texts have.
 
 Features can be read from any network, and do not depend on the data.
 """
 
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps"}
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps", "tokens"}
 """What labelled images offer."""
 
 OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})

@@ -19,6 +19,7 @@ NEEDS: Mapping[Offer, str] = {
     "labels": "the right class of each sample or place",
     "sample-labels": "one class for each whole sample",
     "images": "images",
+    "tokens": "texts",
 }
 """Each offer's words in a sentence that begins with "it needs"."""
 

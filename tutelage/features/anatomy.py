@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
+from tutelage.features.attention import ATTENTION, heard, no_attention
 from tutelage.features.maps import MapLayout
 from tutelage.features.padding import ATTENTION_MASK, image_size, mean_over_places, padded, valid_tokens
 from tutelage.features.trace import Event, Trace, checked_place, tensor_at
@@ -185,7 +186,8 @@ def place(model: nn.Module, layer: str, example: Any = None) -> str:
 
     Args:
         model: The network.
-        layer: A submodule's dotted name for its output, `name:in` for its first input, or `embedding`.
+        layer: A submodule's dotted name for its output, `name:in` for its first input, `name:attention` for the
+            attention within it, or `embedding`.
         example: Inputs for one forward pass, or a `Trace` of it: needed to find the classifier.
 
     Raises:
@@ -202,18 +204,32 @@ def reads(model: nn.Module, layers: Sequence[str], example: Any) -> dict[str, Ev
 
     Args:
         model: The network.
-        layers: Their names: a submodule's, `name:in` for its first input, or `embedding`.
+        layers: Their names: a submodule's, `name:in` for its first input, `name:attention` or `embedding`.
         example: Inputs for one forward pass, or a `Trace` of it.
 
     Raises:
-        UserError: If a layer does not exist, or is not reached.
+        UserError: If a layer does not exist, or is not reached, or computes no attention that can be read.
     """
     trace = Trace.of(model, example)
-    found = {layer: trace.last(place(model, layer, trace)) for layer in layers}
+    places = {layer: place(model, layer, trace) for layer in layers}
+    # By another forward pass, where attention is read at all.
+    attentions = _attentions(trace, [there for there in places.values() if there.endswith(ATTENTION)])
+    found = {layer: attentions.get(there) or trace.last(there) for layer, there in places.items()}
     reached = {layer: event for layer, event in found.items() if event is not None}
     if len(reached) < len(found):
         raise not_reached([layer for layer in found if layer not in reached], model)
     return reached
+
+
+def _attentions(trace: Trace, places: Sequence[str]) -> dict[str, Event]:
+    """Return the events at which the attention of some modules is read; all of them, or an error."""
+    names = [there.removesuffix(ATTENTION) for there in places]
+    found = heard(trace.model, names, trace.example) if names else {}
+    for name in names:
+        if name not in found:
+            raise no_attention(trace.network, within=name)
+    modules = {name: trace.network.get_submodule(name) for name in names}
+    return {name + ATTENTION: Event(name, "out", modules[name], found[name], found[name]._version) for name in names}
 
 
 def not_reached(layers: Sequence[str], model: nn.Module) -> UserError:

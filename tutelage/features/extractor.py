@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tutelage.data.batch import Output
 from tutelage.errors import UserError
 from tutelage.features.anatomy import not_reached, place, reads
+from tutelage.features.attention import ATTENTION, Handles, Listening
 from tutelage.features.compiled import Compiled
 from tutelage.features.ending import ABSENT, Ending
 from tutelage.features.padding import valid_tokens
@@ -30,6 +32,9 @@ class FeatureExtractor(nn.Module):
     A layer is named by the dotted name of a submodule, whose output is read. `"name:in"` reads the submodule's first
     input instead, and `"embedding"` is the input of the classifier. A later module may change the output in place, such
     as a ReLU after a batch norm. If an example is given, that is noticed, and a copy is returned.
+    `"name:attention"` reads the first attention that is computed within the submodule, before dropout: logarithms of
+    probabilities, `[batch, head, query, key]`. They are computed beside what the network computes, which stays the
+    same; such a network is not compiled.
 
     Args:
         model: Any module that maps inputs to logits, or to an object with `.logits`.
@@ -58,7 +63,7 @@ class FeatureExtractor(nn.Module):
         self.layers = tuple(layers)
         self.shapes: Mapping[str, torch.Size] = {}
         self._captured: dict[str, Tensor | None] = {}
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle | Handles] = []
         self._compiled: Compiled | None = None
         self._logits, self._ending = logits, Ending({})
         self._auxiliary: Tensor | None = None
@@ -66,6 +71,7 @@ class FeatureExtractor(nn.Module):
         trace = None if example is None or not self.layers else Trace.of(self.model, example)
         self._places = {layer: place(self.model, layer, trace) for layer in self.layers}
         self._encoders = encoders_of(self.model) if self.layers else []
+        self._listening = Listening() if any(there.endswith(ATTENTION) for there in self._places.values()) else None
         if trace is not None:
             self._learn(trace)
 
@@ -107,6 +113,9 @@ class FeatureExtractor(nn.Module):
         """
         if len(self._handles) != len(self._places):
             self._attach()
+        if self._listening is not None:
+            # Compiled code has no attention to listen to.
+            return
         kept = self._compiled
         # Compiling takes long, so code that still fits is kept.
         if args or kwargs or kept is None or not kept.serves(whole):
@@ -134,7 +143,7 @@ class FeatureExtractor(nn.Module):
         # Compiled code needs no early ending: the compiler drops the layers that nothing depends on.
         if torch.compiler.is_compiling():
             return call(self.model, inputs)
-        with keeping_padding(self._encoders):
+        with keeping_padding(self._encoders), self._listening or nullcontext():
             if self.gives_logits:
                 return call(self.model, inputs)
             return self._ending.run(lambda: call(self.model, inputs))
@@ -156,11 +165,13 @@ class FeatureExtractor(nn.Module):
             hear = partial(_capture, self._captured, self._ending, layer, layer in self._changed)
             self._handles.append(self._listen(layer, hear))
 
-    def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle:
+    def _listen(self, layer: str, hear: Callable[[Any], None]) -> torch.utils.hooks.RemovableHandle | Handles:
         """Call a function with the tensor of a layer as soon as it is computed."""
         there = self._places[layer]
-        module = bare(self.model).get_submodule(there.removesuffix(":in"))
+        module = bare(self.model).get_submodule(there.removesuffix(":in").removesuffix(ATTENTION))
         check_readable(module)
+        if self._listening is not None and there.endswith(ATTENTION):
+            return self._listening.attach(module, hear)
         if there.endswith(":in"):
             return module.register_forward_pre_hook(partial(_hear_input, hear), with_kwargs=True)
         return module.register_forward_hook(partial(_hear_output, hear))
@@ -170,7 +181,9 @@ class FeatureExtractor(nn.Module):
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
-        return {**self.__dict__, "_captured": {}, "_compiled": None, "_auxiliary": None}
+        listening = None if self._listening is None else Listening()
+        empty = {"_captured": {}, "_compiled": None, "_auxiliary": None, "_listening": listening}
+        return {**self.__dict__, **empty}
 
 
 def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:

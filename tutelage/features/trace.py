@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import NoLayersError, UserError, unknown
+from tutelage.features.attention import ATTENTION
 from tutelage.models.answers import call, logits_of, uncompiled
 from tutelage.models.modes import encoders_of, evaluating, keeping_padding
 from tutelage.models.normalization import bare
@@ -53,7 +54,8 @@ class Trace:
     """A forward pass of a network over an example, in eval mode and without gradients.
 
     A place is where a tensor can be read: a module's name for its output, `"name:in"` for its first input. If a module
-    is called several times, its last call counts.
+    is called several times, its last call counts. `"name:attention"` is computed within the module, so where the order
+    of places counts, it counts as the module's output.
 
     Attributes:
         model: The network, uncompiled.
@@ -180,14 +182,17 @@ def checked_place(network: nn.Module, place: str) -> str:
 
     Args:
         network: The bare network.
-        place: A module's name, for its output, or `name:in`, for its first input.
+        place: A module's name, for its output, `name:in`, for its first input, or `name:attention`.
 
     Raises:
-        UserError: If there is no such module, with the nearest names, or the place is neither output nor input.
+        UserError: If there is no such module, with the nearest names, or the place is none of these.
     """
     path, colon, suffix = place.partition(":")
-    if colon and suffix != "in":
-        raise UserError(f"{place!r} is not a place to read: write {path!r} for the output, '{path}:in' for the input.")
+    if colon and suffix not in ("in", "attention"):
+        raise UserError(
+            f"{place!r} is not a place to read: write {path!r} for the output, '{path}:in' for the input, "
+            f"'{path}:attention' for the attention within it."
+        )
     known = [name for name, _ in network.named_modules() if name]
     if path not in known:
         raise unknown("layer", path, known)
@@ -221,7 +226,9 @@ def _note_exit(events: list[Event], name: str, module: nn.Module, args: Any, out
 
 
 def _split(place: str) -> tuple[str, Side]:
-    return (place.removesuffix(":in"), "in") if place.endswith(":in") else (place, "out")
+    if place.endswith(":in"):
+        return place.removesuffix(":in"), "in"
+    return place.removesuffix(ATTENTION), "out"
 
 
 def _first(value: Any) -> Any:

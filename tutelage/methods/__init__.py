@@ -3,7 +3,7 @@
 Recipes are functions with the names of their files. Here such a name is the module: `tutelage.methods.fsp.fsp`.
 """
 
-from tutelage.methods import de_kd, fickle_teacher, fsp, messy_collaboration, re_kd, soft_randomization
+from tutelage.methods import de_kd, fickle_teacher, fsp, internal, messy_collaboration, re_kd, soft_randomization
 from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain
@@ -90,6 +90,7 @@ __all__ = [
     "double_training",
     "fickle_teacher",
     "fsp",
+    "internal",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
     "matched_label_smoothing",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.choice import Choice
 from tutelage.experiments.serving import why_not
 from tutelage.features.extractor import FeatureExtractor
+from tutelage.features.padding import ATTENTION_MASK
 from tutelage.models.answers import answer
 from tutelage.system.chance import seed_everything
 from tutelage.system.devices import threads
@@ -231,8 +233,8 @@ def survives_half_precision(entry: Entry) -> None:
     """Losses and gradients are finite under bf16 and fp16, with confident, equal, constant and zero inputs."""
     batch = home(entry).batch()
     # Equal samples have no variance, and black ones no norm, by which a careless loss would divide.
-    constant = replace(batch, inputs=torch.full_like(batch.inputs, 0.5))
-    black = replace(batch, inputs=torch.zeros_like(batch.inputs))
+    constant = replace(batch, inputs=_filled(batch.inputs, 0.5))
+    black = replace(batch, inputs=_filled(batch.inputs, 0.0))
     for dtype in (torch.bfloat16, torch.float16):
         for confident in (False, True):
             for hard in (batch, constant, black):
@@ -241,6 +243,15 @@ def survives_half_precision(entry: Entry) -> None:
                         make_confident(method, hard)
                     # Logits of 10,000 take weights through which fp16 gradients overflow in the network itself.
                     assert_finite(method, hard, dtype, stage, gradients=not (confident and dtype == torch.float16))
+
+
+def _filled(inputs: Any, value: float) -> Any:
+    """Return inputs that hold one value; of texts every token is the first word, and the padding stays."""
+    if isinstance(inputs, Mapping):
+        return {
+            name: one if name == ATTENTION_MASK else torch.full_like(one, int(value)) for name, one in inputs.items()
+        }
+    return torch.full_like(inputs, value)
 
 
 def same_seed_same_run(entry: Entry, kind: Kind | None = None) -> None:

@@ -160,11 +160,13 @@ def make_confident(method: Method, batch: Batch) -> None:
             # A network that stops at its layers has no logits to scale.
             if not network.gives_logits:
                 continue
-            # Every linear layer is scaled, the classifier among them; toys have no other.
-            factor = 1e4 / network(batch.inputs).logits.abs().max()
+            logits = network(batch.inputs).logits
+            factor = 1e4 / logits.abs().max()
+            # Every linear layer with a number for each class: the classifier, and those of exits.
             for layer in (module for module in network.modules() if isinstance(module, nn.Linear)):
-                layer.weight.mul_(factor)
-                layer.bias.mul_(factor)
+                if layer.out_features == logits.shape[1]:
+                    layer.weight.mul_(factor)
+                    layer.bias.mul_(factor)
 
 
 def assert_finite(method: Method, batch: Batch, dtype: torch.dtype, stage: str, *, gradients: bool) -> None:

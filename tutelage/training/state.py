@@ -21,10 +21,13 @@ class Stop:
     Attributes:
         after: Number of epochs after which to stop; None for the whole schedule.
         at_score: Validation score of the task's primary metric at which to stop; None for no such limit.
+        at_loss: Sum of the training losses, each without its weight and the mean over an epoch, at or below which to
+            stop; None for no such limit.
     """
 
     after: int | None = None
     at_score: float | None = None
+    at_loss: float | None = None
 
     def reached(self, epochs_done: int, history: History, task: Task) -> bool:
         """Return whether to stop now."""
@@ -33,11 +36,16 @@ class Stop:
         if self.at_score is not None and scores:
             # `better` is strict, and a score that is just reached is enough.
             enough = scores[-1] == self.at_score or task.metrics[task.primary].better(scores[-1], self.at_score)
+        if self.at_loss is not None:
+            losses = [values[-1] for name, values in history.items() if name.startswith("train/")]
+            enough = enough or (bool(losses) and sum(losses) <= self.at_loss)
         return enough or epochs_done == self.after
 
     def identity(self) -> dict[str, Any]:
         """Return its part of a fingerprint, under the names that earlier versions stored."""
-        return {"after": self.after, "at_accuracy": self.at_score}
+        found = {"after": self.after, "at_accuracy": self.at_score}
+        # Absent where it is not asked for, as in the fingerprints of earlier versions.
+        return found if self.at_loss is None else {**found, "at_loss": self.at_loss}
 
 
 @dataclass(kw_only=True)
