@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,14 @@ ROWS = [
         "simkd",
         "quest:clusters=256,max_vectors=20000",
         "crd:negatives=1024",
+        "dist",
+        "rkd",
+        "reviewkd",
+        "ttm",
+        "wttm",
+        "wkd",
+        "ofa",
+        "token",
     ),
 ]
 
@@ -122,14 +130,14 @@ def time_in_turn(rows: list[str], fresh: Callable[[], Experiment], settings: dic
     return {row: statistics.median(found) for row, found in times.items()}
 
 
-def tables(content: dict[str, Any]) -> str:
+def tables(content: dict[str, Any], rows: Sequence[str]) -> str:
     """Return the cells as two Markdown tables: accuracy, then time and memory relative to kd."""
     cells = {tuple(json.loads(key)): found for key, found in content["cells"].items()}
     pairs = [(student.strip(), kind) for student, kind in STUDENTS.items()]
     names = [f"{content['teachers'][kind]} → {'ViT' if student == VIT else student}" for student, kind in pairs]
     head = [f"| Row | {' | '.join(names)} |", f"|:--|{'--:|' * len(pairs)}"]
     accuracy, cost = list(head), list(head)
-    for row in ROWS:
+    for row in rows:
         found = [cells.get((row, *pair), {"refused": ""}) for pair in pairs]
         base = [cells["kd", *pair] for pair in pairs]
         accuracy.append(_line(row, ["refused" if "refused" in one else f"{one['accuracy']:.1%}" for one in found]))
@@ -154,6 +162,7 @@ def main() -> None:
     parser.add_argument("--cnn", required=True, help="a trained convolutional teacher")
     parser.add_argument("--vit", required=True, help="a trained transformer")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rows", nargs="+", default=ROWS, help="kd, and the methods to set beside it")
     parser.add_argument("--out", type=Path, default=Path("docs/results/pairs.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -170,10 +179,10 @@ def main() -> None:
     for student, kind in STUDENTS.items():
         chosen = {
             row: replace(base, lr=base.lr * LR_SCALE.get(row, 1.0))
-            for row, base in ((row, settings.get(student, training)) for row in ROWS)
+            for row, base in ((row, settings.get(student, training)) for row in options.rows)
         }
         fresh = partial(experiment_of, student, getattr(options, kind), data, training)
-        keys = {row: json.dumps([row, student.strip(), kind]) for row in ROWS}
+        keys = {row: json.dumps([row, student.strip(), kind]) for row in options.rows}
         for row, key in keys.items():
             if key not in content["cells"]:
                 content["cells"][key] = cell(row, fresh, chosen[row])
@@ -184,7 +193,7 @@ def main() -> None:
             for row, seconds in time_in_turn(accepted, fresh, chosen).items():
                 content["cells"][keys[row]]["seconds"] = seconds
             write_json(options.out, content)
-    print(tables(content))
+    print(tables(content, options.rows))
 
 
 if __name__ == "__main__":
