@@ -82,7 +82,7 @@ def distill_all(
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
             `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
@@ -176,7 +176,7 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`; or
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language`; or
             `unlabelled`, to learn from inputs and a teacher alone.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
@@ -248,7 +248,7 @@ def compare(
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
             `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
@@ -321,7 +321,7 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation` or
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
             `unlabelled`.
         metric: What is measured first, such as `mcc` or `macro-f1`; further metrics follow after `+`. By default the
             task's own, or GLUE's for its data.

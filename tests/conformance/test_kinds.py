@@ -14,6 +14,7 @@ from tutelage.experiments.serving import why_not
 from tutelage.losses import cross_entropy
 from tutelage.methods.end import EnD
 from tutelage.methods.kd import KD
+from tutelage.models.answers import answer
 from tutelage.testing.conformance import check_kind, driver_equals_a_plain_loop, refuses, resumes_bit_identical
 from tutelage.testing.kinds import KINDS
 from tutelage.testing.toys import methods_of
@@ -26,6 +27,7 @@ SERVED = {
     "regression": {"kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid", "semckd"},
     "maps": {"kd", "dkd", "label-smoothing", "confidence-penalty", "tf-kd-reg", "tf-kd-self", "dml", "end", "endd"},
     "text": {"kd", "dkd", "label-smoothing", "crd", "cs-kd", "byot", "msd", "ksanc", "simkd", "srrl", "end"},
+    "language": {"token-kd", "kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid"},
     "unlabelled": {"kd", "fkd", "unix", "mlld", "end", "endd", "simkd", "srrl", "at", "fitnet", "quest"},
     "headless": {"at", "sp", "vid", "fitnet", "quest"},
 }
@@ -59,16 +61,16 @@ def test_a_run_on_a_kind_is_a_plain_loop_and_goes_on_after_a_kill(method, kind):
 def test_the_toys_are_what_they_are_called(kind):
     batch = KINDS[kind].batch()
     student = KINDS[kind].experiment().students[0].build(0, "student")
-    answer = student(**batch.inputs) if kind == "text" else student(batch.inputs)
-    shapes = {"multi-label": (12, 6), "regression": (12, 3), "maps": (12, 12, 16), "text": (12,)}
+    reply = answer(student, batch.inputs)
+    shapes = {"multi-label": (12, 6), "regression": (12, 3), "maps": (12, 12, 16), "text": (12,), "language": (12, 7)}
     if batch.targets is None:
         assert kind in ("unlabelled", "headless")
         return
     assert batch.targets.shape == shapes[kind]
-    assert torch.isfinite(batch.loss(answer))
+    assert torch.isfinite(batch.loss(reply))
     if kind == "maps":
         assert ((batch.targets == -1).sum((1, 2)) == 20).all()
-    if kind == "text":
+    if kind in ("text", "language"):
         assert (batch.inputs["attention_mask"] == 0).any()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.data.criterion import CROSS_ENTROPY, Criterion
+from tutelage.data.criterion import CROSS_ENTROPY, Criterion, OfBatch
 from tutelage.errors import UserError
 
 SUPERVISED = "ce"
@@ -60,7 +60,9 @@ class Batch:
         teacher_inputs: Inputs for the teacher, if it should see others than the student, such as the same images
             without noise.
         extras: Other tensors that belong to the samples, such as the augmentation's parameters under `"view"`.
-        criterion: The losses of the data's task.
+        criterion: The losses of the data's task. One for which only some places count is told which, and how many.
+        places: How many places the losses are divided by, a scalar, where the batch is a part of a larger one: the mean
+            over all parts. None divides by the batch's own.
     """
 
     inputs: Any
@@ -72,12 +74,16 @@ class Batch:
     teacher_inputs: Any = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     criterion: Criterion = CROSS_ENTROPY
+    places: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.teacher is not None and self.asked is None:
             object.__setattr__(self, "asked", self.inputs)
         if self.asked_version is None:
             object.__setattr__(self, "asked_version", _version(self.asked))
+        # Each copy anew: a part of a batch has places of its own.
+        if isinstance(self.criterion, OfBatch):
+            object.__setattr__(self, "criterion", self.criterion.of(self.inputs, self.targets, self.places))
 
     def __len__(self) -> int:
         return _count(self.inputs) if self.targets is None else len(self.targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -48,6 +49,20 @@ class Criterion(Protocol):
 
         Args:
             answers: `[member, batch, ...]`.
+        """
+
+
+class OfBatch(ABC):
+    """A criterion for which only some places of a batch count, such as tokens that are not padding."""
+
+    @abstractmethod
+    def of(self, inputs: Any, targets: Any, places: Tensor | None) -> Criterion:
+        """Return the criterion of a batch.
+
+        Args:
+            inputs: The batch's inputs.
+            targets: Its targets; None if it has none.
+            places: How many places the losses are divided by, a scalar; None for those of the batch that count.
         """
 
 

@@ -23,9 +23,11 @@ _ARCHIVE = ".tar"
 _TABLES = frozenset({".parquet", ".arrow"})
 # The reader of each ending. People also keep lists of images in such files, so these count only without images.
 _TEXT_TABLES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
+# Each line is a text. For other tasks such files are notes, or lists of classes.
+_PLAIN = {".txt": "text"}
 
 
-def holds_tables(tree: Folder) -> bool:
+def holds_tables(tree: Folder, *, plain: bool = False) -> bool:
     """Return whether a folder has table files at the top or one level below.
 
     Archives count only if there are no images: otherwise the images may have been unpacked from them. So do CSV and
@@ -33,11 +35,12 @@ def holds_tables(tree: Folder) -> bool:
 
     Args:
         tree: The folder.
+        plain: Whether lines of plain text count as well.
     """
     suffixes = {suffix_of(file) for folder in (tree, *tree.folders) for file in folder.files}
     if suffixes & _TABLES:
         return True
-    others = {_ARCHIVE, *_TEXT_TABLES}
+    others = {_ARCHIVE, *_TEXT_TABLES, *(_PLAIN if plain else ())}
     return bool(suffixes & others) and not any(suffix_of(file) in SUFFIXES for file in tree.below())
 
 
@@ -61,7 +64,7 @@ def open_path(path: Path, *, state: str) -> Mapping[str, datasets.Dataset]:
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _as_mapping(datasets.load_from_disk(str(path)))
             if path.is_file():
-                reader = _TEXT_TABLES.get(suffix_of(path.name), "parquet")
+                reader = {**_TEXT_TABLES, **_PLAIN}.get(suffix_of(path.name), "parquet")
                 options = {"delimiter": "\t"} if suffix_of(path.name) == ".tsv" else {}
                 return _as_mapping(datasets.load_dataset(reader, data_files=str(path), cache_dir=cache, **options))
             return open_folder(path, cache_dir=cache)

@@ -20,6 +20,7 @@ from tutelage.data.samplers import BatchSampler, GroupedBatches, LikeLengths, Sh
 from tutelage.data.samples import Samples
 from tutelage.data.task import Task
 from tutelage.errors import UserError
+from tutelage.system import processes
 from tutelage.system.chance import seeded
 
 Device = torch.device | str
@@ -145,7 +146,7 @@ def _taken(value: Any, places: Tensor) -> Any:
     return None if value is None else value.index_select(0, places)
 
 
-def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool) -> MakeBatch:
+def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool, world_size: int) -> MakeBatch:
     """Return a function that makes a batch: it augments images, and moves targets such as masks with them."""
 
     def make(planned: PlannedBatch, inputs: Any, targets: Tensor | None) -> Batch:
@@ -158,6 +159,10 @@ def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool)
             # Maps of classes are stored and moved in as few bytes as possible.
             targets = targets.long()
         is_image = isinstance(inputs, Tensor) and inputs.ndim == 4
+        places = task.count_places(inputs, targets) if world_size > 1 else None
+        if places is not None:
+            # Of several processes each has another number, and their gradients are averaged.
+            places = processes.mean(places)
         return Batch(
             inputs=as_inputs(inputs, channels_last=channels_last) if is_image else inputs,
             targets=targets,
@@ -165,6 +170,7 @@ def _batch_maker(plan: Plan, task: Task, *, device: Device, channels_last: bool)
             teacher=None if planned.answer is None else planned.answer.to(device, non_blocking=True),
             extras=extras,
             criterion=task.criterion,
+            places=places,
         )
 
     return make
@@ -289,7 +295,7 @@ def make_loader(
         sections=sections,
         recorded=recorded,
     )
-    make = _batch_maker(plan, task, device=device, channels_last=channels_last)
+    make = _batch_maker(plan, task, device=device, channels_last=channels_last, world_size=world_size)
     if samples.is_resident:
         return ResidentLoader(samples, plan, make, device=device)
     if workers is None:

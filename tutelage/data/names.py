@@ -23,7 +23,7 @@ HUB: Mapping[str, str] = {
 }
 NAMES = (DIGITS, *HUB)
 _COLUMNS = ("label", "image", "text")
-_OPTIONS = (*_COLUMNS, "tokens", "ignore", "classes")
+_OPTIONS = (*_COLUMNS, "tokens", "blocks", "ignore", "classes")
 _PREFIX = "hf:"
 
 
@@ -42,6 +42,7 @@ class Spec:
         classes: The file of the masks' class names, or None to look beside the data.
         text_column: The one or two text columns, joined by `+`, or None to find them.
         tokens: The most tokens of a text, or None for as many as the network takes.
+        blocks: The length in tokens of the blocks into which texts are cut, or None to keep each by itself.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Spec:
     classes: str | None = None
     text_column: str | None = None
     tokens: int | None = None
+    blocks: int | None = None
 
     @property
     def folder(self) -> str:
@@ -76,7 +78,8 @@ def parse_spec(text: str) -> Spec:
             what = "column: write {}=COLUMN" if key in _COLUMNS else "value: write {}=VALUE"
             raise UserError(f"The data option {key!r} has no {what.format(key)}.")
     options: dict[str, Any] = {key: given.get(key) for key in _OPTIONS}
-    options |= {"text_column": options.pop("text"), "tokens": _tokens(given.get("tokens"))}
+    options |= {"text_column": options.pop("text")}
+    options |= {name: _tokens(name, given.get(name)) for name in ("tokens", "blocks")}
     if not place:
         raise UserError(f"The data have no name: give a folder, or one of {', '.join(NAMES)}.")
     if place in NAMES and Path(place).is_dir():
@@ -100,11 +103,11 @@ def parse_spec(text: str) -> Spec:
     raise _no_such_place(place, path)
 
 
-def _tokens(text: str | None) -> int | None:
+def _tokens(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"tokens={text} is no number of tokens: write a whole number above zero, such as tokens=128.")
+        raise UserError(f"{name}={text} is no number of tokens: write a whole number above zero, such as {name}=128.")
     return int(text)
 
 

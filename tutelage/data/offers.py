@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Offer = Literal[
-    "targets", "answers", "sample-answers", "maps", "classes", "labels", "sample-labels", "images", "tokens"
+    "targets",
+    "answers",
+    "sample-answers",
+    "maps",
+    "classes",
+    "labels",
+    "sample-labels",
+    "images",
+    "tokens",
+    "next-tokens",
 ]
 """What a method may read of the data.
 
@@ -17,12 +26,13 @@ Offer = Literal[
 - `labels`: the index of the right class, at every place that has scores.
 - `sample-labels`: one class index per sample.
 - `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
+- `next-tokens`: an answer at each token of a text, `[batch, number, token]`; padding is among them and does not count.
 - `tokens`: inputs with a mask of their tokens, `attention_mask`, as texts have.
 
 Features can be read from any network, and do not depend on the data.
 """
 
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps", "tokens"}
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps", "tokens", "next-tokens"}
 """What labelled images offer."""
 
 OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})

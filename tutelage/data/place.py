@@ -22,10 +22,11 @@ class HubPlace:
         where: The user's request.
         name: `owner/name`.
         has_maps: Whether the labels are maps, in a column of images.
+        has_labels: Whether there are labels; without, the samples are texts.
     """
 
-    def __init__(self, where: Spec, name: str, *, has_maps: bool = False) -> None:
-        self._where, self._rows, self._has_maps = where, open_hub(name), has_maps
+    def __init__(self, where: Spec, name: str, *, has_maps: bool = False, has_labels: bool = True) -> None:
+        self._where, self._rows, self._kind = where, open_hub(name), {"has_maps": has_maps, "has_labels": has_labels}
         self.listing: Any = hub_states(self._rows)
 
     def known_content(self) -> Any:
@@ -37,7 +38,7 @@ class HubPlace:
 
     def tables(self) -> Tables:
         """Return its splits and columns."""
-        return _tables(self._rows, self._where, has_maps=self._has_maps)
+        return _tables(self._rows, self._where, **self._kind)
 
 
 class LocalPlace:
@@ -48,18 +49,24 @@ class LocalPlace:
         path: The file or folder.
         has_classes: Whether the task uses the classes.
         has_maps: Whether the labels are maps, which are images themselves.
+        has_labels: Whether there are labels; without, the samples are texts, which may be lines of plain text.
 
     Raises:
         UserError: If the layout of a folder of images is unclear.
     """
 
-    def __init__(self, where: Spec, path: Path, *, has_classes: bool = True, has_maps: bool = False) -> None:
-        self._where, self._path, self._has_maps = where, path, has_maps
+    def __init__(
+        self, where: Spec, path: Path, *, has_classes: bool = True, has_maps: bool = False, has_labels: bool = True
+    ) -> None:
+        self._where, self._path = where, path
+        self._kind = {"has_maps": has_maps, "has_labels": has_labels}
         self._images: ImageFolder | PairFolder | None
         tree = walk(path)
         self._contents = Contents.of(tree)
-        if holds_tables(tree):
+        if holds_tables(tree, plain=not has_labels):
             self._images = None
+        elif not has_labels:
+            raise UserError(f"{path} holds no texts: give plain text (.txt), or tables (Parquet, CSV, JSON).")
         elif path.is_file():
             raise UserError(f"{path} is a file: give a folder of images by class, or tables (Parquet, CSV, JSON).")
         elif has_maps:
@@ -85,9 +92,9 @@ class LocalPlace:
         if self._images is not None:
             return self._images.tables()
         rows = open_path(self._path, state=self._contents.state)
-        return _tables(rows, self._where, has_maps=self._has_maps)
+        return _tables(rows, self._where, **self._kind)
 
 
-def _tables(rows: Any, where: Spec, *, has_maps: bool) -> Tables:
+def _tables(rows: Any, where: Spec, *, has_maps: bool, has_labels: bool) -> Tables:
     columns = {"image": where.image, "label": where.label, "text": where.text_column}
-    return as_tables(rows, **columns, spec=where.text, has_maps=has_maps)
+    return as_tables(rows, **columns, spec=where.text, has_maps=has_maps, has_labels=has_labels)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tutelage.data.augment import Augmentation
 from tutelage.data.blank import tell_blank
 from tutelage.data.cache import STREAMED_FORMAT, Decoded, content_digest, key_of, recall, store
+from tutelage.data.corpora import read_corpora
 from tutelage.data.dataset import Data, assemble
 from tutelage.data.glue import glue_task
 from tutelage.data.images import ResidentImages, StreamedImages
@@ -63,10 +64,10 @@ def load_data(
             hub; a folder of Parquet; or a folder of images by class, `photos/train/cat/1.jpg` or `photos/cat/1.jpg`.
             Columns are named after commas, as in `data/cifar100,label=coarse_label,image=img`, or
             `data/pairs,text=premise+hypothesis`. A table of Parquet, CSV or JSON without images is read as texts;
-            `tokens=128` shortens them.
+            `tokens=128` shortens them, and for the task `language` `blocks=128` joins them and cuts them in blocks.
         task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
-            1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), or `unlabelled` to
-            ignore them.
+            1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), `language` (texts
+            without labels, of which each token is predicted), or `unlabelled` to ignore them.
         metric: The metric that chooses the epoch and compares rows, such as `mcc`; further ones to measure follow after
             `+`. None for the usual one of the task, or that of the GLUE benchmark for its data.
         validation: The fraction of the training images to hold out if the source has no validation split; 0 for none.
@@ -95,7 +96,7 @@ def load_data(
     else:
         splits, class_names, digest = _load(where, kind, image_size, resident_limit_mib)
         test = _TEST_FRACTION
-        _check_texts(splits, where, augment, image_size)
+    _check_texts(splits, where, kind, augment, image_size)
     data = assemble(
         splits,
         name=where.name,
@@ -133,9 +134,19 @@ def _usual(name: str, train: Samples, task: Task) -> Augmentation:
     return Augmentation.parse(_AUGMENTATIONS.get(name, small if max(train.size) < _SMALL else large))
 
 
-def _check_texts(splits: Mapping[str, Samples], where: Spec, augment: str | None, image_size: int | None) -> None:
+def _check_texts(
+    splits: Mapping[str, Samples], where: Spec, task: Task, augment: str | None, image_size: int | None
+) -> None:
     """Refuse options of images for texts, and options of texts for images."""
     is_text = isinstance(splits["train"], RawTexts)
+    if task.continues_texts and not is_text:
+        raise UserError(f"{where.text} are images, and the task {task.name!r} reads texts: give texts.")
+    if where.blocks is not None and not task.continues_texts:
+        raise UserError(f"{where.text}: blocks= joins texts, which the task {task.name!r} keeps apart: leave it out.")
+    if task.continues_texts and (where.label is not None or (where.tokens and where.blocks)):
+        wrong = "label" if where.label is not None else "tokens"
+        why = "these texts are their own labels" if where.label is not None else "blocks= is the length of a sample"
+        raise UserError(f"{where.text}: leave out {wrong}=, because {why}.")
     if is_text and (augment not in (None, "none") or image_size is not None):
         raise UserError("These data are texts, which have no size and no augmentation: leave out both options.")
     if not is_text and (where.text_column is not None or where.tokens is not None):
@@ -160,10 +171,14 @@ def _load(
     """Return the splits, the class names, and the digest of the content."""
     if where.path is not None:
         place: LocalPlace | HubPlace = LocalPlace(
-            where, where.path, has_classes=not task.hides_targets, has_maps=task.has_maps
+            where,
+            where.path,
+            has_classes=not task.hides_targets,
+            has_maps=task.has_maps,
+            has_labels=not task.continues_texts,
         )
     else:
-        place = HubPlace(where, where.hub or "", has_maps=task.has_maps)
+        place = HubPlace(where, where.hub or "", has_maps=task.has_maps, has_labels=not task.continues_texts)
     options: dict[str, Any] = {"label": where.label, "image": where.image, "image_size": image_size}
     # Classification has no salt, so its keys are those of versions before there were tasks.
     options |= {"task": task.name} if task.salt else {}
@@ -198,6 +213,11 @@ def _load(
 
 def _texts(tables: Tables, where: Spec, task: Task) -> tuple[Mapping[str, Samples], tuple[str, ...], str]:
     """Return the splits of a table of texts, the class names, and the digest of the content."""
+    if task.continues_texts:
+        options: dict[str, Any] = {"limit": where.tokens, "block": where.blocks, "spec": where.text}
+        corpora = read_corpora(tables.splits, tables.texts, **options)
+        # Known when the tokenizer is: a name for each token would be a list of its vocabulary.
+        return corpora, (), texts_digest(corpora)
     class_names, targets = targets_of(tables, task, where.text)
     splits = read_texts(tables.splits, tables.texts, targets, limit=where.tokens, spec=where.text)
     return splits, class_names, texts_digest(splits)

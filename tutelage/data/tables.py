@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tutelage.data.corpora import corpus_columns
 from tutelage.data.decode import probe, read_image
 from tutelage.data.images import StreamedImages
 from tutelage.data.label_sets import read_other_targets
@@ -36,7 +37,7 @@ class Tables:
     Attributes:
         splits: The datasets, by the names `train`, `validation`, `test`.
         image: The image column; empty if the samples are texts.
-        label: The label column.
+        label: The label column; empty if there are no labels.
         texts: The one or two text columns; empty if the samples are images.
     """
 
@@ -72,6 +73,7 @@ def as_tables(
     spec: str,
     text: str | None = None,
     has_maps: bool = False,
+    has_labels: bool = True,
 ) -> Tables:
     """Find splits and columns. A table without a column of images holds texts.
 
@@ -82,6 +84,7 @@ def as_tables(
         text: The one or two text columns, joined by `+`, or None to find them.
         spec: The user's text for the data, for messages.
         has_maps: Whether the labels are maps, in a column of images.
+        has_labels: Whether there are labels. Without, the table holds texts alone.
 
     Raises:
         UserError: If there is no training split, a split is empty, or a column is missing or not clear.
@@ -91,15 +94,23 @@ def as_tables(
         if not len(rows):
             raise UserError(f"The split {name!r} of {spec} is empty: fill it or remove it.")
     features = splits["train"].features
+    if not has_labels:
+        columns = corpus_columns(features, text, spec=spec)
+        _check_columns(splits, columns, spec)
+        return Tables({name: rows.select_columns([*columns]) for name, rows in splits.items()}, "", "", columns)
     inputs, label, has_texts = _columns(features, image, label, text, spec, has_maps=has_maps)
-    for name, rows in splits.items():
-        if missing := {*inputs, label} - set(rows.features):
-            raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
+    _check_columns(splits, [*inputs, label], spec)
     if has_texts:
         chosen = {name: rows.select_columns([*inputs, label]) for name, rows in splits.items()}
         return Tables(chosen, "", label, inputs)
     encoded = (*inputs, label) if has_maps else inputs
     return Tables({name: _encoded(rows, [*inputs, label], encoded) for name, rows in splits.items()}, inputs[0], label)
+
+
+def _check_columns(splits: Mapping[str, datasets.Dataset], columns: Sequence[str], spec: str) -> None:
+    for name, rows in splits.items():
+        if missing := set(columns) - set(rows.features):
+            raise UserError(f"The split {name!r} of {spec} has no column {missing.pop()!r}: add it or drop the split.")
 
 
 def _columns(

@@ -165,6 +165,9 @@ class Task(ABC):
         has_maps: Whether a sample's targets are a map over its image, such as a mask, in a file of its own.
         missing: The target of a place of a map that has none.
         augmentation: The usual augmentation of training images; empty for what is usual for their size.
+        head: What a network of the library transformers ends in: `language` answers at each token with a score of each
+            token that may come next; empty for a classifier of whole samples.
+        continues_texts: Whether a text's own tokens are its targets, so that data need no labels.
     """
 
     name: ClassVar[str]
@@ -184,6 +187,8 @@ class Task(ABC):
     has_maps: ClassVar[bool] = False
     missing: ClassVar[float] = -1.0
     augmentation: ClassVar[str] = ""
+    head: ClassVar[str] = ""
+    continues_texts: ClassVar[bool] = False
     _judged_by: tuple[str, ...] = ()
 
     @abstractmethod
@@ -250,6 +255,15 @@ class Task(ABC):
             view: Its parameters, `[batch, width]`.
         """
         return augmentation.apply_to_maps(targets, view, outside=self.missing) if self.has_maps else targets
+
+    def count_places(self, inputs: Any, targets: Any) -> Tensor | None:
+        """Return how many places of a batch its losses are averaged over, a scalar; None if it is always as many.
+
+        Args:
+            inputs: The batch's inputs.
+            targets: Its targets; None if it has none.
+        """
+        return None
 
     def map_reader(self, surveys: Mapping[str, Survey], known: ClassList) -> MapReader:
         """Return what turns the files of maps into targets.
@@ -345,6 +359,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "classification": "tutelage.tasks.classification:CLASSIFICATION",
         "multi-label": "tutelage.tasks.multi_label:MULTI_LABEL",
         "segmentation": "tutelage.tasks.segmentation:SEGMENTATION",
+        "language": "tutelage.tasks.language:LANGUAGE",
         "regression": "tutelage.tasks.regression:REGRESSION",
         "unlabelled": "tutelage.tasks.unlabelled:UNLABELLED",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -48,6 +48,11 @@ class RawTexts(Samples):
 
     def __init__(self, columns: Sequence[Sequence[str]], targets: Tensor | None, *, limit: int | None = None) -> None:
         self.columns, self.targets, self.limit = tuple(columns), targets, limit
+
+    @property
+    def cut(self) -> str:
+        """How the texts become samples, as a part of their digest; empty where each text is one."""
+        return ""
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -129,9 +134,9 @@ class TokenSamples(Samples):
         targets = None if self.targets is None else self.targets.to(device)
         return self._twin(tokens, self._starts.to(device), targets)
 
-    @staticmethod
-    def _twin(tokens: Tokens, starts: Tensor, targets: Tensor | None) -> TokenSamples:
-        twin = TokenSamples.__new__(TokenSamples)
+    @classmethod
+    def _twin(cls, tokens: Tokens, starts: Tensor, targets: Tensor | None) -> Self:
+        twin = cls.__new__(cls)
         twin._fill(tokens, starts, targets)
         return twin
 
@@ -140,7 +145,7 @@ def texts_digest(splits: Mapping[str, RawTexts]) -> str:
     """Return the SHA-256 over the texts and targets of all splits."""
     digest = hashlib.sha256()
     for name, samples in sorted(splits.items()):
-        digest.update(f"{name} {len(samples)} {samples.limit} ".encode())
+        digest.update(f"{name} {len(samples)} {samples.limit} {samples.cut}".encode())
         for column in samples.columns:
             for text in column:
                 # With its length, so that the end of one text cannot pass for the beginning of the next.

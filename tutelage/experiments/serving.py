@@ -15,6 +15,7 @@ NEEDS: Mapping[Offer, str] = {
     "answers": "answers of two networks that can be compared",
     "sample-answers": "one answer for each whole sample, not a map of answers",
     "maps": "an answer at each place of an image",
+    "next-tokens": "an answer at each token of a text",
     "classes": "scores of classes that a softmax turns into probabilities",
     "labels": "the right class of each sample or place",
     "sample-labels": "one class for each whole sample",

@@ -39,6 +39,7 @@ from tutelage.methods.supervised import Supervised, supervised_teacher
 from tutelage.methods.tf_kd_reg import TfKDReg
 from tutelage.methods.tf_kd_self import double_training
 from tutelage.methods.token import Token
+from tutelage.methods.token_kd import TokenKD
 from tutelage.methods.tolerant_teacher import TolerantTeacher
 from tutelage.methods.ttm import TTM, WTTM
 from tutelage.methods.unix import UNIX
@@ -85,6 +86,7 @@ __all__ = [
     "Supervised",
     "TfKDReg",
     "Token",
+    "TokenKD",
     "TolerantTeacher",
     "de_kd",
     "double_training",

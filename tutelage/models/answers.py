@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from tutelage.errors import UserError
 
+TOKENS = "input_ids"
+"""Name of the numbers of the tokens among inputs that have names, `[batch, token]`."""
+
 
 def uncompiled(model: nn.Module) -> nn.Module:
     """Return the plain network of one that its user compiled; any other as it is."""
@@ -43,9 +46,10 @@ def answer(network: nn.Module, inputs: Any) -> Tensor:
 
 
 def answered(raw: Any, inputs: Any) -> Tensor:
-    """Return the logits in what a network returned; a map of logits is brought to the size of the images.
+    """Return the logits in what a network returned: `[batch, class, ...]`, a map in the size of the images.
 
-    Networks that classify pixels may answer at any stride, such as one place for 8 x 8 pixels.
+    Networks that classify pixels may answer at any stride, such as one place for 8 x 8 pixels. Networks that answer at
+    each token do so with the classes last.
 
     Args:
         raw: What the network returned.
@@ -54,9 +58,23 @@ def answered(raw: Any, inputs: Any) -> Tensor:
     Raises:
         UserError: If there are no logits in it.
     """
-    logits = logits_of(raw)
+    logits = classes_first(logits_of(raw), inputs)
     is_image = isinstance(inputs, Tensor) and inputs.ndim == 4
     return at_size(logits, (inputs.shape[2], inputs.shape[3])) if is_image else logits
+
+
+def classes_first(logits: Tensor, inputs: Any) -> Tensor:
+    """Return logits for each token, `[batch, token, class]`, as `[batch, class, token]`; others as they are.
+
+    Args:
+        logits: Logits of any shape.
+        inputs: What the network was asked; its tokens are called `input_ids`.
+    """
+    tokens = inputs.get(TOKENS) if isinstance(inputs, Mapping) else None
+    if not isinstance(tokens, Tensor) or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+        return logits
+    # A view: nothing is copied.
+    return logits.movedim(2, 1)
 
 
 def at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tutelage.data.batch import Batch
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
-from tutelage.models.answers import call, logits_of
+from tutelage.models.answers import call, classes_first, logits_of
 from tutelage.models.classes import class_names_of, with_own_classes
 from tutelage.models.copies import copy_of, sized
 from tutelage.models.fresh import fresh
@@ -90,6 +90,7 @@ def blueprint(
     """
     if isinstance(source, str | NetworkSpec):
         spec = NetworkSpec.parse(source) if isinstance(source, str) else source
+        spec = spec.ending_in(data.task.head)
         return _from_spec(spec, data, teaches=teaches, own_classes=own_classes, trust_code=trust_code)
     if isinstance(source, nn.Module):
         original = source
@@ -121,7 +122,7 @@ def check_takes(network: nn.Module, data: Data, *, who: str) -> Tensor:
     Raises:
         UserError: If its forward pass fails, or gives no logits.
     """
-    logits = logits_of(check_runs(network, data, who=who))
+    logits = classes_first(logits_of(check_runs(network, data, who=who)), data.example(2))
     check_graph(network, data, who=who)
     return logits
 

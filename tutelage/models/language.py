@@ -1,4 +1,4 @@
-"""Networks of the library `transformers` that classify texts, by name or folder."""
+"""Networks of the library `transformers` that classify texts or continue them, by name or folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tutelage.errors import UserError
@@ -19,6 +20,12 @@ PREFIX = "transformers:"
 EXTRA = "text"
 _LAYERS, _SIZES, _CLASSES = "layers", ("hidden", "heads"), "num_classes"
 _CLASSIFIER = "ForSequenceClassification"
+HEAD = "head"
+"""The option that names a network's head. Without it, the network classifies texts."""
+CAUSAL = "language"
+"""The head that answers at each token with a score for each token that may come next."""
+CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")
+"""How the names of networks with such a head end."""
 
 
 def is_shrunk(options: Mapping[str, Any]) -> bool:
@@ -70,6 +77,18 @@ def open_config(name: str) -> Any:
         ) from error
 
 
+def is_causal(name: str) -> bool:
+    """Return whether pretrained weights by name are of a network that continues texts.
+
+    Args:
+        name: A name on the Hugging Face hub, or a folder.
+
+    Raises:
+        UserError: If there is no such network.
+    """
+    return any(kind.endswith(CAUSAL_NAMES) for kind in open_config(name).architectures or ())
+
+
 def language_classes(name: str) -> tuple[str, ...] | None:
     """Return the classes of pretrained weights by name; None if they hold no classifier of texts.
 
@@ -86,7 +105,7 @@ def language_classes(name: str) -> tuple[str, ...] | None:
 
 
 def build_language(name: str, *, num_classes: int, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
-    """Return a network that classifies texts.
+    """Return a network that classifies texts, or one that continues them.
 
     Args:
         name: A name on the Hugging Face hub, or a folder with `config.json`.
@@ -94,25 +113,28 @@ def build_language(name: str, *, num_classes: int, pretrained: bool, options: Ma
         pretrained: Whether the pretrained weights are taken.
         options: `layers`: how many of the layers to keep, evenly spread with the last one among them, or their
             numbers from 1, joined by `+`. `hidden` and `heads`: the width, and the heads of each layer, of an untrained
-            network; the layers between are as much wider as before. `num_classes` takes the place of K.
+            network; the layers between are as much wider as before. `num_classes` takes the place of K. With
+            `head=language` it answers at each token, and K is the size of its own vocabulary.
 
     Raises:
-        UserError: If there is no such network, option or weights.
+        UserError: If there is no such network, option or weights, or it is to continue texts and sees what comes next.
     """
     check_installed(f"The network {PREFIX}{name}")
     of = f"{PREFIX}{name}"
-    for option, value in options.items():
-        if option not in (_LAYERS, *_SIZES, _CLASSES):
-            raise UserError(f"{of} has no option {option!r}: it takes {_LAYERS}, {', '.join(_SIZES)} and {_CLASSES}.")
-        if option != _LAYERS:
-            check(option, value, Count, of=of)
+    _check_options(options, of)
     if pretrained and (size := next((option for option in _SIZES if option in options), None)):
         raise UserError(f"{of}: with {size}= the pretrained weights do not fit. Leave out pretrained=true.")
     config = open_config(name)
-    config.num_labels = options.get(_CLASSES, num_classes)
+    if HEAD in options:
+        # Encoders such as BERT would otherwise see the very tokens that they are to predict.
+        config.is_decoder, config.use_cache = True, False
+    else:
+        config.num_labels = options.get(_CLASSES, num_classes)
     kept = _kept(options[_LAYERS], config.num_hidden_layers, of=of) if _LAYERS in options else None
     try:
-        return _pretrained(name, config, kept) if pretrained else _fresh(config, kept, options, of=of)
+        kind = _class_of(options)
+        built = _pretrained(name, config, kept, kind) if pretrained else _fresh(config, kept, options, kind, of=of)
+        return built if HEAD not in options else _checked(built, of=of)
     except UserError:
         raise
     except OSError as error:
@@ -124,21 +146,48 @@ def build_language(name: str, *, num_classes: int, pretrained: bool, options: Ma
         raise UserError(f"{of} cannot be built with {dict(options) or 'its own options'}: {told(error)}.") from error
 
 
-def _pretrained(name: str, config: Any, kept: list[int] | None) -> nn.Module:
-    from transformers import AutoModelForSequenceClassification
+def _check_options(options: Mapping[str, Any], of: str) -> None:
+    for option, value in options.items():
+        if option not in (_LAYERS, *_SIZES, _CLASSES, HEAD):
+            raise UserError(f"{of} has no option {option!r}: it takes {_LAYERS}, {', '.join(_SIZES)} and {_CLASSES}.")
+        if option == HEAD and value != CAUSAL:
+            raise UserError(f"{of} has no {HEAD}={value}: it is {HEAD}={CAUSAL}, or left out for a classifier.")
+        if option not in (_LAYERS, HEAD):
+            check(option, value, Count, of=of)
 
-    with quiet():
-        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, ignore_mismatched_sizes=True
+
+def _class_of(options: Mapping[str, Any]) -> Any:
+    """Return the class of transformers that makes networks with the head that was asked for."""
+    import transformers
+
+    return transformers.AutoModelForCausalLM if HEAD in options else transformers.AutoModelForSequenceClassification
+
+
+@torch.no_grad()
+def _checked(network: nn.Module, *, of: str) -> nn.Module:
+    """Refuse a network that sees what comes next: it would copy it, and its perplexity would mean nothing."""
+    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
+    was_training = network.training
+    answers = network.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    network.train(was_training)
+    # With some room: other numbers in a row may be added up in another order.
+    if not torch.allclose(answers[0, :3], answers[1, :3], rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"{of} sees the tokens that come next, so it cannot learn to predict them: choose a network that is made "
+            "to continue texts, such as one of GPT-2's or Llama's kind."
         )
+    return network
+
+
+def _pretrained(name: str, config: Any, kept: list[int] | None, kind: Any) -> nn.Module:
+    with quiet():
+        network: nn.Module = kind.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
     if kept is not None:
         _keep(network, kept, config.num_hidden_layers)
     return network.float()
 
 
-def _fresh(config: Any, kept: list[int] | None, options: Mapping[str, Any], *, of: str) -> nn.Module:
-    from transformers import AutoModelForSequenceClassification
-
+def _fresh(config: Any, kept: list[int] | None, options: Mapping[str, Any], kind: Any, *, of: str) -> nn.Module:
     config = copy.deepcopy(config)
     if kept is not None:
         config.num_hidden_layers = len(kept)
@@ -149,7 +198,7 @@ def _fresh(config: Any, kept: list[int] | None, options: Mapping[str, Any], *, o
     config.num_attention_heads = options.get("heads", config.num_attention_heads)
     if width % config.num_attention_heads:
         raise UserError(f"{of}: {config.num_attention_heads} heads cannot share a width of {width}: choose heads=.")
-    network: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    network: nn.Module = kind.from_config(config)
     return network.float()
 
 

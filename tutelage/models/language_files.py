@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.models.language import quiet
+from tutelage.models.language import CAUSAL_NAMES, quiet
 from tutelage.models.tokenizers import tokenizer_of
 from tutelage.system.files import write_json
 
@@ -35,6 +35,9 @@ def save_language_files(folder: Path, network: nn.Module, *, weights: str, class
     # Where it came from is a path of this machine.
     content.pop("_name_or_path", None)
     content |= {"architectures": [type(network).__name__], "transformers_weights": weights}
+    if type(network).__name__.endswith(CAUSAL_NAMES):
+        # Off in training, which reads each text once; who writes with the network wants it.
+        content["use_cache"] = True
     if class_names is not None and len(class_names) == config.num_labels:
         content["id2label"] = {str(number): name for number, name in enumerate(class_names)}
         content["label2id"] = {name: number for number, name in enumerate(class_names)}

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tutelage.errors import UserError
-from tutelage.models.language import PREFIX
+from tutelage.models.language import HEAD, PREFIX
 from tutelage.models.language_files import CONFIG, is_language, save_language_files
 from tutelage.models.normalization import Normalization, Normalized, bare
 from tutelage.models.spec import NetworkSpec
@@ -299,5 +299,6 @@ def architecture(spec: NetworkSpec, *, trust_code: bool = False) -> NetworkSpec:
         raise UserError(f"{file} is damaged: its spec {metadata.spec!r} names a saved network, not an architecture.")
     if saved.kind == "transformers" and (file.parent / CONFIG).is_file():
         # The folder holds its own configuration and tokenizer, wherever the network came from.
-        return NetworkSpec(target=f"{PREFIX}{file.parent.absolute()}", pretrained=False)
+        here = NetworkSpec(target=f"{PREFIX}{file.parent.absolute()}", pretrained=False)
+        return here.ending_in(str(saved.options.get(HEAD, "")))
     return replace(saved.architecture(), origin=Origin(str(file), trusted=trust_code))

@@ -14,7 +14,7 @@ from tutelage.errors import UserError, unknown
 from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, FORMER_NAMES
 from tutelage.models.composed import is_composed
-from tutelage.models.language import PREFIX, is_resized, is_shrunk
+from tutelage.models.language import HEAD, PREFIX, is_causal, is_resized, is_shrunk
 from tutelage.models.normalization import Normalization
 from tutelage.models.segmenters import is_segmenter
 from tutelage.models.trust import Origin
@@ -178,6 +178,8 @@ class NetworkSpec:
         # Without some of its layers, a network has to be trained again.
         if self.kind == "transformers" and is_shrunk(self.options):
             return False
+        if self.kind == "transformers" and HEAD in self.options:
+            return is_causal(self.name)
         wanted = self.options.get("num_classes", num_classes)
         return bool(wanted == 0 or hub.pretrained_classes(self.kind, self.name, self.options) == wanted)
 
@@ -189,6 +191,16 @@ class NetworkSpec:
         bare = replace(self, options=options, normalize=None, pretrained=None, weights=None)
         # Networks of segmentation-models-pytorch fetch nothing unless asked to.
         return replace(bare, pretrained=False) if self.kind in _HUBS and self.kind != "smp" else bare
+
+    def ending_in(self, head: str) -> NetworkSpec:
+        """Return the spec of a network of transformers with another head; any other network as it is.
+
+        Args:
+            head: What a task asks for, such as `language`; empty for a classifier.
+        """
+        if not head or self.kind != "transformers":
+            return self
+        return replace(self, options={**self.options, HEAD: head})
 
     def absolute(self) -> NetworkSpec:
         """Return the spec with absolute paths, so that it means the same in every working directory."""

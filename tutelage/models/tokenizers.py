@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.data.corpora import RawCorpus
 from tutelage.data.dataset import Data
 from tutelage.data.texts import ATTENTION_MASK, RawTexts, Tokens
 from tutelage.errors import UserError, notice
+from tutelage.models.corpora import encode_corpus, vocabulary_size
 from tutelage.models.language import PREFIX, check_installed, open_config, quiet
 from tutelage.models.normalization import bare
 from tutelage.models.spec import NetworkSpec
@@ -54,7 +56,9 @@ def encoded_for(data: Data, students: Sequence[object], teachers: Sequence[objec
                 f"{_name(other)} splits these texts into other tokens than {_name(first)}, and networks that learn "
                 "together read the same ones: choose networks of one tokenizer."
             )
-    splits = {name: samples.encoded(tokenizer.for_split(name, data.name)) for name, samples in texts.items()}
+    splits = {name: samples.encoded(tokenizer.for_split(name, data.name, samples)) for name, samples in texts.items()}
+    if any(isinstance(samples, RawCorpus) for samples in texts.values()):
+        data = replace(data, num_classes=tokenizer.size)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {tokenizer.digest}".encode()).hexdigest()
     return replace(data, splits={**data.splits, **splits}, fingerprint=fingerprint)
 
@@ -83,6 +87,11 @@ class _Tokenizer:
         self._longest = own if longest is None else min(own, longest)
 
     @property
+    def size(self) -> int:
+        """The size of its vocabulary."""
+        return vocabulary_size(self._tokenizer)
+
+    @property
     def digest(self) -> str:
         """A digest of what decides the tokens of a text."""
         facts = [type(self._tokenizer).__name__, self._longest, sorted(self._tokenizer.get_vocab().items())]
@@ -94,13 +103,27 @@ class _Tokenizer:
             return False
         return bool(self._tokenizer(*sample)["input_ids"] == other._tokenizer(*sample)["input_ids"])
 
-    def for_split(self, split: str, name: str) -> Any:
-        """Return the function that encodes a split, whose messages name it."""
+    def for_split(self, split: str, name: str, samples: RawTexts) -> Any:
+        """Return the function that encodes the texts of a split, whose messages name it."""
+        where = f"the split {split!r} of {name}"
 
         def encode(columns: Sequence[Sequence[str]], limit: int | None) -> Tokens:
-            return self._encode(columns, limit, where=f"the split {split!r} of {name}")
+            if isinstance(samples, RawCorpus):
+                return self._encode_corpus(samples, limit, where=where)
+            return self._encode(columns, limit, where=where)
 
         return encode
+
+    def _encode_corpus(self, samples: RawCorpus, limit: int | None, *, where: str) -> Tokens:
+        longest = self._longest if limit is None else min(self._longest, limit)
+        if samples.block is not None and samples.block > self._longest:
+            raise UserError(
+                f"The network reads {self._longest} tokens at most, and blocks={samples.block} are longer: write "
+                f"blocks={self._longest} or less."
+            )
+        return encode_corpus(
+            self._tokenizer, samples.columns, longest=None if samples.block is not None else longest, where=where
+        )
 
     def _encode(self, columns: Sequence[Sequence[str]], limit: int | None, *, where: str) -> Tokens:
         longest = self._longest if limit is None else min(self._longest, limit)

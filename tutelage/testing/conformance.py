@@ -91,7 +91,7 @@ def check_kind(entry: Entry, kind: Kind) -> None:
     if why is not None:
         refuses(entry, kind, why)
         return
-    for check in OF_A_KIND:
+    for check in OF_A_KIND if not kind.brief else BRIEF:
         # Without targets, what lies behind the layers that are read has nothing to learn from.
         learns_all = check is not every_parameter_is_trained or "targets" in kind.offers
         if learns_all and check.__name__.replace("_", "-") not in entry.exceptions:
@@ -319,3 +319,8 @@ OF_A_KIND: Sequence[Callable[[Entry, Kind], None]] = (
     parts_of_a_batch_add_up,
 )
 """The checks that run for every kind of data; the others do not depend on the data."""
+
+BRIEF: Sequence[Callable[[Entry, Kind], None]] = tuple(
+    check for check in OF_A_KIND if check not in (every_parameter_is_trained, training_lowers_the_loss)
+)
+"""Those without the checks that take many steps."""

@@ -24,6 +24,7 @@ from tutelage.losses import UNLABELLED
 from tutelage.models.blueprint import Blueprint
 from tutelage.testing.maps import Maps, ToyMapNetwork
 from tutelage.testing.texts import TOKENS, WORDS, ToyTextNetwork, ToyTexts
+from tutelage.testing.tokens import ToyLanguageNetwork, toy_corpus
 from tutelage.testing.toys import BATCH, CLASSES, SAMPLES, SIZE, STUDENT_WIDTH, TEACHER_WIDTH, ToyNetwork, toy_data
 
 VALUES = 3
@@ -44,12 +45,14 @@ class Kind:
         network: Makes a network of a width; with or without a normalisation over the batch.
         headless: Makes a teacher's network without a classifier, so that only its layers can be read; by default the
             teacher is a wider student.
+        brief: Whether the checks that take many steps are left out, which depend least on the data.
     """
 
     title: str
     data: Callable[[], Data]
     network: Callable[[int, bool], nn.Module]
     headless: Callable[[int, bool], nn.Module] | None = None
+    brief: bool = False
 
     @property
     def offers(self) -> frozenset[Offer]:
@@ -139,6 +142,17 @@ def _texts() -> Data:
     )
 
 
+def _tokens() -> Data:
+    return Data(
+        name="toy corpus",
+        splits=dict.fromkeys(("train", "validation", "test"), toy_corpus()),
+        task=task_named("language"),
+        num_classes=WORDS,
+        class_names=(),
+        fingerprint="toy corpus",
+    )
+
+
 def _unlabelled() -> Data:
     return _with(None, task_named("unlabelled"), outputs=CLASSES)
 
@@ -166,6 +180,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             network=lambda width, batch_norm: ToyMapNetwork(width, batch_norm=batch_norm),
         ),
         "text": Kind(title="texts with a class each", data=_texts, network=lambda width, _: ToyTextNetwork(width)),
+        "language": Kind(
+            title="texts, each token from those before it (language)",
+            data=_tokens,
+            network=lambda width, _: ToyLanguageNetwork(width),
+            brief=True,
+        ),
         "unlabelled": Kind(title="images without labels", data=_unlabelled, network=_images()),
         "headless": Kind(
             title="images without labels, and a teacher without a classifier",
