@@ -52,6 +52,22 @@ def bert(tmp_path):
 
 
 @pytest.fixture
+def gpt(tmp_path):
+    """Make folders of tiny networks of GPT-2's kind and a tokenizer; the test skips without transformers."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'tutelage[text]'")
+
+    def make(name="gpt", *, layers=2, hidden=8, seed=0, words=WORDS, rows=None):
+        torch.manual_seed(seed)
+        sizes = {"n_embd": hidden, "n_layer": layers, "n_head": 2, "n_positions": 16, "vocab_size": rows or len(words)}
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / name)
+        tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
 def reviews(tmp_path):
     """Make a folder of short reviews in JSON lines, whose last word tells the label."""
     import json

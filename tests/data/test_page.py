@@ -830,6 +830,111 @@ def _(root):
     load_data(str(reviews(root)), augment="flip")
 
 
+# Texts to continue
+
+
+def corpus(root, options="", **columns):
+    """Write rows of columns of texts, and read them as texts to continue."""
+    root.mkdir(exist_ok=True)
+    rows = [{name: f"{text} {number}" for name, text in columns.items()} for number in range(20)]
+    (root / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return load_data(f"{root}{options}", task="language")
+
+
+def reader(folder, words):
+    """Return the name of a network of eight positions that reads some words."""
+    transformers = pytest.importorskip("transformers")
+    transformers.GPT2Config(n_positions=8, vocab_size=len(words) + 2).save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *words])}
+    transformers.BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    return f"transformers:{folder}"
+
+
+@case("a folder or a file of plain text, `train.txt`, `test.txt`")
+def _(root):
+    root.mkdir()
+    for split in ("train", "test"):
+        (root / f"{split}.txt").write_text("a line\n" * 20)
+    assert load_data(str(root), task="language").count("test") == 20
+    assert load_data(str(root / "train.txt"), task="language").count("test") == 4
+
+
+@case("a table with one column of text, or one called text")
+def _(root):
+    assert corpus(root, line="a").train.columns[0][0].startswith("a ")
+    assert corpus(root, text="b", title="c").train.columns[0][0].startswith("b ")
+
+
+@case("empty lines or texts")
+def _(root):
+    root.mkdir()
+    (root / "train.txt").write_text("one\n\n" * 20)
+    assert load_data(str(root), task="language").count("test") == 4
+
+
+@case("`corpus,blocks=128`")
+def _(root):
+    network = reader(root.parent / "network", ["a"])
+    data = encoded_for(corpus(root, ",blocks=8", text="a a"), [network])
+    assert set(data.train.lengths.tolist()[:-1]) == {8}
+
+
+@case("texts longer than the network takes, without `blocks=`")
+def _(root):
+    data = encoded_for(corpus(root, text="a " * 20), [reader(root.parent / "network", ["a"])])
+    assert set(data.train.lengths.tolist()) == {8}
+
+
+@case("`pairs,text=question+answer`, or columns called prompt and completion")
+def _(root):
+    columns = {"prompt": "a", "completion": "b"}
+    for options, given in (("", columns), (",text=q+r", {"q": "a", "r": "b"})):
+        data = encoded_for(corpus(root, options, **given), [reader(root.parent / "network", ["a", "b"])])
+        assert data.train.read_batch(torch.tensor([0]))[1][0, 0] == -1
+
+
+@case("prompts and `blocks=`")
+def _(root):
+    corpus(root, ",blocks=8", prompt="a", completion="b")
+
+
+@case("several columns of text")
+def _(root):
+    corpus(root, one="a", two="b")
+
+
+@case("`label=`")
+def _(root):
+    corpus(root, ",text=one,label=two", one="a", two="b")
+
+
+@case("`blocks=` for another task")
+def _(root):
+    load_data(f"{reviews(root)},blocks=8")
+
+
+@case("a folder without texts")
+def _(root):
+    load_data(str(photos(root, "ant", "bee")), task="language")
+
+
+@case("a teacher of another vocabulary")
+def _(root):
+    networks = [reader(root.parent / name, words) for name, words in (("one", ["a", "b"]), ("two", ["b", "a"]))]
+    encoded_for(corpus(root, text="a b"), networks[:1], networks[1:])
+
+
+@case("in Python, samples of `input_ids`, `attention_mask` and `labels`, -100 where a token does not count")
+def _(root):
+    ids, mask = torch.randint(1, 9, (20, 5)), torch.ones(20, 5, dtype=torch.int64)
+    labels = ids.clone()
+    labels[:, 1] = -100
+    rows = [dict(zip(("input_ids", "attention_mask", "labels"), row, strict=True)) for row in zip(ids, mask, labels)]
+    batch = next(iter(as_data(rows, task="language", hold_out=0).loader("train", batch_size=20, train=False).epoch(0)))
+    assert torch.equal(batch.targets[:, 1:4], ids[:, 2:])
+    assert (batch.targets[:, [0, 4]] == -1).all()
+
+
 def test_every_line_of_the_page_is_tested():
     assert set(CASES) == set(LINES)
 

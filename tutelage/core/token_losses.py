@@ -86,28 +86,29 @@ class JensenShannon:
     def losses(self, student: Tensor, other: Tensor) -> Tensor:
         """Return the divergences, `[row]`, of logits `[row, class]`."""
         q, p = _logs(student, other, self.temperature)
-        gap = q - p
-        mixed = self._mixed(gap)
-        return ((1 - self.beta) * q.exp() * (gap - mixed) - self.beta * p.exp() * mixed).sum(1).clamp(min=0.0)
+        above_teacher, above_student = self._mixed(q - p)
+        ours, theirs = (1 - self.beta) * q.exp() * above_student, self.beta * p.exp() * above_teacher
+        return -(ours + theirs).sum(1).clamp(max=0.0)
 
     def gradients(self, student: Tensor, other: Tensor) -> Tensor:
         r"""Return $(1 - \beta) q (\log q - \log m - \mathrm{KL}(q \,\|\, m)) / T$, `[row, class]`."""
         q, p = _logs(student, other, self.temperature)
-        gap = q - p
-        return _centred(q.exp_(), gap - self._mixed(gap)).mul_((1 - self.beta) / self.temperature)
+        _, above = self._mixed(q - p)
+        return _centred(q.exp_(), above.neg_()).mul_((1 - self.beta) / self.temperature)
 
-    def _mixed(self, gap: Tensor) -> Tensor:
-        r"""Return $\log m - \log p = \log(\beta + (1 - \beta) e^d)$ for $d = \log q - \log p$.
+    def _mixed(self, gap: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return $\log m - \log p$ and $\log m - \log q$ for $d = \log q - \log p$, `[row, class]`.
 
-        It is exactly 0 where $d$ is, and no exponential grows.
+        The first is $\log(\beta + (1 - \beta) e^d)$. Both are exactly 0 where $d$ is, and no exponential grows.
         """
         share = (1 - self.beta) + (2 * self.beta - 1) * (gap > 0).to(gap.dtype)
-        return gap.clamp(min=0.0) + torch.log1p(share * torch.expm1(-gap.abs()))
+        rest = torch.log1p(share * torch.expm1(-gap.abs()))
+        return gap.clamp(min=0.0) + rest, rest - gap.clamp(max=0.0)
 
 
 def _logs(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of both, `[row, class]`; that of a probability of 0 is finite."""
-    q, p = ((logits / temperature).log_softmax(1).clamp_(min=LOG_ZERO) for logits in (student, teacher))
+    q, p = ((logits / temperature).log_softmax(1).clamp(min=LOG_ZERO) for logits in (student, teacher))
     return q, p
 
 

@@ -166,7 +166,7 @@ def _class_of(options: Mapping[str, Any]) -> Any:
 @torch.no_grad()
 def _checked(network: nn.Module, *, of: str) -> nn.Module:
     """Refuse a network that sees what comes next: it would copy it, and its perplexity would mean nothing."""
-    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
+    tokens = torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]])
     was_training = network.training
     answers = network.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
     network.train(was_training)
@@ -210,7 +210,13 @@ def _keep(network: nn.Module, kept: list[int], layers: int) -> None:
         raise UserError(f"{type(network).__name__} has no single stack of {layers} layers to choose from.")
     name, stack = found[0]
     parent, _, attribute = name.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, nn.ModuleList(stack[number] for number in kept))
+    layers_kept = nn.ModuleList(stack[number] for number in kept)
+    setattr(network.get_submodule(parent), attribute, layers_kept)
+    for position, layer in enumerate(layers_kept):
+        # By this number a layer finds its part of what is remembered while a text is written.
+        for part in layer.modules():
+            if isinstance(getattr(part, "layer_idx", None), int):
+                part.layer_idx = position  # type: ignore[assignment]
     network.config.num_hidden_layers = len(kept)  # type: ignore[union-attr]
 
 

@@ -16,14 +16,14 @@ class ToyLanguageNetwork(nn.Module):
     """An embedding, two blocks in which a token sees those before it, and scores of the next token.
 
     Args:
-        width: Half the length of a token's vector.
+        width: A third of the length of a token's vector.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.embeddings = nn.Embedding(WORDS, 2 * width)
-        self.layers = nn.ModuleList(CausalBlock(2 * width) for _ in range(2))
-        self.classifier = nn.Linear(2 * width, WORDS)
+        self.embeddings = nn.Embedding(WORDS, 3 * width)
+        self.layers = nn.ModuleList(CausalBlock(3 * width) for _ in range(2))
+        self.classifier = nn.Linear(3 * width, WORDS)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits `[batch, token, word]` for tokens and their mask, 0 for padding, each `[batch, token]`."""
