@@ -38,7 +38,7 @@ def test_lines_of_plain_text(tmp_path):
     # A tenth is held out by lines.
     assert (data.count("train"), data.count("validation"), data.count("test")) == (27, 3, 1)
     assert data.unlabelled == frozenset()
-    assert data.offers == {"targets", "answers", "next-tokens"}
+    assert data.offers == {"targets", "answers", "tokens", "next-tokens"}
     with pytest.warns(Notice, match="empty texts"):
         assert corpus(str(tmp_path / "train.txt")).count("test") == 6
 

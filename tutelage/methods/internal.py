@@ -200,7 +200,7 @@ def active_layers(stages: Stages, layers: int) -> list[tuple[int, ...]]:
     "internal",
     papers=[INTERNAL],
     losses=["attention_divergence", "state_distance", "kd_loss"],
-    reads={"answers", "tokens"},
+    reads={"answers", "sample-answers", "tokens"},
     uses={"targets"},
     family="features",
 )
