@@ -15,17 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import tutelage
-from tutelage.data.dataset import Data
 from tutelage.data.sources import load_data
 from tutelage.data.texts import RawTexts
-from tutelage.losses import UNLABELLED
-from tutelage.models.answers import answer
-from tutelage.models.loading import load_network
-from tutelage.models.tokenizers import encoded_for
 
 VOCABULARY, BLOCK, END = 1024, 64, "<|endoftext|>"
 SIZES = {"teacher": {"n_layer": 4, "n_embd": 128, "n_head": 4}, "student": {"n_layer": 2, "n_embd": 64, "n_head": 4}}
@@ -61,17 +55,6 @@ def architecture(folder: Path, sizes: dict[str, int], texts: Iterator[str]) -> s
     return f"transformers:{folder},pretrained=false"
 
 
-@torch.no_grad()
-def agreement(student: torch.nn.Module, teacher: torch.nn.Module, data: Data) -> float:
-    """Return the share of the test tokens that count for which both expect the same token most."""
-    same = count = 0
-    for batch in data.loader("test", train=False, batch_size=64).epoch(0):
-        one, other = (answer(network.eval(), batch.inputs).argmax(1) for network in (student, teacher))
-        counted = batch.targets != UNLABELLED
-        same, count = same + int(((one == other) & counted).sum()), count + int(counted.sum())
-    return same / count
-
-
 def main() -> None:
     """Train the teacher and the students, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,14 +78,8 @@ def main() -> None:
         ROWS, student=names["student"], teacher=str(taught), data=spec, seeds=given.seeds, out=given.runs / "compare",
         epochs=given.epochs, lr=2e-3, warmup_epochs=1, **SETTINGS,
     )  # fmt: skip
-    data = encoded_for(raw, [names["student"]])
-    teacher = load_network(str(taught), num_classes=data.num_classes, in_channels=0)
     scores = tutelage.evaluate(str(taught), data=spec, split="test", task="language")
     found["teacher"]["test"] = dict(scores.scores)
-    for row in found["rows"]:
-        for run in row["runs"]:
-            student = load_network(str(run["folder"]), num_classes=data.num_classes, in_channels=0)
-            run["agreement"] = agreement(student, teacher, data)
     given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

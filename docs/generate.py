@@ -87,6 +87,9 @@ def example(entry: Entry) -> str:
     if "maps" in entry.reads:
         networks = "--student smp:PSPNet,encoder=resnet18 --teacher smp:PSPNet,encoder=resnet50"
         return f"tutelage distill {entry.name} --task segmentation {networks} --data path/to/scenes --epochs 50"
+    if "next-tokens" in entry.reads:
+        networks = "--student transformers:path/to/gpt2,layers=6 --teacher transformers:path/to/gpt2"
+        return f"tutelage distill {entry.name} --task language {networks} --data path/to/texts,blocks=512 --epochs 3"
     teacher = " --teacher tiny_cnn,width=32" if entry.needs_teacher else ""
     return f"tutelage distill {entry.name} --student tiny_cnn,width=4{teacher} --data digits --epochs 3"
 

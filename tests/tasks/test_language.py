@@ -93,6 +93,20 @@ def test_metrics_equal_a_slow_loop_over_all_batches():
     assert LanguageMeter().compute() == {}
 
 
+def test_agreement_is_counted_where_tokens_count_and_where_there_is_a_teacher():
+    answers, targets = torch.randn(2, 5, 3), torch.tensor([[1, 2, -1], [4, -1, -1]])
+    # A teacher with a row beyond the vocabulary, which is always the largest.
+    taught = F.pad(answers.clone(), (0, 0, 0, 1), value=99.0)
+    taught[0, :5, 1] = -answers[0, :, 1]
+    taught[0, :5, 2] = -answers[0, :, 2]
+    first, second = LanguageMeter(), LanguageMeter()
+    for meter, part in ((first, slice(0, 1)), (second, slice(1, 2))):
+        meter.update(answers[part], targets[part])
+        meter.update_taught(answers[part], taught[part], targets[part])
+    first.merge(second)
+    assert first.compute()["agreement"] == pytest.approx(2 / 3)
+
+
 def test_a_network_that_has_broken_down_has_no_overflow():
     meter = LanguageMeter()
     meter.update(torch.tensor([[[1e4], [-1e4]]]), torch.tensor([[1]]))

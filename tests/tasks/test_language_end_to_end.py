@@ -67,6 +67,9 @@ def test_rows_are_compared_by_perplexity(films, gpt, tmp_path):
         assert not row.get("error")
         assert 1 < row["runs"][0]["best"]["test_perplexity"] < 20
     assert content["data"]["num_classes"] == 11
+    plain, taught = (row["runs"][0]["best"] for row in content["rows"])
+    assert "test_agreement" not in plain
+    assert 0 < taught["test_agreement"] <= 1
     assert "perplexity" in render_html(content).lower()
 
 

@@ -106,6 +106,16 @@ class Meter(ABC):
             members: The answers of an ensemble's members, `[member, batch, ...]`, where `answer` is an ensemble's.
         """
 
+    def update_taught(self, answer: Tensor, taught: Tensor, targets: Any) -> None:
+        """Compare a batch's answers with a teacher's, for a task that does so.
+
+        Args:
+            answer: `[batch, ...]`, on any device.
+            taught: The teacher's answers to the same samples.
+            targets: The batch's targets.
+        """
+        raise TypeError(f"{type(self).__name__} must define update_taught(answer, taught, targets)")
+
     def update_foreign(self, answer: Tensor, members: Tensor | None = None) -> None:
         """Add a batch of samples of another dataset, which the uncertainty should detect.
 
@@ -167,6 +177,8 @@ class Task(ABC):
         augmentation: The usual augmentation of training images; empty for what is usual for their size.
         head: What a network of the library transformers ends in: `language` answers at each token with a score of each
             token that may come next; empty for a classifier of whole samples.
+        compares_with_teacher: Whether its meter compares answers with those of a method's teacher, which is asked again
+            when a trained student is measured.
         continues_texts: Whether a text's own tokens are its targets, so that data need no labels.
     """
 
@@ -188,6 +200,7 @@ class Task(ABC):
     missing: ClassVar[float] = -1.0
     augmentation: ClassVar[str] = ""
     head: ClassVar[str] = ""
+    compares_with_teacher: ClassVar[bool] = False
     continues_texts: ClassVar[bool] = False
     _judged_by: tuple[str, ...] = ()
 

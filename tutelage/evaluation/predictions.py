@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.core.method import Method
 from tutelage.data.dataset import Data
-from tutelage.evaluation.scores import batch_for, measure, predictor
+from tutelage.evaluation.scores import batch_for, measure, predictor, taught_by
 from tutelage.models.modes import evaluating
 
 
@@ -47,6 +47,7 @@ def score_method(method: Method, data: Data) -> Scored:
                 loaders[split],
                 lambda: data.task.meter(density=method.density),
                 foreign=loaders.get("foreign"),
+                teacher=taught_by(method, data),
             )
         for position, (name, meter) in enumerate(meters.items()):
             # The first prediction is the deployed one, whose scores have the plain names.

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.method import DEPLOYED, Method
+from tutelage.core.teachers.teacher import teachers_in
 from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
+from tutelage.data.samples import Samples
 from tutelage.data.task import Detail, Meter, Metric
 from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING
@@ -30,6 +32,9 @@ from tutelage.system import processes
 EVALUATION_BATCH = 256
 # Of maps, an answer has numbers for each pixel: so many pixels are answered at once.
 _PIXELS = 1 << 20
+# Of tokens, an answer has a number for each token of the vocabulary, at each place: so many numbers at once, and the
+# length of texts where it is not known.
+_NUMBERS, _TOKENS = 1 << 26, 512
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -65,6 +70,7 @@ def measure(
     make_meter: Callable[[], Meter],
     *,
     foreign: Loader | None = None,
+    teacher: Callable[[Any], Tensor] | None = None,
     autocast: Autocast = nullcontext,
 ) -> dict[str, Meter]:
     """Return a meter for every prediction, over one pass of a loader.
@@ -76,12 +82,17 @@ def measure(
         loader: The data, in a fixed order.
         make_meter: Returns a new meter.
         foreign: Samples of another dataset, for meters that compare uncertainty.
+        teacher: Maps inputs to a teacher's answer, for meters that compare with it.
         autocast: Returns the context in which to predict.
     """
     meters: dict[str, Meter] = defaultdict(make_meter)
     for batch, answers in _answered(predict, loader, autocast):
         for name, said in answers.items():
             meters[name].update(said, batch.targets)
+        if teacher is not None:
+            taught = teacher(batch.inputs)
+            for name, said in answers.items():
+                meters[name].update_taught(said, taught, batch.targets)
     if foreign is not None:
         for _, answers in _answered(predict, foreign, autocast):
             for name, said in answers.items():
@@ -179,7 +190,11 @@ def validation_metrics(
 
 
 def batch_for(data: Data) -> int:
-    """Return how many samples are measured at once: fewer where each pixel is answered."""
+    """Return how many samples are measured at once: fewer where each pixel or each token is answered."""
+    if data.task.continues_texts:
+        texts = (split.lengths for split in data.splits.values() if isinstance(split, Samples))
+        longest = max((int(lengths.max()) for lengths in texts if lengths is not None), default=_TOKENS)
+        return max(1, min(EVALUATION_BATCH, _NUMBERS // (longest * max(1, data.num_classes))))
     if not (data.task.has_maps and data.image_size):
         return EVALUATION_BATCH
     return max(1, min(EVALUATION_BATCH, _PIXELS // math.prod(data.image_size)))
@@ -193,6 +208,21 @@ def predictor(method: Method, data: Data) -> Predict:
     shipped = {DEPLOYED: method.export(), **method.members()}
     asked = {name: _asker(network, data) for name, network in shipped.items()}
     return lambda inputs: {name: ask(inputs)[0] for name, ask in asked.items()}
+
+
+def taught_by(method: Method, data: Data) -> Callable[[Any], Tensor] | None:
+    """Return a function from inputs to the answer of a method's teacher; None if there is nothing to compare with.
+
+    Args:
+        method: The method. Of several teachers, or one that is no network, none is asked.
+        data: The data, whose task says whether answers are compared with a teacher's.
+    """
+    teachers = list(teachers_in(method)) if data.task.compares_with_teacher else []
+    network = teachers[0].as_network() if len(teachers) == 1 else None
+    if network is None:
+        return None
+    ask = _asker(network, data)
+    return lambda inputs: ask(inputs)[0]
 
 
 def _asker(network: nn.Module, data: Data) -> Callable[[Any], tuple[Tensor, Tensor | None]]:

@@ -105,7 +105,7 @@ def of_one_vocabulary(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]
 
 
 class Language(Task):
-    """The next token at each place: cross-entropy, perplexity, token accuracy."""
+    """The next token at each place: cross-entropy, perplexity, token accuracy, agreement with the teacher."""
 
     name = "language"
     title = "language modelling"
@@ -115,6 +115,7 @@ class Language(Task):
                 title="perplexity", short="perplexity", higher_is_better=False, digits=4, significant=True
             ),
             "token_accuracy": Metric(title="token accuracy", short="token acc.", unit="share", digits=2),
+            "agreement": Metric(title="agreement with the teacher", short="agreement", unit="share", digits=2),
         }
     )
     primary = "perplexity"
@@ -124,6 +125,7 @@ class Language(Task):
     salt = b"language"
     outputs = ("token", "tokens")
     head = "language"
+    compares_with_teacher = True
     continues_texts = True
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -175,10 +177,11 @@ class Language(Task):
 
 
 class LanguageMeter(Meter):
-    """The likelihood of the tokens, and how many are right, in sums over all tokens that count."""
+    """The likelihood of the tokens, and how many are right or the teacher's, in sums over all tokens that count."""
 
     def __init__(self) -> None:
         self._nats, self._right, self._tokens = 0.0, 0, 0
+        self._agreed, self._compared = 0, 0
 
     def update(self, answer: Tensor, targets: Any, members: Tensor | None = None) -> None:
         """Take in logits `[batch, class, token]`, and the tokens that come next `[batch, token]`, -1 for none."""
@@ -187,19 +190,32 @@ class LanguageMeter(Meter):
         self._right += int(((answer.argmax(1) == targets) & counted).sum())
         self._tokens += int(counted.sum())
 
+    def update_taught(self, answer: Tensor, taught: Tensor, targets: Any) -> None:
+        """Count the tokens that count for which student and teacher expect the same token most."""
+        student, teacher = of_one_vocabulary(answer, taught)
+        counted = targets != UNLABELLED
+        self._agreed += int(((student.argmax(1) == teacher.argmax(1)) & counted).sum())
+        self._compared += int(counted.sum())
+
     def merge(self, later: LanguageMeter) -> None:
         """Add what another meter saw."""
+        self._agreed += later._agreed
+        self._compared += later._compared
         self._nats += later._nats
         self._right += later._right
         self._tokens += later._tokens
 
     def compute(self) -> dict[str, float]:
-        """Return the exponential of the mean loss of a token, and the share of tokens that are right."""
+        """Return the exponential of the mean loss of a token, and the shares that are right and that are the teacher's.
+
+        The last is absent where there is no teacher.
+        """
         if not self._tokens:
             return {}
         mean = self._nats / self._tokens
         perplexity = math.exp(mean) if mean < _MOST_NATS else math.inf
-        return {"perplexity": perplexity, "token_accuracy": self._right / self._tokens}
+        found = {"perplexity": perplexity, "token_accuracy": self._right / self._tokens}
+        return found | ({"agreement": self._agreed / self._compared} if self._compared else {})
 
 
 def counted_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
