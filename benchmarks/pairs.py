@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,14 +130,14 @@ def time_in_turn(rows: list[str], fresh: Callable[[], Experiment], settings: dic
     return {row: statistics.median(found) for row, found in times.items()}
 
 
-def tables(content: dict[str, Any], rows: Sequence[str]) -> str:
+def tables(content: dict[str, Any]) -> str:
     """Return the cells as two Markdown tables: accuracy, then time and memory relative to kd."""
     cells = {tuple(json.loads(key)): found for key, found in content["cells"].items()}
     pairs = [(student.strip(), kind) for student, kind in STUDENTS.items()]
     names = [f"{content['teachers'][kind]} → {'ViT' if student == VIT else student}" for student, kind in pairs]
     head = [f"| Row | {' | '.join(names)} |", f"|:--|{'--:|' * len(pairs)}"]
     accuracy, cost = list(head), list(head)
-    for row in rows:
+    for row in (row for row in ROWS if any(row == one for one, *_ in cells)):
         found = [cells.get((row, *pair), {"refused": ""}) for pair in pairs]
         base = [cells["kd", *pair] for pair in pairs]
         accuracy.append(_line(row, ["refused" if "refused" in one else f"{one['accuracy']:.1%}" for one in found]))
@@ -193,7 +193,7 @@ def main() -> None:
             for row, seconds in time_in_turn(accepted, fresh, chosen).items():
                 content["cells"][keys[row]]["seconds"] = seconds
             write_json(options.out, content)
-    print(tables(content, options.rows))
+    print(tables(content))
 
 
 if __name__ == "__main__":

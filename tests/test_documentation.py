@@ -85,9 +85,12 @@ def test_there_are_commands_and_python_to_check():
     assert len(PYTHON) == 2
 
 
-@pytest.mark.parametrize("file", GENERATE.pages(), ids=lambda file: file.name)
+PAGES = GENERATE.pages()
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_generated_pages_are_what_is_there(file):
-    assert file.read_text() == GENERATE.pages()[file], "run `make docs`"
+    assert file.read_text() == PAGES[file], "run `make docs`"
 
 
 def test_every_page_belongs_to_a_method():

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup, escape
 from rich.console import Console
 
+from tutelage.report.charts import canvas
 from tutelage.report.console import render_table
 
 
@@ -72,3 +74,19 @@ def words():
         return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]*>", " ", page, flags=re.S))
 
     return read
+
+
+@pytest.fixture
+def drawn():
+    """Ask for this in tests that look into charts: drawing takes a second and a half for a page."""
+
+
+@pytest.fixture(autouse=True)
+def _named_charts(request, monkeypatch):
+    """Elsewhere charts are not drawn: they are there with their words alone."""
+
+    def name_it(name, alt, paint, size, is_narrow):
+        return Markup(f'<svg class="chart" role="img" aria-label="{escape(alt)}"></svg>')
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(canvas, "_svg", name_it)

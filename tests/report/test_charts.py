@@ -17,6 +17,8 @@ from tutelage.report.charts.similarity import matrix_of, similar_pairs
 from tutelage.report.rows import rows
 from tutelage.report.wording import condensed
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.floats(0.1, 20))
 def test_spread_labels_keep_their_distance_and_order(wanted, gap):

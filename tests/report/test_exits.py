@@ -6,6 +6,8 @@ from tutelage.report.charts.exits import exits_chart, families_of, placed
 from tutelage.report.html import render_html
 from tutelage.report.rows import rows
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 @pytest.fixture
 def family(synthetic):

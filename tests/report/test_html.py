@@ -98,6 +98,7 @@ def test_table_shows_the_numbers_of_the_file(page, full):
             assert ("no difference beyond noise" in text) == (paired["best"]["low"] <= 0 <= paired["best"]["high"])
 
 
+@pytest.mark.usefixtures("drawn")
 def test_hostile_text_is_escaped(synthetic):
     hostile = '<b onclick="x">&$\\alpha$"</b><script>'
     comparison = synthetic.comparison(take=3)
@@ -116,6 +117,7 @@ def test_hostile_text_is_escaped(synthetic):
     assert hostile in parsed.text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_names_in_any_script_are_drawn(synthetic):
     comparison = synthetic.comparison(take=2)
     comparison["data"]["class_names"] = ["猫", "犬", "Ελιά", "щука", "ñandú", "🐸", "鳥", "馬", "船", "車"]
@@ -172,12 +174,14 @@ def test_single_run_without_baseline(synthetic):
     assert "Plain student reached" in Page(source).text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_many_classes_stay_small(synthetic):
     source = render_html(synthetic.comparison(classes=100))
     assert len(source) < 1_500_000
     assert "Most alike" in source
 
 
+@pytest.mark.usefixtures("drawn")
 def test_same_comparison_gives_the_same_page(synthetic):
     assert render_html(synthetic.comparison()) == render_html(synthetic.comparison())
 

@@ -124,6 +124,7 @@ def test_every_run_shows_what_was_measured(regression):
     assert cells[6] == f"{best['test_r2']:.4f}"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_charts_are_in_the_metrics_own_unit(regression, synthetic, retold):
     entries = rows(regression)
     assert forest_chart(entries).alt.startswith("Differences in test RMSE to the baseline, in metres, lower is better.")

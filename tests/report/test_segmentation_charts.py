@@ -12,6 +12,8 @@ from tutelage.report.charts.segmentation import sections
 from tutelage.report.charts.strips import Column, colour_of, strip_chart
 from tutelage.report.rows import rows
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def png(values):
     buffer = BytesIO()

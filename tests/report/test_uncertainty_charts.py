@@ -1,6 +1,10 @@
+import pytest
+
 from tutelage.report.charts.uncertainty import uncertainty_charts
 from tutelage.report.html import render_html
 from tutelage.report.rows import rows
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 BINS = {"edges": [0.0, 0.5, 1.0], "test": [3.0, 1.0], "foreign": [1.0, 1.0]}
 
