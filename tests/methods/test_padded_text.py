@@ -2,39 +2,46 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from torch import nn
 
 from tutelage.core.method import Progress
-from tutelage.core.pairing import Compared, pair
+from tutelage.core.pairing import Compared
 from tutelage.core.teachers import FrozenTeacher
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
+from tutelage.experiments import catalogue
+from tutelage.experiments.choice import Choice
+from tutelage.experiments.serving import why_not
 from tutelage.features.anatomy import Tap
+from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.maps import MapLayout
 from tutelage.features.padding import without_padding
 from tutelage.methods.afd import AFD
-from tutelage.methods.at import AT, attention_loss
+from tutelage.methods.at import attention_loss
 from tutelage.methods.byot import BYOT
-from tutelage.methods.features import Features
-from tutelage.methods.fitnet import FitNet, FitNetHints, hint_loss
-from tutelage.methods.fsp import FSPInitialization, fsp_matrix
-from tutelage.methods.ksanc import KSANC
+from tutelage.methods.fitnet import hint_loss
+from tutelage.methods.fsp import fsp_matrix
 from tutelage.methods.msd import MSD
 from tutelage.methods.parts.squeezing import Squeezing, TeacherAttention, squeezable, squeeze
-from tutelage.methods.quest import Quest, quest_loss
-from tutelage.methods.reviewkd import ReviewKD
-from tutelage.methods.rkd import RKD
-from tutelage.methods.semckd import SemanticCalibration, SemCKD
+from tutelage.methods.quest import quest_loss
+from tutelage.methods.semckd import SemanticCalibration
 from tutelage.methods.simkd import SimKD
-from tutelage.methods.sp import SP, similarity_loss
+from tutelage.methods.sp import similarity_loss
 from tutelage.methods.srrl import SRRL
-from tutelage.methods.vid import VID, gaussian_loss
+from tutelage.methods.vid import gaussian_loss
 from tutelage.models.answers import answer
+from tutelage.testing.kinds import KINDS
+from tutelage.testing.texts import TOKENS
+from tutelage.testing.texts import WORDS as KIND_WORDS
+from tutelage.testing.toys import STUDENT_WIDTH, TEACHER_WIDTH, methods_of
 
+TEXT = KINDS["text"]
 CLASSES, WORDS = 5, 11
 LENGTHS = (6, 2, 5, 3, 6, 4, 1, 5)
 
@@ -84,74 +91,73 @@ def texts(tokens=6, *, lengths=LENGTHS):
     return {"input_ids": torch.where(mask == 1, words, torch.randint_like(words, WORDS)), "attention_mask": mask}
 
 
-def batch(tokens):
-    return Batch(inputs=texts(tokens), targets=torch.arange(len(LENGTHS)) % CLASSES)
+def padded(batch, tokens):
+    """Return a batch whose texts have more padding, of words that differ each time."""
+    words, mask = (batch.inputs[name] for name in ("input_ids", "attention_mask"))
+    more = torch.zeros(len(mask), tokens, dtype=mask.dtype)
+    mask = torch.cat([mask, more], 1)
+    words = torch.cat([words, more], 1)
+    inputs = {"input_ids": torch.where(mask == 1, words, torch.randint_like(words, KIND_WORDS)), "attention_mask": mask}
+    return replace(batch, inputs=inputs)
 
 
-def quest(student, teacher, example, **options):
-    paired = pair(student, teacher, "auto", example, take="last", logits=False)
-    return Quest(paired, [torch.randn(7, one.teacher.channels) for one in paired.pairs], **options)
+def values_of(build, name):
+    """Return the values of an option that has few: those of a Literal, or both of a switch."""
+    init = build.__init__ if isinstance(build, type) else build
+    kind = get_type_hints(init).get(name)
+    return get_args(kind) if get_origin(kind) is Literal else (False, True) if kind is bool else ()
 
 
-def ksanc(student, teacher, example, **options):
-    paired = squeezable(student, teacher, "auto", example)
-    return KSANC(paired, Squeezing.of_teacher(paired.pairs), CLASSES, **options)
+def cases():
+    """Yield each method that reads layers and serves texts, with each value of each of its options that has few."""
+    for entry in catalogue.entries():
+        # A method that reads layers is given an example, to find them by.
+        if "example" not in entry.fixtures or why_not(Choice(entry, {}), TEXT.offers) is not None:
+            continue
+        yield entry.name, {}
+        for option, default in entry.hyper_parameters.items():
+            others = [value for value in values_of(entry.build, option) if value != default]
+            # A layer with a place for each token, where a method may read another by default.
+            others += ["layers.1"] if option == "layers" else []
+            for value in others:
+                if why_not(Choice(entry, {option: value}), TEXT.offers) is None:
+                    yield entry.name, {option: value}
 
 
-def ksanc_attention(student, teacher, example):
-    paired = squeezable(student, teacher, "auto", example)
-    return TeacherAttention(paired.teacher, Squeezing.of_teacher(paired.pairs), CLASSES)
+CASES = [pytest.param(name, options, id=f"{name} {options or ''}") for name, options in cases()]
 
 
-def alone(method, **options):
-    return lambda student, _, example: method(student, example, **options)
-
-
-METHODS = {
-    "at": AT,
-    "at, paper": partial(AT, variant="paper"),
-    "sp": SP,
-    "vid": VID,
-    "features": Features,
-    "features, cosine": partial(Features, distance="cosine"),
-    "fitnet": FitNet,
-    "fitnet, hints": FitNetHints,
-    "fsp": FSPInitialization,
-    "fsp, paper": partial(FSPInitialization, variant="paper"),
-    "semckd": partial(SemCKD, batch_size=len(LENGTHS)),
-    "rkd": partial(RKD, batch_size=len(LENGTHS), layers="layer.3"),
-    "reviewkd": ReviewKD,
-    "quest": quest,
-    "quest, paper": partial(quest, reduction="paper"),
-    "ksanc": ksanc,
-    "ksanc, average": partial(ksanc, pooling="average"),
-    "ksanc, attention": ksanc_attention,
-    "srrl": SRRL,
-    "srrl, vector": partial(SRRL, variant="vector"),
-    "simkd": SimKD,
-    "byot": alone(BYOT),
-    "byot, code": alone(BYOT, variant="code"),
-    "byot, journal": alone(BYOT, variant="journal"),
-    "msd": alone(MSD),
-    "msd, separable": alone(MSD, separable=True),
-}
-
-
-@pytest.fixture
-def make():
-    def built(name):
+def methods(name, options):
+    """Return the methods of a case that read layers, by stage; none if it refuses padded texts."""
+    entry = catalogue.get(name)
+    for width in (TEACHER_WIDTH, STUDENT_WIDTH):
         torch.manual_seed(0)
-        student, teacher = Transformer(), Transformer(8 if "fsp" in name else 12)
-        return METHODS[name](student, FrozenTeacher(teacher), texts(lengths=(6, 3))).train()
+        try:
+            found = methods_of(entry, TEXT.experiment(teacher_width=width), options)
+        except UserError as error:
+            if "padding cannot be left out" in str(error):
+                return {}
+            # Some need a teacher as wide as the student.
+            if width == STUDENT_WIDTH:
+                raise
+        else:
+            return {stage: method.train() for stage, method in found.items() if any(shapes_of(method))}
+    raise AssertionError
 
-    return built
+
+def shapes_of(method):
+    """Yield the shapes of what a method's networks read beside their logits."""
+    for module in method.modules():
+        if isinstance(module, FeatureExtractor):
+            yield from module.shapes.values()
 
 
-def losses(method, tokens):
+def losses(method, batch):
     """Return the losses of each update and their gradients, of a method as it is."""
     method = copy.deepcopy(method)
+    torch.manual_seed(0)
     found = {}
-    for number, update in enumerate(method.step(batch(tokens), Progress())):
+    for number, update in enumerate(method.step(batch, Progress())):
         params = {name: param for name, param in method.named_parameters() if param.requires_grad}
         total = torch.stack(list(update.losses.values())).sum()
         gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
@@ -161,27 +167,54 @@ def losses(method, tokens):
     return found | {name: buffer for name, buffer in method.named_buffers() if buffer.is_floating_point()}
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_more_padding_changes_neither_losses_nor_gradients(name, make):
-    method = make(name)
-    short, long = losses(method, 6), losses(method, 11)
-    assert short.keys() == long.keys()
-    assert len(short) > 3
-    for key, value in short.items():
-        torch.testing.assert_close(long[key], value, rtol=1e-7, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_more_padding_changes_neither_losses_nor_gradients(name, options):
+    batch = TEXT.batch()
+    for stage, method in methods(name, options).items():
+        short, long = (losses(method, padded(batch, tokens)) for tokens in (0, 5))
+        assert short.keys() == long.keys()
+        for key, value in short.items():
+            where = f"{stage}, {key}: "
+            torch.testing.assert_close(
+                long[key], value, rtol=1e-7, atol=1e-10, msg=lambda text, where=where: where + text
+            )
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_without_the_mask_it_would(name, make, monkeypatch):
-    method = make(name)
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_without_the_mask_it_would(name, options, monkeypatch):
+    found = methods(name, options)
+    batch = TEXT.batch()
     monkeypatch.setattr(MapLayout, "mask", lambda *_: None)
-    short, long = losses(method, 6), losses(method, 11)
-    assert any(not torch.allclose(short[key], long[key], rtol=1e-4) for key in short if key.startswith(("0/", "1/")))
+    for method in found.values():
+        if any(shape[1:2] == (TOKENS,) for shape in shapes_of(method)):
+            short, long = (losses(method, padded(batch, tokens)) for tokens in (0, 5))
+            assert any(not torch.allclose(short[key], long[key], rtol=1e-4) for key in short if key[1] == "/")
 
 
-@pytest.mark.parametrize("name", ["byot", "msd"])
-def test_exits_answer_a_padded_text_as_the_text(name, make):
-    method = make(name).eval()
+def test_every_method_that_compares_layers_of_texts_is_a_case():
+    named = {case.values[0] for case in CASES}
+    compared = [entry for entry in catalogue.entries() if entry.family in ("features", "relations")]
+    assert len(named) > 20
+    assert {entry.name for entry in compared if why_not(Choice(entry, {}), TEXT.offers) is None} <= named
+    # A contest over neighbouring places is the one thing that is refused.
+    assert [name for name in sorted(named) if not methods(name, {})] == ["afd"]
+
+
+def students():
+    torch.manual_seed(0)
+    return Transformer(), FrozenTeacher(Transformer(12)), texts(lengths=(6, 3))
+
+
+def ksanc_attention():
+    student, teacher, example = students()
+    paired = squeezable(student, teacher, "auto", example)
+    return TeacherAttention(paired.teacher, Squeezing.of_teacher(paired.pairs), CLASSES)
+
+
+@pytest.mark.parametrize("kind", [BYOT, MSD])
+def test_exits_answer_a_padded_text_as_the_text(kind):
+    student, _, example = students()
+    method = kind(student, example).eval()
     for tokens in (6, 11):
         predictions = method(texts(tokens))
         for exit_name, network in method.members().items():
@@ -190,20 +223,20 @@ def test_exits_answer_a_padded_text_as_the_text(name, make):
         torch.testing.assert_close(method(texts(11))[key], value)
 
 
+@pytest.mark.parametrize("make", [ksanc_attention, lambda: SimKD(*students()), lambda: SRRL(*students())])
 def test_networks_that_ship_take_a_text_by_name(make):
-    for name in ("ksanc, attention", "simkd", "srrl"):
-        method = make(name).eval()
-        expected = next(iter(method(texts(6)).values()))
-        network = method.export().eval()
-        torch.testing.assert_close(answer(network, texts(11)), expected)
+    method = make().eval()
+    expected = next(iter(method(texts(6)).values()))
+    network = method.export().eval()
+    torch.testing.assert_close(answer(network, texts(11)), expected)
 
 
 def test_a_contest_over_neighbouring_places_is_refused():
-    students, example = [Transformer(), Transformer()], texts()
+    networks, example = [Transformer(), Transformer()], texts()
     with pytest.raises(UserError, match="padding cannot be left out here: afd's discriminators mix"):
-        AFD(students, example)
-    method = AFD(students, example, adversarial=False)
-    assert len(losses(method, 6)) > 2
+        AFD(networks, example)
+    method = AFD(networks, example, adversarial=False)
+    assert len(losses(method, Batch(inputs=example, targets=torch.arange(len(LENGTHS)) % CLASSES))) > 2
 
 
 # Each sample counts as if it were cut to its length. The loss without a mask is held against the equations elsewhere.

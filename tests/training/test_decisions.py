@@ -14,6 +14,7 @@ from tutelage.features.extractor import FeatureExtractor
 from tutelage.methods.kd import KD
 from tutelage.methods.supervised import Supervised
 from tutelage.recording.asking import Alone
+from tutelage.testing.toys import toy_transformer
 from tutelage.training.decisions import decide, keeping
 from tutelage.training.settings import Training
 
@@ -203,3 +204,12 @@ def test_freed_memory_is_kept_on_a_processor_whose_c_library_can(monkeypatch):
     assert keeping("auto", "cpu") == (False, ())
     with pytest.raises(UserError, match="leave out --keep-memory"):
         keeping("on", "cpu")
+
+
+def test_networks_whose_attention_is_read_are_not_compiled_and_that_is_told():
+    network = toy_transformer(depth=1)
+    reader = FrozenTeacher(network, ["blocks.0:attention"], example=torch.zeros(2, 3, 32, 32))
+    found = decide(TRAINING, Alone(reader), torch.zeros(1, 3, 32, 32), samples=10**12)
+    assert not found.compile_teachers
+    assert "attention of teacher is computed once more where it is read, and uncompiled" in found.reasons
+    assert decide(TRAINING, Alone(FrozenTeacher(network)), torch.zeros(1, 3, 32, 32), samples=10**12).compile_teachers

@@ -91,6 +91,11 @@ class FeatureExtractor(nn.Module):
         """Whether its outputs have logits now."""
         return self._logits
 
+    @property
+    def reads_attention(self) -> bool:
+        """Whether it reads attention somewhere; such a network is not compiled."""
+        return self._listening is not None
+
     def take_auxiliary(self) -> Tensor | None:
         """Return the answer of an auxiliary head to the last inputs, once; None if there is none, or in eval mode."""
         found, self._auxiliary = self._auxiliary, None

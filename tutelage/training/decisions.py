@@ -112,7 +112,9 @@ def decide(
     fused, why_fused = _fused(training, method, precision)
     # A device that is not listed counts as an ordinary accelerator.
     seconds = {network: each * samples / FLOPS_PER_SECOND.get(device, 1e12) for network, each in flops.items()}
-    shares = {who: _pays_back_after({one: seconds[one] for one in role}, device) for who, role in roles.items() if role}
+    # Where attention is read, a network is not compiled.
+    plain = {who: [one for one in role if not one.reads_attention] for who, role in roles.items()}
+    shares = {who: _pays_back_after({one: seconds[one] for one in role}, device) for who, role in plain.items() if role}
     compiled, why_compiled = _compiled(training.compile, shares, epochs, called)
     channels_last = training.channels_last != "off" and isinstance(example, Tensor) and example.ndim == 4
     keep_memory, why_memory = keeping(training.keep_memory, device)
@@ -129,6 +131,7 @@ def decide(
             why_precision,
             "channels-last" if channels_last else "contiguous memory",
             why_compiled,
+            *_attention(roles),
             *_constants(roles["teacher"] if "teacher" in compiled else (), device),
             *why_fused,
             *why_memory,
@@ -227,6 +230,13 @@ def _compiled(wish: Switch, shares: Mapping[str, float], epochs: int, called: st
     [who] = after
     others = [other for other in shares if other not in after]
     return set(after), f"{who} compiled ({told[0]}), {others[0]} not" if others else f"compiled ({told[0]})"
+
+
+def _attention(roles: Mapping[str, Sequence[FeatureExtractor]]) -> tuple[str, ...]:
+    who = [who for who, role in roles.items() if any(one.reads_attention for one in role)]
+    if not who:
+        return ()
+    return (f"attention of {' and '.join(who)} is computed once more where it is read, and uncompiled",)
 
 
 def _constants(teachers: Sequence[FeatureExtractor], device: str) -> tuple[str, ...]:
