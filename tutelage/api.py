@@ -54,6 +54,7 @@ def distill_all(
     teacher_classes: TeacherClasses | None = None,
     teachers: How = "mean",
     teacher_weights: Sequence[float] = (),
+    queries: int | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -80,6 +81,7 @@ def distill_all(
         teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
             logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
+        queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
@@ -140,6 +142,7 @@ def distill_all(
                 splits,
                 teacher_classes=teacher_classes,
                 together=Together(teachers, tuple(teacher_weights)),
+                queries=queries,
                 trust_code=trust_code,
             ),
             training=training,
@@ -174,6 +177,7 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
             logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
+        queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language`; or
@@ -217,6 +221,7 @@ def compare(
     teacher_classes: TeacherClasses | None = None,
     teachers: How = "mean",
     teacher_weights: Sequence[float] = (),
+    queries: int | None = None,
     validation: DataSource | float | None = None,
     test: DataSource | None = None,
     task: str = "classification",
@@ -246,6 +251,7 @@ def compare(
         teachers: How several teachers answer together: `mean` (of their probabilities), `weighted` (a weighted mean of
             logits), `surest` (for each sample the teacher that is surest), or `label` (the one surest of its label).
         teacher_weights: Weights of the teachers, for `weighted`; the same for all by default.
+        queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
         task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
@@ -291,6 +297,7 @@ def compare(
             splits,
             teacher_classes=teacher_classes,
             together=Together(teachers, tuple(teacher_weights)),
+            queries=queries,
             trust_code=trust_code,
         ),
         training=training,

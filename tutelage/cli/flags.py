@@ -19,13 +19,15 @@ class NetworkOptions:
             other, for methods that train several.
         teacher: Network that teaches, named in the same way. One that comes without weights is trained first. Several
             answer as an ensemble. recording:PATH replays what `tutelage record` wrote, recording:PATH,views=4 the first
-            four views of it.
+            four views of it. http://HOST:PORT/v2/models/NAME asks a server, such as `tutelage serve`, and stores every
+            answer. file:answers.parquet takes answers from a table.
         teacher_classes: File that maps the classes of a trained teacher to the data's, if they differ: lines 'class of
             the teacher -> class of the data', by name or number; or JSON, or CSV.
         teachers: How several teachers answer together: mean (of their probabilities), weighted (a weighted mean of
             logits), surest (for each sample the teacher that is surest), or label (the one surest of the sample's
             label). Methods that compare layers compare them with those of each.
         teacher_weights: Weights of the teachers, for --teachers weighted; the same for all by default.
+        queries: How many samples the teacher may be asked about in all, if its answers have a price.
         ensemble: How often each teacher is trained, each time from another seed; together they answer as an ensemble.
         trust_code: Run the code that saved networks, recordings and presets name (FILE.py:FACTORY, PACKAGE:FACTORY). It
             is refused unless you named it yourself before.
@@ -36,6 +38,7 @@ class NetworkOptions:
     teacher_classes: str | None = None
     teachers: How = "mean"
     teacher_weights: list[str] = field(default_factory=list)
+    queries: int | None = None
     ensemble: int = 1
     trust_code: bool = False
 
@@ -208,6 +211,32 @@ class EvaluateOptions:
     """
 
     split: str = "test"
+    trust_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Serving.
+
+    Attributes:
+        data: Data whose classes and images the network has; a saved run's folder says them itself.
+        host: Address to listen at; by default only this machine reaches it.
+        port: Port to listen at; 0 takes a free one.
+        name: Name of the model in its address.
+        answers: What it tells of each image: logits, probabilities, labels, or topK, the K likeliest classes.
+        batch_size: Images that it answers at once; longer questions are answered in parts.
+        device: auto, cpu, cuda, mps.
+        trust_code: Run the code that a saved network names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
+    """
+
+    data: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str = "network"
+    answers: str = "logits"
+    batch_size: int = 128
+    device: str = "auto"
     trust_code: bool = False
 
 

@@ -51,6 +51,7 @@ def experiment_from(found: Found) -> Experiment:
         data_of(found, LearningDataOptions),
         teacher_classes=found.teacher_classes,
         together=Together(found.teachers, _weights(found.teacher_weights)),
+        queries=found.queries,
         trust_code=found.trust_code,
     )
     if found.ensemble > 1 and any(teacher.trained for teacher in experiment.teachers):

@@ -26,6 +26,7 @@ def experiment_of(
     *,
     teacher_classes: TeacherClasses | None = None,
     together: Together = MEAN,
+    queries: int | None = None,
     trust_code: bool = False,
 ) -> Experiment:
     """Return the experiment that the methods share.
@@ -36,13 +37,16 @@ def experiment_of(
         data: The data.
         teacher_classes: Which of the teacher's classes stand for the data's, if it has others.
         together: How several teachers answer together.
+        queries: How many samples a teacher whose answers have a price may be asked about; None for no limit.
         trust_code: Whether saved networks and recordings may run the code that they name.
 
     Raises:
         UserError: If no student is named, a name or its classes do not fit, or a recording is not of these data.
     """
     data = encoded_for(data, several(student), () if teacher is None else several(teacher))  # type: ignore[arg-type]
-    named = named_teacher(teacher, data, classes=teacher_classes, together=together, trust_code=trust_code)
+    named = named_teacher(
+        teacher, data, classes=teacher_classes, together=together, queries=queries, trust_code=trust_code
+    )
     # Each class map is noted once, though members of an ensemble may share it.
     notes = tuple(dict.fromkeys(map(str, named.classes)))
     if named.answers is not None:

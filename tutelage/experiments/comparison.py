@@ -298,7 +298,7 @@ def unasked(experiment: Experiment) -> Experiment:
     """Return the experiment with a stand-in for a teacher whose answers have a price, so that a trial costs nothing."""
     if experiment.answers is None:
         return experiment
-    return replace(experiment, answers=rehearsed(experiment.answers, None, experiment.data.num_classes))
+    return replace(experiment, answers=rehearsed(experiment.answers, experiment.data.num_classes))
 
 
 def _build(choice: Choice, experiment: Experiment, run: DryRun) -> None:

@@ -15,6 +15,7 @@ from tutelage.core.teachers.class_map import ClassMap, ClassMapTeacher, TeacherC
 from tutelage.core.teachers.combining import MEAN, Together
 from tutelage.core.teachers.ensemble import EnsembleTeacher
 from tutelage.core.teachers.network import FrozenTeacher
+from tutelage.core.teachers.priced import PricedTeacher
 from tutelage.core.teachers.teacher import ALONE, Teacher
 from tutelage.data.dataset import Data
 from tutelage.data.plan import RecordedViews
@@ -72,6 +73,7 @@ def named_teacher(
     *,
     classes: TeacherClasses | None = None,
     together: Together = MEAN,
+    queries: int | None = None,
     trust_code: bool = False,
 ) -> NamedTeacher:
     """Return the teacher that a user names.
@@ -81,14 +83,18 @@ def named_teacher(
         data: The data that it teaches.
         classes: Which of its classes stand for the data's, if it has other classes.
         together: How several answer together.
+        queries: How many samples each teacher whose answers have a price may be asked about; None for no limit.
         trust_code: Whether saved networks may run the code that their `network.json` names.
 
     Raises:
-        UserError: If a name is unknown, the teachers cannot be an ensemble, or the class map does not fit.
+        UserError: If a name is unknown, the teachers cannot be an ensemble, the class map does not fit, or queries are
+            limited and no answer has a price.
     """
     found = [one if (one := _answering(each)) is not None else each for each in _several(source)]
     answering = [one for one in found if isinstance(one, Teacher)]
     together.check_count(len(found))
+    if queries is not None:
+        _limit(answering, queries)
     if not answering:
         sources = [one for one in found if not isinstance(one, Teacher)]
         return replace(_of_networks(sources, data, classes, trust_code=trust_code), together=together)
@@ -124,6 +130,20 @@ def teacher_of(networks: Sequence[nn.Module], classes: Sequence[ClassMap] = (), 
     return teacher.with_identity(digests.of_tensors(bare.state_dict()))
 
 
+def _limit(teachers: Sequence[Teacher], queries: int) -> None:
+    """Give each teacher whose answers have a price its budget."""
+    if queries < 1:
+        raise UserError(f"queries={queries} must be 1 or more: how many samples the teacher may be asked about.")
+    priced = [one for teacher in teachers for one in teacher.within() if isinstance(one, PricedTeacher)]
+    if not priced:
+        raise UserError(
+            "--queries limits what a teacher behind a price is asked, and this teacher has none: leave it out, or name "
+            "a black box, such as --teacher http://HOST:PORT/v2/models/NAME."
+        )
+    for one in priced:
+        one.limit(queries)
+
+
 def _of_networks(
     sources: Sequence[Source], data: Data, classes: TeacherClasses | None, *, trust_code: bool
 ) -> NamedTeacher:
@@ -157,7 +177,8 @@ def _answering(source: object) -> Teacher | None:
 
 
 def _kinds() -> Iterator[TeacherKind]:
-    for place in TEACHERS.values():
+    # One kind may have several prefixes.
+    for place in dict.fromkeys(TEACHERS.values()):
         module, _, attribute = place.partition(":")
         yield getattr(importlib.import_module(module), attribute)
     # Kinds of other packages come last, so that none can take over a prefix of ours.

@@ -25,8 +25,6 @@ from tutelage.training.settings import Training
 
 # The most classes that a warning lists.
 PAIRS_SHOWN = 4
-# How many samples a teacher with priced answers is asked about.
-ASKED = 8
 
 
 def examine(choice: Choice, experiment: Experiment, training: Training) -> RenderableType:
@@ -87,13 +85,10 @@ def _teacher(choice: Choice, experiment: Experiment, run: Rehearsal) -> tuple[Ex
 
 def _rehearsed(experiment: Experiment, teacher: Teacher) -> tuple[Experiment, str]:
     """Return the experiment with a stand-in for a teacher whose answers have a price, and a text about it."""
-    data = experiment.data
-    batch = next(iter(data.loader("train", train=False, batch_size=ASKED, workers=0).epoch(0)))
-    stand_in = rehearsed(teacher, batch, data.num_classes)
-    asked = len(batch) * len(teacher.priced())
+    stand_in = rehearsed(teacher, experiment.data.num_classes)
     return replace(experiment, answers=stand_in), (
-        f"Teacher  its answers have a price: it was asked about {asked} samples for this page, and these answers stand "
-        "for all others. The time that it takes is not in the estimate."
+        "Teacher  its answers have a price, so it was not asked. Made-up answers stand for its own: the values and "
+        "pulls below are rough, and the time that it takes is not in the estimate."
     )
 
 
