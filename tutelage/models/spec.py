@@ -27,7 +27,14 @@ _HUBS = ("timm", "torchvision", "smp", "transformers")
 
 # Prefixes of names that are no networks and can only teach. The place of each kind is text, not an import, because
 # teachers may import this folder and not the reverse.
-TEACHERS: Mapping[str, str] = MappingProxyType({"recording": "tutelage.recording.naming:RECORDINGS"})
+TEACHERS: Mapping[str, str] = MappingProxyType(
+    {
+        "recording": "tutelage.recording.naming:RECORDINGS",
+        "http": "tutelage.core.teachers.remote:REMOTES",
+        "https": "tutelage.core.teachers.remote:REMOTES",
+        "file": "tutelage.core.teachers.bought:BOUGHT",
+    }
+)
 
 _WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
 

@@ -5,6 +5,7 @@ from tutelage.core.teachers.black_box import BlackBoxTeacher
 from tutelage.core.teachers.combining import Together
 from tutelage.core.teachers.ensemble import EnsembleTeacher
 from tutelage.core.teachers.network import FrozenTeacher
+from tutelage.core.teachers.table import TableTeacher
 from tutelage.core.teachers.teacher import Teacher
 from tutelage.core.teachers.virtual import UniformTeacher, VirtualTeacher
 
@@ -14,6 +15,7 @@ __all__ = [
     "FrozenTeacher",
     "NoisyTeacher",
     "ShuffledTeacher",
+    "TableTeacher",
     "Teacher",
     "Together",
     "UniformTeacher",
