@@ -45,7 +45,7 @@ class Command:
         return found
 
 
-HEAVY, LIGHT = "tutelage.cli.commands", "tutelage.cli.listing"
+HEAVY, LIGHT, SERVING = "tutelage.cli.commands", "tutelage.cli.listing", "tutelage.cli.serving"
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "demo": Command(
@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             f"{HEAVY}:record",
             "Record a teacher's answers to views of the training images, to train later without the teacher.",
         ),
+        "serve": Command(f"{SERVING}:serve", "Serve a network over HTTP, by the Open Inference Protocol."),
         "report": Command(f"{HEAVY}:report", "Write the HTML report of a comparison or a run again."),
         "doctor": Command(
             f"{HEAVY}:doctor",
