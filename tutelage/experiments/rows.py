@@ -46,6 +46,8 @@ def record(run: Run, seed: int, root: Path) -> dict[str, Any]:
         "pictures": final.pictures,
         "teacher_scores": run.notes.get("teacher_scores"),
         "members": members,
+        # Scores over something that a recipe counts, such as queries; absent in rows of other recipes.
+        **({"curves": curves} if (curves := run.notes.get("curves")) else {}),
     }
 
 

@@ -155,6 +155,7 @@ def _context(comparison: Comparison) -> Mapping[str, Any]:
 def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
     # Only where something is drawn: matplotlib takes long to import.
     from tutelage.report.charts.cost import cost_chart
+    from tutelage.report.charts.curves import curve_sections
     from tutelage.report.charts.exits import exits_chart
     from tutelage.report.charts.families import family_charts
     from tutelage.report.charts.forest import forest_chart
@@ -168,7 +169,7 @@ def _charts(comparison: Comparison, entries: Sequence[Row], baseline: Row | None
         "exits": exits_chart(entries),
         "cost": cost_chart(entries),
         "teachers": teacher_charts(comparison, entries, baseline),
-        "sections": sections_of(comparison, entries, measured_of(comparison)),
+        "sections": curve_sections(entries) + sections_of(comparison, entries, measured_of(comparison)),
     }
 
 
