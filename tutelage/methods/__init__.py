@@ -3,7 +3,16 @@
 Recipes are functions with the names of their files. Here such a name is the module: `tutelage.methods.fsp.fsp`.
 """
 
-from tutelage.methods import de_kd, fickle_teacher, fsp, internal, messy_collaboration, re_kd, soft_randomization
+from tutelage.methods import (
+    active_mixup,
+    de_kd,
+    fickle_teacher,
+    fsp,
+    internal,
+    messy_collaboration,
+    re_kd,
+    soft_randomization,
+)
 from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT
 from tutelage.methods.born_again import BornAgain
@@ -88,6 +97,7 @@ __all__ = [
     "Token",
     "TokenKD",
     "TolerantTeacher",
+    "active_mixup",
     "de_kd",
     "double_training",
     "fickle_teacher",
