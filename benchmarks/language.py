@@ -1,58 +1,91 @@
-"""Token-level distillation of a small language model on real text: perplexity and agreement with the teacher.
+"""Token-level distillation of a small language model on real text: perplexity, agreement with the teacher, memory.
 
-    python benchmarks/language.py path/to/texts --column sentence1 --out docs/results/tokens.json
+    python benchmarks/language.py path/to/glue/rte --column sentence1 --out docs/results/tokens.json
 
-Texts are a folder that `tutelage` reads (`--task language`), with a test split. A tokenizer of 1,024 tokens (byte-level
-BPE) is made from the training texts, and networks of GPT-2's kind read it. The teacher is trained first, for longer; a
-student has half its layers and half its width. All rows of a seed start from the same weights and see the same batches.
+The texts are one column of a folder of Parquet with a train and a test split, each text once, and those of the test
+split that training has left out. A tokenizer of 1,024 tokens (byte-level BPE) is made from the training texts, and
+networks of GPT-2's kind read it. The teacher is trained first, for longer; a student has half its layers and half its
+width. All rows of a seed start from the same weights and see the same batches.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 
 import tutelage
-from tutelage.data.sources import load_data
-from tutelage.data.texts import RawTexts
+from tutelage.methods.token_kd import token_kd_loss
 
 VOCABULARY, BLOCK, END = 1024, 64, "<|endoftext|>"
-SIZES = {"teacher": {"n_layer": 4, "n_embd": 128, "n_head": 4}, "student": {"n_layer": 2, "n_embd": 64, "n_head": 4}}
-ROWS = [
-    "supervised",
-    "token-kd",
-    "token-kd:divergence=reverse",
-    "token-kd:divergence=js,alpha=0.8",
-    "token-kd:alpha=1",
-]
+SIZES = {"teacher": {"n_layer": 4, "n_embd": 96, "n_head": 4}, "student": {"n_layer": 2, "n_embd": 48, "n_head": 4}}
+# Near the teacher, a Jensen-Shannon divergence is a quarter of the others: so it weighs four times the cross-entropy.
+ROWS = ["supervised", "token-kd", "token-kd:divergence=reverse", "token-kd:divergence=js,alpha=0.8"]
 SETTINGS: dict[str, Any] = {
-    "task": "language", "optimizer": "adamw", "batch_size": 32, "weight_decay": 0.1, "clip_norm": 1.0,
-    "schedule": "cosine", "compile": "off", "threads": 1, "device": "cpu", "precision": "32-true",
+    "task": "language", "optimizer": "adamw", "lr": 2e-3, "warmup_epochs": 0, "batch_size": 32, "weight_decay": 0.1,
+    "clip_norm": 1.0, "schedule": "cosine", "compile": "off", "threads": 1, "device": "cpu", "precision": "32-true",
 }  # fmt: skip
+# Texts, tokens and the vocabulary of GPT-2.
+LARGE = (4, 128, 50257)
 
 
-def architecture(folder: Path, sizes: dict[str, int], texts: Iterator[str]) -> str:
+def write_texts(source: str, column: str, folder: Path, *, test: int, most: int | None) -> list[str]:
+    """Write each text once as a line of `train.txt` or `test.txt`; return those of training."""
+    import datasets
+
+    rows = datasets.load_dataset(source)
+    train, others = (list(dict.fromkeys(" ".join(t.split()) for t in rows[s][column])) for s in ("train", "test"))
+    train = train[:most]
+    known = set(train)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.txt").write_text("\n".join(train) + "\n")
+    (folder / "test.txt").write_text("\n".join([text for text in others if text not in known][:test]) + "\n")
+    return train
+
+
+def write_network(folder: Path, sizes: dict[str, int], texts: Sequence[str]) -> str:
     """Write the configuration of a network of GPT-2's kind and a tokenizer of the texts; return the network's name."""
     import transformers
 
-    special = Tokenizer(models.BPE())
-    special.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet)
-    )
-    transformers.PreTrainedTokenizerFast(tokenizer_object=special, eos_token=END).save_pretrained(folder)
-    # Each text is read many times less often than a dropout of 0.1 is made for.
+    learned = {"vocab_size": VOCABULARY, "special_tokens": [END], "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**learned))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder)
+    # A text is read too few times for dropout to gain anything.
     off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     transformers.GPT2Config(vocab_size=VOCABULARY, n_positions=BLOCK, **sizes, **off, **ends).save_pretrained(folder)
     return f"transformers:{folder},pretrained=false"
+
+
+def memory() -> dict[str, float]:
+    """Return the most bytes at once, in copies of the student's answer, that each loss with its gradient takes."""
+    peak_bytes = runpy.run_path(str(Path(__file__).with_name("losses.py")))["peak_bytes"]
+    student, teacher = torch.randn(2, *LARGE)
+    student.requires_grad_(True)
+    counted = torch.ones(LARGE[:2], dtype=torch.bool)
+
+    def ours(divergence: Any) -> Tensor:
+        return token_kd_loss(student.movedim(2, 1), teacher.movedim(2, 1), counted, divergence=divergence)
+
+    def textbook() -> Tensor:
+        return (teacher.softmax(2) * (teacher.log_softmax(2) - student.log_softmax(2))).sum()
+
+    losses = {"textbook": textbook, **{name: lambda name=name: ours(name) for name in ("forward", "reverse", "js")}}
+    return {
+        name: peak_bytes(lambda loss=loss: torch.autograd.grad(loss(), student)) / student.nbytes
+        for name, loss in losses.items()
+    }
 
 
 def main() -> None:
@@ -60,26 +93,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts")
     parser.add_argument("--column", default="text")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--teacher-epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--teacher-epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--test", type=int, default=500, help="texts to test on")
+    parser.add_argument("--most", type=int, help="texts to train on")
     parser.add_argument("--runs", type=Path, default=Path("runs/language"))
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    spec = f"{given.texts},text={given.column},blocks={BLOCK}"
-    raw = load_data(spec, task="language")
-    assert isinstance(raw.train, RawTexts)
-    texts = raw.train.columns[0]
-    names = {who: architecture(given.runs / "networks" / who, sizes, iter(texts)) for who, sizes in SIZES.items()}
-    taught = given.runs / "teacher"
-    longer = {**SETTINGS, "epochs": given.teacher_epochs, "lr": 2e-3, "warmup_epochs": 1}
-    tutelage.distill("supervised", student=names["teacher"], data=spec, out=taught, **longer)
+    torch.set_num_threads(1)
+    texts = write_texts(given.texts, given.column, given.runs / "texts", test=given.test, most=given.most)
+    names = {who: write_network(given.runs / who, sizes, texts) for who, sizes in SIZES.items()}
+    spec, taught = f"{given.runs / 'texts'},blocks={BLOCK}", given.runs / "taught"
+    common = {**SETTINGS, "data": spec, "progress": False}
+    tutelage.distill("supervised", student=names["teacher"], epochs=given.teacher_epochs, out=taught, **common)
     found = tutelage.compare(
-        ROWS, student=names["student"], teacher=str(taught), data=spec, seeds=given.seeds, out=given.runs / "compare",
-        epochs=given.epochs, lr=2e-3, warmup_epochs=1, **SETTINGS,
+        ROWS, student=names["student"], teacher=str(taught), seeds=given.seeds, epochs=given.epochs,
+        out=given.runs / "compare", **common,
     )  # fmt: skip
     scores = tutelage.evaluate(str(taught), data=spec, split="test", task="language")
-    found["teacher"]["test"] = dict(scores.scores)
+    found["teacher"]["test"], found["memory"] = dict(scores.scores), memory()
     given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

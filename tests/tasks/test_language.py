@@ -155,3 +155,24 @@ def test_the_toys_targets_are_the_tokens_that_come_next():
         length = int(mask[text].sum())
         assert toy.targets[text, : length - 1].tolist() == words[text, 1:length].tolist()
         assert (toy.targets[text, length - 1 :] == -1).all()
+
+
+def test_processes_divide_by_the_mean_number_of_their_tokens(monkeypatch):
+    """Their gradients are averaged, so each token weighs the same, whoever has the longer texts."""
+    data = KINDS["language"].data()
+    whole = next(iter(data.loader("train", train=True, batch_size=12, seed=3).epoch(0)))
+    shared = []
+
+    def mean(count):
+        shared.append(count)
+        return counted_tokens(whole)[1] / 3
+
+    monkeypatch.setattr("tutelage.system.processes.mean", mean)
+    loaders = [data.loader("train", train=True, batch_size=12, seed=3, rank=rank, world_size=3) for rank in range(3)]
+    parts = [next(iter(loader.epoch(0))) for loader in loaders]
+    assert len({int(count) for count in shared}) > 1
+    assert sum(shared) == counted_tokens(whole)[1]
+    bias = torch.zeros(20, requires_grad=True)
+    losses = [part.loss(bias[None, :, None].expand(len(part), 20, part.targets.shape[1])) for part in (whole, *parts)]
+    expected, *found = (torch.autograd.grad(loss, bias)[0] for loss in losses)
+    torch.testing.assert_close(sum(found) / 3, expected)

@@ -7,6 +7,7 @@ import torch
 
 import tutelage
 from tutelage.cli.main import main
+from tutelage.data.sources import load_data
 from tutelage.errors import UserError
 from tutelage.report.html import render_html
 
@@ -89,4 +90,4 @@ def test_a_recording_of_tokens_is_refused(films, gpt, tmp_path):
     from tutelage.recording.writing import record
 
     with pytest.raises(UserError, match=r"batch, class|each whole sample|texts"):
-        record(f"transformers:{gpt()}", data=films, task="language", out=tmp_path / "recording", views=1)
+        record(f"transformers:{gpt()}", data=load_data(films, task="language"), out=tmp_path / "recording", views=1)
