@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ def write_network(folder: Path, sizes: dict[str, int], texts: Sequence[str]) -> 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    learned = {"vocab_size": VOCABULARY, "special_tokens": [END], "initial_alphabet": alphabet, "show_progress": False}
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**learned))
+    learned: dict[str, Any] = {"vocab_size": VOCABULARY, "special_tokens": [END], "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=alphabet, **learned))
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder)
     # A text is read too few times for dropout to gain anything.
     off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -78,14 +78,15 @@ def memory() -> dict[str, float]:
     def ours(divergence: Any) -> Tensor:
         return token_kd_loss(student.movedim(2, 1), teacher.movedim(2, 1), counted, divergence=divergence)
 
-    def textbook() -> Tensor:
-        return (teacher.softmax(2) * (teacher.log_softmax(2) - student.log_softmax(2))).sum()
+    def textbook(_: Any) -> Tensor:
+        gap: Tensor = teacher.log_softmax(2) - student.log_softmax(2)
+        return (teacher.softmax(2) * gap).sum()
 
-    losses = {"textbook": textbook, **{name: lambda name=name: ours(name) for name in ("forward", "reverse", "js")}}
-    return {
-        name: peak_bytes(lambda loss=loss: torch.autograd.grad(loss(), student)) / student.nbytes
-        for name, loss in losses.items()
-    }
+    def peak(loss: Callable[[Any], Tensor], name: str) -> float:
+        most: int = peak_bytes(lambda: torch.autograd.grad(loss(name), student))
+        return most / student.nbytes
+
+    return {"textbook": peak(textbook, ""), **{name: peak(ours, name) for name in ("forward", "reverse", "js")}}
 
 
 def main() -> None:

@@ -74,6 +74,15 @@ def test_long_texts_are_cut_and_told(gpt, tmp_path):
     assert batch(data)[0]["input_ids"].tolist() == [FILM[:4]]
 
 
+def test_texts_are_cut_for_the_network_that_takes_the_fewest_tokens(gpt, tmp_path):
+    short = gpt("short")
+    config = json.loads((tmp_path / "short" / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps(config | {"n_positions": 4}))
+    with pytest.warns(Notice, match="have more than 4 tokens"):
+        data = encoded(tmp_path / "data", f"transformers:{gpt()}", teachers=[f"transformers:{short}"])
+    assert batch(data)[0]["input_ids"].tolist() == [FILM[:4]]
+
+
 def test_another_vocabulary_of_the_same_size_is_refused(gpt, tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "a", "bad", "good", "."]
     other = gpt("other", words=words)
@@ -108,6 +117,31 @@ def test_the_task_makes_a_network_that_continues_texts(gpt, tmp_path):
         assert [block.attn.layer_idx for block in fewer.transformer.h] == [0, 1]
         small = blueprint(f"transformers:{folder},layers=1,hidden=4,heads=1", data).build(0, "student").model
         assert (small.config.n_embd, small(**inputs).logits.shape) == (4, (1, 6, 16))
+
+
+def test_fewer_layers_of_networks_that_share_keys_and_list_their_layers(gpt, tmp_path):
+    """As Llama's and Qwen's kinds do, whose configurations tell more of their layers."""
+    import transformers
+
+    from tutelage.models.saving import save_network
+
+    folder = gpt()
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(**sizes, num_hidden_layers=3, vocab_size=11, max_position_embeddings=16)
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    data = encoded(tmp_path / "data", f"transformers:{folder}")
+    inputs, _ = batch(data)
+    fewer = blueprint(f"transformers:{folder},layers=1+3", data).build(0, "student").eval()
+    assert [layer.self_attn.layer_idx for layer in fewer.model.model.layers] == [0, 1]
+    save_network(tmp_path / "run", fewer, spec=fewer.spec, num_classes=11, in_channels=0, class_names=())
+    opened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "run").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(opened(**inputs).logits, fewer(**inputs).logits)
+        # It can write on, remembering what it has read.
+        assert opened.generate(**inputs, max_new_tokens=3, do_sample=False, pad_token_id=0).shape[1] > 6
+    small = blueprint(f"transformers:{folder},hidden=8,heads=2,layers=2", data).build(0, "student").model.config
+    assert (small.num_key_value_heads, small.intermediate_size, len(small.layer_types)) == (1, 12, 2)
 
 
 def test_an_encoder_learns_to_look_back_alone(bert, tmp_path):

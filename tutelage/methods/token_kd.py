@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -134,6 +134,8 @@ class TokenKD(Method):
     and its number, and by how they split texts. Scores beyond the end of the vocabulary, by which some networks round
     up its size, are left out.
 
+    The teacher answers in each step: recordings hold one answer for each sample, and not one for each token.
+
     Distillation is off-policy: on the texts of the data, never on what the student writes. For training on the
     student's own texts (GKD, MiniLLM) and for unlike tokenizers (ULD, GOLD), use TRL.
 
@@ -179,5 +181,5 @@ class TokenKD(Method):
         student = self.student(batch.inputs).logits
         ours, theirs = of_one_vocabulary(student, self.teacher(batch).logits)
         counted, tokens = counted_tokens(batch)
-        options = {"divergence": self.divergence, "beta": self.beta, "temperature": self.temperature}
+        options: Any = {"divergence": self.divergence, "beta": self.beta, "temperature": self.temperature}
         return {**batch.supervised(student), "kd": token_kd_loss(ours, theirs, counted, tokens=tokens, **options)}

@@ -35,25 +35,30 @@ def encode_corpus(tokenizer: Any, columns: Sequence[Sequence[str]], *, longest: 
     long = 0
     for start in range(0, len(columns[0]), _CHUNK):
         parts = [_plain(tokenizer, column[start : start + _CHUNK]) for column in columns]
+        rows: list[int] = []
+        learned: list[bool] = []
         for *prompts, text in zip(*parts, strict=True):
             prompt = [token for part in prompts for token in part]
-            row = [*before, *prompt, *text, *after][:longest]
+            whole = [*before, *prompt, *text, *after]
+            row = whole[:longest]
             if not row:
-                raise UserError(
-                    f"Row {len(lengths)} of {where} gives no tokens: remove such rows, or check the tokenizer."
-                )
-            long += longest is not None and len(before) + len(prompt) + len(text) + len(after) > longest
-            numbers.append(torch.tensor(row, dtype=torch.int32))
-            counted.append((torch.arange(len(row)) >= (len(before) + len(prompt) if prompts else 0)).byte())
+                raise UserError(f"Row {len(lengths)} of {where} gives no tokens: remove such rows.")
+            long += len(whole) > len(row)
+            rows += row
+            given = len(before) + len(prompt) if prompts else 0
+            learned += [place >= given for place in range(len(row))]
             lengths.append(len(row))
+        # Flat at once: lists of Python numbers would take ten times the memory.
+        numbers.append(torch.tensor(rows).int())
+        counted.append(torch.tensor(learned).byte())
     if long:
         notice(
             f"{long} texts of {where} have more than {longest} tokens: what comes after is not read. With "
             "blocks=LENGTH all of it is."
         )
     padding = tokenizer.pad_token_id
-    columns_of = {TOKENS: torch.cat(numbers), COUNTED: torch.cat(counted)}
-    return Tokens(columns_of, {TOKENS: 0 if padding is None else padding, COUNTED: 0}, torch.tensor(lengths))
+    found = {TOKENS: torch.cat(numbers), COUNTED: torch.cat(counted)}
+    return Tokens(found, {TOKENS: 0 if padding is None else padding, COUNTED: 0}, torch.tensor(lengths))
 
 
 def vocabulary_size(tokenizer: Any) -> int:
@@ -62,7 +67,7 @@ def vocabulary_size(tokenizer: Any) -> int:
 
 
 def _plain(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    found: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,14 +191,19 @@ def _pretrained(name: str, config: Any, kept: list[int] | None, kind: Any) -> nn
 def _fresh(config: Any, kept: list[int] | None, options: Mapping[str, Any], kind: Any, *, of: str) -> nn.Module:
     config = copy.deepcopy(config)
     if kept is not None:
-        config.num_hidden_layers = len(kept)
-    width = options.get("hidden", config.hidden_size)
-    if hasattr(config, "intermediate_size"):
-        config.intermediate_size = config.intermediate_size * width // config.hidden_size
-    config.hidden_size = width
-    config.num_attention_heads = options.get("heads", config.num_attention_heads)
-    if width % config.num_attention_heads:
-        raise UserError(f"{of}: {config.num_attention_heads} heads cannot share a width of {width}: choose heads=.")
+        _note_layers(config, kept)
+    width, heads = options.get("hidden", config.hidden_size), options.get("heads", config.num_attention_heads)
+    if width % heads:
+        raise UserError(f"{of}: {heads} heads cannot share a width of {width}: choose heads=.")
+    for name in ("intermediate_size", "n_inner"):
+        if (between := getattr(config, name, None)) is not None:
+            setattr(config, name, between * width // config.hidden_size)
+    if (shared := getattr(config, "num_key_value_heads", None)) is not None:
+        # Keys and values that several heads share: as many heads share them as before, where that comes out even.
+        config.num_key_value_heads = math.gcd(heads, max(1, heads * shared // config.num_attention_heads))
+    if getattr(config, "head_dim", None) is not None:
+        config.head_dim = width // heads
+    config.hidden_size, config.num_attention_heads = width, heads
     network: nn.Module = kind.from_config(config)
     return network.float()
 
@@ -217,7 +223,15 @@ def _keep(network: nn.Module, kept: list[int], layers: int) -> None:
         for part in layer.modules():
             if isinstance(getattr(part, "layer_idx", None), int):
                 part.layer_idx = position  # type: ignore[assignment]
-    network.config.num_hidden_layers = len(kept)  # type: ignore[union-attr]
+    _note_layers(network.config, kept)
+
+
+def _note_layers(config: Any, kept: list[int]) -> None:
+    """Write into a configuration which layers are kept."""
+    if isinstance(kinds := getattr(config, "layer_types", None), list):
+        # Networks whose layers attend in different ways list the way of each.
+        config.layer_types = [kinds[number] for number in kept]
+    config.num_hidden_layers = len(kept)
 
 
 def kept_layers(wanted: int | str, layers: int) -> list[int]:

@@ -48,7 +48,9 @@ def encoded_for(data: Data, students: Sequence[object], teachers: Sequence[objec
     if not named:
         data.example(1)
     (first, place), *others = named
-    tokenizer = _Tokenizer(place, longest=_longest(place))
+    positions = [most for _, there in named if (most := _longest(there)) is not None]
+    # Of the one that takes the fewest, because all read the same tokens.
+    tokenizer = _Tokenizer(place, longest=min(positions, default=None))
     sample = [column[:_COMPARED] for column in next(iter(texts.values())).columns]
     for other, there in others:
         if not tokenizer.reads_like(_Tokenizer(there, longest=None), sample):
