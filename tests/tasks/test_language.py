@@ -160,7 +160,7 @@ def test_the_toys_targets_are_the_tokens_that_come_next():
 def test_processes_divide_by_the_mean_number_of_their_tokens(monkeypatch):
     """Their gradients are averaged, so each token weighs the same, whoever has the longer texts."""
     data = KINDS["language"].data()
-    whole = next(iter(data.loader("train", train=True, batch_size=12, seed=3).epoch(0)))
+    whole = next(iter(data.loader("train", train=True, batch_size=48, seed=3).epoch(0)))
     shared = []
 
     def mean(count):
@@ -168,7 +168,7 @@ def test_processes_divide_by_the_mean_number_of_their_tokens(monkeypatch):
         return counted_tokens(whole)[1] / 3
 
     monkeypatch.setattr("tutelage.system.processes.mean", mean)
-    loaders = [data.loader("train", train=True, batch_size=12, seed=3, rank=rank, world_size=3) for rank in range(3)]
+    loaders = [data.loader("train", train=True, batch_size=48, seed=3, rank=rank, world_size=3) for rank in range(3)]
     parts = [next(iter(loader.epoch(0))) for loader in loaders]
     assert len({int(count) for count in shared}) > 1
     assert sum(shared) == counted_tokens(whole)[1]
