@@ -39,6 +39,7 @@ ELSEWHERE = {
     "cli/flags.py": "as commands.py",
     "cli/parser.py": "as commands.py",
     "cli/requests.py": "as commands.py",
+    "data/map_format.py": "a record, tested with those who fill it: tests/data/test_depth_maps.py, test_map_folders.py",
     "data/offers.py": "constants, tested with what reads them: tests/core/test_registry.py",
     "experiments/catalogue.py": "tested with what it lists: tests/core/test_registry.py",
     "methods/parts/papers.py": "constants, tested in tests/methods",

@@ -26,6 +26,7 @@ SERVED = {
     "multi-label": {"kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid", "semckd"},
     "regression": {"kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid", "semckd"},
     "maps": {"kd", "dkd", "label-smoothing", "confidence-penalty", "tf-kd-reg", "tf-kd-self", "dml", "end", "endd"},
+    "depth": {"kd", "re-kd", "tf-kd-self", "dml", "fitnet", "at", "sp", "vid", "cwd", "structured", "afd"},
     "text": {"kd", "dkd", "label-smoothing", "crd", "cs-kd", "byot", "msd", "ksanc", "simkd", "srrl", "end"},
     "language": {"token-kd", "kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid"},
     "unlabelled": {"kd", "fkd", "unix", "mlld", "end", "endd", "simkd", "srrl", "at", "fitnet", "quest"},
@@ -50,7 +51,8 @@ def test_who_serves_a_kind(kind):
 
 @pytest.mark.parametrize(
     ("method", "kind"),
-    [("kd", kind) for kind in OTHERS if kind != "headless"] + [("at", "headless"), ("dml", "multi-label")],
+    [("kd", kind) for kind in OTHERS if kind not in ("headless", "depth")]
+    + [("at", "headless"), ("dml", "multi-label")],
 )
 def test_a_run_on_a_kind_is_a_plain_loop_and_goes_on_after_a_kill(method, kind):
     driver_equals_a_plain_loop(catalogue.get(method), KINDS[kind])
@@ -62,7 +64,8 @@ def test_the_toys_are_what_they_are_called(kind):
     batch = KINDS[kind].batch()
     student = KINDS[kind].experiment().students[0].build(0, "student")
     reply = answer(student, batch.inputs)
-    shapes = {"multi-label": (12, 6), "regression": (12, 3), "maps": (12, 12, 16), "text": (12,), "language": (12, 7)}
+    shapes = {"multi-label": (12, 6), "regression": (12, 3), "maps": (12, 12, 16), "depth": (12, 12, 16), "text": (12,)}
+    shapes |= {"language": (12, 7)}
     if batch.targets is None:
         assert kind in ("unlabelled", "headless")
         return
@@ -70,6 +73,9 @@ def test_the_toys_are_what_they_are_called(kind):
     assert torch.isfinite(batch.loss(reply))
     if kind == "maps":
         assert ((batch.targets == -1).sum((1, 2)) == 20).all()
+    if kind == "depth":
+        assert ((batch.targets == 0).sum((1, 2)) == 20).all()
+        assert (batch.targets >= 0).all()
     if kind in ("text", "language"):
         assert (batch.inputs["attention_mask"] == 0).any()
 
@@ -82,6 +88,7 @@ OPTIONS = [
     ("maps", "born-again", {"variant": "cwtm"}),
     ("maps", "born-again", {"variant": "dkpp"}),
     ("maps", "tf-kd-reg", {"variant": "code"}),
+    ("depth", "cwd", {"on": "logits"}),
     ("text", "dml", {"peer": "mean-probability"}),
     ("text", "crd", {"alpha": 1.0}),
     ("text", "afd", {"adversarial": False}),
@@ -109,6 +116,7 @@ def test_options_that_change_what_is_read(kind, method, options):
         ("regression", "dml", {"peer": "mean-probability"}),
         ("multi-label", "born-again", {"variant": "dkpp"}),
         ("unlabelled", "unix", {"ce_weight": 0.5}),
+        ("depth", "structured", {"pixel_weight": 1.0}),
     ],
 )
 def test_options_that_the_data_cannot_serve_are_refused(kind, method, options):

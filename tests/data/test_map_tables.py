@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.data.map_tables import known_classes
+from tutelage.data.class_maps import known_classes
 from tutelage.data.names import parse_spec
 from tutelage.data.sources import load_data
 from tutelage.errors import UserError

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tutelage.data.class_maps import MASKS
+from tutelage.data.names import Spec
 from tutelage.data.survey import survey
 from tutelage.errors import UserError
 
@@ -23,7 +25,7 @@ def rows(tmp_path, masks, images=None):
 
 def test_sizes_and_numbers_with_the_first_file_of_each(tmp_path):
     masks = [np.array([[0, 1]], dtype=np.uint8), np.array([[1, 9], [0, 0], [0, 0]], dtype=np.uint8)]
-    found = survey(rows(tmp_path, masks), image="image", label="mask", split="train")
+    found = survey(rows(tmp_path, masks), Spec("x", "x"), MASKS, image="image", label="mask", split="train")
     assert found.sizes.tolist() == [[1, 2], [3, 2]]
     assert set(found.values) == {0, 1, 9}
     assert "mask-0.png" in found.values[1]
@@ -33,4 +35,6 @@ def test_sizes_and_numbers_with_the_first_file_of_each(tmp_path):
 def test_a_mask_of_another_size_than_its_image_is_refused_by_name(tmp_path):
     masks = [np.zeros((4, 4), dtype=np.uint8), np.zeros((4, 6), dtype=np.uint8)]
     with pytest.raises(UserError, match=r"mask-1\.png.* is 4 high and 6 wide and its image at .*image-1\.png.* 4 high"):
-        survey(rows(tmp_path, masks, [(4, 4), (4, 5)]), image="image", label="mask", split="train")
+        survey(
+            rows(tmp_path, masks, [(4, 4), (4, 5)]), Spec("x", "x"), MASKS, image="image", label="mask", split="train"
+        )

@@ -38,6 +38,7 @@ class Toy:
             "regression": parts[:, :2],
             "unlabelled": parts.argmax(1),
             "segmentation": self.masks(),
+            "depth": self.depths(),
         }[task]
 
     def masks(self):
@@ -46,6 +47,12 @@ class Toy:
         masks[:, :, 0] = 255
         return masks
 
+    def depths(self):
+        """Return how far each pixel is: the brighter, the nearer; nothing at the left edge."""
+        depths = 3 - 2 * self.images.mean(1)
+        depths[:, :, 0] = 0
+        return depths
+
     def __len__(self):
         return SAMPLES
 
@@ -53,7 +60,7 @@ class Toy:
         return (self.images[index], self.answers[index]) if self.labelled else self.images[index]
 
 
-OUTPUTS = {"classification": 3, "multi-label": 3, "regression": 2, "unlabelled": 3, "segmentation": 3}
+OUTPUTS = {"classification": 3, "multi-label": 3, "regression": 2, "unlabelled": 3, "segmentation": 3, "depth": 1}
 TASKS = list(OUTPUTS)
 
 
@@ -67,7 +74,7 @@ def network(width, outputs):
 
 
 def network_for(task, width):
-    if task != "segmentation":
+    if task not in ("segmentation", "depth"):
         return network(width, OUTPUTS[task])
     torch.manual_seed(width)
     return nn.Sequential(
@@ -101,7 +108,7 @@ def test_distill_compare_and_evaluate(task, tmp_path):
     assert title in page or title.capitalize() in page
 
 
-@pytest.mark.parametrize("task", ["multi-label", "regression", "segmentation"])
+@pytest.mark.parametrize("task", ["multi-label", "regression", "segmentation", "depth"])
 def test_the_best_epoch_is_that_of_the_main_metric_in_its_direction(task):
     data = as_data(Toy(task), task=task)
     torch.manual_seed(0)

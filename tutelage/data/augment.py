@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from tutelage.data.randaugment import RandAugment
 from tutelage.data.scaling import Scale
 from tutelage.data.tones import Colour
-from tutelage.data.transforms import Crop, Cutout, Flip, RandomCutout, ResizedCrop, Rotate, Transform
+from tutelage.data.transforms import Crop, Cutout, Flip, RandomCutout, ResizedCrop, Rotate, Transform, Zooming
 from tutelage.errors import UserError, unknown
 
 _NONE = "none"
@@ -87,6 +87,21 @@ class Augmentation:
         for transform, own in self._shares(len(maps), parameters.to(maps.device, non_blocking=True)):
             moved = transform.apply_to_maps(moved, own, outside)
         return moved.view(maps.shape)
+
+    def zoom(self, parameters: Tensor) -> Tensor:
+        """Return how much larger things are in each image than before, `[batch]`; the product over the transforms.
+
+        Args:
+            parameters: `[batch, width]` from `sample`.
+
+        Raises:
+            UserError: If the parameters were drawn by another augmentation.
+        """
+        found = parameters.new_ones(len(parameters))
+        for transform, own in self._shares(len(parameters), parameters):
+            if isinstance(transform, Zooming):
+                found = found * transform.zoom(own)
+        return found
 
     def _shares(self, samples: int, parameters: Tensor) -> Iterator[tuple[Transform, Tensor]]:
         """Yield each transform with its own columns of the parameters."""

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.data.map_files import read_map
+from tutelage.data.map_format import MapFormat
+from tutelage.data.names import Spec
 from tutelage.data.survey import Survey
 from tutelage.errors import UserError, notice
 from tutelage.losses import UNLABELLED
@@ -139,6 +142,39 @@ def parse_ignored(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split("+"))
     except ValueError as error:
         raise UserError(f"ignore={text} is no number: write ignore=255, or ignore=0+255 for several.") from error
+
+
+def known_classes(where: Spec) -> ClassList:
+    """Return the classes that the user named, or that stand beside the data.
+
+    Args:
+        where: The user's request.
+
+    Raises:
+        UserError: If a file of classes cannot be understood.
+    """
+    if where.classes is not None:
+        found = ClassList.read(Path(where.classes).expanduser())
+    else:
+        found = ClassList() if where.path is None else ClassList.beside(where.path)
+    return found if where.ignore is None else ClassList(found.names, parse_ignored(where.ignore))
+
+
+def _noted(values: NDArray[Any], where: Spec, place: str) -> list[int]:
+    found: list[int] = np.unique(values).tolist()
+    return found
+
+
+MASKS = MapFormat(
+    word="mask",
+    folders=("masks", "mask", "annotations", "annotation", "labels", "label", "segmentationclass"),
+    columns=("mask", "annotation", "label", "labels", "segmentation", "segmentation_mask", "seg"),
+    options=("ignore", "classes"),
+    read=read_map,
+    noted=_noted,
+    identity=lambda where: {"ignore": where.ignore, "classes": repr(known_classes(where))},
+)
+"""Masks of classes."""
 
 
 def _all(surveys: Mapping[str, Survey]) -> set[int]:

@@ -317,6 +317,7 @@ def assemble(
         _check_classes(parts, class_names, name)
     # Over what is left for training: samples held out must not reach the network even by their statistics.
     mean, std = mean_and_std(parts[TRAIN]) if parts[TRAIN].size else ((), ())
+    task = task.fitted(parts[TRAIN], len(class_names))
     return Data(
         name=name,
         splits=parts,

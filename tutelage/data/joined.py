@@ -34,10 +34,10 @@ def with_unlabelled(data: Data, source: str | Data | Dataset[Any] | DataLoader[A
     Raises:
         UserError: If the task knows no sample without a label, or the samples of either cannot be read by position.
     """
-    if "labels" not in data.offers:
+    if "labels" not in data.offers and not data.task.has_maps:
         raise UserError(
-            f"Unlabelled images go beside samples with class labels, and these data are for {data.task.title}: leave "
-            "out --unlabelled."
+            f"Unlabelled images go beside samples with class labels or maps, and these data are for {data.task.title}: "
+            "leave out --unlabelled."
         )
     own = data.train
     if isinstance(own, DataLoader) or isinstance(source, DataLoader):

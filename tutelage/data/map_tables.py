@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from tutelage.data.class_maps import ClassList, parse_ignored
 from tutelage.data.decode import probe, read_image
 from tutelage.data.names import Spec
 from tutelage.data.paired import Frame, PairedImages
@@ -15,6 +15,14 @@ from tutelage.errors import UserError, notice
 
 # Above this longer side, in pixels, training sees larger images than most would want it to.
 _LARGE = 1024
+# What options behind the data are for, and a task that has it.
+_FOR: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "ignore": ("masks", "segmentation"),
+        "classes": ("masks", "segmentation"),
+        "scale": ("depth maps", "depth"),
+    }
+)
 
 
 def as_paired(
@@ -31,11 +39,13 @@ def as_paired(
     Raises:
         UserError: If a map does not fit its image or the task, or something cannot be read.
     """
+    maps = task.map_format
+    assert maps is not None
     surveys = {
-        split: survey(rows, image=tables.image, label=tables.label, split=split)
+        split: survey(rows, where, maps, image=tables.image, label=tables.label, split=split)
         for split, rows in tables.splits.items()
     }
-    reader = task.map_reader(surveys, known_classes(where))
+    reader = task.map_reader(surveys, where)
     train = tables.splits["train"]
     channels, _ = probe(
         lambda row: read_image(train[row][tables.image], f"row {row} of split 'train'"), len(train), image_size
@@ -46,6 +56,7 @@ def as_paired(
         split: PairedImages(
             rows,
             reader,
+            maps.read,
             surveys[split].sizes,
             frame,
             image=tables.image,
@@ -59,24 +70,8 @@ def as_paired(
     return paired, reader.names
 
 
-def known_classes(where: Spec) -> ClassList:
-    """Return the classes that the user named, or that stand beside the data.
-
-    Args:
-        where: The user's request.
-
-    Raises:
-        UserError: If a file of classes cannot be understood.
-    """
-    if where.classes is not None:
-        found = ClassList.read(Path(where.classes).expanduser())
-    else:
-        found = ClassList() if where.path is None else ClassList.beside(where.path)
-    return found if where.ignore is None else ClassList(found.names, parse_ignored(where.ignore))
-
-
 def refuse_map_options(where: Spec, task: Task) -> None:
-    """Refuse options of masks for a task whose targets are no maps.
+    """Refuse options of maps for a task that has none, or maps of another kind.
 
     Args:
         where: The user's request.
@@ -85,12 +80,16 @@ def refuse_map_options(where: Spec, task: Task) -> None:
     Raises:
         UserError: If there are any.
     """
-    given = [f"{name}=" for name, value in (("ignore", where.ignore), ("classes", where.classes)) if value is not None]
-    if given and not task.has_maps:
-        raise UserError(
-            f"{' and '.join(given)} behind the data {'is' if len(given) == 1 else 'are'} for masks, and the task is "
-            f"{task.name}: add --task segmentation (task='segmentation'), or leave it out."
-        )
+    said = {"ignore": where.ignore, "classes": where.classes, "scale": where.scale}
+    known = () if task.map_format is None else task.map_format.options
+    given = [name for name, value in said.items() if value is not None and name not in known]
+    if not given:
+        return
+    words, other = _FOR[given[0]]
+    raise UserError(
+        f"{' and '.join(f'{name}=' for name in given)} behind the data {'is' if len(given) == 1 else 'are'} for "
+        f"{words}, and the task is {task.name}: add --task {other} (task='{other}'), or leave it out."
+    )
 
 
 def _tell(frame: Frame, sizes: int) -> None:

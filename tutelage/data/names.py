@@ -23,7 +23,7 @@ HUB: Mapping[str, str] = {
 }
 NAMES = (DIGITS, *HUB)
 _COLUMNS = ("label", "image", "text")
-_OPTIONS = (*_COLUMNS, "tokens", "blocks", "ignore", "classes")
+_OPTIONS = (*_COLUMNS, "tokens", "blocks", "ignore", "classes", "scale")
 _PREFIX = "hf:"
 
 
@@ -38,8 +38,10 @@ class Spec:
         hub: The name on the Hugging Face hub, with `:CONFIGURATION` if it has several; or None.
         label: The label column, or None to find it.
         image: The image column, or None to find it.
-        ignore: The numbers of masks that are no class, such as `255` or `0+255`, or None to find them.
+        ignore: The numbers of masks that are no class, such as `255` or `0+255`, or None to find them; of depth maps,
+            those that are no depth.
         classes: The file of the masks' class names, or None to look beside the data.
+        scale: What a 1 in depth maps is in metres, such as `0.001` or `1/256`, or None for what is usual.
         text_column: The one or two text columns, joined by `+`, or None to find them.
         tokens: The most tokens of a text, or None for as many as the network takes.
         blocks: The length in tokens of the blocks into which texts are cut, or None to keep each by itself.
@@ -53,6 +55,7 @@ class Spec:
     image: str | None = None
     ignore: str | None = None
     classes: str | None = None
+    scale: str | None = None
     text_column: str | None = None
     tokens: int | None = None
     blocks: int | None = None

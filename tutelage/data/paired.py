@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tutelage.data.decode import on_background, read_image, watched
 from tutelage.data.images import ResidentImages
-from tutelage.data.map_files import place_of, read_map
+from tutelage.data.map_files import place_of
 from tutelage.data.samples import Indices, Samples
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class MapReader(Protocol):
     def names(self) -> tuple[str, ...]:
         """One name for each number that a network answers a place with."""
 
-    def read(self, values: NDArray[np.int64], where: str) -> NDArray[Any]:
+    def read(self, values: NDArray[Any], where: str) -> NDArray[Any]:
         """Return the targets of a map, `[height, width]`."""
 
 
@@ -76,6 +76,7 @@ class PairedImages(Samples):
     Args:
         rows: A Hugging Face dataset whose columns of images and maps are not decoded.
         reader: Turns the numbers in a map's file into targets.
+        opened: Opens the file of a map: its numbers, from a cell of the table and the place to name.
         sizes: Height and width of each image in pixels, `[sample, 2]`.
         frame: How images of different sizes become one batch.
         image: The column of the images.
@@ -93,6 +94,7 @@ class PairedImages(Samples):
         self,
         rows: datasets.Dataset,
         reader: MapReader,
+        opened: Callable[[Any, str], NDArray[Any]],
         sizes: NDArray[np.int64],
         frame: Frame,
         *,
@@ -103,7 +105,7 @@ class PairedImages(Samples):
         missing: float,
         whole: bool = False,
     ) -> None:
-        self._rows, self._reader, self._sizes, self._frame = rows, reader, sizes, frame
+        self._rows, self._reader, self._opened, self._sizes, self._frame = rows, reader, opened, sizes, frame
         self._image, self._label, self._split, self._missing = image, label, split, missing
         self._whole = whole
         self.channels, self.size = channels, frame.canvas
@@ -189,7 +191,7 @@ class PairedImages(Samples):
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         maps = np.full(size, self._missing, dtype=np.int16)
         if self._label is not None:
-            maps = self._reader.read(read_map(cells[self._label], where), place_of(cells[self._label], where))
+            maps = self._reader.read(self._opened(cells[self._label], where), place_of(cells[self._label], where))
         if not self._whole:
             maps = _placed(_nearest(maps, seen), self._frame.canvas, self._missing)
             pixels = _placed(pixels, self._frame.canvas, 0)
@@ -202,6 +204,7 @@ class PairedImages(Samples):
         return PairedImages(
             self._rows,
             self._reader,
+            self._opened,
             self._sizes,
             self._frame,
             image=self._image,

@@ -9,6 +9,7 @@ from tutelage.data.contents import Contents
 from tutelage.data.folders import ImageFolder, scan_folder
 from tutelage.data.hub import holds_tables, hub_states, open_hub, open_path
 from tutelage.data.map_folders import PairFolder, scan_pairs
+from tutelage.data.map_format import MapFormat
 from tutelage.data.names import Spec
 from tutelage.data.tables import Tables, as_tables
 from tutelage.data.walk import walk
@@ -21,12 +22,12 @@ class HubPlace:
     Args:
         where: The user's request.
         name: `owner/name`.
-        has_maps: Whether the labels are maps, in a column of images.
+        maps: How the labels lie in files, if they are maps.
         has_labels: Whether there are labels; without, the samples are texts.
     """
 
-    def __init__(self, where: Spec, name: str, *, has_maps: bool = False, has_labels: bool = True) -> None:
-        self._where, self._rows, self._kind = where, open_hub(name), {"has_maps": has_maps, "has_labels": has_labels}
+    def __init__(self, where: Spec, name: str, *, maps: MapFormat | None = None, has_labels: bool = True) -> None:
+        self._where, self._rows, self._maps, self._has_labels = where, open_hub(name), maps, has_labels
         self.listing: Any = hub_states(self._rows)
 
     def known_content(self) -> Any:
@@ -38,7 +39,7 @@ class HubPlace:
 
     def tables(self) -> Tables:
         """Return its splits and columns."""
-        return _tables(self._rows, self._where, **self._kind)
+        return _tables(self._rows, self._where, maps=self._maps, has_labels=self._has_labels)
 
 
 class LocalPlace:
@@ -48,7 +49,7 @@ class LocalPlace:
         where: The user's request.
         path: The file or folder.
         has_classes: Whether the task uses the classes.
-        has_maps: Whether the labels are maps, which are images themselves.
+        maps: How the labels lie in files, if they are maps.
         has_labels: Whether there are labels; without, the samples are texts, which may be lines of plain text.
 
     Raises:
@@ -56,10 +57,15 @@ class LocalPlace:
     """
 
     def __init__(
-        self, where: Spec, path: Path, *, has_classes: bool = True, has_maps: bool = False, has_labels: bool = True
+        self,
+        where: Spec,
+        path: Path,
+        *,
+        has_classes: bool = True,
+        maps: MapFormat | None = None,
+        has_labels: bool = True,
     ) -> None:
-        self._where, self._path = where, path
-        self._kind = {"has_maps": has_maps, "has_labels": has_labels}
+        self._where, self._path, self._maps, self._has_labels = where, path, maps, has_labels
         self._images: ImageFolder | PairFolder | None
         tree = walk(path)
         self._contents = Contents.of(tree)
@@ -69,8 +75,8 @@ class LocalPlace:
             raise UserError(f"{path} holds no texts: give plain text (.txt), or tables (Parquet, CSV, JSON).")
         elif path.is_file():
             raise UserError(f"{path} is a file: give a folder of images by class, or tables (Parquet, CSV, JSON).")
-        elif has_maps:
-            self._images = scan_pairs(tree, label=where.label, image=where.image)
+        elif maps is not None:
+            self._images = scan_pairs(tree, maps, label=where.label, image=where.image)
         else:
             self._images = scan_folder(tree, label=where.label, image=where.image, has_classes=has_classes)
 
@@ -92,9 +98,9 @@ class LocalPlace:
         if self._images is not None:
             return self._images.tables()
         rows = open_path(self._path, state=self._contents.state)
-        return _tables(rows, self._where, **self._kind)
+        return _tables(rows, self._where, maps=self._maps, has_labels=self._has_labels)
 
 
-def _tables(rows: Any, where: Spec, *, has_maps: bool, has_labels: bool) -> Tables:
+def _tables(rows: Any, where: Spec, *, maps: MapFormat | None, has_labels: bool) -> Tables:
     columns = {"image": where.image, "label": where.label, "text": where.text_column}
-    return as_tables(rows, **columns, spec=where.text, has_maps=has_maps, has_labels=has_labels)
+    return as_tables(rows, **columns, spec=where.text, maps=maps, has_labels=has_labels)

@@ -47,6 +47,10 @@ class Scale:
         """Scale each map as its image."""
         return nearest(maps, self._grid(maps, parameters), outside)
 
+    def zoom(self, parameters: Tensor) -> Tensor:
+        """Return how much larger things are: the inverse of the box's half size."""
+        return parameters[:, 2].reciprocal()
+
     def _grid(self, images: Tensor, parameters: Tensor) -> Tensor:
         return box_grid(images, parameters[:, [0, 1, 2, 2]])
 

@@ -18,7 +18,7 @@ from tutelage.data.dataset import Data, assemble
 from tutelage.data.glue import glue_task
 from tutelage.data.images import ResidentImages, StreamedImages
 from tutelage.data.judging import judged
-from tutelage.data.map_tables import as_paired, known_classes, refuse_map_options
+from tutelage.data.map_tables import as_paired, refuse_map_options
 from tutelage.data.names import DIGITS, Spec, parse_spec
 from tutelage.data.paired import PairedImages
 from tutelage.data.place import HubPlace, LocalPlace
@@ -174,15 +174,15 @@ def _load(
             where,
             where.path,
             has_classes=not task.hides_targets,
-            has_maps=task.has_maps,
+            maps=task.map_format,
             has_labels=not task.continues_texts,
         )
     else:
-        place = HubPlace(where, where.hub or "", has_maps=task.has_maps, has_labels=not task.continues_texts)
+        place = HubPlace(where, where.hub or "", maps=task.map_format, has_labels=not task.continues_texts)
     options: dict[str, Any] = {"label": where.label, "image": where.image, "image_size": image_size}
     # Classification has no salt, so its keys are those of versions before there were tasks.
     options |= {"task": task.name} if task.salt else {}
-    options |= {"ignore": where.ignore, "classes": repr(known_classes(where))} if task.has_maps else {}
+    options |= {} if task.map_format is None else task.map_format.identity(where)
     known = place.known_content()
     decoded = None if known is None else recall(key_of(state=known, **options))
     told: list[str] = []

@@ -12,6 +12,7 @@ from tutelage.data.decode import probe, read_image
 from tutelage.data.images import StreamedImages
 from tutelage.data.label_sets import read_other_targets
 from tutelage.data.labels import class_indices, class_names, read_column
+from tutelage.data.map_format import MapFormat
 from tutelage.data.split_names import TEST, TRAIN, TWINS, VALIDATION, misspelt, read_names, with_twins
 from tutelage.data.task import Task
 from tutelage.data.text_tables import is_text, text_columns
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
 # The fine label first: CIFAR-100 has a coarse one as well, and published results are on its 100 classes.
 _LABELS = ("fine_label", "label", "labels", "class")
-# Columns of maps, and of the images that they belong to, as they are usually called.
-_MAPS = ("mask", "annotation", "label", "labels", "segmentation", "segmentation_mask", "seg", "depth", "depth_map")
+# Columns of images that have maps, as they are usually called.
 _PICTURED = ("image", "img", "pixel_values")
-MAPS = _MAPS[0]
-"""The usual name of a column of maps."""
+MAPS = "map"
+"""The column of maps in a table of files."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def as_tables(
     label: str | None,
     spec: str,
     text: str | None = None,
-    has_maps: bool = False,
+    maps: MapFormat | None = None,
     has_labels: bool = True,
 ) -> Tables:
     """Find splits and columns. A table without a column of images holds texts.
@@ -83,7 +83,7 @@ def as_tables(
         label: The label column, or None to find it.
         text: The one or two text columns, joined by `+`, or None to find them.
         spec: The user's text for the data, for messages.
-        has_maps: Whether the labels are maps, in a column of images.
+        maps: How the labels lie in files, if they are maps in a column of images.
         has_labels: Whether there are labels. Without, the table holds texts alone.
 
     Raises:
@@ -98,12 +98,12 @@ def as_tables(
         columns = corpus_columns(features, text, spec=spec)
         _check_columns(splits, columns, spec)
         return Tables({name: rows.select_columns([*columns]) for name, rows in splits.items()}, "", "", columns)
-    inputs, label, has_texts = _columns(features, image, label, text, spec, has_maps=has_maps)
+    inputs, label, has_texts = _columns(features, image, label, text, spec, maps)
     _check_columns(splits, [*inputs, label], spec)
     if has_texts:
         chosen = {name: rows.select_columns([*inputs, label]) for name, rows in splits.items()}
         return Tables(chosen, "", label, inputs)
-    encoded = (*inputs, label) if has_maps else inputs
+    encoded = inputs if maps is None else (*inputs, label)
     return Tables({name: _encoded(rows, [*inputs, label], encoded) for name, rows in splits.items()}, inputs[0], label)
 
 
@@ -114,11 +114,16 @@ def _check_columns(splits: Mapping[str, datasets.Dataset], columns: Sequence[str
 
 
 def _columns(
-    features: Mapping[str, Any], image: str | None, label: str | None, text: str | None, spec: str, *, has_maps: bool
+    features: Mapping[str, Any],
+    image: str | None,
+    label: str | None,
+    text: str | None,
+    spec: str,
+    maps: MapFormat | None,
 ) -> tuple[tuple[str, ...], str, bool]:
     """Return the columns of inputs, the label column, and whether the inputs are texts."""
-    if has_maps:
-        image, label = _paired_columns(features, image, label, spec)
+    if maps is not None:
+        image, label = _paired_columns(features, image, label, spec, maps)
         return (image,), label, False
     if _holds_texts(features, image, text, spec):
         label = _label_column(features, label, spec)
@@ -246,7 +251,9 @@ def _label_column(features: Mapping[str, Any], label: str | None, spec: str) -> 
     return found[0]
 
 
-def _paired_columns(features: Mapping[str, Any], image: str | None, label: str | None, spec: str) -> tuple[str, str]:
+def _paired_columns(
+    features: Mapping[str, Any], image: str | None, label: str | None, spec: str, maps: MapFormat
+) -> tuple[str, str]:
     """Return the column of images and the column of their maps."""
     from datasets import Image
 
@@ -254,15 +261,15 @@ def _paired_columns(features: Mapping[str, Any], image: str | None, label: str |
     for what, name in (("image column", image), ("label column", label)):
         if name is not None and name not in found:
             raise unknown(what, name, found)
-    maps = [name for name in _MAPS if name in found and name != image]
-    label = label or (maps[0] if len(maps) == 1 else None)
+    usual = [name for name in maps.columns if name in found and name != image]
+    label = label or (usual[0] if len(usual) == 1 else None)
     others = [name for name in found if name != label]
     usual = [name for name in _PICTURED if name in others]
     image = image or (others[0] if len(others) == 1 else usual[0] if len(usual) == 1 else None)
     if image is None or label is None:
         raise UserError(
             f"{spec} has the columns {', '.join(features)}, of which {', '.join(found) or 'none'} hold images: name "
-            f"that of the images and that of the masks, as in '{spec},image=NAME,label=NAME'."
+            f"that of the images and that of the {maps.word}s, as in '{spec},image=NAME,label=NAME'."
         )
     return image, label
 

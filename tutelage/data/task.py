@@ -15,12 +15,15 @@ from torch import Tensor
 
 from tutelage.data.augment import Augmentation
 from tutelage.data.criterion import Criterion, Density
+from tutelage.data.map_format import MapFormat
 from tutelage.data.offers import Offer
 from tutelage.errors import UserError, unknown
+from tutelage.system.grammar import read
 
 if TYPE_CHECKING:
-    from tutelage.data.class_maps import ClassList
+    from tutelage.data.names import Spec
     from tutelage.data.paired import MapReader
+    from tutelage.data.samples import Samples
     from tutelage.data.survey import Survey
 
 ENTRY_POINTS = "tutelage.tasks"
@@ -172,7 +175,7 @@ class Task(ABC):
         measures: What is measured: a network's answer, or the embedding that its classifier reads.
         outputs: The word for one of the numbers of an answer, and its plural.
         ragged: Whether a batch of images is a list of `[channel, height, width]`, because they may differ in size.
-        has_maps: Whether a sample's targets are a map over its image, such as a mask, in a file of its own.
+        map_format: How a sample's targets lie in files, if they are a map over its image, such as a mask.
         missing: The target of a place of a map that has none.
         augmentation: The usual augmentation of training images; empty for what is usual for their size.
         head: What a network of the library transformers ends in: `language` answers at each token with a score of each
@@ -183,26 +186,31 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: str
     metrics: ClassVar[Mapping[str, Metric]]
     primary: ClassVar[str]
     watched: ClassVar[tuple[str, ...]]
     further: ClassVar[Mapping[str, Metric]] = MappingProxyType({})
     judges: ClassVar[tuple[str, ...]] = ()
     offers: ClassVar[frozenset[Offer]]
-    criterion: ClassVar[Criterion]
+    criterion: Criterion
     hides_targets: ClassVar[bool] = False
-    salt: ClassVar[bytes]
+    salt: bytes
     measures: ClassVar[Literal["answer", "embedding"]] = "answer"
     outputs: ClassVar[tuple[str, str]] = ("class", "classes")
     ragged: ClassVar[bool] = False
-    has_maps: ClassVar[bool] = False
+    map_format: ClassVar[MapFormat | None] = None
     missing: ClassVar[float] = -1.0
     augmentation: ClassVar[str] = ""
     head: ClassVar[str] = ""
     compares_with_teacher: ClassVar[bool] = False
     continues_texts: ClassVar[bool] = False
     _judged_by: tuple[str, ...] = ()
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether a sample's targets are a map over its image."""
+        return self.map_format is not None
 
     @abstractmethod
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -278,12 +286,46 @@ class Task(ABC):
         """
         return None
 
-    def map_reader(self, surveys: Mapping[str, Survey], known: ClassList) -> MapReader:
+    def picture_of(self, targets: Tensor) -> str:
+        """Return the map of one sample's targets as a small image file in base64, for reports.
+
+        Args:
+            targets: `[height, width]`.
+
+        Raises:
+            TypeError: If the task's targets are no maps.
+        """
+        raise TypeError(f"The targets of the task {self.name!r} are no maps.")
+
+    def configured(self, options: Mapping[str, str]) -> Task:
+        """Return the task with options that its user wrote behind its name.
+
+        Args:
+            options: The values by name, as text.
+
+        Raises:
+            UserError: If an option is unknown or its value is wrong.
+        """
+        raise UserError(f"The task {self.name} has no options: leave out {', '.join(options)}.")
+
+    def fitted(self, train: Samples, outputs: int) -> Task:
+        """Return the task as these training samples need it, such as with weights of its classes.
+
+        Args:
+            train: The training samples.
+            outputs: How many numbers a network returns for a sample.
+
+        Raises:
+            UserError: If the task's options do not fit the samples.
+        """
+        return self
+
+    def map_reader(self, surveys: Mapping[str, Survey], where: Spec) -> MapReader:
         """Return what turns the files of maps into targets.
 
         Args:
             surveys: What the maps of each split hold.
-            known: The classes that the user named, or that stand beside the data.
+            where: The user's request.
 
         Raises:
             UserError: If the maps hold what is no target, or the task's targets are no maps.
@@ -373,18 +415,28 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "multi-label": "tutelage.tasks.multi_label:MULTI_LABEL",
         "segmentation": "tutelage.tasks.segmentation:SEGMENTATION",
         "language": "tutelage.tasks.language:LANGUAGE",
+        "depth": "tutelage.tasks.depth:DEPTH",
         "regression": "tutelage.tasks.regression:REGRESSION",
         "unlabelled": "tutelage.tasks.unlabelled:UNLABELLED",
     }
 )
 
 
-def task_named(name: str) -> Task:
+def task_named(text: str) -> Task:
     """Return a task by its name: a built-in one, or one from another package.
 
+    Args:
+        text: Its name; options may follow, as in `depth,loss=berhu`.
+
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or an option is wrong.
     """
+    written = read(text, kind="task")
+    found = _named(written.name)
+    return found.configured(written.options) if written.options else found
+
+
+def _named(name: str) -> Task:
     if name in TASKS:
         module, _, attribute = TASKS[name].partition(":")
         found: Task = getattr(importlib.import_module(module), attribute)

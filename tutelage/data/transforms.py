@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,18 @@ class Transform(Protocol):
             maps: `[batch, channel, height, width]`; values are copied, never blended.
             parameters: The parameters that changed the images, `[batch, width]`.
             outside: Value of places from outside the map.
+        """
+
+
+@runtime_checkable
+class Zooming(Protocol):
+    """A transform after which things in the image are larger or smaller."""
+
+    def zoom(self, parameters: Tensor) -> Tensor:
+        """Return how much larger they are in each image, `[batch]`; of other factors in width and height, their mean.
+
+        Args:
+            parameters: `[batch, width]`.
         """
 
 
@@ -190,6 +202,10 @@ class ResizedCrop:
     def apply_to_maps(self, maps: Tensor, parameters: Tensor, outside: float) -> Tensor:
         """Enlarge the box of each map that was cut out of its image."""
         return nearest(maps, box_grid(maps, parameters), outside)
+
+    def zoom(self, parameters: Tensor) -> Tensor:
+        """Return how much larger things are: the geometric mean of the factors in width and height."""
+        return (parameters[:, 2] * parameters[:, 3]).rsqrt()
 
     def __str__(self) -> str:
         default = ResizedCrop()

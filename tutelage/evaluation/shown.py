@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -25,20 +26,24 @@ _LONGEST = 320
 
 
 class Shown:
-    """Keeps a few maps of classes, the last four of those at positions 0, 1, 2, 4, 8 and so on.
+    """Keeps a few maps, the last four of those at positions 0, 1, 2, 4, 8 and so on.
 
     So the samples are spread out, the same for every network, and nobody need know how many there will be.
+
+    Args:
+        draw: Returns a map as a small file in base64; by default, of classes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, draw: Callable[[Tensor], str] | None = None) -> None:
+        self._draw = draw or map_png
         self._seen = 0
         self._kept: deque[tuple[int, str]] = deque(maxlen=COUNT)
 
     def update(self, maps: Tensor) -> None:
-        """Take in the maps of a batch in its order, whole numbers `[batch, height, width]`, -1 where there is none."""
+        """Take in the maps of a batch in its order, `[batch, height, width]`; of classes, -1 where there is none."""
         for position in range(self._seen, self._seen + len(maps)):
             if is_shown(position):
-                self._kept.append((position, map_png(maps[position - self._seen])))
+                self._kept.append((position, self._draw(maps[position - self._seen])))
         self._seen += len(maps)
 
     def merge(self, later: Shown) -> None:
@@ -60,7 +65,7 @@ def shown_samples(data: Data) -> list[dict[str, Any]]:
     """Return the samples that are shown of the last measured split: position, image (JPEG) and truth (PNG), in base64.
 
     Args:
-        data: The data; their targets are maps of classes.
+        data: The data; their targets are maps.
     """
     if not data.measured or not isinstance(samples := data.split(data.measured[-1]), Samples):
         return []
@@ -73,15 +78,17 @@ def shown_samples(data: Data) -> list[dict[str, Any]]:
     for position in [position for position in range(len(order)) if is_shown(position)][-COUNT:]:
         inputs, targets = samples.read_batch(torch.tensor([order[position]]))
         assert targets is not None
-        found.append({"position": str(position), "image": image_jpeg(inputs[0]), "truth": map_png(targets[0])})
+        found.append(
+            {"position": str(position), "image": image_jpeg(inputs[0]), "truth": data.task.picture_of(targets[0])}
+        )
     return found
 
 
 def map_png(classes: Tensor) -> str:
     """Return a map of classes `[height, width]` as a small PNG in base64, 255 where there is none."""
     values = classes.detach().cpu().numpy().astype(np.int64)
-    small = _thinned(np.where(values < 0, NOTHING, values % NOTHING).astype(np.uint8))
-    return _encoded(Image.fromarray(small), "PNG", optimize=True)
+    small = thinned(np.where(values < 0, NOTHING, values % NOTHING).astype(np.uint8))
+    return encoded(Image.fromarray(small), "PNG", optimize=True)
 
 
 def image_jpeg(image: Tensor) -> str:
@@ -90,17 +97,18 @@ def image_jpeg(image: Tensor) -> str:
     if pixels.is_floating_point():
         low, high = pixels.min().clamp(max=0.0), pixels.max().clamp(min=1.0)
         pixels = (255 * (pixels - low) / (high - low)).round().byte()
-    small = _thinned(pixels[:3].permute(1, 2, 0).numpy() if len(pixels) >= 3 else pixels[0].numpy())
-    return _encoded(Image.fromarray(np.ascontiguousarray(small)), "JPEG", quality=85)
+    small = thinned(pixels[:3].permute(1, 2, 0).numpy() if len(pixels) >= 3 else pixels[0].numpy())
+    return encoded(Image.fromarray(np.ascontiguousarray(small)), "JPEG", quality=85)
 
 
-def _thinned(pixels: NDArray[Any]) -> NDArray[Any]:
+def thinned(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return every so many of the rows and columns, so that the picture stays small."""
     step = -(-max(pixels.shape[:2]) // _LONGEST)
     return pixels[::step, ::step]
 
 
-def _encoded(image: Image.Image, form: str, **options: Any) -> str:
+def encoded(image: Image.Image, form: str, **options: Any) -> str:
+    """Return an image as a file in base64."""
     buffer = BytesIO()
     image.save(buffer, form, **options)
     return base64.b64encode(buffer.getvalue()).decode()

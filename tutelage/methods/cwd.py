@@ -59,7 +59,7 @@ class CWD(Method):
         student: The network to train.
         teacher: A teacher whose answers are maps, or with a network inside.
         example: Inputs for one forward pass.
-        on: `logits`, `features`, or `auto`: the logits if the student answers with a map, else features.
+        on: `logits`, `features`, or `auto`: the logits if the student answers with a map of classes, else features.
         layers: Of features: `auto` takes the ends of the last stages; or pairs by name, `student:teacher`, joined by
             `+`.
         temperature: $T$, above zero.
@@ -94,7 +94,9 @@ class CWD(Method):
         super().__init__({"channels": alpha})
         self.temperature = temperature
         trace = Trace.of(student, example)
-        has_maps = trace.logits.ndim == 4 if on == "auto" else on == "logits"
+        # One number a place, such as a depth, is no score of which places a class is at.
+        has_scores = trace.logits.ndim == 4 and trace.logits.shape[1] > 1
+        has_maps = has_scores if on == "auto" else on == "logits"
         self.adapters = nn.ModuleList()
         if has_maps and layers == AUTO:
             self.student, self.teacher, self._logit_maps = reading_logit_maps(student, teacher, example)

@@ -33,6 +33,7 @@ STRUCTURED = Paper(
 )
 CRITIC = "critic"
 _PENALTY = 10.0
+_PIXEL_WEIGHT = 10.0
 _PATCH = 2
 
 Variant = Literal["paper", "code"]
@@ -41,8 +42,9 @@ Variant = Literal["paper", "code"]
 @register(
     "structured",
     papers=[STRUCTURED],
-    reads={"answers", "classes", "maps", "images"},
+    reads={"answers", "maps", "images"},
     uses={"targets"},
+    reads_if={"pixel_weight": {"classes"}},
     family="relations",
     losses=["kd_loss", "pairwise_loss", "critic_loss"],
     exceptions={"parts-of-a-batch-add-up": "the points of the gradient penalty are drawn anew for each part"},
@@ -57,6 +59,9 @@ class Structured(Method):
     The critic $D$ minimises $E[D(S)] - E[D(T)] + 10 \, E[(\|\nabla D\| - 1)^2]$. $f_i$ are nodes: pooled patches of the
     map before the classifier, of which both networks may have any width. The student steps first, then the critic, once
     a batch each. A weight of zero leaves its term out. Images without labels learn by all terms but the first.
+
+    Maps of one number a place, such as depths, have no $L_{pi}$, as in the paper: their pixels learn from the targets.
+    The critic judges the numbers themselves.
 
     Two variants differ in what the paper writes and the authors' code does:
 
@@ -73,7 +78,8 @@ class Structured(Method):
         student: The network to train.
         teacher: A teacher with a network inside.
         example: Inputs for one forward pass.
-        pixel_weight: $\lambda_1$ of the pixels' answers; the paper and the code have 10.
+        pixel_weight: $\lambda_1$ of the pixels' answers; by default 10, as the paper and the code have, and 0 for maps
+            of one number a place.
         pair_weight: $\lambda_2$ of the pairs; the paper has 10, the authors' run 0.5.
         holistic_weight: $\lambda_3$ of the critic; the paper and the code have 0.1.
         variant: `paper` or `code`, as above.
@@ -107,7 +113,7 @@ class Structured(Method):
         teacher: Teacher,
         example: Any,
         *,
-        pixel_weight: float = 10.0,
+        pixel_weight: float | None = None,
         pair_weight: float = 0.5,
         holistic_weight: float = 0.1,
         variant: Variant = "code",
@@ -116,8 +122,12 @@ class Structured(Method):
         adversarial: Game = "wgan-gp",
         critic_lr_scale: float = 0.04,
     ) -> None:
+        trace = Trace.of(student, example)
+        outputs = trace.logits.shape[1]
+        if pixel_weight is None:
+            pixel_weight = _PIXEL_WEIGHT if outputs > 1 else 0.0
         weights = {"pixels": pixel_weight, "pairs": pair_weight, "fooling": holistic_weight}
-        _check(weights, patch, critic_lr_scale)
+        _check(weights, patch, critic_lr_scale, outputs)
         taught = {name: weight for name, weight in weights.items() if weight}
         penalised = {"penalty": _PENALTY * (holistic_weight if variant == "code" else 1.0)}
         own = {CRITIC: holistic_weight if variant == "code" else 1.0}
@@ -128,7 +138,7 @@ class Structured(Method):
         self.student, self.teacher, self._logit_maps = reading_logit_maps(student, teacher, example, self.pairs)
         self.critic: Critic | None = None
         if holistic_weight:
-            self.critic = adapting(self._critic_for(example), student, wide=True)
+            self.critic = adapting(self._critic_for(example, outputs), student, wide=True)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the student's losses, then the critic's on the same maps without gradients."""
@@ -182,12 +192,11 @@ class Structured(Method):
             return _PATCH, _PATCH
         return max(1, size[0] // 2), max(1, size[1] // 2)
 
-    def _critic_for(self, example: Any) -> Critic:
+    def _critic_for(self, example: Any, outputs: int) -> Critic:
         layers = (self._logit_maps.student, self.student), (self._logit_maps.teacher, self.teacher)
         shapes = [example.shape if layer is None else network.shapes[layer] for layer, network in layers]
         height, width = (min(shape[side] for shape in shapes) for side in (2, 3))
-        classes = Trace.of(self.student.model, example).logits.shape[1]
-        channels = classes + (example.shape[1] if self.variant == "paper" else 0)
+        channels = outputs + (example.shape[1] if self.variant == "paper" else 0)
         return Critic(channels, (height, width), spectral=self.variant == "code")
 
 
@@ -201,10 +210,15 @@ def _nodes(student: nn.Module, teacher: Teacher, layers: str, example: Any) -> t
     return pair(student, teacher, layers, seen, take="last").pairs[:1]
 
 
-def _check(weights: Mapping[str, float], patch: int | None, critic_lr_scale: float) -> None:
+def _check(weights: Mapping[str, float], patch: int | None, critic_lr_scale: float, outputs: int) -> None:
     for name, weight in weights.items():
         if not weight >= 0:
             raise UserError(f"The weight of {name} is {weight}: it must be zero or more, and zero leaves the term out.")
+    if outputs == 1 and weights["pixels"]:
+        raise UserError(
+            f"pixel_weight={weights['pixels']:g} compares probabilities of classes, and the student answers each place "
+            "with one number: leave it out."
+        )
     if not any(weights.values()):
         raise UserError("All three weights are zero, which leaves nothing of the teacher: choose supervised.")
     if (patch is not None and patch < 1) or not critic_lr_scale > 0:

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.data.class_maps import CUSTOMARY, ClassList, ClassMaps
+from tutelage.data.class_maps import CUSTOMARY, MASKS, ClassMaps, known_classes
 from tutelage.data.criterion import CrossEntropy, Density
+from tutelage.data.names import Spec
 from tutelage.data.offers import Offer
 from tutelage.data.survey import Survey
 from tutelage.data.targets import as_array
 from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
-from tutelage.evaluation.shown import Shown
+from tutelage.evaluation.shown import Shown, map_png
 from tutelage.losses import UNLABELLED
 from tutelage.models.answers import at_size
 
@@ -56,7 +57,7 @@ class Segmentation(Task):
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "maps", "classes", "labels", "images"})
     criterion = PixelCrossEntropy()
     salt = b"segmentation"
-    has_maps = True
+    map_format = MASKS
     augmentation = "scale:0.5:2,flip,colour:0.3"
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
@@ -81,13 +82,17 @@ class Segmentation(Task):
             )
         return torch.from_numpy(indices.astype(np.int16))
 
-    def map_reader(self, surveys: Mapping[str, Survey], known: ClassList) -> ClassMaps:
+    def map_reader(self, surveys: Mapping[str, Survey], where: Spec) -> ClassMaps:
         """Return what turns the numbers in masks into class indices."""
-        return ClassMaps(surveys, known)
+        return ClassMaps(surveys, known_classes(where))
 
     def count_outputs(self, targets: Tensor) -> int:
         """Return the number of classes: one more than the highest index."""
         return int(targets.max()) + 1
+
+    def picture_of(self, targets: Tensor) -> str:
+        """Return a mask `[height, width]` as a small PNG in base64."""
+        return map_png(targets)
 
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> SegmentationMeter:
         """Return a fresh meter."""

@@ -128,6 +128,13 @@ def _maps() -> Data:
     return _with(labels, Maps(), outputs=CLASSES, plain=True)
 
 
+def _depths() -> Data:
+    depths = 0.5 + 3 * torch.rand(SAMPLES, SIZE[0] * SIZE[1], generator=_drawn())
+    hidden = torch.rand(depths.shape, generator=_drawn()).argsort(1)[:, :_UNLABELLED_PLACES]
+    depths = depths.scatter(1, hidden, 0.0).view(SAMPLES, *SIZE)
+    return _with(depths, task_named("depth"), outputs=1, plain=True)
+
+
 def _texts() -> Data:
     words = torch.randint(1, WORDS, (SAMPLES, TOKENS), generator=_drawn())
     # From three words to a full row, so that padding differs by sample.
@@ -178,6 +185,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             title="a class at each place of an image (maps)",
             data=_maps,
             network=lambda width, batch_norm: ToyMapNetwork(width, batch_norm=batch_norm),
+        ),
+        "depth": Kind(
+            title="a depth at each place of an image (depth)",
+            data=_depths,
+            network=lambda width, batch_norm: ToyMapNetwork(width, batch_norm=batch_norm, outputs=1),
+            brief=True,
         ),
         "text": Kind(title="texts with a class each", data=_texts, network=lambda width, _: ToyTextNetwork(width)),
         "language": Kind(

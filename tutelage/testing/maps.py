@@ -24,13 +24,14 @@ class ToyMapNetwork(nn.Module):
     Args:
         width: Channels of the first convolution.
         batch_norm: Whether to normalise; without it, samples of a batch do not see each other.
+        outputs: How many numbers it answers each place with.
     """
 
-    def __init__(self, width: int, *, batch_norm: bool = True) -> None:
+    def __init__(self, width: int, *, batch_norm: bool = True, outputs: int = CLASSES) -> None:
         super().__init__()
         body = ToyNetwork(width, batch_norm=batch_norm)
         self.layer1, self.layer2 = body.layer1, body.layer2
-        self.classifier = nn.Conv2d(2 * width, CLASSES, 1)
+        self.classifier = nn.Conv2d(2 * width, outputs, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits `[batch, class, height, width]`."""

@@ -86,6 +86,8 @@ class Critic(nn.Module):
 def judged(logits: Tensor, images: Tensor | None) -> Tensor:
     """Return what a critic judges: the logits themselves, or beside the image the probabilities of the classes.
 
+    Of one number a place there are no probabilities, and it is judged itself.
+
     Args:
         logits: `[batch, class, height, width]`.
         images: `[batch, channel, height, width]` of any size, for a critic that is conditioned on them; or None.
@@ -94,7 +96,7 @@ def judged(logits: Tensor, images: Tensor | None) -> Tensor:
     if images is None:
         return raw
     seen = F.interpolate(wide(images), (raw.shape[2], raw.shape[3]), mode="bilinear", align_corners=False)
-    return torch.cat([seen.to(raw.dtype), raw.softmax(1)], dim=1)
+    return torch.cat([seen.to(raw.dtype), raw.softmax(1) if raw.shape[1] > 1 else raw], dim=1)
 
 
 def critic_loss(real: Tensor, fake: Tensor, game: Game = "wgan-gp") -> Tensor:
