@@ -10,6 +10,8 @@ from tutelage.data.paired import Frame, PairedImages
 from tutelage.data.sources import load_data
 from tutelage.errors import Notice, UserError
 
+SPLITS = (("train", True), ("test", False))
+
 
 def scene(size, seed):
     """A mask of three classes, and an image whose brightness is the class."""
@@ -113,6 +115,40 @@ def test_without_masks_and_other_masks(folder):
     assert bare.read_batch([0, 1])[1] is None
     with pytest.raises(TypeError, match="come from files"):
         data.train.with_targets(torch.zeros(8))
+
+
+@pytest.mark.filterwarnings("ignore:The training images have 2 sizes")
+def test_what_fits_into_memory_is_decoded_once(folder, monkeypatch):
+    place, read = folder([(6, 8), (4, 9)] * 4), []
+    monkeypatch.setattr(
+        PairedImages, "_read", lambda self, index, old=PairedImages._read: read.append(1) or old(self, index)
+    )
+    data = load_data(place, task="segmentation", validation=0, augment="none")
+    read.clear()
+    first, again = (
+        [batch for split, train in SPLITS for batch in batches(data, split, train=train, batch_size=4)]
+        for _ in range(2)
+    )
+    assert len(read) == 16, "each image once for training, or for measuring"
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+    assert not data.train.is_decoded, "no worker processes"
+    streamed = load_data(place, task="segmentation", validation=0, augment="none", resident_limit_mib=0)
+    read.clear()
+    for _ in range(2):
+        batches(streamed, "test", train=False, batch_size=4)
+    assert len(read) == 16
+    assert streamed.train.is_decoded
+    assert streamed.fingerprint == data.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore:The training images have 2 sizes")
+def test_statistics_leave_out_what_lies_beside_images_on_the_canvas(folder):
+    data = load_data(folder([(6, 8), (4, 9)] * 4), task="segmentation", validation=0, augment="none")
+    pixels = np.concatenate([scene(size, n)[0][..., 0].ravel() for n, size in enumerate([(6, 8), (4, 9)] * 4)]) / 255
+    assert data.mean == pytest.approx((pixels.mean(),) * 3)
+    assert data.std == pytest.approx((pixels.std(),) * 3)
 
 
 def test_frames():

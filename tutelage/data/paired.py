@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import datasets
 
 Size = tuple[int, int]
+# Of a place of a map: depths are float32, and classes take half of that.
+_MAP_BYTES = 4
 
 
 class MapReader(Protocol):
@@ -85,10 +87,10 @@ class PairedImages(Samples):
         channels: 1 for grey, 3 for colour.
         missing: The target of places without one.
         whole: Whether each image has its own size and its map is whole, as it is measured; or lies on the canvas.
+        keep: Whether what was read once stays in memory, so that an image is decoded in the first epoch alone.
     """
 
     targets = None
-    is_decoded = True
 
     def __init__(
         self,
@@ -104,10 +106,15 @@ class PairedImages(Samples):
         channels: int,
         missing: float,
         whole: bool = False,
+        keep: bool = False,
     ) -> None:
         self._rows, self._reader, self._opened, self._sizes, self._frame = rows, reader, opened, sizes, frame
         self._image, self._label, self._split, self._missing = image, label, split, missing
-        self._whole = whole
+        self._whole, self._keep = whole, keep
+        self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[Any]]] = {}
+        self._measured: PairedImages | None = None
+        # Worker processes would each keep images of their own, so this one reads what is kept.
+        self.is_decoded = not keep
         self.channels, self.size = channels, frame.canvas
 
     @property
@@ -127,6 +134,15 @@ class PairedImages(Samples):
         return place_of(self._rows[int(index)][self._image], self._where(int(index)))
 
     @property
+    def mib(self) -> float:
+        """What all images and maps take in memory as they are trained on or measured, in MiB; the larger of the two."""
+        height, width = self._frame.canvas
+        trained = len(self) * height * width * (self.channels + _MAP_BYTES)
+        seen = np.array([self._frame.seen((int(high), int(wide))) for high, wide in self._sizes]).reshape(-1, 2)
+        measured = seen.prod(1).sum() * self.channels + self._sizes.prod(1).sum() * _MAP_BYTES
+        return max(float(trained), float(measured)) / 2**20
+
+    @property
     def fits(self) -> bool:
         """Whether every image fills the canvas as it is, so that it is measured as it is trained on."""
         return bool((self._sizes == np.array(self._frame.canvas)).all()) and self._frame.longest is None
@@ -141,12 +157,16 @@ class PairedImages(Samples):
 
     def measured(self) -> Samples:
         """Return the samples as they are measured: each in its own size, with its whole map."""
-        return self if self.fits else self._twin(whole=True)
+        if self.fits:
+            return self
+        # The same twin each time, so that what it keeps serves every epoch.
+        self._measured = self._measured or self._twin(whole=True)
+        return self._measured
 
     def read_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Return the images at `indices` as one uint8 batch, and their maps as they are stored."""
         numbers = [int(index) for index in indices]
-        images, maps = zip(*(self._read(index) for index in numbers)) if numbers else ((), ())
+        images, maps = zip(*(self._remembered(index) for index in numbers)) if numbers else ((), ())
         if not numbers:
             return torch.empty(0, self.channels, *self.size, dtype=torch.uint8), None
         inputs = torch.from_numpy(np.stack(images))
@@ -171,6 +191,10 @@ class PairedImages(Samples):
         twin._label = None
         return twin
 
+    def kept(self) -> PairedImages:
+        """Return the same samples, which stay in memory once they were read."""
+        return self._twin(whole=self._whole, keep=True)
+
     def resident(self) -> ResidentImages:
         """Read all images and maps into memory; each must fill the canvas."""
         assert self.fits
@@ -179,6 +203,13 @@ class PairedImages(Samples):
         return ResidentImages(
             torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(maps)) if self.has_targets else None
         )
+
+    def _remembered(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        if not self._keep:
+            return self._read(index)
+        if index not in self._kept:
+            self._kept[index] = self._read(index)
+        return self._kept[index]
 
     def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         cells, where = self._rows[index], self._where(index)
@@ -200,7 +231,7 @@ class PairedImages(Samples):
     def _where(self, index: int) -> str:
         return f"row {index} of split {self._split!r}"
 
-    def _twin(self, *, whole: bool) -> PairedImages:
+    def _twin(self, *, whole: bool, keep: bool | None = None) -> PairedImages:
         return PairedImages(
             self._rows,
             self._reader,
@@ -213,6 +244,7 @@ class PairedImages(Samples):
             channels=self.channels,
             missing=self._missing,
             whole=whole,
+            keep=self._keep if keep is None else keep,
         )
 
 

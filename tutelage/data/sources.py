@@ -198,6 +198,7 @@ def _load(
                 streamed, class_names = as_streamed(tables, task, image_size=image_size, spec=where.text)
             if _mib(streamed) > limit_mib or not all(images.fits for images in streamed.values()):
                 tell_blank(streamed)
+                streamed = _kept(streamed, limit_mib)
                 # Data this large are not read for a digest: names, sizes and times of their files stand for the
                 # content.
                 return streamed, class_names, key_of(format=STREAMED_FORMAT, state=place.listing, **options)
@@ -236,6 +237,13 @@ def _decode(
     decoded = Decoded(resident, class_names, content_digest(resident), tuple(told))
     store(key, decoded)
     return decoded
+
+
+def _kept(streamed: Mapping[str, Any], limit_mib: int) -> Mapping[str, Any]:
+    """Return images with maps such that they stay in memory once they were read, if all of them have room there."""
+    paired = {name: images for name, images in streamed.items() if isinstance(images, PairedImages)}
+    fit = paired and sum(images.mib for images in paired.values()) <= limit_mib
+    return {name: images.kept() for name, images in paired.items()} if fit else streamed
 
 
 def _mib(

@@ -14,6 +14,7 @@ from tutelage.system.chance import seeded
 _CHUNK = 4096
 # Enough for three digits. Reading every image would take as long as an epoch.
 _SAMPLED = 1000
+_NOTHING = torch.zeros((), dtype=torch.int64)
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -30,13 +31,19 @@ def mean_and_std(images: Samples) -> Statistics:
         return _from_histogram(_histogram(images.images))
     if isinstance(images, OwnSamples) and images.as_given:
         return (0.0,) * images.channels, (1.0,) * images.channels
+    # Each image alone: on a canvas for images of all sizes, the black beside it would count.
+    images = images.measured()
     positions = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).round().astype(int)).tolist()
+    # Images of several sizes make no batch.
+    parts = [positions] if images.groups is None else [[position] for position in positions]
     # Seeded, because a user's own transform may draw random numbers.
     with seeded(0):
-        pixels, _ = images.read_batch(positions)
-    if pixels.is_floating_point():
-        pixels = pixels.mul(255).round().byte()
-    return _from_histogram(_histogram(pixels))
+        return _from_histogram(sum((_counted(images.read_batch(part)[0]) for part in parts), _NOTHING))
+
+
+def _counted(pixels: Tensor) -> Tensor:
+    """Count the values of images of one size; floats in [0, 1] become bytes."""
+    return _histogram(pixels.mul(255).round().byte() if pixels.is_floating_point() else pixels)
 
 
 def _histogram(images: Tensor) -> Tensor:
