@@ -22,13 +22,14 @@ FLOORS = [
     {"recording"},
     {"methods"},
     {"experiments"},
+    {"searching"},
     {"api"},
     {"cli"},
     {"testing"},
     {"__init__", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-BESIDE = {("methods", "report"), ("experiments", "report"), ("recording", "report")}
+BESIDE = {(folder, "report") for folder in ("recording", "methods", "experiments", "searching")}
 
 ELSEWHERE = {
     "__init__.py": "names only",
@@ -44,6 +45,11 @@ ELSEWHERE = {
     "experiments/catalogue.py": "tested with what it lists: tests/core/test_registry.py",
     "methods/parts/papers.py": "constants, tested in tests/methods",
     "models/zoo/units.py": "layers, tested with the networks made of them",
+    "searching/candidate.py": "tested with the score that reads it: tests/searching/scores/test_diswot.py",
+    "searching/scores/depth.py": "tested with the other sizes: tests/searching/scores/test_parameters.py",
+    "searching/scores/multiply_adds.py": "as depth.py",
+    "searching/settings.py": "tested with the search: tests/searching/test_search.py",
+    "searching/teaching.py": "as settings.py",
     "training/state.py": "what the driver keeps, tested in tests/training/test_driver.py",
 }
 FOLDERS = {

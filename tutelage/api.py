@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tutelage.data.ood import foreign_data
 from tutelage.data.reclassed import among
 from tutelage.data.resolve import DataSource, resolve_data
 from tutelage.data.wrap import as_data
-from tutelage.errors import UserError
+from tutelage.errors import UserError, unknown
 from tutelage.evaluation.scores import Evaluation, evaluate_network
 from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, split_settings
@@ -35,6 +35,9 @@ from tutelage.models.saving import class_names_of, density_of, save_network
 from tutelage.models.scores import tell_scores
 from tutelage.models.tokenizers import encoded_for
 from tutelage.report.html import write_report
+from tutelage.report.search import write_search_page
+from tutelage.searching.search import Search
+from tutelage.searching.settings import SearchSettings
 from tutelage.system.chance import kept
 from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import device_type
@@ -374,6 +377,67 @@ def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
     return built
 
 
+@kept()
+def search(
+    space: str,
+    *,
+    data: DataSource,
+    teacher: TeacherSource = None,
+    validation: DataSource | float | None = None,
+    task: str = "classification",
+    out: str | Path = "runs/search",
+    progress: bool = True,
+    trust_code: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Look for a student in a space of networks by scores that need no training.
+
+    Writes `search.json` and `search.html` into `out`; what is scored there is never scored again. The best network is
+    then trained as `student="found:OUT"`.
+
+    Args:
+        space: A network with ranges of options, such as `resnet_by_stage,stage1=1|3|5,stage2=1..7,stage3=1..7`,
+            `timm:vit_tiny_patch16_224,depth=4..12,embed_dim=96|192` or `module:factory,width=8|16|32`; or `s0`.
+        data: A dataset or loader of (input, target), or a name or path; one batch of it is used.
+        teacher: The network with which candidates are compared: a module, a factory or a name. Its weights are not
+            used, unless the score asks for them.
+        validation: Validation data, or the share of the training samples that is held out for it.
+        task: What the targets are, as for `distill`.
+        out: Where everything goes.
+        progress: Whether to show progress.
+        trust_code: Whether a saved teacher may run the code that it names.
+        **settings: Fields of `SearchSettings`, such as `limit="params=0.5M"`, `candidates=500` or `workers=2`.
+
+    Returns:
+        The content of `search.json`; its `best` are the best networks, each with its score and size.
+
+    Raises:
+        UserError: If anything does not fit, or no network of the space can be scored.
+        Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
+
+    Examples:
+        >>> import tutelage
+        >>> space = "tiny_cnn,width=4|8|12"
+        >>> found = tutelage.search(space, teacher="tiny_cnn,width=16", data="digits", out=folder, progress=False)
+        >>> len(found["best"])
+        3
+    """
+    known = [field.name for field in fields(SearchSettings)]
+    for name in settings:
+        if name not in known:
+            raise unknown("setting", name, known)
+    wanted = Search.of(
+        space,
+        teacher,
+        resolve_data(data, validation=validation, task=task),
+        SearchSettings(**settings),
+        folder=Path(out),
+        command=f"tutelage.search({space!r}, ...)",
+        trust_code=trust_code,
+    )
+    return search_into(wanted, reporter_of(progress))
+
+
 def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Module]:
     """Run a comparison of one row, leave its networks in its folder, and return them, the deployed one first."""
     finished: list[tuple[nn.Module, Run]] = []
@@ -403,6 +467,13 @@ def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
     """Run a comparison and write its report."""
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
+    return content
+
+
+def search_into(wanted: Search, reporter: Reporter) -> dict[str, Any]:
+    """Run a search and write its page."""
+    content = wanted.run(reporter)
+    write_search_page(content, wanted.folder / "search.html")
     return content
 
 

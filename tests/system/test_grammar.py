@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.errors import UserError
-from tutelage.system.grammar import holds_options, read, split_last
+from tutelage.system.grammar import holds_options, literal, read, split_all, split_last
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,22 @@ def test_options_in_a_value_are_seen():
     assert holds_options("kd:a=1,b=2")
     assert not holds_options("kd:a=1,2")
     assert not holds_options("(kd:a=1,b=2)")
+
+
+def test_a_value_is_split_outside_quotes_and_brackets():
+    assert split_all("1|(2|3)| 'a|b' |c", "|") == ["1", "(2|3)", "'a|b'", "c"]
+    assert split_all("alone", "|") == ["alone"]
+    assert split_all("a||", "|") == ["a", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("True", True), ("none", None), ("(1,2)", (1, 2)), ("'true'", "true"), ("word", "word")],
+)
+def test_a_value_is_a_literal_or_a_word(text, value):
+    assert literal(text) == value
+
+
+def test_a_broken_literal_is_no_word():
+    with pytest.raises(UserError, match="not a Python literal"):
+        literal("(1,")

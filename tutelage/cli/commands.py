@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tutelage.api import compare_into, distill_into, evaluate
+from tutelage.api import compare_into, distill_into, evaluate, search_into
 from tutelage.cli import flags as groups
 from tutelage.cli import parser as arguments
 from tutelage.cli.demo import demo_comparison
@@ -30,7 +30,10 @@ from tutelage.report.console import render_table
 from tutelage.report.evaluation import evaluation_text
 from tutelage.report.html import write_report
 from tutelage.report.reading import load as load_comparison
+from tutelage.report.search import search_summary, search_table
 from tutelage.report.verdict import verdict
+from tutelage.searching.search import Search
+from tutelage.searching.settings import SearchSettings
 from tutelage.system.console import Terminal, screen
 from tutelage.system.grammar import read
 from tutelage.training.loggers import logged
@@ -165,6 +168,35 @@ def record(words: Sequence[str]) -> None:
         "no view is finished: other parts are still to be recorded" if recording is None else in_views(recording.views)
     )
     screen().print(f"recording  {found.out}  ({views})", soft_wrap=True)
+
+
+def search(words: Sequence[str]) -> None:
+    """Look for a student in a space of networks, by scores that need no training.
+
+    Leaves the best networks with their scores; found:OUT names the best one, and trains like any other.
+
+    Examples:
+        tutelage search --teacher resnet110 --data cifar100 --space s0 --limit params=0.5M,multiply_adds=70M --out runs/search
+        tutelage search --teacher timm:vit_small_patch16_224 --data path/to/photos --image-size 224 --space "timm:vit_tiny_patch16_224,depth=4..12,embed_dim=96|192" --score diswot:variant=paper --out runs/vits
+        tutelage search --data digits --space "nets.py:Net,width=8|16|32,depth=2..6" --score parameters --limit params=100k
+        tutelage distill kd --teacher runs/teacher --student found:runs/search --data cifar100
+    """  # noqa: E501
+    found = parse(search, words, groups.SearchOptions, SearchSettings, groups.TrainingDataOptions)
+    wanted = Search.of(
+        found.space,
+        found.teacher,
+        data_of(found, groups.TrainingDataOptions),
+        found.make(SearchSettings),
+        folder=Path(found.out),
+        command=_typed("search", words),
+        trust_code=found.trust_code,
+    )
+    terminal, console = Terminal(), screen()
+    content = _drawing(terminal, lambda: search_into(wanted, terminal))
+    console.print(search_table(content))
+    console.print(search_summary(content), soft_wrap=True)
+    console.print(f"page     {wanted.folder / 'search.html'}", soft_wrap=True)
+    console.print(f"student  found:{wanted.folder}", soft_wrap=True)
 
 
 def report(words: Sequence[str]) -> None:

@@ -149,6 +149,26 @@ class RecordOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Networks.
+
+    Attributes:
+        space: Networks to choose from: a network with ranges of options, such as
+            resnet_by_stage,stage1=1|3|5,stage2=1..7,stage3=1..7 or timm:vit_tiny_patch16_224,depth=4..12; or s0.
+        teacher: Network with which candidates are compared, named as for distill. Its weights are not used, unless the
+            score asks for them.
+        out: Folder of the search.
+        trust_code: Run the code that a saved teacher names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
+    """
+
+    space: str
+    teacher: str | None = None
+    out: str = "runs/search"
+    trust_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillOptions:
     """Run.
 

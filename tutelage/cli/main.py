@@ -66,6 +66,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Record a teacher's answers to views of the training images, to train later without the teacher.",
         ),
         "serve": Command(f"{SERVING}:serve", "Serve a network over HTTP, by the Open Inference Protocol."),
+        "search": Command(
+            f"{HEAVY}:search", "Look for a student in a space of networks, by scores that need no training."
+        ),
         "report": Command(f"{HEAVY}:report", "Write the HTML report of a comparison or a run again."),
         "doctor": Command(
             f"{HEAVY}:doctor",

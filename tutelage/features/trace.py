@@ -7,7 +7,8 @@ changed since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -51,7 +52,7 @@ class Event:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A forward pass of a network over an example, in eval mode and without gradients.
+    """A forward pass of a network over an example, without gradients, and in eval mode unless another is asked for.
 
     A place is where a tensor can be read: a module's name for its output, `"name:in"` for its first input. If a module
     is called several times, its last call counts. `"name:attention"` is computed within the module, so where the order
@@ -74,12 +75,19 @@ class Trace:
     parts: tuple[tuple[str, nn.Module | Tensor, int], ...]
 
     @classmethod
-    def of(cls, model: nn.Module, example: Any) -> Trace:
+    def of(
+        cls,
+        model: nn.Module,
+        example: Any,
+        *,
+        mode: Callable[[nn.Module], AbstractContextManager[None]] = evaluating,
+    ) -> Trace:
         """Return the trace of a forward pass.
 
         Args:
             model: The network, compiled by its user or not, normalised or not. Its state is left as it was.
             example: Inputs for one forward pass (batch of two or more); or a trace of this network, which is returned.
+            mode: A context in which the network runs; eval mode by default.
 
         Raises:
             UserError: If there is no example, or the network is in TorchScript.
@@ -104,7 +112,7 @@ class Trace:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
         try:
-            with evaluating(model), torch.no_grad(), keeping_padding(encoders_of(model)):
+            with mode(model), torch.no_grad(), keeping_padding(encoders_of(model)):
                 raw = call(model, example)
         finally:
             # The network is the user's, so no hook stays in it, whatever happened.

@@ -25,6 +25,7 @@ CATALOGUE: Mapping[str, Factory] = MappingProxyType(
         "resnet8x4": resnet.resnet8x4,
         "resnet32x4": resnet.resnet32x4,
         "resnet50_cifar": resnet.resnet50_cifar,
+        "resnet_by_stage": resnet.resnet_by_stage,
         "shufflev1": shuffle.shufflev1,
         "shufflev2": shuffle.shufflev2,
         "tfkd_alexnet": plain.tfkd_alexnet,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -54,6 +55,8 @@ def load_network(
             saved network is built by code that is not trusted.
     """
     spec = NetworkSpec.parse(spec) if isinstance(spec, str) else spec
+    if trust_code and spec.origin is not None:
+        spec = replace(spec, origin=replace(spec.origin, trusted=True))
     weights = spec.weights or (spec.target if spec.kind == "run" else None)
     metadata = None if weights is None else metadata_beside(weights)
     # An untrained network has no classes of its own, and is built for the data's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,13 @@ from tutelage.errors import UserError, unknown
 from tutelage.models import hub
 from tutelage.models.catalogue import CATALOGUE, FORMER_NAMES
 from tutelage.models.composed import is_composed
+from tutelage.models.found import PREFIX as FOUND
+from tutelage.models.found import found_network
 from tutelage.models.language import HEAD, PREFIX, is_causal, is_resized, is_shrunk
 from tutelage.models.normalization import Normalization
 from tutelage.models.segmenters import is_segmenter
 from tutelage.models.trust import Origin
-from tutelage.system.grammar import read, split_last
+from tutelage.system.grammar import literal, read, split_last
 
 Kind = Literal["catalogue", "timm", "torchvision", "smp", "transformers", "file", "import", "composed", "run"]
 
@@ -35,8 +36,6 @@ TEACHERS: Mapping[str, str] = MappingProxyType(
         "file": "tutelage.core.teachers.bought:BOUGHT",
     }
 )
-
-_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,8 @@ class NetworkSpec:
         """Read a spec, such as `tiny_cnn,width=8` or `timm:resnet18,pretrained=false@weights.pth`.
 
         Args:
-            text: `TARGET[,key=value]*[@WEIGHTS]`; values are Python literals, or words without quotes.
+            text: `TARGET[,key=value]*[@WEIGHTS]`; values are Python literals, or words without quotes. `found:FOLDER`
+                stands for the best network that a search found, `found:FOLDER,rank=2` for the second best.
 
         Raises:
             UserError: The text does not follow this grammar.
@@ -92,15 +92,30 @@ class NetworkSpec:
         if weights is not None and not weights.strip():
             raise UserError(f"The network {text!r} ends in `@` without a file of weights.")
         written = read(head.strip(), kind="network", is_place=True)
-        options = {key: item if key == "normalize" else _value(item) for key, item in written.options.items()}
+        options = {key: item if key == "normalize" else literal(item) for key, item in written.options.items()}
         if not written.name:
             raise UserError(f"The network {text!r} has no name before its options.")
+        if written.name.startswith(FOUND):
+            return cls._found(written.name, options, weights)
         pretrained = options.pop("pretrained", None)
         if pretrained not in (None, True, False):
             raise UserError(f"`pretrained` in the network {text!r} must be true or false, not {pretrained!r}.")
         normalize = options.pop("normalize", None)
         target, weights = FORMER_NAMES.get(written.name, written.name), weights and weights.strip()
         return cls(target=target, options=options, normalize=normalize, pretrained=pretrained, weights=weights)
+
+    @classmethod
+    def _found(cls, name: str, options: dict[str, Any], weights: str | None) -> NetworkSpec:
+        """Return the spec of a network that a search has found: from here on it is a network like any other."""
+        rank, normalize = options.pop("rank", None), options.pop("normalize", None)
+        if options:
+            raise UserError(
+                f"{name} has the options that the search gave it: only `rank=` and `normalize=` can be added, not "
+                f"{', '.join(f'`{key}=`' for key in options)}."
+            )
+        text, file = found_network(name.removeprefix(FOUND), rank)
+        spec = replace(cls.parse(text), origin=Origin(str(file), trusted=False))
+        return replace(spec, normalize=normalize or spec.normalize, weights=weights and weights.strip())
 
     def __str__(self) -> str:
         reserved = {"normalize": self.normalize, "pretrained": self.pretrained}
@@ -247,18 +262,7 @@ def _exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for texts that are too long for a path.
 
 
-def _value(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
-        if any(mark in text for mark in "'\"()[]{}"):
-            raise UserError(f"The option value {text!r} is not a Python literal: {error}.") from error
-        return text
-
-
 def _text(value: Any) -> str:
     bare_word = isinstance(value, str) and value.strip() == value and not set(value) & set(",@'\"()[]{}=")
     # Quoted where reading the bare word would give something else, such as the text `true`.
-    return value if bare_word and value and _value(value) == value else repr(value)
+    return value if bare_word and value and literal(value) == value else repr(value)

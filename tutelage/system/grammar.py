@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tutelage.errors import UserError
 
 _OPTION = re.compile(r"\s*([^\W\d]\w*)\s*=")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,36 @@ def no_option(part: str, text: str, *, kind: str, value: str = "value") -> UserE
     part = part.partition(",")[0].strip()
     key = part if part.isidentifier() else "key"
     return UserError(f"{part!r} in the {kind} {text!r} is not an option: write {key}={value}.")
+
+
+def literal(text: str) -> Any:
+    """Return the value that a text writes: a Python literal, `true`, `false` or `none`, else the text itself.
+
+    Args:
+        text: The value of an option.
+
+    Raises:
+        UserError: If it has quotes or brackets and is no Python literal.
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        if any(mark in text for mark in "'\"()[]{}"):
+            raise UserError(f"The option value {text!r} is not a Python literal: {error}.") from error
+        return text
+
+
+def split_all(text: str, mark: str) -> list[str]:
+    """Split at each mark outside quotes and brackets.
+
+    Args:
+        text: The value of an option.
+        mark: One character.
+    """
+    places = [start for start, found in _marks(text, mark, in_options=True) if found == mark]
+    return [text[start + 1 : end].strip() for start, end in zip([-1, *places], [*places, len(text)])]
 
 
 def split_last(text: str, mark: str) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import UserError
-from tutelage.models.zoo.resnet import cifar_resnet, resnet8, tfkd_resnet18, wide_stem_resnet
+from tutelage.models.zoo.resnet import cifar_resnet, resnet8, resnet_by_stage, tfkd_resnet18, wide_stem_resnet
 
 COUNTS = {
     "resnet8": 83_892,
@@ -50,6 +50,17 @@ def test_maps(name, maps):
 @pytest.mark.parametrize("name", ["resnet8x4", "resnet32x4"])
 def test_maps_of_the_wide_ones(name, maps):
     assert maps(name) == ([(32, 32), (64, 32), (128, 16), (256, 8)], 256)
+
+
+def test_stages_may_have_different_numbers_of_blocks(parameters):
+    def count(*stages):
+        network = resnet_by_stage(100, stage1=stages[0], stage2=stages[1], stage3=stages[2])
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    assert count(2, 2, 2) == parameters("resnet14", 100)
+    # A block has two convolutions, each with its normalisation.
+    assert count(2, 2, 3) - count(2, 2, 2) == 2 * (9 * 64 * 64 + 2 * 64)
+    assert count(3, 2, 2) - count(2, 2, 2) == 2 * (9 * 16 * 16 + 2 * 16)
 
 
 def test_maps_of_bottlenecks(maps):

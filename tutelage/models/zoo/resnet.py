@@ -110,6 +110,36 @@ def cifar_resnet(
     )
 
 
+def resnet_by_stage(
+    num_classes: Count,
+    *,
+    in_channels: Count = 3,
+    stage1: Count = 3,
+    stage2: Count = 3,
+    stage3: Count = 3,
+    stem: Count = 16,
+    width: Count = 16,
+) -> Staged:
+    """Return a CIFAR ResNet whose stages may have different numbers of blocks; with n in each it is that of depth 6n+2.
+
+    Args:
+        num_classes: Classes K.
+        in_channels: Channels of the images.
+        stage1: Blocks of the first stage.
+        stage2: Blocks of the second stage.
+        stage3: Blocks of the third stage.
+        stem: Channels of the stem.
+        width: Channels of the first stage; the others have two and four times as many.
+    """
+    return residual_network(
+        num_classes,
+        in_channels=in_channels,
+        stem=stem,
+        widths=(width, 2 * width, 4 * width),
+        depths=(stage1, stage2, stage3),
+    )
+
+
 resnet8 = partial(cifar_resnet, depth=8)
 resnet14 = partial(cifar_resnet, depth=14)
 resnet20 = partial(cifar_resnet, depth=20)

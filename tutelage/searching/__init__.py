@@ -1,0 +1,1 @@
+"""The search for a student: spaces of networks, scores without training, evolution."""
