@@ -100,8 +100,8 @@ def _by_split(images: Folder, others: Folder, maps: MapFormat) -> dict[str, list
                 f"{images.path} has the folder {name}, and {others.path} has not: both need the same splits."
             )
         found[split] = _paired(mine[name], theirs[name], maps)
-    if others := sorted(set(mine) - set(splits.values())):
-        notice(f"{images.path}: beside the splits, {', '.join(others)} is not read.")
+    if unread := sorted(set(mine) - set(splits.values())):
+        notice(f"{images.path}: beside the splits, {', '.join(unread)} is not read.")
     return found
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from tutelage.data.images import ResidentImages, StreamedImages
+from tutelage.data.paired import PairedImages
 from tutelage.data.split_names import TRAIN
 from tutelage.errors import notice
 
@@ -13,7 +14,9 @@ from tutelage.errors import notice
 _SHARE = 0.01
 
 
-def tell_repeats(streamed: Mapping[str, StreamedImages], resident: Mapping[str, ResidentImages]) -> None:
+def tell_repeats(
+    streamed: Mapping[str, StreamedImages] | Mapping[str, PairedImages], resident: Mapping[str, ResidentImages]
+) -> None:
     """Warn about images of other splits that are in training too, and about copies of an image in two classes.
 
     Args:
