@@ -129,6 +129,11 @@ def build_language(name: str, *, num_classes: int, pretrained: bool, options: Ma
     if HEAD in options:
         # Encoders such as BERT would otherwise see the very tokens that they are to predict.
         config.is_decoder, config.use_cache = True, False
+        if config.vocab_size < num_classes:
+            raise UserError(
+                f"{of} has numbers for {config.vocab_size} tokens, and its tokenizer's vocabulary has {num_classes}: "
+                "take the tokenizer that belongs to it."
+            )
     else:
         config.num_labels = options.get(_CLASSES, num_classes)
     kept = _kept(options[_LAYERS], config.num_hidden_layers, of=of) if _LAYERS in options else None
