@@ -8,9 +8,11 @@ import tutelage
 from tutelage.data.sources import load_data
 from tutelage.data.texts import TokenSamples
 from tutelage.errors import Notice, UserError
+from tutelage.models import tokenizers
 from tutelage.models.tokenizers import encoded_for
 
 # As in tests/conftest.py.
+FEW = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bad", "good"]
 TEXT = [2, 5, 6, 5, 6, 7, 9, 3]
 
 
@@ -63,10 +65,16 @@ def test_tokens_are_part_of_what_the_data_are(bert, reviews):
     assert len({raw.fingerprint, one.fingerprint, other.fingerprint}) == 3
 
 
-def test_a_teacher_of_another_tokenizer_is_refused(bert, reviews):
-    other = bert("other", words=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"])
+def test_students_of_several_tokenizers_are_refused_and_so_are_teachers(bert, reviews):
+    one, other = (f"transformers:{bert(name, words=words)}" for name, words in (("one", FEW), ("other", FEW[:-1])))
+    data = load_data(str(reviews()))
     with pytest.raises(UserError, match="choose networks of one tokenizer"):
-        encoded(reviews, f"transformers:{bert()}", [f"transformers:{other}"])
+        encoded_for(data, [one, other])
+    with pytest.raises(UserError, match="choose networks of one tokenizer"):
+        encoded_for(data, [f"transformers:{bert()}"], [one, other])
+    # Of a network of the user's own, nobody knows which tokens it reads.
+    with pytest.raises(UserError, match="choose networks of one tokenizer"):
+        encoded_for(data, [one], [other, nn.Linear(1, 1)])
 
 
 def test_networks_without_a_tokenizer_are_refused(reviews):
@@ -120,3 +128,23 @@ def test_distillation_from_name_to_folder(bert, reviews, tmp_path):
     with torch.no_grad():
         assert torch.equal(opened(**inputs).logits, student(**inputs).logits)
     assert (tmp_path / "kd" / "report.html").exists()
+
+
+def test_tokens_of_many_texts_are_made_once(bert, reviews, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tokenizers, "LEAST", 20)
+    data, spec = load_data(f"{reviews()},tokens=5"), f"transformers:{bert()}"
+    with pytest.warns(Notice, match="have 5 tokens or more"):
+        first = encoded_for(data, [spec])
+    kept = sorted((tmp_path / "cache").glob("tokens-*"))
+    # Of three splits, whose texts are the same.
+    assert len(kept) == 1
+    monkeypatch.setattr(tokenizers._Tokenizer, "_split", None)
+    with pytest.warns(Notice, match="have 5 tokens or more"):
+        again = encoded_for(data, [spec])
+    rows = torch.arange(24)
+    for one, other in zip(first.train.read_batch(rows), again.train.read_batch(rows)):
+        if isinstance(one, dict):
+            assert all((one[name] == other[name]).all() for name in one)
+    with pytest.raises(TypeError):
+        encoded_for(load_data(f"{reviews('other')},tokens=6"), [spec])

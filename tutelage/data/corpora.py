@@ -59,8 +59,8 @@ class RawCorpus(RawTexts):
             raise UserError("The targets of these texts are their own tokens, which cannot be replaced.")
         return RawTexts(self.columns, None, limit=self.limit)
 
-    def encoded(self, encode: Encode) -> TokenSamples:
-        """Return the tokens of the texts."""
+    def encoded(self, encode: Encode, *, taught: Encode | None = None) -> TokenSamples:
+        """Return the tokens of the texts, which the teacher reads too."""
         tokens = encode(self.columns, self.limit)
         return NextTokens(tokens if self.block is None else in_blocks(tokens, self.block), None)
 

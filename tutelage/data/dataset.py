@@ -135,6 +135,20 @@ class Data:
         inputs = self.example(1)
         return isinstance(inputs, Mapping) and ATTENTION_MASK in inputs
 
+    @property
+    def is_taught_apart(self) -> bool:
+        """Whether the teacher reads the samples in another encoding than the student."""
+        return any(isinstance(samples, Samples) and samples.taught is not None for samples in self.splits.values())
+
+    def as_taught(self) -> Data:
+        """Return the data as the teacher reads them: in its own encoding, if it has one."""
+        if not self.is_taught_apart:
+            return self
+        samples = {name: self.splits[name] for name in self.splits}
+        splits = {name: (one.taught if isinstance(one, Samples) else None) or one for name, one in samples.items()}
+        fingerprint = hashlib.sha256(f"{self.fingerprint} as taught".encode()).hexdigest()
+        return replace(self, splits=splits, fingerprint=fingerprint)
+
     def with_splits(self, **splits: Split | None) -> Data:
         """Return the data with other samples in some splits; None leaves a split out."""
         merged = {**self.splits, **splits}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -66,8 +67,13 @@ class ResidentLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number` from batch `start` on."""
+        taught = self._samples.taught
         for read in self.read(number, start):
-            yield self._make(*read)
+            batch = self._make(*read)
+            if taught is not None:
+                # The indices are on the device already.
+                batch = replace(batch, teacher_inputs=taught.read_batch(batch.indices)[0])
+            yield batch
 
     def read(self, number: int, start: int = 0) -> Iterator[Read]:
         """Yield what the batches of an epoch are made of: what is planned, the inputs as they are, the targets."""

@@ -70,6 +70,11 @@ class Samples(Dataset[Any], ABC):
         """Return the samples as a network is measured on them, such as images in their own sizes."""
         return self
 
+    @property
+    def taught(self) -> Samples | None:
+        """The same samples in another encoding, which the teacher reads; None if it reads what the student reads."""
+        return None
+
     def to(self, device: torch.device | str) -> Samples:
         """Return the same samples on another device; samples that are not resident stay as they are."""
         return self

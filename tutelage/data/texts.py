@@ -74,9 +74,15 @@ class RawTexts(Samples):
         """Return the same texts with other targets, or with none."""
         return self._twin(self.columns, targets)
 
-    def encoded(self, encode: Encode) -> TokenSamples:
-        """Return the tokens of the texts, with the same targets."""
-        return TokenSamples(encode(self.columns, self.limit), self.targets)
+    def encoded(self, encode: Encode, *, taught: Encode | None = None) -> TokenSamples:
+        """Return the tokens of the texts, with the same targets.
+
+        Args:
+            encode: Makes the tokens.
+            taught: Makes the tokens that the teacher reads, if these are others.
+        """
+        other = None if taught is None else taught(self.columns, self.limit)
+        return TokenSamples(encode(self.columns, self.limit), self.targets, taught=other)
 
     def _twin(self, columns: Sequence[Sequence[str]], targets: Tensor | None) -> RawTexts:
         return RawTexts(columns, targets, limit=self.limit)
@@ -88,17 +94,25 @@ class TokenSamples(Samples):
     Args:
         tokens: The tokens of all texts.
         targets: `[sample, ...]`; None for texts without.
+        taught: The tokens of the same texts that the teacher reads, if these are others.
     """
 
     is_resident = True
 
-    def __init__(self, tokens: Tokens, targets: Tensor | None) -> None:
+    def __init__(self, tokens: Tokens, targets: Tensor | None, *, taught: Tokens | None = None) -> None:
         starts = tokens.lengths.cumsum(0) - tokens.lengths
         self._fill(tokens, starts.to(tokens.lengths.device), targets)
+        self._taught = None if taught is None else TokenSamples(taught, targets)
 
     def _fill(self, tokens: Tokens, starts: Tensor, targets: Tensor | None) -> None:
         self._tokens, self._starts, self.targets = tokens, starts, targets
         self.lengths = tokens.lengths
+        self._taught: TokenSamples | None = None
+
+    @property
+    def taught(self) -> TokenSamples | None:
+        """The same texts as the tokens that the teacher reads; None if it reads what the student reads."""
+        return self._taught
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -121,23 +135,27 @@ class TokenSamples(Samples):
         """Return only the texts at `indices`. They share the tokens in memory."""
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self._starts.device)
         tokens = Tokens(self._tokens.columns, self._tokens.padding, self._tokens.lengths[rows])
-        return self._twin(tokens, self._starts[rows], None if self.targets is None else self.targets[rows])
+        taught = None if self._taught is None else self._taught.select(indices)
+        return self._twin(tokens, self._starts[rows], None if self.targets is None else self.targets[rows], taught)
 
     def with_targets(self, targets: Tensor | None) -> TokenSamples:
         """Return the same texts with other targets, or with none."""
-        return self._twin(self._tokens, self._starts, targets)
+        taught = None if self._taught is None else self._taught.with_targets(targets)
+        return self._twin(self._tokens, self._starts, targets, taught)
 
     def to(self, device: torch.device | str) -> TokenSamples:
         """Return the same texts on another device."""
         columns = {name: column.to(device) for name, column in self._tokens.columns.items()}
         tokens = Tokens(columns, self._tokens.padding, self._tokens.lengths.to(device))
         targets = None if self.targets is None else self.targets.to(device)
-        return self._twin(tokens, self._starts.to(device), targets)
+        taught = None if self._taught is None else self._taught.to(device)
+        return self._twin(tokens, self._starts.to(device), targets, taught)
 
     @classmethod
-    def _twin(cls, tokens: Tokens, starts: Tensor, targets: Tensor | None) -> Self:
+    def _twin(cls, tokens: Tokens, starts: Tensor, targets: Tensor | None, taught: TokenSamples | None = None) -> Self:
         twin = cls.__new__(cls)
         twin._fill(tokens, starts, targets)
+        twin._taught = taught
         return twin
 
 

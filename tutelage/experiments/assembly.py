@@ -45,7 +45,7 @@ def experiment_of(
     """
     data = encoded_for(data, several(student), () if teacher is None else several(teacher))  # type: ignore[arg-type]
     named = named_teacher(
-        teacher, data, classes=teacher_classes, together=together, queries=queries, trust_code=trust_code
+        teacher, data.as_taught(), classes=teacher_classes, together=together, queries=queries, trust_code=trust_code
     )
     # Each class map is noted once, though members of an ensemble may share it.
     notes = tuple(dict.fromkeys(map(str, named.classes)))

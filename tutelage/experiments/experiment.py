@@ -13,6 +13,7 @@ from tutelage.core.method import Method
 from tutelage.core.teachers.class_map import ClassMap
 from tutelage.core.teachers.combining import MEAN, Together
 from tutelage.core.teachers.naming import teacher_of
+from tutelage.core.teachers.own_tokens import OwnTokensTeacher
 from tutelage.core.teachers.teacher import Teacher
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
@@ -114,20 +115,23 @@ class Experiment:
         if not self.teachers:
             raise no_teacher()
         networks = [self._trained(plan, part_of("teacher", n), run) for n, plan in enumerate(self.teachers)]
-        return teacher_of(networks, self.teacher_classes, self.together)
+        teacher = teacher_of(networks, self.teacher_classes, self.together)
+        if not self.data.is_taught_apart:
+            return teacher
+        return OwnTokensTeacher(teacher).with_identity(teacher.identity())
 
     def _trained(self, plan: Blueprint, part: str, run: Run) -> nn.Module:
-        network = plan.build(run.seed, part)
+        network, data = plan.build(run.seed, part), self.data.as_taught()
         if plan.trained:
             # Its classes are not checked here: methods that read only its features do not need them.
-            check_runs(network, self.data, who="teacher")
+            check_runs(network, data, who="teacher")
             return network.eval()
         check_learns(network, who="teacher")
-        check_classes(network, self.data, who="teacher")
-        check_trains(network, self.data, who="teacher")
+        check_classes(network, data, who="teacher")
+        check_trains(network, data, who="teacher")
         run.reporter.note(f"The {part} {plan.name} comes untrained: training it first.")
         # Without foreign data: they do not change the training, but would change its fingerprint and so repeat it.
-        return run.fit(part, Supervised(network), replace(self.data, foreign=None))
+        return run.fit(part, Supervised(network), replace(data, foreign=None))
 
     def _data(self, choice: Choice, replaced: dict[str, Any]) -> Data:
         """Return the data, with recorded views if the method learns from the recorded teacher."""
@@ -141,6 +145,11 @@ class Experiment:
             return self.build_student(run.seed, part)
 
         def make_teacher(part: str = "teacher") -> nn.Module:
+            if self.data.is_taught_apart:
+                raise UserError(
+                    "This method trains the teacher's network itself, on the tokens of the student, and the teacher "
+                    "reads others: choose networks of one tokenizer."
+                )
             if self.teacher is None:
                 raise no_teacher() if self.answers is None else _no_architecture()
             return self.teacher.build_untrained(run.seed, part)

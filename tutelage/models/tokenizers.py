@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from tutelage.data.corpora import RawCorpus
 from tutelage.data.dataset import Data
 from tutelage.data.texts import ATTENTION_MASK, RawTexts, Tokens
+from tutelage.data.token_cache import LEAST, keep_tokens, recall_tokens, token_key
 from tutelage.errors import UserError, notice
 from tutelage.models.corpora import encode_corpus, vocabulary_size
 from tutelage.models.language import PREFIX, check_installed, open_config, quiet
@@ -33,36 +35,69 @@ def encoded_for(data: Data, students: Sequence[object], teachers: Sequence[objec
     Args:
         data: The data.
         students: The networks that read the tokens, as the user gave them.
-        teachers: Networks that must read the same tokens.
+        teachers: Networks that teach. With a tokenizer of their own, they get their own encoding of the same texts.
 
     Raises:
-        UserError: If no network has a tokenizer, a text gives no tokens, or two networks have different tokenizers.
+        UserError: If no network has a tokenizer, a text gives no tokens, or two students, or two teachers, have
+            different tokenizers.
     """
     texts = {name: samples for name, samples in data.splits.items() if isinstance(samples, RawTexts)}
     if not texts:
         return data
-    named = [(source, found) for source in (*students, *teachers) if (found := _tokenizer_place(source)) is not None]
     for source in (*students, *teachers):
         _check_reads_text(source)
+    learning, teaching = (_with_places(sources) for sources in (students, teachers))
     # Refuses by the message of the samples themselves.
-    if not named:
+    if not (learning or teaching):
         data.example(1)
-    (first, place), *others = named
-    positions = [most for _, there in named if (most := _longest(there)) is not None]
+    sample = [column[:_COMPARED] for column in next(iter(texts.values())).columns]
+    is_corpus = any(isinstance(samples, RawCorpus) for samples in texts.values())
+    first, taught = _shared(learning or teaching, sample), None
+    is_alike = all(first.reads_like(_Tokenizer(place, longest=None), sample) for _, place in teaching)
+    # Losses of tokens compare the same ones, and a teacher whose tokens are not known reads those of the student.
+    if is_alike or not learning or is_corpus or len(teaching) < len(teachers):
+        tokenizer = _shared([*learning, *teaching], sample)
+    else:
+        tokenizer, taught = first, _shared(teaching, sample)
+    splits = {
+        name: samples.encoded(
+            tokenizer.for_split(name, data.name, samples),
+            taught=None if taught is None else taught.for_split(name, data.name, samples),
+        )
+        for name, samples in texts.items()
+    }
+    if is_corpus:
+        data = replace(data, num_classes=tokenizer.size)
+    facts = " ".join([data.fingerprint, tokenizer.digest, *([] if taught is None else [taught.digest])])
+    return replace(data, splits={**data.splits, **splits}, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
+
+
+def _with_places(sources: Sequence[object]) -> list[tuple[object, str]]:
+    """Return the networks that have a tokenizer, each with its place."""
+    return [(source, found) for source in sources if (found := _tokenizer_place(source)) is not None]
+
+
+def _shared(networks: Sequence[tuple[object, str]], sample: Sequence[Sequence[str]]) -> _Tokenizer:
+    """Return the tokenizer of networks that must read the same tokens.
+
+    Args:
+        networks: The networks, and the places of their tokenizers.
+        sample: Some texts.
+
+    Raises:
+        UserError: If two of them have different tokenizers.
+    """
+    (first, place), *others = networks
+    positions = [most for _, there in networks if (most := _longest(there)) is not None]
     # Of the one that takes the fewest, because all read the same tokens.
     tokenizer = _Tokenizer(place, longest=min(positions, default=None))
-    sample = [column[:_COMPARED] for column in next(iter(texts.values())).columns]
     for other, there in others:
         if not tokenizer.reads_like(_Tokenizer(there, longest=None), sample):
             raise UserError(
-                f"{_name(other)} splits these texts into other tokens than {_name(first)}, and networks that learn "
-                "together read the same ones: choose networks of one tokenizer."
+                f"{_name(other)} splits these texts into other tokens than {_name(first)}, and these networks have to "
+                "read the same ones: choose networks of one tokenizer."
             )
-    splits = {name: samples.encoded(tokenizer.for_split(name, data.name, samples)) for name, samples in texts.items()}
-    if any(isinstance(samples, RawCorpus) for samples in texts.values()):
-        data = replace(data, num_classes=tokenizer.size)
-    fingerprint = hashlib.sha256(f"{data.fingerprint} {tokenizer.digest}".encode()).hexdigest()
-    return replace(data, splits={**data.splits, **splits}, fingerprint=fingerprint)
+    return tokenizer
 
 
 def tokenizer_of(network: nn.Module) -> Any:
@@ -129,6 +164,29 @@ class _Tokenizer:
 
     def _encode(self, columns: Sequence[Sequence[str]], limit: int | None, *, where: str) -> Tokens:
         longest = self._longest if limit is None else min(self._longest, limit)
+        is_kept = len(columns[0]) >= LEAST
+        key = token_key(columns, tokenizer=f"{self._settings} {longest}") if is_kept else ""
+        tokens = recall_tokens(key) if is_kept else None
+        if tokens is None:
+            tokens = self._split(columns, longest)
+            if is_kept:
+                keep_tokens(key, tokens)
+        if empty := (tokens.lengths == 0).nonzero().flatten().tolist():
+            raise UserError(
+                f"Row {empty[0]} of {where} is empty, and the tokenizer makes no tokens of it: remove such rows."
+            )
+        self._tell_long(int((tokens.lengths == longest).sum()), longest, where)
+        return tokens
+
+    @cached_property
+    def _settings(self) -> str:
+        """Everything that decides the tokens of a text."""
+        import transformers
+
+        fast = getattr(self._tokenizer, "backend_tokenizer", None)
+        return f"{self.digest} {transformers.__version__} {'' if fast is None else fast.to_str()}"
+
+    def _split(self, columns: Sequence[Sequence[str]], longest: int) -> Tokens:
         rows: dict[str, list[torch.Tensor]] = {}
         counts: list[int] = []
         for start in range(0, len(columns[0]), _CHUNK):
@@ -138,11 +196,6 @@ class _Tokenizer:
             for key, values in found.items():
                 # Flat at once: lists of Python numbers would take ten times the memory.
                 rows.setdefault(key, []).append(torch.tensor([one for row in values for one in row]).int())
-        if 0 in counts:
-            raise UserError(
-                f"Row {counts.index(0)} of {where} is empty, and the tokenizer makes no tokens of it: remove such rows."
-            )
-        self._tell_long(sum(count == longest for count in counts), longest, where)
         padding = {"input_ids": self._tokenizer.pad_token_id, "token_type_ids": self._tokenizer.pad_token_type_id}
         return Tokens(
             {name: torch.cat(parts) for name, parts in rows.items() if name != ATTENTION_MASK},

@@ -82,6 +82,7 @@ def decide(
     called: str = "epochs",
     dataset: Any = None,
     begun_in: str | None = None,
+    taught: Any = None,
 ) -> Decision:
     """Decide every switch that is on `auto`.
 
@@ -94,6 +95,7 @@ def decide(
         called: The word for epochs in the reasons, such as `views`.
         dataset: The training samples, described in the reasons.
         begun_in: The precision of an interrupted run, which `auto` keeps; None for a new run.
+        taught: The same samples as the teachers' inputs, if these are others.
 
     Raises:
         UserError: If a setting cannot be met on this machine.
@@ -101,7 +103,8 @@ def decide(
     device = device_type(training.device)
     # Students and teachers are decided separately: training a network costs three forward passes, answering one.
     roles = {"student": networks(method, trained=True), "teacher": networks(method, trained=False)}
-    flops = {network: _flops(network, example) for role in roles.values() for network in role}
+    inputs = {"student": example, "teacher": example if taught is None else taught}
+    flops = {network: _flops(network, inputs[who]) for who, role in roles.items() for network in role}
     total = sum(flops.values())
     precision, why_precision = _precision(training.precision, device, total, method)
     # The interrupted run may have been on another kind of device.

@@ -103,6 +103,8 @@ class _Fit:
         saved = None if checkpoint_file is None or not checkpoint_file.exists() else checkpoint.load(checkpoint_file)
         begun_in = None if saved is None else saved.get("precision")
         facts: dict[str, Any] = {"samples": data.count("train") * epochs, "epochs": epochs, "dataset": data.train}
+        if data.is_taught_apart:
+            facts["taught"] = data.as_taught().example(1)
         decision = decide(self.training, method, data.example(1), begun_in=begun_in, **facts)
         self.fabric, self.decision = _fabric(self.training, decision), decision
         self.loader, self.validation = self._loaders(data, driver.seed, decision)

@@ -92,10 +92,18 @@ class Rehearsal(DryRun):
 
 def _examine(name: str, method: Method, data: Data, training: Training, epochs: int, stop: Stop) -> Stage:
     example = data.example(2)
+    # Where a teacher reads the samples otherwise, it is asked about its own inputs.
+    taught = data.as_taught().example(2) if data.is_taught_apart else example
     decision = decide(
-        training, method, example, samples=data.count("train") * epochs, epochs=epochs, dataset=data.train
+        training,
+        method,
+        example,
+        samples=data.count("train") * epochs,
+        epochs=epochs,
+        dataset=data.train,
+        taught=taught,
     )
-    networks = tuple(_networks(method, example))
+    networks = tuple(_networks(method, example, taught))
     device = torch.device(decision.device)
     method.to(device).train()
     transfer = method.transfer_set(data.train)
@@ -125,20 +133,22 @@ def _examine(name: str, method: Method, data: Data, training: Training, epochs: 
     )
 
 
-def _networks(method: Method, example: Any) -> list[Network]:
+def _networks(method: Method, example: Any, taught: Any) -> list[Network]:
     found = []
     for name, module in method.named_modules():
         if not isinstance(module, FeatureExtractor):
             continue
+        trained = any(parameter.requires_grad for parameter in module.parameters())
+        inputs = example if trained else taught
         with evaluating(module), torch.no_grad():
-            shape = tuple(answer(module.model, example).shape[1:])
+            shape = tuple(answer(module.model, inputs).shape[1:])
         found.append(
             Network(
                 # A wrapper's networks are those of the method that it wraps.
                 name=name.removesuffix(".extractor").rpartition("method.")[2],
-                size=measure(module.model, example),
+                size=measure(module.model, inputs),
                 shape=shape,
-                trained=any(parameter.requires_grad for parameter in module.parameters()),
+                trained=trained,
             )
         )
     return found
