@@ -63,7 +63,7 @@ def only_parsed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(flags, "resolve_data", stop)
     monkeypatch.setattr(serving, "_served", stop)
-    for work in ("demo_comparison", "write_report"):
+    for work in ("demo_comparison", "write_report", "predict"):
         monkeypatch.setattr(cli, work, stop)
     monkeypatch.setattr(cli, "load_comparison", lambda file: {})
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What one call does: distill, compare, evaluate. The command line calls the same functions."""
+"""What one call does: distill, compare, evaluate, predict. The command line calls the same functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from tutelage.core.method import DEPLOYED
@@ -28,6 +29,7 @@ from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
+from tutelage.experiments.predicting import answer, question_of
 from tutelage.models.blueprint import Source, blueprint, check_classes, several
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
@@ -367,6 +369,54 @@ def evaluate(
     return evaluate_network(one, splits, split, device=device_type("auto"), density=kind)
 
 
+@kept()
+def predict(
+    network: Source | Sequence[Source],
+    *,
+    data: DataSource,
+    out: str | Path | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    image_size: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> dict[str, NDArray[Any]]:
+    """Return what a network answers to samples with or without labels, and write it.
+
+    Args:
+        network: A module, a factory, or a name such as `runs/kd`. Several answer as an ensemble.
+        data: A folder of images in any order, one image, a table of images or texts, a dataset; labels are not needed,
+            and not read.
+        out: A file `.csv` or `.parquet` of predictions and probabilities; `.tsv` of predictions alone, as GLUE takes
+            them; or for masks, a folder for PNG files.
+        split: Of data with splits: `test` by default.
+        task: What is predicted; by default what the run was trained for, or else `classification`.
+        image_size: The size to which images are resized; by default that of the run's images. Of images with masks, the
+            longer side; by default they keep their size.
+        overwrite: Whether what is at `out` may be replaced.
+        progress: Whether to show progress.
+        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
+            yourself.
+
+    Returns:
+        Columns in the order of the samples: `file` or `index`, `prediction`, and for classes `p_NAME`, the probability
+        of each. For masks, `prediction` is the PNG file.
+
+    Raises:
+        UserError: If anything does not fit, or something is at `out` already.
+
+    Examples:
+        >>> import tutelage
+        >>> student = tutelage.distill("supervised", student="tiny_cnn", data="digits", epochs=1, progress=False)
+        >>> list(tutelage.predict(student, data="digits", progress=False))[:3]
+        ['index', 'prediction', 'p_0']
+    """
+    target = None if out is None else Path(out)
+    question = question_of(several(network), data, task=task, split=split, image_size=image_size, trust_code=trust_code)
+    return answer(question, target, reporter_of(progress), overwrite=overwrite)
+
+
 def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
     plan = blueprint(network, data, trained=True, trust_code=trust_code)
     if not plan.trained:
@@ -455,6 +505,7 @@ def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Mod
         class_names=data.class_names,
         input_size=data.image_size,
         density=run.fitted[-1].density,
+        task=data.task.name,
     )
     # Those of an earlier run into the same folder, whose first network was just replaced.
     shutil.rmtree(comparison.folder / MEMBERS, ignore_errors=True)

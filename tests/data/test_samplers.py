@@ -3,6 +3,7 @@ import torch
 
 from tutelage.data.samplers import (
     BatchSampler,
+    BoundedBatches,
     GroupedBatches,
     LikeLengths,
     PairBatches,
@@ -226,3 +227,13 @@ def test_once_is_shuffled_batches():
 def test_repeats_that_cannot_be_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         repeated(**options)
+
+
+def test_bounded_batches_hold_every_sample_once_and_never_too_many_tokens():
+    lengths = torch.tensor([9, 1, 4, 4, 2, 30, 3, 1, 1])
+    batches = list(BoundedBatches(lengths, batch_size=3, tokens=12).epoch(0, torch.Generator()))
+    assert [lengths[batch].tolist() for batch in batches] == [[1, 1, 1], [2, 3, 4], [4], [9], [30]]
+    assert sorted(torch.cat(batches).tolist()) == list(range(9))
+    assert len(BoundedBatches(lengths, batch_size=3, tokens=12)) == 5
+    one = list(BoundedBatches(lengths, batch_size=20, tokens=1000).epoch(0, torch.Generator()))
+    assert len(one) == 1

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tutelage.api import compare_into, distill_into, evaluate, search_into
+from tutelage.api import compare_into, distill_into, evaluate, predict, search_into
 from tutelage.cli import flags as groups
 from tutelage.cli import parser as arguments
 from tutelage.cli.demo import demo_comparison
@@ -144,6 +144,26 @@ def evaluate_command(words: Sequence[str]) -> None:
     scores = evaluate(names, data=data_of(found), split=found.split, trust_code=found.trust_code)
     text = f"{' + '.join(names)} on {found.data}, {found.split}:\n{evaluation_text(scores, found.foreign)}"
     screen().print(text, soft_wrap=True)
+
+
+def predict_command(words: Sequence[str]) -> None:
+    """Write what a network, or several as an ensemble, answers to images or texts without labels.
+
+    Examples:
+        tutelage predict runs/kd --data path/to/new-photos --out answers.csv
+        tutelage predict runs/bert --data glue/cola --out CoLA.tsv
+        tutelage predict runs/bert --data glue/mnli --split test-mismatched --out MNLI-mm.tsv
+        tutelage predict runs/a runs/b runs/c --data path/to/reviews.csv,text=review --out answers.parquet
+        tutelage predict runs/psp --data path/to/street --out masks
+    """
+    names = list(leading(words))
+    if not names and not asks_for_help(words):
+        raise UserError("Name a network, or several as an ensemble: tutelage predict NETWORK... --data DATA --out OUT.")
+    found = parse(predict_command, words[len(names) :], groups.PredictOptions, after="NETWORK...")
+    options = {name: getattr(found, name) for name in ("split", "task", "image_size", "overwrite", "trust_code")}
+    answers = predict(names, data=found.data, out=found.out, **options)
+    count = len(next(iter(answers.values())))
+    screen().print(f"answers  {found.out}  ({count:,} samples)", soft_wrap=True)
 
 
 def record(words: Sequence[str]) -> None:

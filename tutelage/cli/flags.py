@@ -262,6 +262,33 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Prediction.
+
+    Attributes:
+        data: What is asked about, with or without labels: a folder of images in any order, one image, a table of images
+            or texts (Parquet, CSV, JSON), or a dataset of the hub.
+        out: File of the answers: .csv or .parquet with the probability of each class, or .tsv with the predictions
+            alone, as GLUE takes them. For masks, a folder of PNG files.
+        split: Of data with splits, the one to answer; test by default.
+        task: What is predicted; by default what the run was trained for, or else classification.
+        image_size: Height and width in pixels; by default that of the run's images. Of images with masks, the longer
+            side; by default they keep their size.
+        overwrite: Replace what is at OUT.
+        trust_code: Run the code that a saved network names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
+    """
+
+    data: str
+    out: str
+    split: str | None = None
+    task: str | None = None
+    image_size: int | None = None
+    overwrite: bool = False
+    trust_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Report.
 

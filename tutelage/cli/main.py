@@ -61,6 +61,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Measure a network, or several as an ensemble, on a dataset: accuracy, likelihood, calibration, "
             "uncertainty.",
         ),
+        "predict": Command(
+            f"{HEAVY}:predict_command",
+            "Write what a network, or several as an ensemble, answers to images or texts without labels.",
+        ),
         "record": Command(
             f"{HEAVY}:record",
             "Record a teacher's answers to views of the training images, to train later without the teacher.",

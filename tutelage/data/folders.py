@@ -75,9 +75,7 @@ def scan_folder(
     """
     if label or image:
         raise UserError(f"{tree.path} is a folder of images, which has no columns: leave out label= and image=.")
-    _check_links(tree)
-    _check_signs(tree)
-    _tell_unread(tree)
+    check_names(tree)
     folders = _split_folders(tree)
     found = {split: _by_class(folder, split) for split, folder in folders.items()}
     if has_classes and len(found[TRAIN]) == 1:
@@ -205,6 +203,20 @@ def _by_class(folder: Folder, split: str) -> dict[str, list[str]]:
     if beside := _images(folder):
         notice(f"{len(beside)} images beside the class folders of {folder.path} are not read, such as {beside[0]}.")
     return {name: [path for path in inner.below() if _is_read(path)] for name, inner in filled.items()}
+
+
+def check_names(tree: Folder) -> None:
+    """Refuse broken links and names that no table can hold, and tell of images that are not read.
+
+    Args:
+        tree: The folder.
+
+    Raises:
+        UserError: If there is such a name.
+    """
+    _check_links(tree)
+    _check_signs(tree)
+    _tell_unread(tree)
 
 
 def _check_links(tree: Folder) -> None:

@@ -77,7 +77,7 @@ class PairedImages(Samples):
 
     Args:
         rows: A Hugging Face dataset whose columns of images and maps are not decoded.
-        reader: Turns the numbers in a map's file into targets.
+        reader: Turns the numbers in a map's file into targets; None for images without maps.
         opened: Opens the file of a map: its numbers, from a cell of the table and the place to name.
         sizes: Height and width of each image in pixels, `[sample, 2]`.
         frame: How images of different sizes become one batch.
@@ -95,7 +95,7 @@ class PairedImages(Samples):
     def __init__(
         self,
         rows: datasets.Dataset,
-        reader: MapReader,
+        reader: MapReader | None,
         opened: Callable[[Any, str], NDArray[Any]],
         sizes: NDArray[np.int64],
         frame: Frame,
@@ -132,6 +132,11 @@ class PairedImages(Samples):
     def place(self, index: int) -> str:
         """Return where an image came from: its file, or else its row."""
         return place_of(self._rows[int(index)][self._image], self._where(int(index)))
+
+    def size_at(self, index: int) -> Size:
+        """Return the height and width of an image's file in pixels."""
+        height, width = self._sizes[index].tolist()
+        return height, width
 
     @property
     def mib(self) -> float:
@@ -222,6 +227,7 @@ class PairedImages(Samples):
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         maps = np.full(size, self._missing, dtype=np.int16)
         if self._label is not None:
+            assert self._reader is not None
             maps = self._reader.read(self._opened(cells[self._label], where), place_of(cells[self._label], where))
         if not self._whole:
             maps = _placed(_nearest(maps, seen), self._frame.canvas, self._missing)

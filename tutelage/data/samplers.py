@@ -115,6 +115,33 @@ class LikeLengths:
             yield batches[place]
 
 
+class BoundedBatches:
+    """Every sample once, from the shortest to the longest, in batches of a bounded number of tokens with the padding.
+
+    Args:
+        lengths: The length of each sample, `[sample]`.
+        batch_size: Most samples per batch.
+        tokens: Most tokens of a batch, padding included; a sample that is longer is a batch by itself.
+    """
+
+    def __init__(self, lengths: Tensor, *, batch_size: int, tokens: int) -> None:
+        order = lengths.cpu().argsort(stable=True)
+        starts, ordered = [0], lengths.cpu()[order].tolist()
+        for place, length in enumerate(ordered):
+            # The last one of a batch is its longest.
+            several = place + 1 - starts[-1]
+            if several > 1 and (several > batch_size or several * length > tokens):
+                starts.append(place)
+        self._batches = list(torch.tensor_split(order, torch.tensor(starts[1:], dtype=torch.int64)))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors, the same in every epoch."""
+        yield from self._batches
+
+
 class RepeatedBatches:
     """Batches that hold each of their samples several times; a sample occurs in one of as many epochs.
 

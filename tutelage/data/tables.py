@@ -13,6 +13,7 @@ from tutelage.data.images import StreamedImages
 from tutelage.data.label_sets import read_other_targets
 from tutelage.data.labels import class_indices, class_names, read_column
 from tutelage.data.map_format import MapFormat
+from tutelage.data.names import Spec
 from tutelage.data.split_names import TEST, TRAIN, TWINS, VALIDATION, misspelt, read_names, with_twins
 from tutelage.data.task import Task
 from tutelage.data.text_tables import is_text, text_columns
@@ -131,6 +132,31 @@ def _columns(
         if texts := text_columns(features, text, label=label, spec=spec):
             return texts, label, True
     return (_image_column(features, image, spec),), _label_column(features, label, spec), False
+
+
+def input_columns(features: Mapping[str, Any], where: Spec, maps: MapFormat | None) -> tuple[tuple[str, ...], bool]:
+    """Return the columns of the inputs in a table that may have no labels, and whether they hold texts.
+
+    Args:
+        features: The columns and their types.
+        where: The user's request, with the columns that it names.
+        maps: How the labels lie in files, if they are maps.
+
+    Raises:
+        UserError: If a column is missing or not clear.
+    """
+    from datasets import Image
+
+    spec = where.text
+    usual = _LABELS if maps is None else maps.columns
+    label = where.label or next((name for name in usual if name in features and name != where.image), None)
+    is_text = maps is None and _holds_texts(features, where.image, where.text_column, spec)
+    if is_text and (texts := text_columns(features, where.text_column, label=label, spec=spec)):
+        return texts, True
+    pictures = [name for name, feature in features.items() if isinstance(feature, Image) and name != label]
+    if where.image is None and len(pictures) == 1:
+        return (pictures[0],), False
+    return (_image_column(features, where.image, spec),), False
 
 
 def _holds_texts(features: Mapping[str, Any], image: str | None, text: str | None, spec: str) -> bool:

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.augment import Augmentation
@@ -372,6 +373,35 @@ class Task(ABC):
                 "answer.clamp(min=1e-12).log()"
             )
         return None
+
+    @property
+    def writes_answers(self) -> bool:
+        """Whether answers are written, in a table or as pictures: `answer_columns` or `answer_maps` is defined."""
+        own = type(self)
+        return own.answer_columns is not Task.answer_columns or own.answer_maps is not Task.answer_maps
+
+    def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return answers as the columns of a table with a row for each sample; the first one is `prediction`.
+
+        Args:
+            answer: `[batch, ...]`, on the CPU.
+            names: A name for each number of an answer.
+
+        Raises:
+            UserError: If the task's answers are not written in a table.
+        """
+        raise UserError(f"The answers of the task {self.name!r} are not written in a table.")
+
+    def answer_maps(self, answer: Tensor) -> NDArray[Any]:
+        """Return answers as maps of whole numbers, `[batch, height, width]`, as they stand in a picture.
+
+        Args:
+            answer: `[batch, number, height, width]`, on the CPU.
+
+        Raises:
+            UserError: If the task's answers are not written as pictures.
+        """
+        raise UserError(f"The answers of the task {self.name!r} are not written as pictures.")
 
     def score_names(self) -> dict[str, Metric]:
         """Return every score that may be reported, by the split's and the metric's name, in the order of reading."""

@@ -54,17 +54,17 @@ def text_columns(features: Mapping[str, Any], named: str | None, *, label: str |
 def read_texts(
     splits: Mapping[str, datasets.Dataset],
     columns: Sequence[str],
-    targets: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor | None],
     *,
     limit: int | None,
     spec: str,
 ) -> dict[str, RawTexts]:
-    """Return the texts of each split that has targets.
+    """Return the texts of the splits that are asked for.
 
     Args:
         splits: The tables by split.
         columns: One or two text columns.
-        targets: The targets by split.
+        targets: The targets of each split to read; None for a split without.
         limit: The most tokens of a sample; None for as many as the network takes.
         spec: The user's text for the data, for messages.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.core.method import Method
 from tutelage.data.dataset import Data
-from tutelage.evaluation.scores import batch_for, measure, predictor, taught_by
+from tutelage.evaluation.scores import measure, measuring_loader, predictor, taught_by
 from tutelage.models.modes import evaluating
 
 
@@ -37,7 +37,7 @@ def score_method(method: Method, data: Data) -> Scored:
     device = next(method.parameters()).device
     for split in data.measured:
         loaders = {
-            name: data.loader(name, train=False, batch_size=batch_for(data), device=device)
+            name: measuring_loader(data, name, device)
             # Foreign samples are set against the test split alone, so they are measured once.
             for name in ([split, "foreign"] if split == "test" and data.foreign is not None else [split])
         }

@@ -19,6 +19,7 @@ from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
 from tutelage.data.loader import Loader
+from tutelage.data.samplers import BoundedBatches
 from tutelage.data.samples import Samples
 from tutelage.data.task import Detail, Meter, Metric
 from tutelage.errors import UserError
@@ -35,6 +36,8 @@ _PIXELS = 1 << 20
 # Of tokens, an answer has a number for each token of the vocabulary, at each place: so many numbers at once, and the
 # length of texts where it is not known.
 _NUMBERS, _TOKENS = 1 << 26, 512
+# Texts are measured at so many tokens at once, padding included: a batch of long ones would take the memory of many.
+_AT_ONCE = 1 << 15
 
 Predict = Callable[[Any], Mapping[str, Tensor]]
 Autocast = Callable[[], AbstractContextManager[Any]]
@@ -135,11 +138,13 @@ def measure_network(
     meter = data.task.meter(density=density, detail=detail)
     with _placed(network, device), evaluating(network), torch.no_grad():
         ask = _asker(network, data)
-        for batch in islice(_loader(data, split, device).epoch(0), batches):
+        # The first of few batches would hold the shortest texts alone.
+        whole = measuring_loader(data, split, device) if batches is None else _in_order(data, split, device)
+        for batch in islice(whole.epoch(0), batches):
             answer, members = ask(batch.inputs)
             meter.update(answer, batch.targets, members)
         if data.foreign is not None:
-            for batch in _loader(data, "foreign", device).epoch(0):
+            for batch in measuring_loader(data, "foreign", device).epoch(0):
                 meter.update_foreign(*ask(batch.inputs))
     return meter
 
@@ -162,6 +167,27 @@ def evaluate_network(
     metrics = {**known, **{f"foreign_{name}": metric for name, metric in known.items()}}
     scores = meter.compute() | foreign
     return Evaluation(scores=scores, metrics={name: metrics[name] for name in scores})
+
+
+def answers_of(network: nn.Module, data: Data, split: str, *, device: str) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Yield the answers of a network or an `Ensemble` to a split, batch by batch: positions, and answers on the CPU.
+
+    Args:
+        network: The network; it ends on the CPU.
+        data: The data.
+        split: The split's name.
+        device: Where to compute.
+    """
+    done = 0
+    with _placed(network, device), evaluating(network):
+        ask = _asker(network, data)
+        for batch in measuring_loader(data, split, device).epoch(0):
+            with torch.no_grad():
+                said, _ = ask(batch.inputs)
+            # A user's own loader does not number its samples.
+            positions = range(done, done + len(said)) if batch.indices is None else batch.indices.tolist()
+            done += len(said)
+            yield positions, said.float().cpu()
 
 
 def validation_metrics(
@@ -254,8 +280,22 @@ def _embedding_reader(network: nn.Module, data: Data) -> FeatureExtractor | None
         return None
 
 
-def _loader(data: Data, split: str, device: Any) -> Loader:
+def _in_order(data: Data, split: str, device: Any) -> Loader:
     return data.loader(split, train=False, batch_size=batch_for(data), device=device)
+
+
+def measuring_loader(data: Data, split: str, device: Any) -> Loader:
+    """Return the batches in which a split is measured; texts come in batches of like lengths.
+
+    Args:
+        data: The data.
+        split: The split's name.
+        device: The device of the batches.
+    """
+    samples, size = data.split(split), batch_for(data)
+    lengths = samples.lengths if isinstance(samples, Samples) else None
+    sampler = None if lengths is None else BoundedBatches(lengths, batch_size=size, tokens=_AT_ONCE)
+    return data.loader(split, train=False, batch_size=size, device=device, batch_sampler=sampler)
 
 
 def _answered(predict: Predict, loader: Loader, autocast: Autocast) -> Iterator[tuple[Batch, Mapping[str, Tensor]]]:

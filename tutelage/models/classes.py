@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tutelage.errors import UserError
 from tutelage.models import hub
 from tutelage.models.saving import metadata_beside
 from tutelage.models.spec import NetworkSpec
@@ -23,6 +24,26 @@ def with_own_classes(spec: NetworkSpec) -> NetworkSpec:
         return spec
     count = hub.pretrained_classes(spec.kind, spec.name, spec.options)
     return spec if count is None else replace(spec, options={**spec.options, "num_classes": count})
+
+
+def own_classes(spec: NetworkSpec) -> tuple[int, tuple[str, ...]]:
+    """Return how many classes a network that comes with weights has, and their names; no names if none are known.
+
+    Args:
+        spec: The network.
+
+    Raises:
+        UserError: If nothing says how many there are.
+    """
+    names = class_names_of(spec)
+    place = spec.weights or (spec.target if spec.kind == "run" else None)
+    metadata = None if place is None else metadata_beside(place)
+    count = metadata.num_classes if metadata else len(names) or with_own_classes(spec).options.get("num_classes")
+    if not isinstance(count, int):
+        raise UserError(
+            f"Nothing says how many classes {spec} has: name the folder of a run, or pass the network itself in Python."
+        )
+    return count, names
 
 
 def class_names_of(spec: NetworkSpec) -> tuple[str, ...]:

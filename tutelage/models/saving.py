@@ -42,6 +42,7 @@ class NetworkMetadata:
         input_size: Height and width of the images in training, in pixels.
         density: Kind of its logits: those of a softmax, or the logarithms of a Dirichlet distribution's concentrations.
         sha256: Digest of the file of weights; None if an earlier version saved it.
+        task: The task that it was trained for; None if an earlier version saved it.
     """
 
     spec: str | None
@@ -54,6 +55,7 @@ class NetworkMetadata:
     input_size: tuple[int, ...] | None = None
     density: Density = "categorical"
     sha256: str | None = None
+    task: str | None = None
 
     @property
     def normalization(self) -> Normalization:
@@ -72,6 +74,7 @@ def save_network(
     class_names: Sequence[str] | None = None,
     input_size: tuple[int, ...] | None = None,
     density: Density = "categorical",
+    task: str | None = None,
     filename: str = "student.safetensors",
 ) -> Path:
     """Save a network so that `load_network(folder)` can load it. Each file is replaced as a whole or not at all.
@@ -86,6 +89,7 @@ def save_network(
         class_names: The classes in the order of the logits.
         input_size: Height and width of the images, in pixels.
         density: Kind of its logits: a softmax's (`categorical`) or a Dirichlet distribution's.
+        task: The task that it was trained for.
         filename: Name of the file of weights, `.safetensors`.
 
     Returns:
@@ -116,6 +120,7 @@ def save_network(
         class_names=None if class_names is None else tuple(class_names),
         input_size=input_size,
         density=density,
+        task=task,
         sha256=hashlib.sha256(content).hexdigest(),
     )
     # The weights first, so that the metadata never describe weights that are not written yet.
@@ -244,7 +249,7 @@ def density_of(source: str) -> Density:
     Args:
         source: The network, as `NetworkSpec` reads it.
     """
-    metadata = _metadata_of(source)
+    metadata = metadata_of(source)
     return "categorical" if metadata is None else metadata.density
 
 
@@ -254,11 +259,16 @@ def class_names_of(source: str) -> tuple[str, ...] | None:
     Args:
         source: The network, as `NetworkSpec` reads it.
     """
-    metadata = _metadata_of(source)
+    metadata = metadata_of(source)
     return None if metadata is None else metadata.class_names
 
 
-def _metadata_of(source: str) -> NetworkMetadata | None:
+def metadata_of(source: str) -> NetworkMetadata | None:
+    """Return the metadata of a network by name; None if this library did not save its weights.
+
+    Args:
+        source: The network, as `NetworkSpec` reads it.
+    """
     spec = NetworkSpec.parse(source)
     place = spec.target if spec.weights is None else spec.weights
     return metadata_beside(place) if spec.weights is not None or spec.kind == "run" else None

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.criterion import CROSS_ENTROPY, Density
@@ -73,6 +75,12 @@ class Classification(Task):
                 f"f1 is that of the second of two classes, and there are {outputs}: choose macro-f1, the mean over all "
                 "classes."
             )
+
+    def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the likeliest class by name, and the probability of each class."""
+        probabilities = answer.double().softmax(1).float()
+        likeliest = np.asarray(names, dtype=object)[answer.argmax(1).numpy()]
+        return {"prediction": likeliest} | {f"p_{name}": probabilities[:, n].numpy() for n, name in enumerate(names)}
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not return one score per class."""

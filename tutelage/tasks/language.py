@@ -120,6 +120,7 @@ class Language(Task):
     )
     primary = "perplexity"
     watched = ("perplexity", "token_accuracy")
+    judges = watched
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "next-tokens"})
     criterion = TokenCrossEntropy()
     salt = b"language"

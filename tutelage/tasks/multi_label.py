@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.criterion import Density
@@ -25,6 +27,10 @@ from tutelage.losses import (
 
 # By chance, so many logits would lie between 0 and 1 once in a billion answers.
 _TELLING = 16
+
+
+JOIN = "|"
+"""What stands between the classes of a sample where they are written."""
 
 
 class BinaryCrossEntropy:
@@ -100,6 +106,13 @@ class MultiLabel(Task):
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> MultiLabelMeter:
         """Return a fresh meter."""
         return MultiLabelMeter()
+
+    def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the names of the classes that are likelier present than not, joined by `|`, and each probability."""
+        rows = [JOIN.join(name for name, has in zip(names, row) if has) for row in (answer > 0).tolist()]
+        probabilities = answer.double().sigmoid().float()
+        found = {"prediction": np.asarray(rows, dtype=object)}
+        return found | {f"p_{name}": probabilities[:, number].numpy() for number, name in enumerate(names)}
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not return one score per class."""

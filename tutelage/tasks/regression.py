@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.criterion import Density
@@ -104,6 +105,11 @@ class Regression(Task):
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> RegressionMeter:
         """Return a fresh meter."""
         return RegressionMeter(correlations=[name for name in self.metrics if name in self.further])
+
+    def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the numbers: a single one as `prediction`, several by their names."""
+        heads = ["prediction"] if len(names) == 1 else [f"prediction of {name}" for name in names]
+        return {head: answer[:, number].numpy() for number, head in enumerate(heads)}
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not return one number for each target."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.class_maps import CUSTOMARY, MASKS, ClassMaps, known_classes
@@ -97,6 +98,10 @@ class Segmentation(Task):
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> SegmentationMeter:
         """Return a fresh meter."""
         return SegmentationMeter(keeps_pictures=detail != "watched")
+
+    def answer_maps(self, answer: Tensor) -> NDArray[Any]:
+        """Return the number of the likeliest class of each pixel."""
+        return answer.argmax(1).numpy().astype(np.uint8)
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Refuse a network that does not answer with a map of scores of each class."""

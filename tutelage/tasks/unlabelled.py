@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.criterion import CROSS_ENTROPY, Density
@@ -51,6 +52,10 @@ class Unlabelled(Task):
     def meter(self, *, density: Density = "categorical", detail: Detail = "scores") -> NeighbourMeter:
         """Return a fresh meter."""
         return NeighbourMeter()
+
+    def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return the embedding, a column for each of its numbers."""
+        return {f"embedding {number}": values.numpy() for number, values in enumerate(answer.flatten(1).T)}
 
     def check_answer(self, shape: tuple[int, ...], samples: int, outputs: int, *, who: str, data: str) -> None:
         """Accept any answer, because the classifier's answer is not measured."""

@@ -291,6 +291,7 @@ class Run:
             class_names=data.class_names,
             input_size=data.image_size,
             density=density,
+            task=data.task.name,
         )
 
 
