@@ -22,7 +22,7 @@ FLOORS = [
     {"recording"},
     {"methods"},
     {"experiments"},
-    {"searching"},
+    {"exporting", "searching"},
     {"api"},
     {"cli"},
     {"testing"},

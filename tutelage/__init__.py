@@ -6,7 +6,7 @@ from tutelage.system.lazy import lazy
 from tutelage.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from tutelage.api import compare, distill, distill_all, evaluate, predict, search
+    from tutelage.api import compare, distill, distill_all, evaluate, export, predict, search
     from tutelage.core.method import Method, OptimizerSpec, Progress, TransferSet, Update
     from tutelage.core.registry import Paper, register
     from tutelage.core.teachers import (
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # For type checkers the names are imported above; when the program runs, each is imported when it is first used.
 _HOMES = {
-    "tutelage.api": ["compare", "distill", "distill_all", "evaluate", "predict", "search"],
+    "tutelage.api": ["compare", "distill", "distill_all", "evaluate", "export", "predict", "search"],
     "tutelage.core.method": ["Method", "OptimizerSpec", "Progress", "TransferSet", "Update"],
     "tutelage.core.registry": ["Paper", "register"],
     "tutelage.core.teachers": [
@@ -102,6 +102,7 @@ __all__ = [
     "distill",
     "distill_all",
     "evaluate",
+    "export",
     "load_data",
     "load_network",
     "load_weights",

@@ -30,6 +30,9 @@ from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, 
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
 from tutelage.experiments.predicting import answer, question_of
+from tutelage.exporting.export import export_network
+from tutelage.exporting.target import target
+from tutelage.exporting.verification import Verified
 from tutelage.models.blueprint import Source, blueprint, check_classes, several
 from tutelage.models.ensemble import Ensemble
 from tutelage.models.normalization import bare
@@ -346,17 +349,9 @@ def evaluate(
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
-    is_ready = isinstance(data, str | Data)
-    if is_ready:
-        splits = resolve_data(data, task=task, metric=metric)
-    else:
-        splits = resolve_data(as_data(data, test=data, task=task, for_training=False), metric=metric)
+    splits = _labelled(data, split, task=task, metric=metric)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
-    # Refuses a split that does not exist, before any network is built.
-    splits.split(split)
-    if split in splits.unlabelled:
-        raise UserError(f"The {split} split of {splits.name} has no targets, so nothing can be measured.")
     sources = several(network)
     if not sources:
         raise UserError("No network was given: pass one, or several as an ensemble.")
@@ -415,6 +410,70 @@ def predict(
     target = None if out is None else Path(out)
     question = question_of(several(network), data, task=task, split=split, image_size=image_size, trust_code=trust_code)
     return answer(question, target, reporter_of(progress), overwrite=overwrite)
+
+
+@kept()
+def export(
+    network: Source,
+    *,
+    to: str | Sequence[str],
+    data: DataSource,
+    out: str | Path | None = None,
+    split: str = "test",
+    task: str = "classification",
+    metric: str | None = None,
+    progress: bool = True,
+    trust_code: bool = False,
+) -> dict[str, Verified]:
+    """Write a trained network to files that run without Tutelage, each checked and scored on real samples.
+
+    A file is asked about samples of the split, scored on all of it, and timed beside the network. Where a format
+    computes in the network's precision and its answers differ, nothing is kept. The findings are in `export.json`.
+    Inputs are normalised within the file, batches may have any size, and the class names travel with it.
+
+    Args:
+        network: A module, a factory, or a name such as `runs/kd`.
+        to: The formats: `onnx`, `onnx-int8` (eight bits, with ranges from training samples), `openvino`, `pt2`
+            (`torch.export`), `timm` (networks of timm). Several are a list, or joined by `+`.
+        data: The data that the network was trained for, as in `evaluate`.
+        out: The folder to write to; by default `export` in the run's folder.
+        split: The split of the samples.
+        task: What the targets are.
+        metric: What is measured first, as in `evaluate`.
+        progress: Whether to show progress.
+        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
+            yourself.
+
+    Returns:
+        What was found out about each file, by format.
+
+    Raises:
+        UserError: If a format does not exist or its packages are missing, if the network cannot be written so, with the
+            operator or the branch that forbids it, or if the file answers otherwise.
+    """
+    names = to.split("+") if isinstance(to, str) else list(to)
+    if out is None and not (isinstance(network, str) and Path(network).is_dir()):
+        raise UserError("Say where to write: --out FOLDER (out=). Only of a saved run is there a folder for it.")
+    formats = [target(name) for name in dict.fromkeys(name.strip() for name in names)]
+    splits = encoded_for(_labelled(data, split, task=task, metric=metric), [network])
+    splits = among(splits, (class_names_of(network) if isinstance(network, str) else None) or ())
+    built = _trained(network, splits, trust_code=trust_code)
+    place = Path(out) if out is not None else Path(str(network)) / "export"
+    found = export_network(built, splits, formats, out=place, split=split, reporter=reporter_of(progress))
+    return {one.target: one for one in found}
+
+
+def _labelled(data: DataSource, split: str, *, task: str, metric: str | None) -> Data:
+    """Return data that can be measured on a split: whole datasets, or data by name with that split."""
+    if isinstance(data, str | Data):
+        splits = resolve_data(data, task=task, metric=metric)
+    else:
+        splits = resolve_data(as_data(data, test=data, task=task, for_training=False), metric=metric)
+    # Refuses a split that does not exist, before any network is built.
+    splits.split(split)
+    if split in splits.unlabelled:
+        raise UserError(f"The {split} split of {splits.name} has no targets, so nothing can be measured.")
+    return splits
 
 
 def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:

@@ -289,6 +289,24 @@ class PredictOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Export.
+
+    Attributes:
+        to: Formats, joined by +: onnx, onnx-int8, openvino, pt2 (torch.export), timm (networks of timm).
+        out: Folder to write to; by default export in the run's folder.
+        split: The split whose samples the files are checked and scored on.
+        trust_code: Run the code that a saved network names (FILE.py:FACTORY, PACKAGE:FACTORY). It is refused unless you
+            named it yourself before.
+    """
+
+    to: str
+    out: str | None = None
+    split: str = "test"
+    trust_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Report.
 

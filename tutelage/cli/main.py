@@ -46,6 +46,7 @@ class Command:
 
 
 HEAVY, LIGHT, SERVING = "tutelage.cli.commands", "tutelage.cli.listing", "tutelage.cli.serving"
+EXPORTING = "tutelage.cli.exporting"
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "demo": Command(
@@ -70,6 +71,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Record a teacher's answers to views of the training images, to train later without the teacher.",
         ),
         "serve": Command(f"{SERVING}:serve", "Serve a network over HTTP, by the Open Inference Protocol."),
+        "export": Command(
+            f"{EXPORTING}:export_command",
+            "Write a trained network to files that run without Tutelage, checked and scored on real samples.",
+        ),
         "search": Command(
             f"{HEAVY}:search", "Look for a student in a space of networks, by scores that need no training."
         ),

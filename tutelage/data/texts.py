@@ -98,6 +98,7 @@ class TokenSamples(Samples):
     """
 
     is_resident = True
+    _taught: TokenSamples | None
 
     def __init__(self, tokens: Tokens, targets: Tensor | None, *, taught: Tokens | None = None) -> None:
         starts = tokens.lengths.cumsum(0) - tokens.lengths
@@ -107,7 +108,7 @@ class TokenSamples(Samples):
     def _fill(self, tokens: Tokens, starts: Tensor, targets: Tensor | None) -> None:
         self._tokens, self._starts, self.targets = tokens, starts, targets
         self.lengths = tokens.lengths
-        self._taught: TokenSamples | None = None
+        self._taught = None
 
     @property
     def taught(self) -> TokenSamples | None:

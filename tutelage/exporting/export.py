@@ -1,0 +1,125 @@
+"""From a trained network to files that run without Tutelage: each is written, asked, scored, and only then kept."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.data.dataset import Data
+from tutelage.data.split_names import TRAIN
+from tutelage.evaluation.scores import evaluate_network
+from tutelage.exporting.target import Subject, Target
+from tutelage.exporting.verification import Verified, batches_of, verify
+from tutelage.models.modes import evaluating
+from tutelage.models.normalization import Normalized
+from tutelage.system.console import Reporter, Silent
+from tutelage.system.files import read_json, write_json
+
+EXPORTS = "export.json"
+# Samples of an example, and of the calibration of eight bits: a batch of one would be taken for a fixed size.
+_EXAMPLE, _CALIBRATION, _BATCH = 2, 256, 32
+
+
+def export_network(
+    network: nn.Module,
+    data: Data,
+    formats: Sequence[Target],
+    *,
+    out: Path,
+    split: str = "test",
+    reporter: Reporter | None = None,
+) -> list[Verified]:
+    """Write a network in several formats, and return what was found out about each file.
+
+    What is written is asked about samples of the split, scored on all of it, and timed beside the network; then it is
+    moved to its place, and the findings to `export.json`. A format that fails leaves nothing, and those before it stay.
+
+    Args:
+        network: The trained network, with its input normalisation.
+        data: The data it was trained for; formats in eight bits take their ranges from its training samples.
+        formats: The formats.
+        out: The folder to write to.
+        split: The split to score on.
+        reporter: Who hears of the progress.
+
+    Raises:
+        UserError: If a format cannot be written for this network, or answers otherwise.
+    """
+    reporter = reporter or Silent()
+    network = network.cpu().float().eval()
+    with evaluating(network), torch.no_grad():
+        subject = _subject(network, data, split)
+        reporter.note(f"scoring the network on {split}")
+        own = evaluate_network(network, data, split, device="cpu").scores
+        return [_one(one, subject, data, split, out, own, reporter) for one in formats]
+
+
+def _one(
+    form: Target, subject: Subject, data: Data, split: str, out: Path, own: Mapping[str, float], reporter: Reporter
+) -> Verified:
+    reporter.note(f"writing {form.filename}, and asking it")
+    with _apart(out) as folder:
+        place = folder / form.filename
+        form.write(subject, place)
+        exported = form.load(place)
+        found = verify(
+            exported,
+            subject.network,
+            data,
+            split,
+            target=form.name,
+            place=place,
+            is_exact=form.is_exact,
+            network_scores=own,
+        )
+        # Some libraries keep the file open, which would forbid the move on Windows.
+        del exported
+        _move(place, out / form.filename)
+    known = read_json(out / EXPORTS) if (out / EXPORTS).is_file() else {}
+    write_json(out / EXPORTS, known | {form.name: found.as_json()})
+    return found
+
+
+def _subject(network: nn.Module, data: Data, split: str) -> Subject:
+    [example] = batches_of(data, split, _EXAMPLE, _EXAMPLE)
+    calibrating = TRAIN if TRAIN in data.splits else split
+    statistics = network.normalization if isinstance(network, Normalized) else None
+    facts = {
+        "task": data.task.name,
+        # The graph normalises by itself, so that no caller has to know how.
+        "inputs": "token tensors" if isinstance(example, dict) else f"images in [0, 1], {_shape(example)}",
+        "normalization": "none" if statistics is None else f"within the network: {statistics}",
+    }
+    return Subject(
+        network=network,
+        example=example,
+        calibration=batches_of(data, calibrating, _BATCH, _CALIBRATION),
+        class_names=tuple(data.class_names),
+        facts=facts,
+    )
+
+
+def _shape(images: Any) -> str:
+    return "[batch, " + ", ".join(map(str, images.shape[1:])) + "]"
+
+
+@contextmanager
+def _apart(out: Path) -> Iterator[Path]:
+    """Yield a folder on the same disk, so that what is whole can be moved at once; it is removed in any case."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        yield Path(folder)
+
+
+def _move(place: Path, to: Path) -> None:
+    """Put a finished file or folder in its place, where an earlier export may stand."""
+    if to.is_dir():
+        shutil.rmtree(to)
+    place.replace(to)
