@@ -92,8 +92,8 @@ def distill_all(
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
-            `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
+            or `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
@@ -188,8 +188,8 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language`; or
-            `unlabelled`, to learn from inputs and a teacher alone.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`;
+            or `unlabelled`, to learn from inputs and a teacher alone.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
@@ -262,8 +262,8 @@ def compare(
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
-            `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
+            or `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
@@ -336,8 +336,8 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `language` or
-            `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
+            or `unlabelled`.
         metric: What is measured first, such as `mcc` or `macro-f1`; further metrics follow after `+`. By default the
             task's own, or GLUE's for its data.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is

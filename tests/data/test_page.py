@@ -738,6 +738,100 @@ def _(root):
     as_data([(image, torch.zeros(4, 4, dtype=torch.long)) for image in torch.rand(12, 3, 8, 8)], task="segmentation")
 
 
+def rooms(root, *, depths=None, sizes=((8, 8),) * 6, save=None):
+    """Write images and depth maps of 16 bits in millimetres, or other maps."""
+    for number, size in enumerate(sizes):
+        millimetres = np.random.default_rng(number).integers(800, 4000, size).astype(np.uint16)
+        image = np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8)
+        for kind, pixels in (("images", image), ("depth", millimetres if depths is None else depths(number))):
+            (root / kind / "train").mkdir(parents=True, exist_ok=True)
+            if kind == "depth" and save == "npy":
+                np.save(root / kind / "train" / f"{number}.npy", pixels)
+            else:
+                Image.fromarray(pixels).save(root / kind / "train" / f"{number}.png")
+    return root
+
+
+def metres(root):
+    return load_data(str(root), task="depth", validation=0, augment="none").train.targets
+
+
+@case("`images/train/1.jpg` with `depth/train/1.png` or `depth/train/1.npy`")
+def _(root):
+    assert torch.equal(
+        metres(f"{rooms(root / 'a')},scale=1/1000"), metres(f"{rooms(root / 'b', save='npy')},scale=0.001")
+    )
+
+
+@case("a table with a column of images and one called depth or depth_map")
+def _(root):
+    rooms(root / "files")
+    assert metres(f"{tabled(root, ('image', 'images'), ('depth_map', 'depth'))},scale=0.001").shape[1:] == (8, 8)
+
+
+@case("PNG of 16 bits, TIFF of fractions, `.npy` of whole numbers or fractions, without `scale=`")
+def _(root):
+    assert metres(rooms(root)).max() <= 4
+
+
+@case("`rooms,scale=0.001,ignore=65535`")
+def _(root):
+    found = metres(f"{rooms(root, depths=lambda _: striped([1500, 65535], np.uint16))},scale=0.001,ignore=65535")
+    assert found.unique().tolist() == [0.0, 1.5]
+
+
+@case("depths whose median is below 1 cm or above 1 km")
+def _(root):
+    metres(rooms(root, depths=lambda _: striped([1.5e3, 2e3], np.float32), save="npy"))
+
+
+@case("some maps without any depth")
+def _(root):
+    metres(f"{rooms(root, depths=lambda number: striped([1500 * (number > 0)], np.uint16))},scale=0.001")
+
+
+@case("no training map with a depth")
+def _(root):
+    metres(rooms(root, depths=lambda _: striped([0], np.uint16)))
+
+
+@case("depth maps of 8 bits without `scale=`")
+def _(root):
+    metres(rooms(root, depths=lambda _: striped([15])))
+
+
+@case("depth maps in colours")
+def _(root):
+    metres(rooms(root, depths=lambda _: np.zeros((8, 8, 3), dtype=np.uint8)))
+
+
+@case("a depth map of another size than its image")
+def _(root):
+    metres(rooms(root, sizes=((8, 8), (8, 9), *((8, 8),) * 4), depths=lambda _: striped([1500], np.uint16)))
+
+
+@case("an image without a depth map")
+def _(root):
+    (rooms(root) / "depth" / "train" / "5.png").unlink()
+    metres(root)
+
+
+@case("`scale=` for another task")
+def _(root):
+    classes(f"{scenes(root)},scale=0.001")
+
+
+@case("in Python, samples (image, map of metres) of one size")
+def _(root):
+    data = as_data([(image, 2 * image[0]) for image in torch.rand(12, 3, 8, 8)], task="depth")
+    assert data.num_classes == 1
+
+
+@case("in Python, maps of whole numbers")
+def _(root):
+    as_data([(image, torch.full((8, 8), 1500)) for image in torch.rand(12, 3, 8, 8)], task="depth")
+
+
 @case("a pair of arrays instead of a dataset")
 def _(root):
     as_data((IMAGES.numpy(), LABELS.numpy()))

@@ -51,8 +51,8 @@ class TrainingDataOptions:
         data: digits, fashion-mnist, cifar10, cifar100, an image dataset of the Hugging Face hub (owner/name), a folder
             of Parquet files, or a folder of images by class.
         task: What the labels are: classification, multi-label (lists of classes, or rows of 0 and 1), regression
-            (numbers), segmentation (masks), depth (maps of depths), language (texts, of which each token is
-            predicted); or unlabelled, to learn from a teacher alone and measure the embedding on labelled test images.
+            (numbers), segmentation (masks), depth (maps of depths), language (texts, of which each token is predicted);
+            or unlabelled, to learn from a teacher alone and measure the embedding on labelled test images.
         validation: Share of the training samples that is held out to choose the best epoch.
         subset: Number of training samples to take, the same share of each class; all by default.
         image_size: Height and width in pixels; unchanged by default. Of images with masks or depth maps, the longer

@@ -66,8 +66,9 @@ def load_data(
             `data/pairs,text=premise+hypothesis`. A table of Parquet, CSV or JSON without images is read as texts;
             `tokens=128` shortens them, and for the task `language` `blocks=128` joins them and cuts them in blocks.
         task: The kind of labels: `classification`, `multi-label` (a column of lists of classes, or of rows of 0 and
-            1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), `language` (texts
-            without labels, of which each token is predicted), or `unlabelled` to ignore them.
+            1), `regression` (a column of numbers, or of rows of numbers), `segmentation` (masks), `depth` (maps of
+            depths), `language` (texts without labels, of which each token is predicted), or `unlabelled` to ignore
+            them. Options follow after commas, as in `depth,loss=berhu`.
         metric: The metric that chooses the epoch and compares rows, such as `mcc`; further ones to measure follow after
             `+`. None for the usual one of the task, or that of the GLUE benchmark for its data.
         validation: The fraction of the training images to hold out if the source has no validation split; 0 for none.

@@ -15,6 +15,8 @@ from tutelage.data.class_maps import CUSTOMARY, MASKS, ClassMaps, known_classes
 from tutelage.data.criterion import CrossEntropy, Density
 from tutelage.data.names import Spec
 from tutelage.data.offers import Offer
+from tutelage.data.pixel_weights import PixelWeighing, weighed_cross_entropy
+from tutelage.data.samples import Samples
 from tutelage.data.survey import Survey
 from tutelage.data.targets import as_array
 from tutelage.data.task import Detail, Meter, Metric, Task
@@ -23,26 +25,42 @@ from tutelage.evaluation.shown import Shown, map_png
 from tutelage.losses import UNLABELLED
 from tutelage.models.answers import at_size
 
+_ALL_ALIKE = PixelWeighing()
 # Class numbers of own datasets: one byte each, less that which many give to pixels without a class.
 _MOST_CLASSES = CUSTOMARY
 
 
 class PixelCrossEntropy(CrossEntropy):
-    """Scores of which a softmax over axis 1 makes probabilities, at each pixel that has a class."""
+    """Scores of which a softmax over axis 1 makes probabilities, at each pixel that has a class.
+
+    Args:
+        weighing: How pixels count in the supervised loss.
+    """
+
+    def __init__(self, weighing: PixelWeighing = _ALL_ALIKE) -> None:
+        self._weighing = weighing
 
     def loss(self, answer: Tensor, targets: Any) -> Tensor:
-        """Return the cross-entropy, the mean over all pixels of the batch that have a class.
+        """Return the cross-entropy, the mean over all pixels of the batch that have a class, or as they are weighed.
 
         Args:
             answer: Logits `[batch, class, height, width]`; of another size than the masks, they are brought to theirs.
             targets: Class indices `[batch, height, width]`, -1 where there is none.
         """
         wanted = targets.long()
-        return super().loss(at_size(answer, (wanted.shape[-2], wanted.shape[-1])), wanted)
+        logits = at_size(answer, (wanted.shape[-2], wanted.shape[-1]))
+        if self._weighing == _ALL_ALIKE:
+            return super().loss(logits, wanted)
+        weights = self._weighing.numbers(logits.shape[1])
+        return weighed_cross_entropy(logits, wanted, weights=weights, kept=self._weighing.ohem)
 
 
 class Segmentation(Task):
-    """A class for each pixel: cross-entropy, mean intersection over union, pixel accuracy."""
+    """A class for each pixel: cross-entropy, mean intersection over union, pixel accuracy.
+
+    Args:
+        weighing: How pixels count in the supervised loss.
+    """
 
     name = "segmentation"
     title = "segmentation"
@@ -56,10 +74,26 @@ class Segmentation(Task):
     watched = ("miou", "pixel_accuracy")
     judges = watched
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "maps", "classes", "labels", "images"})
-    criterion = PixelCrossEntropy()
-    salt = b"segmentation"
     map_format = MASKS
     augmentation = "scale:0.5:2,flip,colour:0.3"
+
+    def __init__(self, weighing: PixelWeighing = _ALL_ALIKE) -> None:
+        self._weighing, self.criterion = weighing, PixelCrossEntropy(weighing)
+        # Pixels that count otherwise make another training of the same data.
+        self.salt = f"segmentation{weighing}".encode()
+
+    def configured(self, options: Mapping[str, str]) -> Segmentation:
+        """Return the task with other weights of pixels: `segmentation,class_weights=balanced,ohem=0.25`."""
+        return Segmentation(PixelWeighing.parse(options))
+
+    def fitted(self, train: Samples, outputs: int) -> Segmentation:
+        """Return the task with the weights of these masks' classes, if they are to be balanced."""
+        found = self._weighing.fitted(train, outputs)
+        return self if found == self._weighing else Segmentation(found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it by its name, or by its weights if it has any."""
+        return super().__reduce__() if self._weighing == _ALL_ALIKE else (Segmentation, (self._weighing,))
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
         """Return class indices, int16 `[sample, height, width]`, -1 where a pixel has no class (255 counts as that)."""
