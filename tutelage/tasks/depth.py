@@ -153,6 +153,7 @@ class Depth(Task):
     )
     primary = "abs_rel"
     watched = ("abs_rel", "rmse", "delta1")
+    judges = watched
     # Neither `classes` nor `labels`: a softmax over one number means nothing.
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "answers", "maps", "images"})
     outputs = ("value", "values")
