@@ -77,3 +77,11 @@ def test_it_chooses_the_epoch_and_heads_table_report_and_evaluation(tmp_path):
 def test_numbers_are_judged_by_correlation():
     data = as_data(TensorDataset(torch.randn(20, 1, 2, 2), torch.randn(20, 1)), task="regression", hold_out=0)
     assert judged(data, "pearson+spearman").task.watched == ("pearson", "spearman", "mae", "mse")
+
+
+def test_a_task_with_options_keeps_them():
+    task = task_named("depth").configured({"loss": "berhu"}).judged_by(["rmse"], outputs=1)
+    again = pickle.loads(pickle.dumps(task))
+    for one in (task, again):
+        assert (one.primary, one.salt) == ("rmse", b"depth berhu")
+    assert task.judged_by(["abs_rel"], outputs=1).salt == b"depth berhu"

@@ -60,3 +60,9 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path):
     (file := tmp_path.with_suffix(".csv") / "photo.jpg").touch()
     with pytest.raises(UserError, match="is a file, and the answers are pictures"):
         check_target(file, is_table=False, overwrite=False)
+
+
+def test_maps_of_16_bits_are_written_as_they_are(tmp_path):
+    mask = np.array([[0, 65535], [300, 1]], dtype=np.uint16)
+    write_maps(tmp_path / "depths", [("a.png", mask)], classes=("depth",))
+    assert np.asarray(Image.open(tmp_path / "depths" / "a.png")).tolist() == mask.tolist()

@@ -207,6 +207,7 @@ class Task(ABC):
     compares_with_teacher: ClassVar[bool] = False
     continues_texts: ClassVar[bool] = False
     _judged_by: tuple[str, ...] = ()
+    _usual: Task | None = None
 
     @property
     def has_maps(self) -> bool:
@@ -239,7 +240,7 @@ class Task(ABC):
         Raises:
             UserError: If the task has no such metric, or it has no value for so many numbers.
         """
-        usual = task_named(self.name)
+        usual = self._usual or self
         known = {name: metric for name, metric in {**usual.further, **usual.metrics}.items() if name in usual.judges}
         for name in names:
             if name not in known:
@@ -250,10 +251,12 @@ class Task(ABC):
         # Not by `copy`, which returns the one object of the task's name.
         judged: Task = object.__new__(type(usual))
         vars(judged).update(
+            vars(usual),
             primary=names[0],
             metrics=MappingProxyType({name: known[name] for name in names} | dict(usual.metrics)),
             watched=tuple(dict.fromkeys((*names, *usual.watched))),
             _judged_by=tuple(names),
+            _usual=usual,
         )
         return judged
 
@@ -418,7 +421,7 @@ class Task(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, so that every process has the same object."""
-        return _remade, (self.name, self._judged_by)
+        return (task_named, (self.name,)) if self._usual is None else (_remade, (self._usual, self._judged_by))
 
 
 def sums_to_one(answer: Tensor) -> bool:
@@ -433,9 +436,9 @@ def sums_to_one(answer: Tensor) -> bool:
     return values.numel() > 0 and bool(((values >= 0).all()) & ((values.sum(1) - 1).abs() <= slack).all())
 
 
-def _remade(name: str, metrics: tuple[str, ...]) -> Task:
+def _remade(usual: Task, metrics: tuple[str, ...]) -> Task:
     # The number of outputs was checked when the metrics were chosen: two are right for all of them.
-    return task_named(name).judged_by(metrics, outputs=2)
+    return usual.judged_by(metrics, outputs=2)
 
 
 # Where each task is. It is text, not an import, because tasks stand above this folder.

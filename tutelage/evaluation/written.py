@@ -75,7 +75,7 @@ def write_table(out: Path, columns: Columns) -> None:
 
 
 def write_maps(out: Path, maps: Iterable[tuple[str, NDArray[Any]]], *, classes: Sequence[str]) -> None:
-    """Write maps as PNG files with a palette, and the names of the classes beside them.
+    """Write maps as PNG files, those of 8 bits with a palette, and the names of the numbers beside them.
 
     Args:
         out: The folder. What it held is replaced.
@@ -96,7 +96,8 @@ def write_maps(out: Path, maps: Iterable[tuple[str, NDArray[Any]]], *, classes: 
             file = scratch / name
             file.parent.mkdir(parents=True, exist_ok=True)
             image = Image.fromarray(values)
-            image.putpalette(colours)
+            if values.dtype == np.uint8:
+                image.putpalette(colours)
             image.save(file)
         (scratch / CLASSES).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
         # mkdtemp lets only its owner look into it.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.data.augment import Augmentation
@@ -179,7 +180,8 @@ class Depth(Task):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, or by its loss if that is not the usual one."""
-        return super().__reduce__() if self._loss == "scale-invariant" else (Depth, (self._loss,))
+        is_plain = self._loss == "scale-invariant" or self._usual is not None
+        return super().__reduce__() if is_plain else (Depth, (self._loss,))
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
         """Return metres, float32 `[sample, height, width]`, 0 where there is none: 0, below it, NaN, infinite."""
@@ -214,6 +216,11 @@ class Depth(Task):
         """Return the depths of images that were augmented: moved, and divided by how much things were enlarged."""
         moved = super().under_view(targets, augmentation, view)
         return moved / augmentation.zoom(view).to(moved)[:, None, None]
+
+    def answer_maps(self, answer: Tensor) -> NDArray[Any]:
+        """Return millimetres in 16 bits, as depth maps are usually stored; what is farther than 65.5 m is 65.5 m."""
+        millimetres = (1000 * answer[:, 0].double().exp()).round().clamp(1, np.iinfo(np.uint16).max)
+        return millimetres.numpy().astype(np.uint16)
 
     def picture_of(self, targets: Tensor) -> str:
         """Return a map of metres `[height, width]` as a small PNG in base64."""
