@@ -90,6 +90,9 @@ def example(entry: Entry) -> str:
     if "next-tokens" in entry.reads:
         networks = "--student transformers:path/to/gpt2,layers=6 --teacher transformers:path/to/gpt2"
         return f"tutelage distill {entry.name} --task language {networks} --data path/to/texts,blocks=512 --epochs 3"
+    if "tokens" in entry.reads:
+        networks = "--student transformers:runs/bert,layers=3 --teacher runs/bert"
+        return f"tutelage distill {entry.name} {networks} --data path/to/reviews --optimizer adamw --lr 3e-5 --epochs 3"
     teacher = " --teacher tiny_cnn,width=32" if entry.needs_teacher else ""
     return f"tutelage distill {entry.name} --student tiny_cnn,width=4{teacher} --data digits --epochs 3"
 

@@ -193,7 +193,7 @@ def test_without_the_mask_it_would(name, options, monkeypatch):
 
 def test_every_method_that_compares_layers_of_texts_is_a_case():
     named = {case.values[0] for case in CASES}
-    compared = [entry for entry in catalogue.entries() if entry.family in ("features", "relations")]
+    compared = [entry for entry in catalogue.entries() if "layers" in entry.hyper_parameters]
     assert len(named) > 20
     assert {entry.name for entry in compared if why_not(Choice(entry, {}), TEXT.offers) is None} <= named
     # A contest over neighbouring places is the one thing that is refused.
