@@ -109,14 +109,27 @@ def baselines() -> dict[str, dict[str, float | None]]:
     return {name: ranks([score.total(score.terms(network)) for network in networks]) for name, score in scores.items()}
 
 
-def summary(found: Mapping[str, list[dict[str, Any]]]) -> str:
-    """Return the agreement with `kd` as lines: the mean over seeds, and the range."""
-    lines = []
+_OPTIONS = {"semantic": ",relation=0", "relation": ",semantic=0", "sum": ""}
+
+
+def table(found: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Return the agreements as a table: means over the seeds, and the range of tau."""
+    lines = ["| score | inputs | weights | tau, kd | rho, kd | tau, plain |", "|---|---|---|---|---|---|"]
     for name, by_seed in found.items():
-        taus = [each["kendall kd"] for each in by_seed if each["kendall kd"] is not None]
-        if taus:
-            lines.append(f"{name:45} tau {statistics.mean(taus):+.3f} ({min(taus):+.3f} to {max(taus):+.3f})")
+        setting, _, score = name.rpartition(": ")
+        inputs, _, weights = setting.partition(", ")
+        variant, _, term = score.partition(" ")
+        label = f"diswot:variant={variant}{_OPTIONS[term]}" if term else score
+        columns = [_over_seeds(by_seed, key) for key in ("kendall kd", "spearman kd", "kendall supervised")]
+        lines.append(f"| `{label}` | {inputs or '-'} | {weights or '-'} | {' | '.join(columns)} |")
     return "\n".join(lines)
+
+
+def _over_seeds(by_seed: list[dict[str, Any]], key: str) -> str:
+    values = [each[key] for each in by_seed]
+    text = f"{statistics.mean(values):+.2f}"
+    # The range over the seeds is shown once, in the first column.
+    return f"{text} ({min(values):+.2f} to {max(values):+.2f})" if key == "kendall kd" and len(values) > 1 else text
 
 
 def main() -> None:
@@ -148,7 +161,7 @@ def main() -> None:
             print(f"{inputs}, {weights}: {time.perf_counter() - began:.0f} s", flush=True)
             if options.out is not None:
                 write_json(options.out, {"seeds": options.seeds, "batch_size": options.batch_size, "ranks": found})
-    print(summary(found))
+    print(table(found))
 
 
 if __name__ == "__main__":
