@@ -46,10 +46,11 @@ ELSEWHERE = {
     "methods/parts/papers.py": "constants, tested in tests/methods",
     "models/zoo/units.py": "layers, tested with the networks made of them",
     "searching/candidate.py": "tested with the score that reads it: tests/searching/scores/test_diswot.py",
+    "searching/course.py": "tested with the search: tests/searching/test_search.py",
     "searching/scores/depth.py": "tested with the other sizes: tests/searching/scores/test_parameters.py",
     "searching/scores/multiply_adds.py": "as depth.py",
-    "searching/settings.py": "tested with the search: tests/searching/test_search.py",
-    "searching/teaching.py": "as settings.py",
+    "searching/settings.py": "as course.py",
+    "searching/teaching.py": "as course.py",
     "training/state.py": "what the driver keeps, tested in tests/training/test_driver.py",
 }
 FOLDERS = {

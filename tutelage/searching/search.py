@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +22,21 @@ from tutelage.models.trust import remember
 from tutelage.searching import scores as _registered  # noqa: F401 - its modules register the scores
 from tutelage.searching.agreement import kendall
 from tutelage.searching.batch import one_batch
-from tutelage.searching.evolution import Evolution
+from tutelage.searching.course import Course
 from tutelage.searching.examining import Examiner, Result
 from tutelage.searching.ledger import Ledger
 from tutelage.searching.limits import Limits, amount
-from tutelage.searching.pool import Examining, examining
+from tutelage.searching.pool import examining
 from tutelage.searching.scoring import Score, score_named
 from tutelage.searching.settings import SearchSettings
-from tutelage.searching.space import Genes, Space
+from tutelage.searching.space import Space
 from tutelage.searching.teaching import TeacherPlan, taught
 from tutelage.system.chance import derive
-from tutelage.system.console import Reporter, duration
+from tutelage.system.console import Reporter
 from tutelage.system.devices import device_type
 from tutelage.system.files import write_json
-from tutelage.system.interrupt import Interrupted, Interruption
+from tutelage.system.interrupt import Interruption
 from tutelage.version import VERSION
-
-# So many candidates are timed before the time of all is foretold.
-_TIMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +127,7 @@ class Search:
             if self.teacher is not None:
                 self.teacher.show(self.scores, self.batch, self.settings.seed, device)
             with examining(self._examiner(device), self.settings.workers) as examine:
-                course = _Course(self, examine, ledger, interruption, reporter)
+                course = Course(self.space, self.settings, self.folder, examine, ledger, interruption, reporter)
                 finished = False
                 reporter.begin(f"search {self.space.text}", total=course.most, done=0)
                 try:
@@ -179,7 +174,7 @@ class Search:
             "device": device,
         }
 
-    def _content(self, course: _Course) -> dict[str, Any]:
+    def _content(self, course: Course) -> dict[str, Any]:
         """Return the content of the result's file."""
         results = [result for _, result in course.evolution.results]
         scored = [result for result in results if result.score is not None]
@@ -225,77 +220,3 @@ class Search:
             lines.append(f"{len(unlike)} cannot be scored, such as {unlike[0].network}: {unlike[0].reason}.")
             lines.append(self.scores[0].advice)
         return UserError(" ".join(filter(None, lines)))
-
-
-class _Course:
-    """The course of a search: it examines what evolution asks for, and keeps and tells what comes out.
-
-    Args:
-        search: The search.
-        examine: Examines candidates.
-        ledger: What is known already, and where results are kept.
-        interruption: Notes a request to stop.
-        reporter: Shows the progress.
-    """
-
-    def __init__(
-        self, search: Search, examine: Examining, ledger: Ledger, interruption: Interruption, reporter: Reporter
-    ) -> None:
-        self._search, self._examine, self._ledger = search, examine, ledger
-        self._interruption, self._reporter = interruption, reporter
-        # Until a candidate is scored nothing is written: a search that cannot begin leaves no folder.
-        self._unwritten: list[Result] = []
-        self._seconds: list[float] = []
-        self._best: Result | None = None
-        settings = search.settings
-        self.most = min(settings.candidates, search.space.size)
-        self.evolution = Evolution(
-            space=search.space,
-            chance=random.Random(derive(settings.seed, 1)),
-            candidates=settings.candidates,
-            population=settings.population,
-            children=settings.children,
-            mutations=settings.mutations,
-        )
-
-    def examine(self, wanted: Sequence[Genes]) -> list[Result]:
-        """Return the results of some candidates, in order."""
-        networks = [self._search.space.network(genes) for genes in wanted]
-        known = [self._ledger.get(str(network)) for network in networks]
-        fresh = self._examine(compress(networks, [each is None for each in known]))
-        return [self._heeded(self._fresh(next(fresh)) if each is None else each) for each in known]
-
-    def _fresh(self, result: Result) -> Result:
-        """Keep a new result, and foretell the time once enough are known."""
-        self._unwritten.append(result)
-        if result.score is not None or len(self._ledger):
-            for each in self._unwritten:
-                self._ledger.add(each)
-            self._unwritten = []
-        if result.score is not None:
-            self._seconds.append(result.seconds)
-            if len(self._seconds) == _TIMED:
-                self._foretell()
-        return result
-
-    def _heeded(self, result: Result) -> Result:
-        """Show a result, and stop if that was asked for."""
-        if result.score is not None:
-            self._best = result if self._best is None or result.value > self._best.value else self._best
-            self._reporter.advance(1)
-            self._reporter.status(f"best {self._best.value:.4g}  {amount(self._best.parameters or 0)} parameters")
-        if self._interruption.requested is not None:
-            where = f"kept in {self._search.folder}" if len(self._ledger) else "known, too few to keep"
-            raise Interrupted(
-                self._interruption.requested,
-                f"Stopped. {len(self._ledger)} networks are {where}. Run the same command again to continue.",
-            )
-        return result
-
-    def _foretell(self) -> None:
-        each = sum(self._seconds) / len(self._seconds)
-        workers = self._search.settings.workers
-        left = self.most - len(self._ledger)
-        text = f"{each:.2g} s for a network, about {duration(each * left / max(workers, 1))} for {left} more"
-        hint = "" if workers or each * left < 60 else "; --workers N shares them among N processes"
-        self._reporter.note(text + hint)
