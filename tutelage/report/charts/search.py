@@ -28,11 +28,8 @@ def search_chart(content: Mapping[str, Any]) -> Chart:
 
     def paint(figure: Figure, is_narrow: bool) -> None:
         axes = single(figure)
-        for found, options in (
-            (scored, {"s": 18, "facecolors": "none", "edgecolors": MUTED, "linewidths": 1.0}),
-            (best, {"s": 46, "color": BLUE, "zorder": 3}),
-        ):
-            axes.scatter([each["parameters"] for each in found], [each["score"] for each in found], **options)
+        axes.scatter(*_points(scored), s=18, facecolors="none", edgecolors=MUTED, linewidths=1.0)
+        axes.scatter(*_points(best), s=46, color=BLUE, zorder=3)
         sizes = [each["parameters"] for each in scored]
         # Sizes of a wide space differ by factors; those of a narrow one would all stand at one mark.
         if max(sizes) > 8 * min(sizes):
@@ -43,7 +40,7 @@ def search_chart(content: Mapping[str, Any]) -> Chart:
         axes.set_ylabel(f"score: {content['score']}")
         axes.margins(x=0.08, y=0.1)
         figure.legend(handles=_key(best), loc="outside upper left", ncols=1 if is_narrow else 2, labelcolor=MUTED)
-        _labels(figure, best[:_LABELLED], [(each["parameters"], each["score"]) for each in scored])
+        _labels(figure, best[:_LABELLED], list(zip(*_points(scored))))
 
     first = best[0]
     alt = (
@@ -53,8 +50,13 @@ def search_chart(content: Mapping[str, Any]) -> Chart:
     return draw("search", alt, paint, wide=(900, 430), narrow=(360, 400))
 
 
+def _points(found: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Return the places of some networks: parameters, and scores."""
+    return [each["parameters"] for each in found], [each["score"] for each in found]
+
+
 def _labels(figure: Figure, best: Sequence[Mapping[str, Any]], avoid: Sequence[tuple[float, float]]) -> None:
-    places = [(each["parameters"], each["score"]) for each in best]
+    places = list(zip(*_points(best)))
     texts = [str(rank) for rank in range(1, len(best) + 1)]
     inks, reach = [INK] * len(best), [0.0] * len(best)
     label_points(figure, figure.axes[0], places, texts, inks, reach=reach, size=12, avoid=avoid)

@@ -107,7 +107,7 @@ class DisWOT(Score):
 
     def _distance(self, name: str, teacher: Tensor, student: Tensor) -> Tensor:
         if self.variant == "paper":
-            return (teacher - student).norm()
+            return torch.linalg.vector_norm(teacher - student)
         return gradient_distance(teacher, student) if name == "semantic" else (teacher - student).square().mean()
 
 
