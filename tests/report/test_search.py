@@ -35,7 +35,7 @@ CONTENT = {
     "reasons": {"over the limits": "net,width=9: 2 M parameters, over the limit"},
     "seconds": 12.0,
     "passes": 11.0,
-    "agreement": {"parameters": 1.0, "multiply_adds": None},
+    "agreement": 1.0,
     "best": CANDIDATES[:2:-1],
     "candidates": [*CANDIDATES, {**CANDIDATES[0], "score": None}],
 }
@@ -65,7 +65,7 @@ def test_a_single_term_is_the_score_itself():
     ("tau", "said"), [(0.9, "much as their number"), (0.1, "otherwise than their number"), (None, "")]
 )
 def test_the_summary_says_what_the_score_adds_to_size(tau, said):
-    text = search_summary(CONTENT | {"agreement": {"parameters": tau, "multiply_adds": tau}})
+    text = search_summary(CONTENT | {"agreement": tau})
     assert text.startswith("5 networks scored of 7 in the space (all with at most 1 M parameters), in 12 s.")
     assert "2 over the limits, such as net,width=9: 2 M parameters, over the limit." in text
     assert said in text

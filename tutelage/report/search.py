@@ -101,7 +101,7 @@ def write_search_page(content: Mapping[str, Any], target: Path) -> Path:
 
 def _agreement(content: Mapping[str, Any]) -> str:
     """Return a sentence about the score and the number of parameters."""
-    tau = content["agreement"]["parameters"]
+    tau = content["agreement"]
     if tau is None or content["score"].partition(":")[0] == "parameters":
         return ""
     said = f"The score ranks these networks much as their number of parameters does (Kendall's tau {tau:.2f})"

@@ -17,8 +17,9 @@ from tutelage.errors import UserError
 from tutelage.features.anatomy import EMBEDDING, classified, classifier_copy
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.features.trace import Trace
+from tutelage.models.answers import call
 from tutelage.models.modes import evaluating, keeping_statistics
-from tutelage.models.size import NetworkSize, forward_flops
+from tutelage.models.size import forward_flops
 
 # Samples of the pass in which the parts of a network are found.
 _TRACED = 2
@@ -50,29 +51,34 @@ class Candidate:
     Attributes:
         network: The network.
         batch: The batch.
-        size: The size of the network.
     """
 
     network: nn.Module
     batch: Batch
-    size: NetworkSize
     _trace: Trace
 
     @classmethod
     def of(cls, network: nn.Module, batch: Batch) -> Candidate:
-        """Return a network with its size and its parts, which one pass over two samples shows.
+        """Return a network with its parts, which one pass over two samples shows.
 
         Args:
             network: The network.
             batch: The batch, on the device of the network.
         """
-        traces: list[Trace] = []
-        example = _first(batch.inputs, _TRACED)
-        flops = forward_flops(network, lambda: traces.append(Trace.of(network, example, mode=by_batch)))
-        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return cls(network, batch, Trace.of(network, _first(batch.inputs, _TRACED), mode=by_batch))
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters it has."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """How many multiplications, each with its addition, its answer to one sample takes; counting takes a pass."""
+        # The samples of the trace, which it is known to take.
+        flops = forward_flops(self.network, lambda: call(self.network, self._trace.example))
         # The counter counts a multiplication and its addition as two operations.
-        size = NetworkSize(parameters=parameters, multiply_adds=flops // (2 * len(Batch(inputs=example))))
-        return cls(network, batch, size, traces[0])
+        return flops // (2 * self._trace.samples)
 
     @cached_property
     def classifier(self) -> nn.Linear:

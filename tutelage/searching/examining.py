@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
@@ -37,7 +37,7 @@ class Result:
         score: Its score; None if it has none.
         terms: The terms of the score, by name.
         parameters: Its parameters; None if it was not built.
-        multiply_adds: Its multiply-adds for one sample; None if it was not built.
+        multiply_adds: Its multiply-adds for one sample; None if no limit asked for them, because counting takes a pass.
         seconds: How long all of this took.
         passes: How much of that the score took, which is mostly passes over the batch.
     """
@@ -94,8 +94,10 @@ class Examiner:
             candidate = self._candidate(spec, 0)
         except UserError as error:
             return Result(**found, outcome="not built", reason=str(error), seconds=time.perf_counter() - began)
-        found |= asdict(candidate.size)
-        broken = self.limits.broken_by(candidate.size)
+        found["parameters"] = candidate.parameters
+        broken = self.limits.broken_by(candidate)
+        if "multiply_adds" in self.limits.ranges:
+            found["multiply_adds"] = candidate.multiply_adds
         if broken is not None:
             return Result(**found, outcome="over the limits", reason=broken, seconds=time.perf_counter() - began)
         passed = time.perf_counter()
@@ -110,6 +112,14 @@ class Examiner:
             # Such as activations that overflow in a very deep network without normalisation.
             return Result(**found | {"terms": {}}, outcome="not comparable", reason="its score is not a finite number")
         return Result(**found, outcome="scored", score=total)
+
+    def multiply_adds(self, spec: NetworkSpec) -> int:
+        """Return the multiply-adds of a candidate for one sample.
+
+        Args:
+            spec: The network.
+        """
+        return self._candidate(spec, 0).multiply_adds
 
     def _terms(self, spec: NetworkSpec, first: Candidate) -> dict[str, float]:
         """Return the mean of each term over the draws of the weights."""

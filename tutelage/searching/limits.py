@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tutelage.errors import UserError, unknown
-from tutelage.models.size import NetworkSize
 from tutelage.system.grammar import read
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgb]?)", re.IGNORECASE)
@@ -16,13 +16,25 @@ _NAMES = {"params": "parameters", "parameters": "parameters", "multiply_adds": "
 _WORDS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 
 
+class Sized(Protocol):
+    """Something of which these quantities are known or can be counted."""
+
+    @property
+    def parameters(self) -> int:
+        """Parameters."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one sample."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the size of a network must be.
 
     Attributes:
         text: The limits as the user wrote them; empty if there are none.
-        ranges: The least and the most allowed, by the name of a quantity of `NetworkSize`.
+        ranges: The least and the most allowed, by the name of a quantity of `Sized`.
     """
 
     text: str = ""
@@ -55,8 +67,8 @@ class Limits:
             ranges[_NAMES[name]] = found
         return cls(text, ranges)
 
-    def broken_by(self, size: NetworkSize) -> str | None:
-        """Return which limit a network breaks, in words; None if it keeps all."""
+    def broken_by(self, size: Sized) -> str | None:
+        """Return which limit a network breaks, in words; None if it keeps all. What has no limit is not asked for."""
         for name, (low, high) in self.ranges.items():
             found = getattr(size, name)
             if not low <= found <= high:

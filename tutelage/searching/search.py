@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tutelage.models.found import RESULT
 from tutelage.models.normalization import Normalization
 from tutelage.models.spec import NetworkSpec
 from tutelage.models.tokenizers import encoded_for
-from tutelage.models.trust import remember
+from tutelage.models.trust import Origin, remember
 from tutelage.searching import scores as _registered  # noqa: F401 - its modules register the scores
 from tutelage.searching.agreement import kendall
 from tutelage.searching.batch import one_batch
@@ -121,12 +121,13 @@ class Search:
             Interrupted: If Ctrl-C or SIGTERM came; the same call goes on from there.
         """
         device = device_type(self.settings.device)
+        examiner = self._examiner(device)
         # Before the teacher is built: it tells at once that the folder is taken.
         ledger = Ledger(self.folder, self._facts(device))
         with Interruption() as interruption:
             if self.teacher is not None:
                 self.teacher.show(self.scores, self.batch, self.settings.seed, device)
-            with examining(self._examiner(device), self.settings.workers) as examine:
+            with examining(examiner, self.settings.workers) as examine:
                 course = Course(self.space, self.settings, self.folder, examine, ledger, interruption, reporter)
                 finished = False
                 reporter.begin(f"search {self.space.text}", total=course.most, done=0)
@@ -137,7 +138,7 @@ class Search:
                     reporter.end(finished=finished)
         if not course.evolution.scored:
             raise self._nothing_found([result for _, result in course.evolution.results])
-        content = self._content(course)
+        content = self._content(course, examiner)
         for each in content["best"]:
             # The user named this code with the space; a network by the name `found:` may then run it.
             code = NetworkSpec.parse(each["network"]).code
@@ -174,12 +175,11 @@ class Search:
             "device": device,
         }
 
-    def _content(self, course: Course) -> dict[str, Any]:
+    def _content(self, course: Course, examiner: Examiner) -> dict[str, Any]:
         """Return the content of the result's file."""
         results = [result for _, result in course.evolution.results]
         scored = [result for result in results if result.score is not None]
         best = sorted(scored, key=lambda result: -result.value)[: self.settings.best]
-        ranks = [result.value for result in scored]
         return {
             **self._facts(device_type(self.settings.device)),
             "tutelage": VERSION,
@@ -191,13 +191,8 @@ class Search:
             "reasons": {result.outcome: f"{result.network}: {result.reason}" for result in results if result.reason},
             "seconds": sum(result.seconds for result in results),
             "passes": sum(result.passes for result in results),
-            "agreement": {
-                name: kendall(ranks, [getattr(result, name) for result in scored])
-                for name in ("parameters", "multiply_adds")
-            },
-            "best": [
-                {**asdict(result), "network": str(NetworkSpec.parse(result.network).absolute())} for result in best
-            ],
+            "agreement": kendall([result.value for result in scored], [result.parameters or 0 for result in scored]),
+            "best": [_kept(result, examiner) for result in best],
             "candidates": [asdict(result) for result in results],
         }
 
@@ -209,10 +204,10 @@ class Search:
         lines = [f"No network of the space {self.space.text!r} can be scored; {len(results)} were examined."]
         if over := by_outcome.get("over the limits"):
             least = min(over, key=lambda result: result.parameters or 0)
+            counted = "" if least.multiply_adds is None else f" and {amount(least.multiply_adds)} multiply-adds"
             lines.append(
                 f"{len(over)} do not keep the limits ({self.limits}): the smallest, {least.network}, has "
-                f"{amount(least.parameters or 0)} parameters and {amount(least.multiply_adds or 0)} multiply-adds. "
-                "Change --limit, or widen the space."
+                f"{amount(least.parameters or 0)} parameters{counted}. Change --limit, or widen the space."
             )
         if unbuilt := by_outcome.get("not built"):
             lines.append(f"{len(unbuilt)} do not build, such as {unbuilt[0].network}: {unbuilt[0].reason}")
@@ -220,3 +215,13 @@ class Search:
             lines.append(f"{len(unlike)} cannot be scored, such as {unlike[0].network}: {unlike[0].reason}.")
             lines.append(self.scores[0].advice)
         return UserError(" ".join(filter(None, lines)))
+
+
+def _kept(result: Result, examiner: Examiner) -> dict[str, Any]:
+    """Return one of the best networks as the file keeps it: named from everywhere, and with both sizes."""
+    spec = NetworkSpec.parse(result.network)
+    counted = result.multiply_adds
+    if counted is None:
+        # Built again: while candidates are scored, nobody waits for a count that only a table shows.
+        counted = examiner.multiply_adds(replace(spec, origin=Origin(RESULT, trusted=True)))
+    return {**asdict(result), "network": str(spec.absolute()), "multiply_adds": counted}

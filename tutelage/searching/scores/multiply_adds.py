@@ -15,4 +15,4 @@ class MultiplyAdds(Score):
 
     def terms(self, candidate: Candidate) -> dict[str, float]:
         """Return the number of multiply-adds."""
-        return {"multiply_adds": float(candidate.size.multiply_adds)}
+        return {"multiply_adds": float(candidate.multiply_adds)}

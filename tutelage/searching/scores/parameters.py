@@ -15,4 +15,4 @@ class Parameters(Score):
 
     def terms(self, candidate: Candidate) -> dict[str, float]:
         """Return the number of parameters."""
-        return {"parameters": float(candidate.size.parameters)}
+        return {"parameters": float(candidate.parameters)}
