@@ -526,8 +526,8 @@ def search(
 
     Examples:
         >>> import tutelage
-        >>> space = "tiny_cnn,width=4|8|12"
-        >>> found = tutelage.search(space, teacher="tiny_cnn,width=16", data="digits", out=folder, progress=False)
+        >>> space = "resnet_by_stage,width=4,stage1=1|2|3"
+        >>> found = tutelage.search(space, teacher="resnet20,width=4", data="digits", out=folder, progress=False)
         >>> len(found["best"])
         3
     """
