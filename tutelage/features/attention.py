@@ -65,7 +65,7 @@ class Listening(TorchFunctionMode):
     def __enter__(self) -> Any:
         # A forward pass that broke off left its modules open.
         self._open.clear()
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function as it is; of an attention, let the innermost module hear it."""
@@ -107,7 +107,8 @@ def heard(model: nn.Module, modules: Sequence[str], inputs: Any) -> dict[str, Te
         none are left out.
     """
     model = uncompiled(model)
-    network, listening, found = bare(model), Listening(), {}
+    network, listening = bare(model), Listening()
+    found: dict[str, Tensor] = {}
     handles = [listening.attach(network.get_submodule(name), partial(found.__setitem__, name)) for name in modules]
     try:
         with evaluating(model), torch.no_grad(), keeping_padding(encoders_of(model)), listening:

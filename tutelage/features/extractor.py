@@ -187,8 +187,7 @@ class FeatureExtractor(nn.Module):
         for handle in handles:
             handle.remove()
         listening = None if self._listening is None else Listening()
-        empty = {"_captured": {}, "_compiled": None, "_auxiliary": None, "_listening": listening}
-        return {**self.__dict__, **empty}
+        return {**self.__dict__, "_captured": {}, "_compiled": None, "_auxiliary": None, "_listening": listening}
 
 
 def _hear_input(hear: Callable[[Any], None], _: nn.Module, args: Any, kwargs: Any) -> None:

@@ -282,10 +282,9 @@ def internal(
     if start == "teacher":
         start_as_teacher(student, teacher.inner_network(), pairs, example)
     weights = {"attention_weight": attention_weight, "cosine_weight": cosine_weight}
-    top = {"temperature": temperature, "alpha": alpha}
     if stages == "all":
-        method = InternalDistillation(student, teacher, example, pairs=pairs, **weights, **top)
-        return run.fit("distill", method, data)
+        top = {"temperature": temperature, "alpha": alpha}
+        return run.fit("distill", InternalDistillation(student, teacher, example, pairs=pairs, **weights, **top), data)
     stop = Stop(at_loss=stage_loss or None)
     for number, active in enumerate(active_layers(stages, len(pairs)), 1):
         layer = InternalLayers(student, teacher, example, pairs=[pairs[one - 1] for one in active], **weights)
@@ -293,7 +292,7 @@ def internal(
         fitted = run.fit(f"layer-{number}", layer, data, epochs=stage_epochs, stop=stop, keep="last")
         layer.teacher.release()
         student = thaw(fitted, layer.student.waiting)
-    return run.fit("classify", KD(student, teacher, **top), data)
+    return run.fit("classify", KD(student, teacher, temperature=temperature, alpha=alpha), data)
 
 
 def _check(
