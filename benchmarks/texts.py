@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -124,12 +126,11 @@ def pair_of(network: str, layers: int, classes: int) -> Callable[[], tuple[nn.Mo
     return make
 
 
-def written(times: dict[str, list[float]]) -> str:
-    """Return the times as a table; ratios are over those of the first variant, within rounds."""
-    ours, lines = (
-        next(iter(times.values())),
-        ["| Variant | ms a step | time over ours | least to most |", "|:--|--:|--:|--:|"],
-    )
+def table(content: dict[str, Any]) -> str:
+    """Return what was measured as a table; ratios are over the times of the first variant, within rounds."""
+    times: dict[str, list[float]] = content["seconds"]
+    ours = next(iter(times.values()))
+    lines = ["| Variant | ms a step | time over ours | least to most |", "|:--|--:|--:|--:|"]
     for name, values in times.items():
         ratios = [value / own for value, own in zip(values, ours, strict=True)]
         milliseconds, ratio = 1000 * statistics.median(values), statistics.median(ratios)
@@ -166,8 +167,9 @@ def main() -> None:
             times[name].append(measure())
     padding = {name: share_of_padding(some) for name, some in (("like", like), ("mixed", mixed), ("fixed", fixed))}
     facts = {name: getattr(given, name) for name in ("layers", "batch", "steps", "rounds")}
-    found = {**facts, "torch": torch.__version__, "seconds": times, "padding": padding}
-    print(written(times))
+    command = shlex.join(["python", "benchmarks/texts.py", *sys.argv[1:]])
+    found = {"command": command, **facts, "torch": torch.__version__, "seconds": times, "padding": padding}
+    print(table(found))
     print({name: f"{share:.0%} padding" for name, share in padding.items()})
     if given.out:
         Path(given.out).write_text(json.dumps(found, indent=1) + "\n")
