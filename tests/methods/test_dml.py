@@ -10,9 +10,11 @@ from tutelage.core.method import Progress
 from tutelage.data.batch import Batch
 from tutelage.errors import UserError
 from tutelage.experiments import catalogue
+from tutelage.methods.afd import AFD
 from tutelage.methods.dml import DML
 from tutelage.methods.parts.peers import Peers
-from tutelage.testing.toys import ToyNetwork, methods_of, toy_batch, toy_experiment
+from tutelage.testing.maps import ToyMapNetwork
+from tutelage.testing.toys import CLASSES, ToyNetwork, methods_of, toy_batch, toy_experiment
 from tutelage.training.settings import Training
 
 
@@ -246,3 +248,29 @@ def test_what_makes_no_sense_is_refused():
         DML(answers(2), networks=1)
     with pytest.raises(UserError, match="start from the same weights"):
         DML([*answers(2), *answers(2)])
+
+
+class TwoHeads(ToyMapNetwork):
+    """Answers in training with an auxiliary head beside it, as torchvision's segmentation networks do."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.head = nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, inputs):
+        answer = super().forward(inputs)
+        return {"out": answer, "aux": self.head(inputs)} if self.training else answer
+
+
+@pytest.mark.parametrize("method", ["dml", "afd"])
+def test_auxiliary_heads_of_all_networks_learn(method):
+    torch.manual_seed(0)
+    networks = [TwoHeads(4), TwoHeads(4)]
+    images = torch.rand(4, 3, 12, 16)
+    build = {"dml": DML, "afd": lambda found: AFD(found, images, adversarial=False)}[method]
+    batch = Batch(inputs=images, targets=torch.randint(CLASSES, (4, 12, 16)))
+    updates = list(build(networks).train().step(batch, Progress()))
+    assert len(updates) == 2
+    for update, network in zip(updates, networks, strict=True):
+        assert set(update.losses) == {"ce", "peers", "aux"}
+        torch.testing.assert_close(update.losses["aux"], 0.4 * batch.loss(network.head(images)))

@@ -180,19 +180,30 @@ class Method(nn.Module, ABC):
         """Yield the updates that follow from a batch."""
         yield Update({**self.losses(batch), **self.auxiliary(batch)})
 
-    def auxiliary(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the supervised loss of the student's auxiliary head, times 0.4, if it has one and there are targets.
+    def auxiliary(self, batch: Batch, network: nn.Module | None = None) -> dict[str, Tensor]:
+        """Return the supervised loss of a network's auxiliary head, times 0.4, if it has one and there are targets.
 
         Segmentation networks of torchvision have such a head. A method with a `step` of its own adds this itself.
 
         Args:
-            batch: The batch that the student has just answered.
+            batch: The batch that the network has just answered.
+            network: A network of the method; by default its student.
         """
-        student = getattr(self, "student", None)
-        answer = student.take_auxiliary() if isinstance(student, FeatureExtractor) else None
+        reader = getattr(self, "student", None) if network is None else network
+        answer = reader.take_auxiliary() if isinstance(reader, FeatureExtractor) else None
         if answer is None or batch.targets is None:
             return {}
         return {AUXILIARY: _AUXILIARY_WEIGHT * batch.loss(answer)}
+
+    def memory_of_terms(self, samples: int) -> Mapping[str, int]:
+        """Return the memory that losses take beside what the networks keep, in bytes by the loss's name.
+
+        For losses that can take more than the networks do, so that it is known before it is taken.
+
+        Args:
+            samples: Samples of a batch.
+        """
+        return {}
 
     def optimizers(self) -> Mapping[str, OptimizerSpec]:
         """Return the optimizers by name; by default one, `"student"`, of all trainable parameters."""

@@ -155,11 +155,11 @@ class AFD(Method):
         """Yield for each network `ce` and `peers`; then for each `discriminator`; then for each `adversarial`."""
         # One pass of each network serves all updates: a step changes one network only, so the other graphs stay valid.
         logits = [output.logits for output in self.peers.outputs(batch.inputs)]
-        for number, name in enumerate(self.peers):
+        for number, (name, network) in enumerate(self.peers.items()):
             # The divergence stops the gradient at the peer's answer.
             own, peer = logits[number], logits[number - 1]
             soft = batch.criterion.divergence(own, peer, self.temperature, t_squared=self.t_squared)
-            yield Update({"ce": batch.loss(own), "peers": soft}, name)
+            yield Update({"ce": batch.loss(own), "peers": soft, **self.auxiliary(batch, network)}, name)
         if self.discriminators:
             yield from self._contest(batch)
 

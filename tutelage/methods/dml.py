@@ -108,7 +108,8 @@ class DML(Method):
         for number, (name, network) in enumerate(self.peers.items()):
             others = [other.detach() for position, other in enumerate(logits) if position != number]
             own = logits[number]
-            yield Update({"ce": batch.loss(own), "peers": self._divergence(batch, own, others)}, name)
+            losses = {"ce": batch.loss(own), "peers": self._divergence(batch, own, others)}
+            yield Update(losses | self.auxiliary(batch, network), name)
             # Nobody reads the last network's new answer, so it is not computed.
             if self.update == "sequential" and number < last:
                 # Code after the yield runs after the optimizer's step, so this answer is the updated network's.

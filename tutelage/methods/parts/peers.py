@@ -16,6 +16,7 @@ from tutelage.data.criterion import CROSS_ENTROPY, Criterion
 from tutelage.errors import UserError
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.models.blueprint import part_of
+from tutelage.models.segmenters import without_auxiliary
 
 ENSEMBLE = "ensemble"
 
@@ -78,11 +79,11 @@ class Peers(nn.ModuleDict):
 
     def first(self) -> nn.Module:
         """Return the first network, which is deployed, without hooks."""
-        return next(iter(self.extractors.values())).release()
+        return without_auxiliary(next(iter(self.extractors.values())).release())
 
     def others(self) -> dict[str, nn.Module]:
         """Return the other networks by name, without hooks."""
-        return {name: network.release() for name, network in list(self.extractors.items())[1:]}
+        return {name: without_auxiliary(network.release()) for name, network in list(self.extractors.items())[1:]}
 
     def optimizers(self) -> dict[str, OptimizerSpec]:
         """Return an optimizer for each network: the run's default with the network's own scales."""
