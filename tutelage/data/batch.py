@@ -86,7 +86,7 @@ class Batch:
             object.__setattr__(self, "criterion", self.criterion.of(self.inputs, self.targets, self.places))
 
     def __len__(self) -> int:
-        return _count(self.inputs) if self.targets is None else len(self.targets)
+        return count_of(self.inputs) if self.targets is None else len(self.targets)
 
     @property
     def labels(self) -> Tensor:
@@ -151,14 +151,14 @@ def _version(value: Any) -> int | None:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
     """Return the number of samples of inputs."""
     if isinstance(value, Tensor):
         return len(value)
     first = next(iter(value.values() if isinstance(value, Mapping) else value))
     # Images of different sizes are a list with one entry a sample; of views, each entry is a batch.
     is_image = isinstance(first, Tensor) and first.ndim == _IMAGE and not isinstance(value, Mapping)
-    return len(value) if is_image else _count(first)
+    return len(value) if is_image else count_of(first)
 
 
 def moved(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:

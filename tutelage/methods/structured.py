@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from tutelage.features.logit_map import logit_map
 from tutelage.features.maps import pool_to_smaller
 from tutelage.features.trace import Trace
 from tutelage.losses import kd_loss, soft_cross_entropy, wide
-from tutelage.methods.parts.affinity import nodes_of, pairwise_loss
+from tutelage.methods.parts.affinity import nodes_of, pairwise_bytes, pairwise_loss
 from tutelage.methods.parts.critic import Critic, Game, critic_loss, gradient_penalty, judged
 
 STRUCTURED = Paper(
@@ -169,6 +170,15 @@ class Structured(Method):
         ours = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         found = {"student": OptimizerSpec(params=ours)}
         return found | ({CRITIC: OptimizerSpec(params=critic, lr_scale=self.critic_lr_scale)} if critic else {})
+
+    def memory_of_terms(self, samples: int) -> Mapping[str, int]:
+        """Return the memory of the pairs of nodes."""
+        if not self.pairs:
+            return {}
+        one = self.pairs[0]
+        size = tuple(min(sides) for sides in zip(one.student.size, one.teacher.size))
+        nodes = math.prod(-(-side // step) for side, step in zip(size, self._patch((size[0], size[1]))))
+        return {"pairs": pairwise_bytes(samples, nodes, (one.student.channels, one.teacher.channels))}
 
     def _pixels(self, student: Tensor, teacher: Tensor) -> Tensor:
         if self.variant == "code":

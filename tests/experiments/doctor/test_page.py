@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,8 +15,10 @@ from tutelage.cli.main import main
 from tutelage.data.augment import Augmentation
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
+from tutelage.errors import Notice
 from tutelage.experiments.assembly import experiment_of
 from tutelage.experiments.choice import parse_choice
+from tutelage.experiments.doctor import cost, rehearsal
 from tutelage.experiments.doctor.losses import Term, far_apart
 from tutelage.experiments.doctor.page import examine
 from tutelage.experiments.doctor.teacher import _judged, examine_teacher
@@ -73,6 +76,36 @@ def test_good_teacher_raises_no_warning(examined):
     assert "No problem was found" in text
     assert "warning" not in text
     assert "a guess is right on 10.0%" in text
+
+
+def test_slow_steps_are_rehearsed_on_few_samples_and_counted_up(examined, monkeypatch):
+    whole = examined("kd")
+    assert "counted up" not in whole
+    monkeypatch.setattr(cost, "BEARABLE", 0.0)
+    few = examined("kd")
+    assert "the losses are those of 4 samples, and the rest is counted up" in few
+    assert f"of {TRAINING.batch_size} samples" not in few
+    batches, activations = (
+        [re.search(pattern, text)[1] for text in (whole, few)]
+        for pattern in (r"epochs of (\d+) batches", r"activations ([\d.]+) MB")
+    )
+    assert batches[0] == batches[1]
+    assert float(activations[1]) == pytest.approx(float(activations[0]), rel=0.2)
+
+
+def test_what_a_loss_will_take_is_told_before_it_is_taken(monkeypatch):
+    monkeypatch.setattr(rehearsal, "_MUCH", 1000)
+    images = torch.rand(24, 3, 12, 16)
+    data = as_data(TensorDataset(images, torch.randint(3, (24, 12, 16))), task="segmentation", test=None)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    plan = blueprint(network, data, trained=True)
+    experiment = Experiment(data=data, students=(plan,), teachers=(plan,))
+    console = Console(width=200, record=True, file=io.StringIO(), highlight=False)
+    choice = parse_choice("structured:variant=paper,patch=1,holistic_weight=0")
+    with pytest.warns(Notice, match=r"distill: the loss pairs takes 0\.0 GB at once with 8 samples in a batch"):
+        console.print(examine(choice, experiment, replace(TRAINING, batch_size=8, epochs=1)))
+    # Three tables of 192 x 192 pairs for each of 8 samples, of four bytes.
+    assert "pairs 3.5 MB" in console.export_text()
 
 
 @pytest.mark.parametrize(("seed", "keep"), [(0, "full"), (1, "hard")])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tutelage.methods.parts.affinity import nodes_of, pairwise_loss
+from tutelage.methods.parts.affinity import nodes_of, pairwise_bytes, pairwise_loss
 
 
 def cosine(one, other):
@@ -95,3 +95,9 @@ def test_patches():
     assert nodes_of(torch.zeros(1, 1, 65, 65), (32, 32), "max").shape[2] == 9, "three nodes a side, as in the code"
     with pytest.raises(ValueError, match="4 nodes and the teacher 6"):
         pairwise_loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 6))
+
+
+def test_its_memory_is_foretold():
+    assert pairwise_bytes(2, 10, (3, 5)) == 2 * 3 * 100 * 4, "three tables of pairs"
+    assert pairwise_bytes(2, 2000, (3, 5)) == 2 * (8 * 2000 + 9 + 25 + 15) * 8, "nodes and products of channels"
+    assert pairwise_bytes(1, 2000, (3000, 2500)) == 3 * 2000**2 * 4, "fewer nodes than channels"

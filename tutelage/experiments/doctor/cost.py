@@ -6,18 +6,19 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.core.method import Method, Progress
-from tutelage.data.batch import Batch
+from tutelage.data.batch import Batch, count_of
 from tutelage.data.dataset import Data
+from tutelage.models.answers import answer
 from tutelage.models.modes import evaluating
 from tutelage.system.console import Silent
 from tutelage.training.driver import Driver
@@ -26,6 +27,10 @@ from tutelage.training.settings import Training
 # Batches before the clock counts, and batches that count; and the seconds after which fewer must do.
 WARM_UP, TIMED = 3, 8
 PATIENCE = 20.0
+# A training step that would take longer, in seconds, is rehearsed on fewer samples, but not on fewer than these.
+BEARABLE, FEWEST = 3.0, 4
+# What a step takes, in forward passes: one back costs two forth.
+_PASSES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +42,19 @@ class Memory:
         gradients: Gradients of the trained parameters.
         optimizer: State of the optimizers.
         activations: Tensors that the forward pass keeps for the backward pass.
+        terms: What losses take at once beside that, by their names, as the method foretells it.
     """
 
     parameters: int
     gradients: int
     optimizer: int
     activations: int
+    terms: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
+        return self.parameters + self.gradients + self.optimizer + self.activations + sum(self.terms.values())
 
 
 class _Enough(Exception):
@@ -71,6 +78,26 @@ class _Stopwatch(Silent):
         late = len(self.times) > 2 and self.times[-1] - self.started > PATIENCE
         if late or len(self.times) > WARM_UP + TIMED:
             raise _Enough
+
+
+@torch.no_grad()
+def bearable_samples(asked: Sequence[tuple[nn.Module, Any]], wanted: int) -> int:
+    """Return with how many samples a step can be rehearsed in a few seconds: all, or fewer where that takes long.
+
+    Args:
+        asked: The networks that a step asks, each with inputs of a few samples on its device.
+        wanted: Samples of a training batch.
+    """
+    each = 0.0
+    for network, inputs in asked:
+        with evaluating(network):
+            answer(network, inputs)
+            # The second pass counts: the first also pays for starting up.
+            started = time.perf_counter()
+            answer(network, inputs).sum().item()
+            each += (time.perf_counter() - started) / count_of(inputs)
+    whole = _PASSES * each * wanted
+    return wanted if whole <= BEARABLE else min(wanted, max(FEWEST, int(wanted * BEARABLE / whole)))
 
 
 def seconds_per_step(method: Method, data: Data, training: Training) -> float:

@@ -63,6 +63,23 @@ def pairwise_loss(
     return (squares.clamp(min=0) / count**2).mean().to(wide(student).dtype)
 
 
+def pairwise_bytes(samples: int, nodes: int, channels: tuple[int, int], *, most_in_table: int = _TABLE) -> int:
+    """Return the memory that `pairwise_loss` takes at once beside its nodes, in bytes.
+
+    Args:
+        samples: Samples of a batch.
+        nodes: Nodes of a map.
+        channels: Channels of the student's nodes and of the teacher's.
+        most_in_table: As of `pairwise_loss`.
+    """
+    ours, theirs = channels
+    if nodes <= max(most_in_table, min(channels)):
+        # Both tables of pairs and their difference, in float32.
+        return samples * 3 * nodes**2 * 4
+    # Both nodes and the products of their channels, in float64.
+    return samples * ((ours + theirs) * nodes + ours**2 + theirs**2 + ours * theirs) * 8
+
+
 def _unit(nodes: Tensor, detach_norm: bool) -> Tensor:
     """Return nodes of length one; one of nearly no length becomes zeros, without a gradient."""
     raw = wide(nodes)
