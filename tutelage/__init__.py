@@ -6,7 +6,7 @@ from tutelage.system.lazy import lazy
 from tutelage.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from tutelage.api import compare, distill, distill_all, evaluate, export, predict, search
+    from tutelage.api import compare, distill, distill_all, evaluate, export, predict, search, synthesize
     from tutelage.core.method import Method, OptimizerSpec, Progress, TransferSet, Update
     from tutelage.core.registry import Paper, register
     from tutelage.core.teachers import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tutelage.recording.reading import Recording
     from tutelage.recording.teacher import RecordedTeacher
     from tutelage.recording.writing import record
+    from tutelage.synthesis.similarity import similarity
     from tutelage.system.interrupt import Interrupted
     from tutelage.training.driver import Driver
     from tutelage.training.run import Run
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 # For type checkers the names are imported above; when the program runs, each is imported when it is first used.
 _HOMES = {
-    "tutelage.api": ["compare", "distill", "distill_all", "evaluate", "export", "predict", "search"],
+    "tutelage.api": ["compare", "distill", "distill_all", "evaluate", "export", "predict", "search", "synthesize"],
     "tutelage.core.method": ["Method", "OptimizerSpec", "Progress", "TransferSet", "Update"],
     "tutelage.core.registry": ["Paper", "register"],
     "tutelage.core.teachers": [
@@ -62,6 +63,7 @@ _HOMES = {
     "tutelage.recording.reading": ["Recording"],
     "tutelage.recording.teacher": ["RecordedTeacher"],
     "tutelage.recording.writing": ["record"],
+    "tutelage.synthesis.similarity": ["similarity"],
     "tutelage.system.interrupt": ["Interrupted"],
     "tutelage.training.driver": ["Driver"],
     "tutelage.training.run": ["Run"],
@@ -110,6 +112,8 @@ __all__ = [
     "record",
     "register",
     "search",
+    "similarity",
+    "synthesize",
 ]
 
 if not TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.errors import UserError
-from tutelage.recording.planning import Chunks, Part, Unit, expected_size, images_in, in_bytes, units, without
+from tutelage.recording.planning import Chunks, Unit, expected_size, images_in, in_bytes, units, without
+from tutelage.system.parts import Part
 from tutelage.testing.toys import toy_header
 
 
@@ -51,17 +51,6 @@ def test_batches_are_the_samples_of_each_shard_in_order():
     assert [batch.tolist() for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [20, 21, 22, 23], [24]]
     assert len(chunks) == len(found)
     assert images_in(header, work) == 3 * 10 + 5
-
-
-@pytest.mark.parametrize(("text", "expected"), [(None, Part(1, 1)), ("1/1", Part(1, 1)), ("3/4", Part(3, 4))])
-def test_parts_are_read(text, expected):
-    assert Part.parse(text) == expected
-
-
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "1/4/2", ""])
-def test_what_is_no_part_is_told(text):
-    with pytest.raises(UserError, match="does not fit: write 1/4, 2/4"):
-        Part.parse(text)
 
 
 def test_the_size_follows_from_the_row():

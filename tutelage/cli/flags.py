@@ -93,9 +93,12 @@ class LearningDataOptions(DataOptions):
     Attributes:
         unlabelled: Images without labels, named in the same way, that are trained on beside the labelled ones: the
             teacher teaches them too.
+        test_data: Data, named in the same way, whose test split is reported on instead of the data's own, such as real
+            ones where the training images were synthesised.
     """
 
     unlabelled: str | None = None
+    test_data: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ class Command:
 
 HEAVY, LIGHT, SERVING = "tutelage.cli.commands", "tutelage.cli.listing", "tutelage.cli.serving"
 EXPORTING = "tutelage.cli.exporting"
+SYNTHETIC = "tutelage.cli.synthetic"
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "demo": Command(
@@ -77,6 +78,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "search": Command(
             f"{HEAVY}:search", "Look for a student in a space of networks, by scores that need no training."
+        ),
+        "synthesize": Command(
+            f"{SYNTHETIC}:synthesize_command", "Make a dataset of images from a trained network alone, without data."
+        ),
+        "similarity": Command(
+            f"{SYNTHETIC}:similarity_command",
+            "Rank datasets by how near they are to what a network was trained on, from its batch norms alone.",
         ),
         "report": Command(f"{HEAVY}:report", "Write the HTML report of a comparison or a run again."),
         "doctor": Command(

@@ -70,5 +70,10 @@ def _weights(words: Sequence[str]) -> tuple[float, ...]:
 
 def data_of(found: Found, group: type[TrainingDataOptions] = DataOptions) -> Data:
     """Return the data of the flags of a group."""
-    options = {field.name: getattr(found, field.name) for field in fields(group) if field.name != "data"}
+    # The flag has a longer name than the argument: `--test` alone would read as an order to test.
+    options = {
+        {"test_data": "test"}.get(field.name, field.name): getattr(found, field.name)
+        for field in fields(group)
+        if field.name != "data"
+    }
     return resolve_data(found.data, **options)

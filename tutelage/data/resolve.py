@@ -12,6 +12,7 @@ from tutelage.data.joined import with_unlabelled
 from tutelage.data.judging import judged
 from tutelage.data.ood import foreign_data
 from tutelage.data.sources import load_data
+from tutelage.data.tested import with_test
 from tutelage.data.wrap import as_data
 from tutelage.errors import UserError
 
@@ -35,7 +36,7 @@ def resolve_data(
     Args:
         data: Data to train on.
         validation: Validation data, or the share of the training data to hold out for validation.
-        test: Test data.
+        test: Test data. Beside data by name it is a name or `Data` too, whose test split is taken.
         task: The task's name, which says how targets are read. Ignored for `Data`, which have a task already.
         metric: The metric that chooses the epoch and compares rows, such as `mcc`; further ones to measure follow after
             `+`. None for the usual one of the task, or of the data where they are known.
@@ -61,10 +62,14 @@ def _own_data(
 ) -> Data:
     # A number is a share of the training data; anything else is data.
     is_share = isinstance(validation, int | float)
+    if isinstance(data, str) and isinstance(test, str | Data) and (is_share or validation is None):
+        # Nothing is held out for a test that others are for.
+        own = _own_data(data, validation, None, {**options, "hold_out_test": False})
+        return with_test(own, test)
     if isinstance(data, str | Data) and (test is not None or not (is_share or validation is None)):
         raise UserError(
-            "validation= and test= take data only beside a dataset or loader; data given by name have splits of their "
-            "own."
+            "validation= and test= take datasets only beside a dataset or loader; data given by name have splits of "
+            "their own, and test= names data with a test split."
         )
     if isinstance(validation, int | float):
         return _with_share(data, validation, test, options)

@@ -53,6 +53,7 @@ def load_data(
     image_size: int | None = None,
     augment: str | None = None,
     resident_limit_mib: int = 2048,
+    hold_out_test: bool = True,
 ) -> Data:
     """Load a dataset of images or of texts.
 
@@ -80,6 +81,7 @@ def load_data(
         augment: The augmentation of training images, such as `"crop:4,flip"`, or `"none"`; None for the usual one.
         resident_limit_mib: Largest size of decoded images that are kept in memory, in MiB. Larger data are decoded
             when needed.
+        hold_out_test: Whether a missing test split is held out of the training images.
 
     Raises:
         UserError: If the data do not exist, cannot be read, or are not consistent; the message says what to do.
@@ -106,7 +108,7 @@ def load_data(
         augmentation=_usual(where.name, splits["train"], kind) if augmentation is None else augmentation,
         digest=digest,
         validation=validation,
-        test=test,
+        test=test if hold_out_test else None,
         split_seed=split_seed,
         subset=subset,
     )

@@ -21,6 +21,7 @@ from tutelage.methods.confidence_penalty import ConfidencePenalty
 from tutelage.methods.crd import CRD
 from tutelage.methods.cs_kd import CSKD
 from tutelage.methods.cwd import CWD
+from tutelage.methods.data_free import DataFree
 from tutelage.methods.dist import DIST
 from tutelage.methods.dkd import DKD
 from tutelage.methods.dml import DML
@@ -81,6 +82,7 @@ __all__ = [
     "WTTM",
     "BornAgain",
     "ConfidencePenalty",
+    "DataFree",
     "EnD",
     "EnDD",
     "Features",

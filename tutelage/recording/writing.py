@@ -28,7 +28,7 @@ from tutelage.recording.asking import Alone, Answers, Asked, asked, decision_of
 from tutelage.recording.constancy import check_answers
 from tutelage.recording.header import Header
 from tutelage.recording.identity import DataIdentity, training_images
-from tutelage.recording.planning import Chunks, Part, Unit, expected_size, images_in, in_bytes, units, without
+from tutelage.recording.planning import Chunks, Unit, expected_size, images_in, in_bytes, units, without
 from tutelage.recording.quantization import Quantization, Values, as_values
 from tutelage.recording.reading import Recording
 from tutelage.system.chance import generator, kept
@@ -36,6 +36,7 @@ from tutelage.system.console import Reporter, Silent, Terminal
 from tutelage.system.devices import threads
 from tutelage.system.interrupt import Interrupted, Interruption
 from tutelage.system.memory import kept_memory
+from tutelage.system.parts import Part
 from tutelage.training.compilation import compiled
 from tutelage.training.decisions import Decision
 from tutelage.training.settings import Training
