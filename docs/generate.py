@@ -93,6 +93,9 @@ def example(entry: Entry) -> str:
     if "tokens" in entry.reads:
         networks = "--student transformers:runs/bert,layers=3 --teacher runs/bert"
         return f"tutelage distill {entry.name} {networks} --data path/to/reviews --optimizer adamw --lr 3e-5 --epochs 3"
+    if "novel" in entry.reads:
+        network = "--student tiny_cnn,width=4"
+        return f"tutelage distill {entry.name} --task discovery --novel 3 {network} --data digits --epochs 3"
     teacher = " --teacher tiny_cnn,width=32" if entry.needs_teacher else ""
     return f"tutelage distill {entry.name} --student tiny_cnn,width=4{teacher} --data digits --epochs 3"
 

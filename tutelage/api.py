@@ -20,6 +20,7 @@ from tutelage.core.teachers.combining import How, Together
 from tutelage.core.teachers.naming import TeacherSource
 from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
+from tutelage.data.novel import Novel
 from tutelage.data.ood import foreign_data
 from tutelage.data.reclassed import among
 from tutelage.data.resolve import DataSource, resolve_data
@@ -72,6 +73,7 @@ def distill_all(
     metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
+    novel: Novel | None = None,
     augment: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -95,12 +97,14 @@ def distill_all(
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
-            or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`,
+            `discovery` or `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
+        novel: For the task `discovery`, the novel classes: their number, or the names of those whose labels are hidden
+            in training.
         augment: What is done to training images, such as `crop:4,flip`.
         out: Where to keep checkpoints, weights and the report; the networks beside the first are in
             `out/members/NAME`. Nothing is kept by default.
@@ -134,6 +138,7 @@ def distill_all(
         metric=metric,
         foreign=foreign,
         unlabelled=unlabelled,
+        novel=novel,
         augment=augment,
     )
     if logger and out is None:
@@ -191,12 +196,14 @@ def distill(*args: Any, **arguments: Any) -> nn.Module:  # noqa: D417 - the docu
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`;
-            or `unlabelled`, to learn from inputs and a teacher alone.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`,
+            `discovery`; or `unlabelled`, to learn from inputs and a teacher alone.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, whose images the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
+        novel: For the task `discovery`, the novel classes: their number, or the names of those whose labels are hidden
+            in training.
         augment: What is done to training images, such as `crop:4,flip`, on top of a dataset's own transforms; by
             default what is usual for data by name, and nothing for a dataset.
         out: Where to keep checkpoints, weights and the report; nothing is kept by default.
@@ -239,6 +246,7 @@ def compare(
     metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
+    novel: Novel | None = None,
     augment: str | None = None,
     seeds: int | Sequence[int] = 3,
     baseline: str | None = None,
@@ -265,12 +273,14 @@ def compare(
         queries: How many samples the teacher may be asked about in all, if its answers have a price.
         validation: Data to choose the best epoch on, or the share of `data` to hold out for that; a tenth by default.
         test: Data that are only reported on.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
-            or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`,
+            `discovery` or `unlabelled`.
         metric: What chooses the best epoch and compares rows, such as `mcc` or `macro-f1`; further metrics, which are
             only measured, follow after `+`. By default the task's own, or GLUE's for its data.
         foreign: Data from elsewhere, which the networks' uncertainty should tell from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones, in the same forms as `data`.
+        novel: For the task `discovery`, the novel classes: their number, or the names of those whose labels are hidden
+            in training.
         augment: What is done to training images, such as `crop:4,flip`.
         seeds: How many, or which.
         baseline: The row that the others are compared with; `supervised` where it is among them, else the first.
@@ -294,6 +304,7 @@ def compare(
         metric=metric,
         foreign=foreign,
         unlabelled=unlabelled,
+        novel=novel,
         augment=augment,
     )
     training, unknown_settings = split_settings(settings, [])
@@ -329,6 +340,7 @@ def evaluate(
     split: str = "test",
     task: str = "classification",
     metric: str | None = None,
+    novel: Novel | None = None,
     foreign: DataSource | None = None,
     density: Density | None = None,
     trust_code: bool = False,
@@ -339,10 +351,11 @@ def evaluate(
         network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
         data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
         split: Of data by name: `train`, `validation` or `test`.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`
-            or `unlabelled`.
+        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`,
+            `discovery` or `unlabelled`.
         metric: What is measured first, such as `mcc` or `macro-f1`; further metrics follow after `+`. By default the
             task's own, or GLUE's for its data.
+        novel: For the task `discovery`, the number of novel classes, or their names.
         foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
             measured whole, of data by name the test split, in the size and the channels of `data`.
         density: What the logits of one network are; a run's folder says so itself, anything else is `categorical`.
@@ -352,7 +365,7 @@ def evaluate(
     Raises:
         UserError: If the data have no such split, or the classes differ.
     """
-    splits = _labelled(data, split, task=task, metric=metric)
+    splits = _labelled(data, split, task=task, metric=metric, novel=novel)
     if foreign is not None:
         splits = replace(splits, foreign=foreign_data(foreign, splits))
     sources = several(network)
@@ -466,10 +479,12 @@ def export(
     return {one.target: one for one in found}
 
 
-def _labelled(data: DataSource, split: str, *, task: str, metric: str | None) -> Data:
+def _labelled(data: DataSource, split: str, *, task: str, metric: str | None, novel: Novel | None = None) -> Data:
     """Return data that can be measured on a split: whole datasets, or data by name with that split."""
     if isinstance(data, str | Data):
-        splits = resolve_data(data, task=task, metric=metric)
+        splits = resolve_data(data, task=task, metric=metric, novel=novel)
+    elif novel is not None:
+        raise UserError("Novel classes of a dataset cannot be told from its samples alone: pass data by name, or Data.")
     else:
         splits = resolve_data(as_data(data, test=data, task=task, for_training=False), metric=metric)
     # Refuses a split that does not exist, before any network is built.

@@ -30,6 +30,7 @@ SERVED = {
     "text": {"kd", "dkd", "label-smoothing", "crd", "cs-kd", "byot", "msd", "ksanc", "simkd", "srrl", "end"},
     "language": {"token-kd", "kd", "re-kd", "de-kd", "tf-kd-self", "born-again", "dml", "fitnet", "at", "sp", "vid"},
     "unlabelled": {"kd", "fkd", "unix", "mlld", "end", "endd", "simkd", "srrl", "at", "fitnet", "quest"},
+    "discovery": {"cr-kd", "uno", "kmeans", "supervised"},
     "headless": {"at", "sp", "vid", "fitnet", "quest"},
 }
 
@@ -51,7 +52,7 @@ def test_who_serves_a_kind(kind):
 
 @pytest.mark.parametrize(
     ("method", "kind"),
-    [("kd", kind) for kind in OTHERS if kind not in ("headless", "depth")]
+    [("kd", kind) for kind in OTHERS if kind not in ("headless", "depth", "discovery")]
     + [("at", "headless"), ("dml", "multi-label")],
 )
 def test_a_run_on_a_kind_is_a_plain_loop_and_goes_on_after_a_kill(method, kind):
@@ -65,7 +66,7 @@ def test_the_toys_are_what_they_are_called(kind):
     student = KINDS[kind].experiment().students[0].build(0, "student")
     reply = answer(student, batch.inputs)
     shapes = {"multi-label": (12, 6), "regression": (12, 3), "maps": (12, 12, 16), "depth": (12, 12, 16), "text": (12,)}
-    shapes |= {"language": (12, 7)}
+    shapes |= {"language": (12, 7), "discovery": (12,)}
     if batch.targets is None:
         assert kind in ("unlabelled", "headless")
         return

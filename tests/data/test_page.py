@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import tutelage
+from tutelage.data.resolve import resolve_data
 from tutelage.data.sources import load_data
 from tutelage.data.wrap import as_data
 from tutelage.errors import Notice, UserError
@@ -1027,6 +1028,109 @@ def _(root):
     batch = next(iter(as_data(rows, task="language", hold_out=0).loader("train", batch_size=20, train=False).epoch(0)))
     assert torch.equal(batch.targets[:, 1:4], ids[:, 2:])
     assert (batch.targets[:, [0, 4]] == -1).all()
+
+
+# Novel classes
+
+
+def plain(root, *folders, count=6):
+    """Put images without classes into a folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture(100, number).save(root / f"{number}.png")
+    return root
+
+
+def found(data, novel=2, **options):
+    return resolve_data(str(data) if isinstance(data, Path) else data, task="discovery", novel=novel, **options)
+
+
+def with_minus_ones(classes=(0, 1, -1)):
+    return [(torch.rand(3, 8, 8), classes[number % len(classes)]) for number in range(60)]
+
+
+@case("labelled images and `--novel 2`")
+def _(root):
+    data = found(photos(root, "ant", "bee", "cat", "dog"))
+    assert data.class_names == ("ant", "bee", "novel 1", "novel 2")
+    assert data.task.hidden == ("cat", "dog")
+    assert set(data.train.targets.tolist()) == {0, 1, -1}
+    assert set(data.test.targets.tolist()) == {0, 1, 2, 3}
+    assert set(data.validation.targets.tolist()) == {0, 1}
+
+
+@case("labelled images and `--novel ant+cat`")
+def _(root):
+    data = found(photos(root, "ant", "bee", "cat", "dog"), "ant+cat")
+    assert data.class_names == ("bee", "dog", "novel 1", "novel 2")
+    assert data.task.hidden == ("ant", "cat")
+
+
+@case("labelled images, `--unlabelled more` and `--novel 3`")
+def _(root):
+    data = found(photos(root / "known", "ant", "bee"), 3, unlabelled=str(plain(root / "more", count=30)))
+    assert data.num_classes == 5
+    assert (data.train.targets == -1).sum() >= 24
+
+
+@case("in Python, samples with the label -1 and `novel=3`")
+def _(root):
+    assert found(with_minus_ones(), 3).class_names == ("0", "1", "novel 1", "novel 2", "novel 3")
+
+
+@case("labelled test samples of the novel classes of such data, numbered after the known ones")
+def _(root):
+    data = found(with_minus_ones(), test=with_minus_ones((0, 1, 2, 3)))
+    assert set(data.test.targets.tolist()) == {0, 1, 2, 3}
+    assert data.task.primary == "accuracy"
+
+
+@case("no test samples of novel classes")
+def _(root):
+    assert found(with_minus_ones(), test=with_minus_ones((0, 1))).task.primary == "known_accuracy"
+
+
+@case("`--task discovery` without `--novel`")
+def _(root):
+    found(with_minus_ones(), None)
+
+
+@case("`--novel dog`, a class that the data do not have")
+def _(root):
+    found(photos(root, *CLASSES), "dog")
+
+
+@case("so many that fewer than two stay known")
+def _(root):
+    found(photos(root, *CLASSES), 2)
+
+
+@case("names where samples have no label")
+def _(root):
+    found(photos(root / "known", "ant", "bee"), "ant", unlabelled=str(plain(root / "more", count=30)))
+
+
+@case("more novel classes than unlabelled samples")
+def _(root):
+    found(with_minus_ones()[:18], 7)
+
+
+@case("`--novel` for another task")
+def _(root):
+    resolve_data(with_minus_ones(), task="regression", novel=2)
+
+
+@case("a DataLoader")
+def _(root):
+    found(DataLoader(with_minus_ones(), batch_size=6))
+
+
+@case("a method that does not look for novel classes, such as dkd")
+def _(root):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    tutelage.distill(
+        "dkd", student=network, teacher=network, data=with_minus_ones(), task="discovery", novel=2, progress=False
+    )
 
 
 def test_every_line_of_the_page_is_tested():

@@ -51,8 +51,11 @@ class TrainingDataOptions:
         data: digits, fashion-mnist, cifar10, cifar100, an image dataset of the Hugging Face hub (owner/name), a folder
             of Parquet files, or a folder of images by class.
         task: What the labels are: classification, multi-label (lists of classes, or rows of 0 and 1), regression
-            (numbers), segmentation (masks), depth (maps of depths), language (texts, of which each token is predicted);
-            or unlabelled, to learn from a teacher alone and measure the embedding on labelled test images.
+            (numbers), segmentation (masks), depth (maps of depths), language (texts, of which each token is predicted),
+            discovery (some classes have labels, others are to be found); or unlabelled, to learn from a teacher alone
+            and measure the embedding on labelled test images.
+        novel: For --task discovery, the novel classes: their number, or the names of those whose labels are hidden in
+            training (cat+dog; the one class called 3 is 3+). With --unlabelled, the number of theirs.
         validation: Share of the training samples that is held out to choose the best epoch.
         subset: Number of training samples to take, the same share of each class; all by default.
         image_size: Height and width in pixels; unchanged by default. Of images with masks or depth maps, the longer
@@ -63,6 +66,7 @@ class TrainingDataOptions:
 
     data: str
     task: str = "classification"
+    novel: str | None = None
     validation: float = 0.1
     subset: int | None = None
     image_size: int | None = None

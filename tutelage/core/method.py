@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from tutelage.data.batch import Batch
 from tutelage.data.criterion import Density
 from tutelage.data.own import as_samples
+from tutelage.data.sections import SectionedAugmentation
 from tutelage.errors import UserError
 from tutelage.features.extractor import AUXILIARY, FeatureExtractor, is_trained
 from tutelage.models.segmenters import without_auxiliary
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from tutelage.core.pairing import LayerPair
+    from tutelage.data.augment import Augmentation
     from tutelage.data.dataset import Data
     from tutelage.data.loader import Loader
     from tutelage.data.samplers import BatchSampler
@@ -99,6 +101,7 @@ class TransferSet:
         sections: Number of equal sections in a batch of that sampler, such as samples and then their partners. Several
             processes share each section, so that a sample and its partner stay in one process.
         views: Number of views of a sample that a batch of that sampler shows at once.
+        augmentations: The augmentation of each section, where they differ; otherwise all have that of the data.
         make_loader: Makes the batches from the arguments of `Data.loader`, for samples that no dataset holds, such as
             a generator's.
     """
@@ -107,6 +110,7 @@ class TransferSet:
     batches: BatchSampler | None = field(default=None)
     sections: int = 1
     views: int = 1
+    augmentations: tuple[Augmentation, ...] = ()
     make_loader: Callable[..., Loader] | None = None
 
     def loader(self, data: Data, **arguments: Any) -> Loader:
@@ -122,6 +126,8 @@ class TransferSet:
         self.check(data)
         if self.make_loader is not None:
             return self.make_loader(**arguments)
+        if self.augmentations:
+            data = replace(data, augmentation=SectionedAugmentation(sections=self.augmentations))
         # Through `Data`, so that these samples get the same augmentation, workers and rules for the last batch.
         return data.with_splits(train=as_samples(self.dataset, data.task)).loader(
             "train", train=True, batch_sampler=self.batches, sections=self.sections, **arguments

@@ -67,7 +67,7 @@ def scan_folder(
             class folders.
         label: Must be None: a folder of images has no label column.
         image: Must be None: a folder of images has no image column.
-        has_classes: Whether the task uses the classes. If not, a single class folder is enough.
+        has_classes: Whether the task uses the classes. If not, a single class folder is enough, or images without any.
 
     Raises:
         UserError: If a column is named, there are no images, the folders are nested in another way, a training class
@@ -76,6 +76,8 @@ def scan_folder(
     if label or image:
         raise UserError(f"{tree.path} is a folder of images, which has no columns: leave out label= and image=.")
     check_names(tree)
+    if not has_classes and not any(map(_holds_images, tree.folders)) and (images := _images(tree)):
+        return ImageFolder({TRAIN: {tree.name: images}})
     folders = _split_folders(tree)
     found = {split: _by_class(folder, split) for split, folder in folders.items()}
     if has_classes and len(found[TRAIN]) == 1:

@@ -34,7 +34,7 @@ def with_unlabelled(data: Data, source: str | Data | Dataset[Any] | DataLoader[A
     Raises:
         UserError: If the task knows no sample without a label, or the samples of either cannot be read by position.
     """
-    if "labels" not in data.offers and not data.task.has_maps:
+    if not {"labels", "novel"} & data.offers and not data.task.has_maps:
         raise UserError(
             f"Unlabelled images go beside samples with class labels or maps, and these data are for {data.task.title}: "
             "leave out --unlabelled."

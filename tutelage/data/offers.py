@@ -15,6 +15,7 @@ Offer = Literal[
     "images",
     "tokens",
     "next-tokens",
+    "novel",
 ]
 """What a method may read of the data.
 
@@ -28,11 +29,12 @@ Offer = Literal[
 - `images`: inputs `[batch, channel, height, width]`, which can be cut and mixed.
 - `next-tokens`: an answer at each token of a text, `[batch, number, token]`; padding is among them and does not count.
 - `tokens`: inputs with a mask of their tokens, `attention_mask`, as texts have.
+- `novel`: class indices of some samples, and -1 for others, which are of classes that no sample is labelled with.
 
 Features can be read from any network, and do not depend on the data.
 """
 
-EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps", "tokens", "next-tokens"}
+EVERYTHING: frozenset[Offer] = frozenset(get_args(Offer)) - {"maps", "tokens", "next-tokens", "novel"}
 """What labelled images offer."""
 
 OF_LABELS: frozenset[Offer] = frozenset({"targets", "labels", "sample-labels"})

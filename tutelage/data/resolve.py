@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from tutelage.data.dataset import Data
 from tutelage.data.joined import with_unlabelled
 from tutelage.data.judging import judged
+from tutelage.data.novel import TASK, Novel, with_novel
 from tutelage.data.ood import foreign_data
 from tutelage.data.sources import load_data
 from tutelage.data.tested import with_test
@@ -28,6 +29,7 @@ def resolve_data(
     metric: str | None = None,
     foreign: DataSource | None = None,
     unlabelled: DataSource | None = None,
+    novel: Novel | None = None,
     augment: str | None = None,
     **options: Any,
 ) -> Data:
@@ -42,14 +44,22 @@ def resolve_data(
             `+`. None for the usual one of the task, or of the data where they are known.
         foreign: Data of another dataset, which the network's uncertainty should distinguish from the test images.
         unlabelled: Images without labels that are trained on beside the labelled ones.
+        novel: The number of novel classes, or their names, for the task `discovery`: see `with_novel`.
         augment: The augmentation of training images; None for the usual one, which is none for datasets and loaders.
         **options: Further arguments of `tutelage.data.sources.load_data`, used if `data` is a name or path.
 
     Raises:
-        UserError: If splits or an augmentation are given beside data that bring their own.
+        UserError: If splits or an augmentation are given beside data that bring their own, or it is not said which
+            classes are novel.
     """
     if isinstance(data, Data) and augment is not None:
         raise UserError("These data are already loaded, with their augmentation: pass augment= to load_data instead.")
+    is_ready = isinstance(data, Data) and data.task.known > 0 and novel is None
+    if (task == TASK or novel is not None) and not is_ready:
+        if foreign is not None or metric is not None:
+            raise UserError(f"The task {TASK} has neither foreign data nor other metrics: leave out both options.")
+        options |= {"task": task, "test": test, "augment": augment}
+        return _discovered(data, novel, validation, unlabelled, options)
     found = _own_data(data, validation, test, {"augment": augment, "task": task, "metric": metric, **options})
     if metric is not None and not isinstance(data, str):
         found = judged(found, metric)
@@ -85,3 +95,36 @@ def _with_share(data: DataSource, share: float, test: DataSource | None, options
     if isinstance(data, str):
         return load_data(data, validation=share, **options)
     return as_data(data, None, test, hold_out=share, task=options["task"], augment=options["augment"])
+
+
+def _discovered(
+    data: DataSource,
+    novel: Novel | None,
+    validation: DataSource | float | None,
+    unlabelled: DataSource | None,
+    options: dict[str, Any],
+) -> Data:
+    """Return data with known and novel classes."""
+    if options["task"] not in (TASK, "classification"):
+        raise UserError(
+            f"Novel classes are for the task {TASK}, and the task is {options['task']}: choose --task {TASK}, or leave "
+            "out --novel."
+        )
+    if novel is None:
+        raise UserError(
+            f"The task {TASK} looks for novel classes: say how many there are, or which labels to hide (--novel 5, "
+            "--novel cat+dog)."
+        )
+    is_share = isinstance(validation, int | float)
+    share = options.pop("validation", validation if is_share else 0.1)
+    test, given = options.pop("test"), None if is_share else validation
+    if isinstance(data, str | Data):
+        if test is not None or given is not None:
+            raise UserError("validation= and test= take data only beside a dataset; data given by name have their own.")
+        # The labels are read as those of a classification. Validation samples are chosen later, by known classes alone.
+        options |= {"task": "classification", "validation": 0}
+        found = data if isinstance(data, Data) else load_data(data, **options)
+    else:
+        found = as_data(data, given, test, hold_out=0, task=TASK, augment=options["augment"])
+    found = found if unlabelled is None else with_unlabelled(found, unlabelled)
+    return with_novel(found, novel, validation=share, seed=options.get("split_seed", 0))

@@ -228,3 +228,51 @@ class PairBatches:
             # The remainder of numbers this large is as good as uniform, and exact; rounding a product of floats is not.
             drawn = torch.randint(2**62, anchors.shape, generator=generator) % self._count[classes]
             yield torch.cat([anchors, self._order[self._start[classes] + drawn]])
+
+
+class MixedBatches:
+    """Every sample once per epoch, in batches that all hold labelled and unlabelled samples in the data's proportion.
+
+    A batch has as many sections as there are views, with the same samples in the same order. Batches differ in size by
+    two samples at most.
+
+    Args:
+        labelled: Which samples have a label, bool `[sample]`.
+        batch_size: The most samples per batch, each of which is there once for each view.
+        views: How often each sample occurs in its batch.
+        drop_last: Whether all batches hold equally many samples; a few samples are then left out, each epoch others.
+
+    Raises:
+        UserError: If the labelled or the unlabelled samples are fewer than the batches.
+    """
+
+    def __init__(self, labelled: Tensor, *, batch_size: int, views: int, drop_last: bool = False) -> None:
+        if batch_size < 2 or views < 1:
+            raise UserError(
+                f"A batch of {batch_size} samples in {views} views cannot be mixed: take 2 samples or more."
+            )
+        self._groups = [torch.nonzero(labelled.cpu() == has)[:, 0] for has in (True, False)]
+        self._batches, self._views, self._drop_last = math.ceil(len(labelled) / batch_size), views, drop_last
+        fewest = min(map(len, self._groups))
+        if fewest < self._batches:
+            kinds = f"{len(self._groups[0])} labelled and {len(self._groups[1])} unlabelled samples"
+            raise UserError(
+                f"{kinds} cannot both be in each of {self._batches} batches of {batch_size}: take a larger batch size, "
+                "or more samples."
+            )
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def epoch(self, number: int, generator: Generator) -> Iterator[Tensor]:
+        """Yield the index tensors of an epoch, each a number of equal sections."""
+        parts = [self._dealt(group, generator) for group in self._groups]
+        for labelled, unlabelled in zip(*parts, strict=True):
+            yield torch.cat([labelled, unlabelled]).repeat(self._views)
+
+    def _dealt(self, group: Tensor, generator: Generator) -> Sequence[Tensor]:
+        order = group[torch.randperm(len(group), generator=generator)]
+        if self._drop_last:
+            order = order[: len(order) - len(order) % self._batches]
+        # The larger parts come first in `tensor_split`, of both groups.
+        return order.tensor_split(self._batches)

@@ -178,6 +178,7 @@ class Task(ABC):
         ragged: Whether a batch of images is a list of `[channel, height, width]`, because they may differ in size.
         map_format: How a sample's targets lie in files, if they are a map over its image, such as a mask.
         missing: The target of a place of a map that has none.
+        known: How many classes training samples are labelled with, where there are others too; else 0.
         augmentation: The usual augmentation of training images; empty for what is usual for their size.
         head: What a network of the library transformers ends in: `language` answers at each token with a score of each
             token that may come next; empty for a classifier of whole samples.
@@ -189,7 +190,7 @@ class Task(ABC):
     name: ClassVar[str]
     title: str
     metrics: ClassVar[Mapping[str, Metric]]
-    primary: ClassVar[str]
+    primary: str
     watched: ClassVar[tuple[str, ...]]
     further: ClassVar[Mapping[str, Metric]] = MappingProxyType({})
     judges: ClassVar[tuple[str, ...]] = ()
@@ -202,6 +203,7 @@ class Task(ABC):
     ragged: ClassVar[bool] = False
     map_format: ClassVar[MapFormat | None] = None
     missing: ClassVar[float] = -1.0
+    known: int = 0
     augmentation: ClassVar[str] = ""
     head: ClassVar[str] = ""
     compares_with_teacher: ClassVar[bool] = False
@@ -289,6 +291,20 @@ class Task(ABC):
             targets: Its targets; None if it has none.
         """
         return None
+
+    def beside(self, known: int, novel: int, hidden: tuple[str, ...], *, is_measured: bool) -> Task:
+        """Return the task for data of which some classes are known, and others novel.
+
+        Args:
+            known: How many classes training samples are labelled with.
+            novel: How many novel classes the other training samples are of.
+            hidden: The names of the novel classes, if the data have them.
+            is_measured: Whether test samples of novel classes have labels to measure by.
+
+        Raises:
+            UserError: If the task has no novel classes.
+        """
+        raise UserError(f"The task {self.name!r} has no novel classes: leave out --novel, or choose --task discovery.")
 
     def picture_of(self, targets: Tensor) -> str:
         """Return the map of one sample's targets as a small image file in base64, for reports.
@@ -451,6 +467,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "depth": "tutelage.tasks.depth:DEPTH",
         "regression": "tutelage.tasks.regression:REGRESSION",
         "unlabelled": "tutelage.tasks.unlabelled:UNLABELLED",
+        "discovery": "tutelage.tasks.discovery:DISCOVERY",
     }
 )
 

@@ -79,7 +79,7 @@ def as_data(
     augmentation = Augmentation() if augment is None else Augmentation.parse(augment)
     _check_augmentation(splits[TRAIN], augmentation)
     # Names are of use only where a sample has one class.
-    own = _own_names(given) if "sample-labels" in kind.offers else {}
+    own = _own_names(given) if {"sample-labels", "novel"} & kind.offers else {}
     splits = {split: _by_name(value, split, own, name) for split, value in splits.items()}
     outputs = _outputs(splits, kind, for_training=for_training) if num_classes is None else num_classes
     names = class_names or _called(own.get(TRAIN), outputs)

@@ -21,6 +21,7 @@ NEEDS: Mapping[Offer, str] = {
     "sample-labels": "one class for each whole sample",
     "images": "images",
     "tokens": "texts",
+    "novel": "unlabelled samples of novel classes beside labelled ones (--task discovery)",
 }
 """Each offer's words in a sentence that begins with "it needs"."""
 

@@ -5,13 +5,16 @@ Recipes are functions with the names of their files. Here such a name is the mod
 
 from tutelage.methods import (
     active_mixup,
+    cr_kd,
     de_kd,
     fickle_teacher,
     fsp,
     internal,
+    kmeans,
     messy_collaboration,
     re_kd,
     soft_randomization,
+    uno,
 )
 from tutelage.methods.afd import AFD
 from tutelage.methods.at import AT
@@ -100,6 +103,7 @@ __all__ = [
     "TokenKD",
     "TolerantTeacher",
     "active_mixup",
+    "cr_kd",
     "de_kd",
     "double_training",
     "fickle_teacher",
@@ -107,9 +111,11 @@ __all__ = [
     "internal",
     "kd_shuffled_teacher",
     "kd_uniform_teacher",
+    "kmeans",
     "matched_label_smoothing",
     "messy_collaboration",
     "re_kd",
     "soft_randomization",
     "supervised_teacher",
+    "uno",
 ]

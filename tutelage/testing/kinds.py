@@ -15,6 +15,7 @@ from tutelage.data.augment import Augmentation
 from tutelage.data.batch import Batch
 from tutelage.data.dataset import Data
 from tutelage.data.images import ResidentImages
+from tutelage.data.novel import with_novel
 from tutelage.data.offers import Offer
 from tutelage.data.task import Task, task_named
 from tutelage.experiments.choice import Choice
@@ -164,6 +165,11 @@ def _unlabelled() -> Data:
     return _with(None, task_named("unlabelled"), outputs=CLASSES)
 
 
+def _discovery() -> Data:
+    # Four known classes and two novel ones, so that both halves of a batch have as many labels.
+    return replace(with_novel(toy_data(), CLASSES - 4), name="toy discovery")
+
+
 def _images(outputs: int = CLASSES) -> Callable[[int, bool], nn.Module]:
     return lambda width, batch_norm: ToyNetwork(width, batch_norm=batch_norm, outputs=outputs)
 
@@ -200,6 +206,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             brief=True,
         ),
         "unlabelled": Kind(title="images without labels", data=_unlabelled, network=_images()),
+        "discovery": Kind(
+            title="images of known classes, and unlabelled ones of novel classes (discovery)",
+            data=_discovery,
+            network=_images(),
+        ),
         "headless": Kind(
             title="images without labels, and a teacher without a classifier",
             data=_unlabelled,

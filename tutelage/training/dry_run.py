@@ -52,7 +52,8 @@ class DryRun(Run):
         method = self.wrap(method)
         check_teachers(method, data)
         check_predictions(method, data)
-        self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
+        if epochs != 0:
+            self.meet(name, method, replayed(method, data), epochs=epochs, stop=stop)
         # A copy, because the next stage may freeze or train it.
         return copy_of(method.to("cpu").export()).eval()
 

@@ -161,7 +161,8 @@ class Run:
             name: Name of the stage, and of its folder.
             method: The method, freshly made.
             data: The data.
-            epochs: Length of the schedule; the settings' by default.
+            epochs: Length of the schedule; the settings' by default. With 0 nothing is trained: the network is measured
+                and kept as it is.
             stop: When to end before the schedule does; never by default.
             keep: Which weights to return; the settings' choice by default.
             schedule: Course of the learning rate after the warm-up; the settings' by default.
@@ -186,7 +187,9 @@ class Run:
             driver = Driver(training, seed=self.seed_of(name), reporter=self.reporter)
             title = f"{self.title} {name}".strip()
             file = folder / "checkpoint.pt"
-            state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
+            state = State()
+            if epochs != 0:
+                state = driver.fit(method, data, title=title, epochs=epochs, stop=stop, checkpoint_file=file)
             # All processes measure, and the first one writes.
             measured = _measure(method, data, state, keep)
             if processes.is_first():
@@ -235,7 +238,7 @@ class Run:
     ) -> dict[str, Any]:
         return {
             "seed": self.seed,
-            "epochs": epochs or self.training.epochs,
+            "epochs": self.training.epochs if epochs is None else epochs,
             "stop": (stop or Stop()).identity(),
             "keep": keep,
             # Without `keep`: the stage's own choice is above, and may differ from the settings'.

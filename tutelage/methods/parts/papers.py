@@ -57,3 +57,12 @@ TF_KD = Paper(
     year=2020,
     arxiv="1909.11723",
 )
+UNO = Paper(
+    key="fini2021unified",
+    title="A Unified Objective for Novel Class Discovery",
+    authors="Fini, Enrico and Sangineto, Enver and Lathuili{\\`e}re, St{\\'e}phane and Zhong, Zhun and Nabi, Moin and "
+    "Ricci, Elisa",
+    venue="IEEE/CVF International Conference on Computer Vision",
+    year=2021,
+    arxiv="2108.08536",
+)
