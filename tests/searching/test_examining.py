@@ -125,7 +125,7 @@ def test_a_network_is_gone_once_it_is_examined(monkeypatch):
         return original(cls, network, batch)
 
     monkeypatch.setattr(candidates.Candidate, "of", classmethod(of))
-    score = DisWOT()
+    score = DisWOT(variant="paper")
     score.learn(candidates.Candidate.of(net(3, width=4), BATCH))
     run = examiner(score)
     run.examine(NetworkSpec.parse(NETWORK))

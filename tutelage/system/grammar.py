@@ -150,7 +150,7 @@ def _marks(text: str, more: str = "", *, in_options: bool = False) -> Iterator[t
             quote = "" if character == quote and not escaped else quote
             escaped = character == "\\" and not escaped
         # A quote that does not begin a value is an apostrophe.
-        elif in_options and character in "'\"" and previous in "=([{,:":
+        elif in_options and character in "'\"" and previous in "=([{,:|":
             quote = character
         elif in_options and character in _CLOSING:
             closing.append(_CLOSING[character])
