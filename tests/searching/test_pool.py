@@ -21,7 +21,7 @@ def fatal(num_classes, *, width=1):
 @pytest.fixture(scope="module")
 def examiner():
     batch = Batch(inputs=torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
-    score = DisWOT()
+    score = DisWOT(variant="paper")
     torch.manual_seed(0)
     from tutelage.models import load_network
 
