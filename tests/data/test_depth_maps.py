@@ -127,9 +127,9 @@ def folder(tmp_path, monkeypatch):
 
     def make(sizes, ending=".png", change=lambda depths, split, number: depths):
         root = tmp_path / "rooms"
-        for split in ("train", "test"):
+        for place, split in enumerate(("train", "test")):
             for number, size in enumerate(sizes):
-                image = np.random.default_rng(number).integers(1, 255, size, dtype=np.uint8)
+                image = np.random.default_rng(number + 100 * place).integers(1, 255, size, dtype=np.uint8)
                 for kind in ("images", "depth"):
                     (root / kind / split).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.stack([image] * 3, 2)).save(root / "images" / split / f"{number}.png")
