@@ -167,7 +167,8 @@ class Task(ABC):
         primary: The metric that chooses the epoch, and that rows are compared by.
         watched: The metrics that every epoch shows; cheap ones.
         further: Metrics that are measured only where they are asked for, by name.
-        judges: The metrics that may choose the epoch and compare rows; they are measured after every epoch.
+        judges: The metrics that may choose the epoch and compare rows; they are measured after every epoch. Empty for
+            the watched ones.
         offers: What methods may read of its data.
         criterion: The losses in training.
         hides_targets: Whether the targets of training and validation samples are removed, so that nothing learns from
@@ -243,10 +244,11 @@ class Task(ABC):
             UserError: If the task has no such metric, or it has no value for so many numbers.
         """
         usual = self._usual or self
-        known = {name: metric for name, metric in {**usual.further, **usual.metrics}.items() if name in usual.judges}
+        judges = usual.judges or usual.watched
+        known = {name: metric for name, metric in {**usual.further, **usual.metrics}.items() if name in judges}
         for name in names:
             if name not in known:
-                raise unknown(f"metric of the task {self.name!r}", name, usual.judges)
+                raise unknown(f"metric of the task {self.name!r}", name, judges)
             usual.check_metric(name, outputs)
         if tuple(names) in ((), (usual.primary,)):
             return usual
