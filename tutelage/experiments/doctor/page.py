@@ -189,7 +189,7 @@ def _stage_parts(stage: Stage) -> list[RenderableType]:
     time = Text(f"{stage.step_seconds * 1000:.0f} ms a batch, {_duration(stage.seconds)} in all.  {_memory(stage)}")
     if stage.rehearsed is not None:
         time.append(
-            f" A batch takes long, so the losses are those of {stage.rehearsed} samples, and the rest is counted up."
+            f"\nA batch takes long, so the losses are those of {stage.rehearsed} samples, and the rest is counted up."
         )
     tables = [_networks(stage), *([_layers(stage)] if stage.pairs else []), _terms(stage)]
     return [title, *(Padding(table, (0, 0, 0, 2)) for table in tables), Padding(time, (0, 0, 0, 2))]
