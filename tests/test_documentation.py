@@ -176,3 +176,12 @@ def test_tables_of_the_pairs_are_those_of_the_json():
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "pairs.py"))
     content = json.loads((RESULTS / "pairs.json").read_text())
     assert benchmark["tables"](content) in (RESULTS / "features.md").read_text()
+
+
+def test_tables_of_what_is_known_without_data_are_those_of_the_json():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "no_data.py"))
+    content, page = json.loads((RESULTS / "no-data.json").read_text()), (RESULTS / "no-data.md").read_text()
+    tables = [*map(benchmark["near_table"], content["near"])]
+    tables += map(benchmark["student_table"], content["students"].values())
+    assert len(tables) == len(content["near"]) + len(content["students"]) > 2
+    assert all(table in page for table in tables)
