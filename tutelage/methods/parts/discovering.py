@@ -67,14 +67,19 @@ class Views:
                 "the second view's augmentation, such as strong='crop:4,flip', or leave the normalisation to a network "
                 "by name."
             )
-        strong = f"{own},colour:0.4" if own else "colour:0.4"
-        strong = strong if self.strong == "auto" else self.strong
+        usual = f"{own},colour:0.4" if own else "colour:0.4"
+        strong = usual if self.strong == "auto" else self.strong
         return (own, Augmentation.parse(strong), *[Augmentation.parse(self.small)] * self.small_views)
 
 
 @dataclass(frozen=True)
 class Relation:
-    """The weight and the temperature of the relation term."""
+    """How answers keep their relation to the known classes.
+
+    Attributes:
+        alpha: Weight of the term.
+        temperature: Softens both answers.
+    """
 
     alpha: float = 0.1
     temperature: float = 4.0
@@ -88,7 +93,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Heads:
-    """The number and the sizes of the novel heads."""
+    """The novel heads.
+
+    Attributes:
+        count: Their number.
+        hidden: Channels of the hidden layer of each; 0 for prototypes of the embedding itself.
+        width: Channels that the prototypes read.
+    """
 
     count: int = 4
     hidden: int = 512
@@ -103,7 +114,13 @@ class Heads:
 
 @dataclass(frozen=True)
 class Clustering:
-    """How clusters are assigned."""
+    """How clusters are assigned.
+
+    Attributes:
+        temperature: Divides all cosines.
+        epsilon: Sharpness of the assignment; smaller is sharper.
+        iterations: Sinkhorn's iterations.
+    """
 
     temperature: float = 0.1
     epsilon: float = 0.05
@@ -186,11 +203,8 @@ class Discover(Method):
         self.student = FeatureExtractor(network, [layer], example=example, logits=False)
         self.snapshot, self.batch_size = snapshot, batch_size
         self.views = tuple(map(str, augmentations))
-        self.temperature, self.epsilon, self.iterations = (
-            clustering.temperature,
-            clustering.epsilon,
-            clustering.iterations,
-        )
+        self.temperature, self.epsilon = clustering.temperature, clustering.epsilon
+        self.iterations = clustering.iterations
         self.relation_temperature = None if relation is None else relation.temperature
         self._layer, self._augmentations = layer, augmentations
 
