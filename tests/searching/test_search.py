@@ -40,6 +40,12 @@ def finished(data, tmp_path_factory):
     return folder, search(data, folder)
 
 
+@pytest.fixture(autouse=True)
+def _no_pages(finished, monkeypatch):
+    """Draw no pages but that of the search that all tests share: a picture takes longer than these searches."""
+    monkeypatch.setattr("tutelage.api.write_search_page", lambda content, target: target)
+
+
 class Counting:
     """Examines as before, counts, and does something at one of the candidates."""
 
