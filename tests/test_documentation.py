@@ -136,6 +136,7 @@ def test_losses_are_where_the_readme_says():
 RESULTS = ROOT / "docs" / "results"
 COMPARISONS = [(file, "tf-kd.md") for file in sorted(RESULTS.glob("tf-kd-*.json"))]
 COMPARISONS += [(file, "features.md") for file in sorted(RESULTS.glob("features-*.json"))]
+COMPARISONS += [(RESULTS / "tokens.json", "tokens.md")]
 PARTS = ("self", "online", "ensembles", "noise", "unix")
 COMPARISONS += [(RESULTS / f"{part}-cifar10.json", "self-online.md") for part in PARTS]
 
