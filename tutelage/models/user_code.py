@@ -147,7 +147,8 @@ def _importable(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    namesakes = {name for name in sys.modules if _is_namesake(name, folder)}
+    # Thousands of modules may be imported; without another user's folder none of them has to be looked at.
+    namesakes = {name for name in sys.modules if _is_namesake(name, folder)} if _FOLDERS - {folder} else set()
     for name in [name for name in sys.modules if name.partition(".")[0] in namesakes]:
         del sys.modules[name]
     _FOLDERS.add(folder)
