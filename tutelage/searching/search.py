@@ -133,7 +133,7 @@ class Search:
                 reporter.begin(f"search {self.space.text}", total=course.most, done=0)
                 try:
                     course.evolution.run(course.examine)
-                    finished = True
+                    finished = bool(course.evolution.scored)
                 finally:
                     reporter.end(finished=finished)
         if not course.evolution.scored:
