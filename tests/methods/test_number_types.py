@@ -37,7 +37,8 @@ def typed(make, dtype):
 
     def build(width, batch_norm):
         network = make(width, batch_norm).to(dtype)
-        network.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+        # Texts come by name and as whole numbers, which have no type to change.
+        network.register_forward_pre_hook(lambda _, given: (given[0].to(dtype), *given[1:]) if given else None)
         return network
 
     return build

@@ -16,6 +16,7 @@ from tutelage.data.images import ResidentImages, as_inputs
 from tutelage.data.samples import Samples
 from tutelage.data.sources import Data
 from tutelage.errors import UserError
+from tutelage.losses import wide
 from tutelage.methods.born_again import BornAgain
 from tutelage.methods.parts.mixture_pool import SHARES, Mixtures, drawn, free, least_confident, pool_size
 from tutelage.system import digests, processes
@@ -182,7 +183,7 @@ def _ask(run: Run, stage: str, teacher: Teacher, images: Tensor, data: Data) -> 
     def ask(part: Tensor) -> Tensor:
         teacher.to(device)
         batches = (Batch(inputs=as_inputs(some).to(device)) for some in part.split(_AT_ONCE))
-        return torch.cat([teacher(batch).logits.float().cpu() for batch in batches])
+        return torch.cat([wide(teacher(batch).logits).cpu() for batch in batches])
 
     found = []
     for number, part in enumerate(images.split(_STORED)):

@@ -74,7 +74,7 @@ def mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
         other: $x_j$, of the same shape.
         share: $\lambda$, `[mixture]`.
     """
-    found = torch.lerp(other.float(), one.float(), share.view(-1, 1, 1, 1))
+    found = torch.lerp(other.float(), one.float(), share.float().view(-1, 1, 1, 1))
     # Rounded and not cut: white stays 255.
     return found if one.is_floating_point() else found.round_().to(one.dtype)
 
