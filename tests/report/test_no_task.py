@@ -9,7 +9,7 @@ import pytest
 REPORT = Path(__file__).parents[2] / "tutelage" / "report"
 # The file of pictures of each task, and the charts that it alone draws.
 OWN = {"classification.py", "reliability.py", "similarity.py", "uncertainty.py"}
-OWN |= {"segmentation.py", "class_scores.py", "grid.py", "strips.py", "depth.py", "depth_strips.py"}
+OWN |= {"segmentation.py", "class_scores.py", "grid.py", "strips.py", "depth.py", "depth_strips.py", "discovery.py"}
 
 
 def texts(file):

@@ -113,9 +113,9 @@ def cr_kd(
         data,
         example,
         batch_size,
-        relation=Relation(alpha, relation_temperature),
+        relation=Relation(alpha, relation_temperature, relation_loss),
         heads=Heads(heads, hidden, width),
-        clustering=Clustering(temperature, epsilon, iterations),
+        clustering=Clustering(temperature, epsilon, iterations, assignments, swapped_loss),
         views=Views(strong=strong, small_views=small_views, small=small),
         known_epochs=known_epochs,
     )

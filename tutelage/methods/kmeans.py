@@ -13,6 +13,7 @@ from tutelage.core.method import Method
 from tutelage.core.registry import Paper, register
 from tutelage.data.dataset import Data
 from tutelage.evaluation.scores import EVALUATION_BATCH
+from tutelage.features.adapting import adapting
 from tutelage.features.extractor import FeatureExtractor
 from tutelage.losses import UNLABELLED
 from tutelage.methods.parts.known_classes import learn_known
@@ -21,12 +22,12 @@ from tutelage.models.modes import evaluating
 from tutelage.system.devices import device_type
 from tutelage.training.run import Run
 
-MACQUEEN = Paper(
-    key="macqueen1967some",
-    title="Some Methods for Classification and Analysis of Multivariate Observations",
-    authors="MacQueen, James",
-    venue="Fifth Berkeley Symposium on Mathematical Statistics and Probability",
-    year=1967,
+K_MEANS = Paper(
+    key="arthur2007kmeans",
+    title="k-means++: The Advantages of Careful Seeding",
+    authors="Arthur, David and Vassilvitskii, Sergei",
+    venue="ACM-SIAM Symposium on Discrete Algorithms",
+    year=2007,
 )
 # The best of several starts, as k-means depends on where it starts.
 _STARTS = 10
@@ -34,7 +35,7 @@ _STARTS = 10
 
 @register(
     "kmeans",
-    papers=[MACQUEEN],
+    papers=[K_MEANS],
     losses=["nearest_centre_loss"],
     reads={"targets", "images", "novel"},
     family="labels",
@@ -67,7 +68,7 @@ def kmeans(
     Raises:
         UserError: If a number is out of its range, or the network's classifier cannot be found.
 
-    Paper: MacQueen, Some Methods for Classification and Analysis of Multivariate Observations, 1967.
+    Paper: Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007.
 
     Differences: Test samples go to the centre of the nearest direction, so that the network answers over all classes.
     """
@@ -77,13 +78,16 @@ def kmeans(
 
     def cluster() -> Tensor:
         features = unlabelled_features(network, f"{name}:in", data, device=device_type(run.training.device))
-        return centres(features, clusters, seed=run.seed_of("clusters"))
+        found = centres(features, clusters, seed=run.seed_of("clusters"))
+        distance = float(nearest_centre_loss(features, found)) / len(features)
+        run.reporter.note(f"k-means: samples are at a mean squared distance of {distance:.3g} from {clusters} centres.")
+        return found
 
     found = run.stage("clusters", cluster, rehearse=lambda: torch.eye(clusters, head.known.weight.shape[1]))
     novel = NovelHead(head.known.weight.shape[1], 0, 0, clusters)
     with torch.no_grad():
         novel.prototypes.weight.copy_(F.normalize(found, dim=1))
-    put_head(network, OpenHead(head.known, [novel], temperature))
+    put_head(network, adapting(OpenHead(head.known, [novel], temperature), network))
     return run.fit("distill", Clustered(network), data, epochs=0)
 
 

@@ -85,7 +85,7 @@ def uno(
         batch_size,
         relation=None,
         heads=Heads(heads, hidden, width),
-        clustering=Clustering(temperature, epsilon, iterations),
+        clustering=Clustering(temperature, epsilon, iterations, assignments, swapped_loss),
         views=Views(strong=strong, small_views=small_views, small=small),
         known_epochs=known_epochs,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from tutelage.data.criterion import CROSS_ENTROPY, Density
 from tutelage.data.offers import Offer
 from tutelage.data.targets import class_indices
-from tutelage.data.task import Detail, Meter, Metric, Task, task_named
+from tutelage.data.task import Detail, Meter, Metric, Task
 from tutelage.errors import UserError
 from tutelage.evaluation.clustering import agreement, matched, right_of
 from tutelage.losses import UNLABELLED
@@ -47,7 +47,12 @@ class Discovery(Task):
         }
     )
     primary = "accuracy"
-    watched = ("known_accuracy",)
+    # In an epoch, the accuracy over all classes has no value: training may not see what it is measured by.
+    watched = ("accuracy", "known_accuracy")
+    judges = ("accuracy", "known_accuracy")
+    novel: int = 0
+    hidden: tuple[str, ...] = ()
+    is_measured: bool = True
     offers: ClassVar[frozenset[Offer]] = frozenset({"targets", "images", "novel"})
     criterion = CROSS_ENTROPY
     salt = b"discovery"
@@ -95,7 +100,7 @@ class Discovery(Task):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it with what it knows of the data."""
         if not self.known:
-            return task_named, (self.name,)
+            return super().__reduce__()
         return _restored, (self.known, self.novel, self.hidden, self.is_measured)
 
 

@@ -64,8 +64,7 @@ class Views:
         if self.strong == "auto" and (example.min() < 0 or example.max() > 1):
             raise UserError(
                 f"The images of {data.name} are normalised already, and random tones are for images in [0, 1]: name "
-                "the second view's augmentation, such as strong='crop:4,flip', or leave the normalisation to a network "
-                "by name."
+                "the second view's augmentation, such as strong='crop:4,flip', or let a network by name normalise."
             )
         usual = f"{own},colour:0.4" if own else "colour:0.4"
         strong = usual if self.strong == "auto" else self.strong
@@ -79,10 +78,12 @@ class Relation:
     Attributes:
         alpha: Weight of the term.
         temperature: Softens both answers.
+        loss: The term, as a function of the snapshot's logits, the network's and the temperature.
     """
 
     alpha: float = 0.1
     temperature: float = 4.0
+    loss: Callable[..., Tensor] = relation_loss
 
     def __post_init__(self) -> None:
         if not (self.alpha >= 0 and self.temperature > 0):
@@ -120,11 +121,15 @@ class Clustering:
         temperature: Divides all cosines.
         epsilon: Sharpness of the assignment; smaller is sharper.
         iterations: Sinkhorn's iterations.
+        assign: Returns the clusters of samples from their cosines.
+        loss: The loss of all views with those clusters.
     """
 
     temperature: float = 0.1
     epsilon: float = 0.05
     iterations: int = 3
+    assign: Callable[..., Tensor] = assignments
+    loss: Callable[..., Tensor] = swapped_loss
 
     def __post_init__(self) -> None:
         if not self.epsilon >= _LEAST_EPSILON or self.iterations < 1:
@@ -207,6 +212,7 @@ class Discover(Method):
         self.iterations = clustering.iterations
         self.relation_temperature = None if relation is None else relation.temperature
         self._layer, self._augmentations = layer, augmentations
+        self._clustering, self._related = clustering, relation
 
     @property
     def head(self) -> OpenHead:
@@ -219,9 +225,9 @@ class Discover(Method):
         Raises:
             UserError: If the data are a DataLoader, or the samples are too few for the batches.
         """
-        count = len(self._augmentations)
-        batches = mixed_batches(dataset, self.batch_size, count)
-        return TransferSet(dataset, batches, sections=count, views=count, augmentations=self._augmentations)
+        views = self._augmentations
+        batches = mixed_batches(dataset, self.batch_size, len(views))
+        return TransferSet(dataset, batches, sections=len(views), views=len(views), augmentations=views)
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Update]:
         """Yield the losses as `cluster` and `relation`, and renormalise the prototypes after the step."""
@@ -250,7 +256,7 @@ class Discover(Method):
         cosines = torch.cat([known.expand(heads, -1, -1), novel], dim=2).view(heads, views, -1, classes)
         targets = self._targets(cosines[:, :LARGE, :, known.shape[1] :].detach(), labels, classes)
         logits = cosines / self.temperature
-        of_heads = swapped_loss(logits, targets)
+        of_heads = self._clustering.loss(logits, targets)
         found = {"cluster": of_heads.mean()}
         if self.snapshot is not None:
             found["relation"] = self._relation(batch, logits[:, :LARGE], labels == UNLABELLED)
@@ -264,21 +270,20 @@ class Discover(Method):
         targets[:, :, has_label] = F.one_hot(labels[has_label], classes).to(targets.dtype)
         for head, views in enumerate(novel[:, :, ~has_label]):
             for view, cosines in enumerate(views):
-                found = assignments(cosines, epsilon=self.epsilon, iterations=self.iterations)
-                targets[head, view, ~has_label, known:] = found
+                options = {"epsilon": self.epsilon, "iterations": self.iterations}
+                targets[head, view, ~has_label, known:] = self._clustering.assign(cosines, **options)
         return targets
 
     def _relation(self, batch: Batch, logits: Tensor, is_novel: Tensor) -> Tensor:
         """Return the relation of unlabelled samples in their large views, logits `[head, view, sample, class]`."""
-        assert self.snapshot is not None
-        assert self.relation_temperature is not None
+        assert self.snapshot is not None and self._related is not None  # noqa: PT018 - one condition
         inputs = batch.inputs.view(len(self._augmentations), len(is_novel), *batch.inputs.shape[1:])
         asked = inputs[:LARGE, is_novel].flatten(0, 1)
         old = self.snapshot(replace(batch, inputs=asked, targets=None, indices=None, extras={})).logits
         new = logits[:, :, is_novel]
         # The snapshot answers once for all heads.
         old = old.view(1, LARGE, -1, old.shape[-1]).expand(len(new), -1, -1, -1)
-        return relation_loss(old.flatten(0, 2), new.flatten(0, 2), self.relation_temperature)
+        return self._related.loss(old.flatten(0, 2), new.flatten(0, 2), self._related.temperature)
 
 
 def mixed_batches(dataset: AnySamples, batch_size: int, views: int) -> MixedBatches:
