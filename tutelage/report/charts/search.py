@@ -64,6 +64,14 @@ def _labels(figure: Figure, best: Sequence[Mapping[str, Any]], avoid: Sequence[t
 
 def _key(best: Sequence[Mapping[str, Any]]) -> list[Line2D]:
     return [
-        Line2D([], [], linestyle="", marker="o", color=BLUE, markersize=6.8, label=f"the best {len(best)}, by rank"),
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            color=BLUE,
+            markersize=6.8,
+            label=f"the best {len(best)}, with ranks",
+        ),
         Line2D([], [], linestyle="", marker="o", markerfacecolor="none", color=MUTED, markersize=4.2, label="others"),
     ]
