@@ -439,7 +439,11 @@ class Task(ABC):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, so that every process has the same object."""
-        return (task_named, (self.name,)) if self._usual is None else (_remade, (self._usual, self._judged_by))
+        return task_named, (self.name,)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a task that is judged otherwise by the usual one, which may have a `__reduce__` of its own."""
+        return self.__reduce__() if self._usual is None else (_remade, (self._usual, self._judged_by))
 
 
 def sums_to_one(answer: Tensor) -> bool:

@@ -180,8 +180,7 @@ class Depth(Task):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it by its name, or by its loss if that is not the usual one."""
-        is_plain = self._loss == "scale-invariant" or self._usual is not None
-        return super().__reduce__() if is_plain else (Depth, (self._loss,))
+        return super().__reduce__() if self._loss == "scale-invariant" else (Depth, (self._loss,))
 
     def read_targets(self, values: Any, *, where: str) -> Tensor:
         """Return metres, float32 `[sample, height, width]`, 0 where there is none: 0, below it, NaN, infinite."""
