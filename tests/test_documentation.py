@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 import tutelage
 from tutelage.cli import commands as cli
 from tutelage.cli import requests as flags
-from tutelage.cli import serving
+from tutelage.cli import serving, synthetic
 from tutelage.cli.main import COMMANDS, main
 from tutelage.core import registry
 from tutelage.experiments import catalogue
@@ -63,6 +63,8 @@ def only_parsed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(flags, "resolve_data", stop)
     monkeypatch.setattr(serving, "_served", stop)
+    for work in ("synthesize", "similarity"):
+        monkeypatch.setattr(synthetic, work, stop)
     for work in ("demo_comparison", "write_report", "predict"):
         monkeypatch.setattr(cli, work, stop)
     monkeypatch.setattr(cli, "load_comparison", lambda file: {})

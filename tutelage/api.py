@@ -42,7 +42,6 @@ from tutelage.models.saving import class_names_of, density_of, save_network
 from tutelage.models.scores import tell_scores
 from tutelage.models.tokenizers import encoded_for
 from tutelage.report.html import write_report
-from tutelage.report.pictures import contact_sheet, loss_curves
 from tutelage.report.search import write_search_page
 from tutelage.searching.search import Search
 from tutelage.searching.settings import SearchSettings
@@ -685,6 +684,9 @@ def synthesize(
     )
     if not found.is_finished:
         return None
+    # Late, because it imports matplotlib, which nothing else of a training needs.
+    from tutelage.report.pictures import contact_sheet, loss_curves
+
     for shelf in found.shelves:
         contact_sheet(shelf.folder / "contact-sheet.png", shelf.preview())
         if any(curves := shelf.curves()):

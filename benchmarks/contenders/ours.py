@@ -176,7 +176,7 @@ class _Last(Trains):
         batch_size, device = self.training.batch_size, device_type(self.training.device)
         loader = method.transfer_set(data.train).loader(data, batch_size=batch_size, workers=0, device=device)
         memory = measure_memory(method.to(device).train(), next(iter(loader.epoch(0))), self.training)
-        self.facts["needs"] = asdict(memory) | {"total": memory.total}
+        self.facts["needs"] = asdict(memory) | {"terms": sum(memory.terms.values()), "total": memory.total}
         super().meet(name, method, data, epochs=epochs, stop=stop)
 
 

@@ -57,8 +57,8 @@ def test_it_asks_about_the_images_and_then_about_the_mixtures_of_each_round(fini
     assert [stage.name for stage in run.fitted] == ["round-0", "round-1", "round-2"]
     [curve] = run.notes["curves"]
     assert curve["over"] == "queries"
-    assert [queries for queries, _ in curve["points"]] == [9, 13, 19]
-    assert [score for _, score in curve["points"]] == [fitted.scores["last"]["test_accuracy"] for fitted in run.fitted]
+    assert [queries for queries, _ in curve["values"]] == [9, 13, 19]
+    assert [score for _, score in curve["values"]] == [fitted.scores["last"]["test_accuracy"] for fitted in run.fitted]
     # The images are training images as they are, and nothing is asked twice.
     known = {image.numpy().tobytes() for image in DATA.train.images}
     first = (query.asked[0] * 255).round().byte()
@@ -117,7 +117,7 @@ def test_random_mixtures_and_none(finished, tmp_path):
     assert not torch.equal(query.asked[1], active.asked[1])
     run, _ = run_it(tmp_path / "none", plain, images=9, selection="none")
     assert [len(asked) for asked in plain.asked] == [9]
-    assert len(run.notes["curves"][0]["points"]) == 1
+    assert len(run.notes["curves"][0]["values"]) == 1
 
 
 def test_the_pool_is_used_up_and_then_it_ends(tmp_path):

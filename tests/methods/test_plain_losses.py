@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import tutelage
+from tutelage.core.method import Method
 from tutelage.core.teachers.virtual import virtual_logits
 from tutelage.data import criterion
 from tutelage.experiments import catalogue
@@ -71,7 +72,9 @@ def test_it_is_a_documented_function_of_tensors(place):
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.losses], ids=lambda entry: entry.name)
 def test_the_method_itself_calls_it(entry):
     own = importlib.import_module(entry.build.__module__)
-    beside = loaded(criterion)
+    # Methods that it runs, such as the rounds of a recipe.
+    others = {value.__module__ for value in vars(own).values() if inspect.isclass(value) and issubclass(value, Method)}
+    beside = loaded(criterion).union(*(loaded(importlib.import_module(name)) for name in others))
     for place in entry.functions:
         module, _, name = place.rpartition(".")
         # What is shared may be called by the task's criterion, or by a method that this one runs.

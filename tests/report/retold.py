@@ -15,7 +15,7 @@ METRES = {
     "r2": {"title": "R²", "short": "R²"},
     "bias": {"title": "bias", "unit": "metres", "higher_is_better": False},
 }
-DEPTH = {"name": "depth", "title": "depth", "primary": "rmse", "outputs": ["value", "values"], "metrics": METRES}
+DEPTH = {"name": "distances", "title": "depth", "primary": "rmse", "outputs": ["value", "values"], "metrics": METRES}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ def noted(full):
     """Two rows with curves: three points, the mean of two of the seeds at the last; and a single point."""
     first, second = full["rows"][1:3]
     for place, run in enumerate(first["runs"]):
-        run["curves"] = [{"over": "queries", "points": [[100, 0.5], [200, 0.6], [400, 0.7 + 0.02 * place]]}]
-    second["runs"][0]["curves"] = [{"over": "queries", "points": [[100, 0.55]]}]
+        run["curves"] = [{"over": "queries", "values": [[100, 0.5], [200, 0.6], [400, 0.7 + 0.02 * place]]}]
+    second["runs"][0]["curves"] = [{"over": "queries", "values": [[100, 0.55]]}]
     return full
 
 
@@ -36,5 +36,5 @@ def test_without_curves_there_is_no_section(full):
 
 
 def test_points_that_are_no_numbers_are_left_out(noted):
-    noted["rows"][1]["runs"] = [{**noted["rows"][1]["runs"][0], "curves": [{"over": "x", "points": [["a", None]]}]}]
+    noted["rows"][1]["runs"] = [{**noted["rows"][1]["runs"][0], "curves": [{"over": "x", "values": [["a", None]]}]}]
     assert [section.id for section in curve_sections(rows(noted))] == ["over-queries"]

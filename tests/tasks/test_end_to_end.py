@@ -141,7 +141,7 @@ def test_images_without_labels_teach_through_the_teacher_alone():
     trained = tutelage.distill("kd", test=Toy("classification"), alpha=0.5, **settings)
     assert tutelage.evaluate(trained, data=Toy("classification")).accuracy > 0
     with pytest.raises(
-        tutelage.UserError, match="it needs labels or other targets to learn from.*Methods that can: kd"
+        tutelage.UserError, match="it needs labels or other targets to learn from.*Methods that can: .*kd"
     ):
         tutelage.distill("supervised", **{**settings, "teacher": None})
 

@@ -118,7 +118,7 @@ def active_mixup(
         taken = torch.cat([taken, chosen.pairs])
         network = _learn(run, number, make_student, learnt, data)
         points += _point(run, data, len(learnt.images))
-    run.note(curves=[{"over": "queries", "points": points}])
+    run.note(curves=[{"over": "queries", "values": points}])
     return network
 
 

@@ -34,7 +34,7 @@ def _curve(row: Row, over: str) -> Curve | None:
     """Return a row's mean score over what it counted, with the range of its runs."""
     found: dict[float, list[float]] = {}
     for each in (each for run in row.runs for each in _noted(run) if each.get("over") == over):
-        for point in each.get("points") or []:  # type: ignore[attr-defined]
+        for point in each.get("values") or []:  # type: ignore[attr-defined]
             place, score = (number(value) for value in point)
             if place is not None and score is not None:
                 found.setdefault(place, []).append(score * row.measured.metric.scale)
