@@ -331,8 +331,8 @@ def test_streamed_images_are_decoded_once_for_all_views_of_a_group(workers, tmp_
     recording = record(tmp_path / "r", data, teacher=Mean(), views=3, workers=workers)
     if not workers:
         # Two groups, of two views and of one. Beside them the header looks at all of so few images twice, the checks of
-        # the teacher four times at two and twice at sixteen, and what it costs is seen on one.
-        assert len(decoded) == 2 * samples + 2 * samples + 4 * 2 + 2 * 16 + 1
+        # the teacher five times at two and twice at sixteen, and what it costs is seen on one.
+        assert len(decoded) == 2 * samples + 2 * samples + 5 * 2 + 2 * 16 + 1
     parameters, output = recording.read(torch.arange(samples), torch.full((samples,), 2))
     pixels, _ = data.train.read_batch(range(samples))
     assert torch.equal(output.logits, Mean()(as_inputs(data.augmentation.apply(pixels, parameters))))
