@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tutelage.cli.flags import ServeOptions
 from tutelage.cli.parser import Found, parse
@@ -61,7 +62,12 @@ def _served(network: str, found: Found) -> Served:
     spec = NetworkSpec.parse(network)
     own = metadata_beside(spec.weights or spec.target) if spec.weights or spec.kind == "run" else None
     device = device_type(found.device)
-    told = {"name": found.name, "answers": found.answers, "batch_size": found.batch_size, "device": device}
+    told: dict[str, Any] = {
+        "name": found.name,
+        "answers": found.answers,
+        "batch_size": found.batch_size,
+        "device": device,
+    }
     if found.data is not None:
         data = resolve_data(found.data)
         plan = blueprint(spec, data, trained=True, trust_code=found.trust_code)
@@ -69,7 +75,7 @@ def _served(network: str, found: Found) -> Served:
             raise UserError(f"{network} comes without weights for these classes. Name a run, or add @FILE.")
         built = plan.build(0, "network")
         check_classes(built, data, who="network")
-        shape = {"classes": data.num_classes, "channels": data.in_channels, "size": data.image_size}
+        shape: dict[str, Any] = {"classes": data.num_classes, "channels": data.in_channels, "size": data.image_size}
         return Served(network=built.to(device).eval(), **shape, **told)
     if own is None or not own.in_channels:
         raise UserError(

@@ -142,7 +142,7 @@ class PixelWeighing:
 def _masks(train: Samples) -> Iterator[Tensor]:
     """Yield the masks of all samples, batch by batch."""
     if train.targets is not None:
-        yield from train.targets.split(_CHUNK)
+        yield from torch.split(train.targets, _CHUNK)
         return
     for start in range(0, len(train), _CHUNK):
         _, targets = train.read_batch(range(start, min(start + _CHUNK, len(train))))

@@ -166,7 +166,8 @@ def _images(run: Run, data: Data, count: int | None) -> Tensor:
     )
     if not read or read[0].dtype != torch.uint8:
         raise UserError("active-mixup mixes images of 8 bits, as data by name have them, and these are others.")
-    return read[0].cpu()
+    images: Tensor = read[0].cpu()
+    return images
 
 
 def _learn(run: Run, number: int, make_student: Callable[[str], nn.Module], learnt: Answered, data: Data) -> nn.Module:
@@ -182,11 +183,11 @@ def _ask(run: Run, stage: str, teacher: Teacher, images: Tensor, data: Data) -> 
 
     def ask(part: Tensor) -> Tensor:
         teacher.to(device)
-        batches = (Batch(inputs=as_inputs(some).to(device)) for some in part.split(_AT_ONCE))
+        batches = (Batch(inputs=as_inputs(some).to(device)) for some in torch.split(part, _AT_ONCE))
         return torch.cat([wide(teacher(batch).logits).cpu() for batch in batches])
 
     found = []
-    for number, part in enumerate(images.split(_STORED)):
+    for number, part in enumerate(torch.split(images, _STORED)):
         found += [
             run.stage(
                 f"{stage}-{number}",

@@ -113,7 +113,7 @@ class Served:
         given = torch.from_numpy(images)
         inputs = given.float() / 255 if images.dtype == np.uint8 else given.float()
         with evaluating(self.network), torch.inference_mode():
-            parts = [answer(self.network, part.to(self.device)) for part in inputs.split(self.batch_size)]
+            parts = [answer(self.network, part.to(self.device)) for part in torch.split(inputs, self.batch_size)]
         return self._told(torch.cat(parts).float().cpu())
 
     def _told(self, logits: Tensor) -> Outputs:

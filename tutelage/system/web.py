@@ -123,7 +123,8 @@ class Server:
         if wish is not None:
             return min(float(wish[1]), LONGEST_PAUSE)
         # Not from the generators of the training, and never the same for two processes that failed together.
-        return min(self.pause * 2 ** (number - 1), LONGEST_PAUSE) * random.SystemRandom().uniform(0.5, 1)
+        longest: float = min(self.pause * 2.0 ** (number - 1), LONGEST_PAUSE)
+        return longest * random.SystemRandom().uniform(0.5, 1)
 
     def _secret(self) -> dict[str, str]:
         value = self._value()

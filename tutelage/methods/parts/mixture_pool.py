@@ -144,7 +144,7 @@ def drawn(size: int, count: int, taken: Tensor, generator: torch.Generator) -> T
     found = torch.empty(0, dtype=torch.int64)
     while len(found) < count:
         some = torch.cat([found, torch.randint(size, (2 * count,), generator=generator)])
-        unique, where = some.unique(return_inverse=True)
+        unique, where = torch.unique(some, return_inverse=True)
         # In the order in which they were drawn: sorted, the first ones would be small numbers.
         first = torch.full((len(unique),), len(some)).scatter_reduce(0, where, torch.arange(len(some)), "amin")
         found = some[first.sort().values]

@@ -107,7 +107,8 @@ class DisWOT(Score):
 
     def _distance(self, name: str, teacher: Tensor, student: Tensor) -> Tensor:
         if self.variant == "paper":
-            return torch.linalg.vector_norm(teacher - student)
+            distance: Tensor = torch.linalg.vector_norm(teacher - student)
+            return distance
         return gradient_distance(teacher, student) if name == "semantic" else (teacher - student).square().mean()
 
 
