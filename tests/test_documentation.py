@@ -43,7 +43,8 @@ GENERATE = _generator()
 
 
 def commands():
-    readme = [line for line in README.splitlines() if line.startswith("tutelage ")]
+    guides = [README, *((ROOT / "docs" / f"{name}.md").read_text() for name in ("tasks", "networks"))]
+    readme = [line for text in guides for line in text.splitlines() if line.startswith("tutelage ")]
     helps = [line for command in COMMANDS.values() for line in inspect.getdoc(command.function()).splitlines()]
     pages = [GENERATE.example(entry) for entry in catalogue.entries()]
     results = [page.read_text().replace("\\\n", " ") for page in sorted((ROOT / "docs" / "results").glob("*.md"))]
