@@ -189,3 +189,10 @@ def test_tables_of_what_is_known_without_data_are_those_of_the_json():
     tables += map(benchmark["student_table"], content["students"].values())
     assert len(tables) == len(content["near"]) + len(content["students"]) > 2
     assert all(table in page for table in tables)
+
+
+def test_tables_of_the_black_box_are_those_of_the_json():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "black_box.py"))
+    content = json.loads((RESULTS / "black-box.json").read_text())
+    page = (RESULTS / "black-box.md").read_text()
+    assert all(benchmark["table"](each) in page for each in content["comparisons"])
