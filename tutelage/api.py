@@ -474,7 +474,9 @@ def export(
     splits = among(splits, (class_names_of(network) if isinstance(network, str) else None) or ())
     built = _trained(network, splits, trust_code=trust_code)
     place = Path(out) if out is not None else Path(str(network)) / "export"
-    found = export_network(built, splits, formats, out=place, split=split, reporter=reporter_of(progress))
+    kind = density_of(network) if isinstance(network, str) else "categorical"
+    reporter = reporter_of(progress)
+    found = export_network(built, splits, formats, out=place, split=split, density=kind, reporter=reporter)
     return {one.target: one for one in found}
 
 

@@ -401,6 +401,16 @@ class Task(ABC):
         own = type(self)
         return own.answer_columns is not Task.answer_columns or own.answer_maps is not Task.answer_maps
 
+    def decided(self, answer: Tensor) -> Tensor:
+        """Return what answers come down to, sample by sample or place by place: the likeliest class.
+
+        Tasks that choose no single class say what they do: whether each class is there, or the numbers themselves.
+
+        Args:
+            answer: `[batch, class, ...]`.
+        """
+        return answer.argmax(1)
+
     def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return answers as the columns of a table with a row for each sample; the first one is `prediction`.
 

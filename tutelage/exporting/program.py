@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from tutelage.errors import UserError
 from tutelage.exporting.target import Subject, named_inputs
-from tutelage.models.answers import call, logits_of
+from tutelage.models.answers import answer, call, logits_of
 
 OUTPUT = "logits"
 """The name of the answer in files."""
@@ -20,7 +19,7 @@ _LINES = 3
 
 
 class Plain(nn.Module):
-    """A network that takes tensors one after the other, and returns its logits alone.
+    """A network that takes tensors one after the other, and returns its logits alone: of maps, for each pixel.
 
     Args:
         network: Any network that Tutelage understands.
@@ -33,8 +32,10 @@ class Plain(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the logits in what the network returns."""
-        given: Any = dict(zip(self.names, inputs, strict=True)) if self.names else inputs[0]
-        return logits_of(call(self.network, given))
+        if self.names:
+            return logits_of(call(self.network, dict(zip(self.names, inputs, strict=True))))
+        # A map of answers gets the size of the images here, because nobody does it behind the file.
+        return answer(self.network, inputs[0])
 
 
 def capture(subject: Subject) -> ExportedProgram:

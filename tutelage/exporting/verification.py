@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.data.criterion import Density
 from tutelage.data.dataset import Data
+from tutelage.data.task import Task
 from tutelage.errors import UserError
 from tutelage.evaluation.scores import evaluate_network
+from tutelage.exporting.target import named_inputs
 from tutelage.models.answers import answer
 
 BATCHES = (1, 32)
@@ -35,7 +38,8 @@ class Verified:
         size: Its size in bytes.
         samples: How many samples both were asked about.
         largest_difference: The largest difference between two logits.
-        agreement: The share of equal answers: of samples, or of places where each place is answered.
+        agreement: The share of equal decisions: of samples, or of places where each place is answered. Numbers count as
+            equal within a thousandth.
         split: The split that both were scored on.
         scores: The file's own scores on the whole split.
         network_scores: Those of the network.
@@ -62,33 +66,41 @@ class Verified:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What files are judged by.
+
+    Attributes:
+        data: The data.
+        split: The split of the samples.
+        scores: The network's scores on the split.
+        density: What its logits are, as in `evaluate`.
+    """
+
+    data: Data
+    split: str
+    scores: Mapping[str, float]
+    density: Density = "categorical"
+
+
 @torch.no_grad()
 def verify(
-    exported: nn.Module,
-    network: nn.Module,
-    data: Data,
-    split: str,
-    *,
-    target: str,
-    place: Path,
-    is_exact: bool,
-    network_scores: Mapping[str, float],
+    exported: nn.Module, network: nn.Module, judged: Judged, *, target: str, place: Path, is_exact: bool
 ) -> Verified:
     """Ask an exported file and its network about real samples, and return how they differ.
 
     Args:
         exported: The loaded file.
         network: The network, in eval mode, on the processor.
-        data: The data.
-        split: The split of the samples.
+        judged: The samples, and the network's own scores.
         target: The format's name.
         place: Where the file is.
         is_exact: Whether the answers must agree.
-        network_scores: The network's scores on the split.
 
     Raises:
         UserError: If the file answers otherwise than the network, though its format computes as exactly.
     """
+    data, split = judged.data, judged.split
     compared = batches_of(data, split, BATCHES[-1], _COMPARED)
     answers = [(answer(network, inputs), answer(exported, inputs)) for inputs in compared]
     differences = [float((ours - theirs).abs().max()) for ours, theirs in answers]
@@ -106,10 +118,10 @@ def verify(
         size=size_of(place),
         samples=sum(len(ours) for ours, _ in answers),
         largest_difference=max(differences),
-        agreement=_agreement(answers),
+        agreement=_agreement(answers, data.task),
         split=split,
-        scores=evaluate_network(exported, data, split, device="cpu").scores,
-        network_scores=dict(network_scores),
+        scores=evaluate_network(exported, data, split, device="cpu", density=judged.density).scores,
+        network_scores=dict(judged.scores),
         latency=latency,
         network_latency=network_latency,
         threads=torch.get_num_threads(),
@@ -133,17 +145,28 @@ def batches_of(data: Data, split: str, size: int, samples: int) -> list[Any]:
     return found
 
 
+def some_of(data: Data, split: str, count: int) -> Any:
+    """Return the inputs of as many samples as asked for; where a split has fewer, they come again."""
+    [inputs] = batches_of(data, split, count, count)
+    held = len(next(iter(named_inputs(inputs).values())))
+    places = torch.arange(count) % held
+    if isinstance(inputs, Mapping):
+        return {name: value[places] for name, value in inputs.items()}
+    return inputs[places]
+
+
 def size_of(place: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = place.rglob("*") if place.is_dir() else [place]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _agreement(answers: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of equal likeliest classes; of single numbers, the share of those within the tolerance."""
+def _agreement(answers: Sequence[tuple[Tensor, Tensor]], task: Task) -> float:
+    """Return the share of equal decisions."""
+    decided = [(task.decided(ours), task.decided(theirs)) for ours, theirs in answers]
     equal = [
-        (ours.argmax(1) == theirs.argmax(1)) if ours.shape[1] > 1 else (ours - theirs).abs() <= _TOLERANCE
-        for ours, theirs in answers
+        torch.isclose(ours, theirs, rtol=_TOLERANCE, atol=_TOLERANCE) if ours.is_floating_point() else ours == theirs
+        for ours, theirs in decided
     ]
     return float(torch.cat([one.flatten() for one in equal]).double().mean())
 
@@ -154,7 +177,7 @@ def _in_turn(
     """Return the median milliseconds of a call of both, by batch size, from calls in turn."""
     found: tuple[dict[int, float], dict[int, float]] = ({}, {})
     for size in BATCHES:
-        inputs = batches_of(data, split, size, size)[0]
+        inputs = some_of(data, split, size)
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(_LEAD + _CALLS):
             for module, taken in zip((exported, network), times):

@@ -107,6 +107,10 @@ class MultiLabel(Task):
         """Return a fresh meter."""
         return MultiLabelMeter()
 
+    def decided(self, answer: Tensor) -> Tensor:
+        """Return which classes are there: those of a probability above a half."""
+        return answer > 0
+
     def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return the names of the classes that are likelier present than not, joined by `|`, and each probability."""
         rows = [JOIN.join(name for name, has in zip(names, row) if has) for row in (answer > 0).tolist()]

@@ -106,6 +106,10 @@ class Regression(Task):
         """Return a fresh meter."""
         return RegressionMeter(correlations=[name for name in self.metrics if name in self.further])
 
+    def decided(self, answer: Tensor) -> Tensor:
+        """Return the answered numbers as they are."""
+        return answer
+
     def answer_columns(self, answer: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return the numbers: a single one as `prediction`, several by their names."""
         heads = ["prediction"] if len(names) == 1 else [f"prediction of {name}" for name in names]
