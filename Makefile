@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 LOWEST := .venv-lowest
 # What users meet first: train, resume, compare, record, doctor, report, messages, and a step of every method.
-LOWEST_TESTS := tests/test_api.py tests/test_saved_runs.py tests/cli/test_commands_errors.py \
+LOWEST_TESTS := tests/api tests/test_saved_runs.py tests/cli/test_commands_errors.py \
 	tests/cli/test_commands_record.py tests/experiments/doctor tests/experiments/test_choice.py \
 	tests/experiments/test_comparison.py tests/methods/test_number_types.py tests/system/test_devices.py \
 	tests/tasks/test_end_to_end.py tests/training/test_decisions.py

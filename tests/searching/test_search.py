@@ -43,7 +43,7 @@ def finished(data, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_pages(finished, monkeypatch):
     """Draw no pages but that of the search that all tests share: a picture takes longer than these searches."""
-    monkeypatch.setattr("tutelage.api.write_search_page", lambda content, target: target)
+    monkeypatch.setattr("tutelage.api.searching.write_search_page", lambda content, target: target)
 
 
 class Counting:

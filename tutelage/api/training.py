@@ -1,54 +1,34 @@
-"""What one call does: distill, compare, evaluate, predict, synthesize. The command line calls the same functions."""
+"""Train: one student by one method, or methods beside each other."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import nn
 
+from tutelage.api.progress import reporter_of
 from tutelage.core.method import DEPLOYED
-from tutelage.core.teachers import Teacher
 from tutelage.core.teachers.class_map import TeacherClasses
 from tutelage.core.teachers.combining import How, Together
 from tutelage.core.teachers.naming import TeacherSource
-from tutelage.data.criterion import Density
-from tutelage.data.dataset import Data
 from tutelage.data.novel import Novel
-from tutelage.data.ood import foreign_data
-from tutelage.data.reclassed import among
 from tutelage.data.resolve import DataSource, resolve_data
-from tutelage.data.wrap import as_data
-from tutelage.errors import UserError, unknown
-from tutelage.evaluation.scores import Evaluation, evaluate_network
+from tutelage.errors import UserError
 from tutelage.experiments import catalogue
 from tutelage.experiments.assembly import baseline_of, experiment_of, seeds_of, split_settings
 from tutelage.experiments.choice import Choice, check_options, parse_choice
 from tutelage.experiments.comparison import Comparison
-from tutelage.experiments.predicting import answer, question_of
-from tutelage.exporting.export import export_network
-from tutelage.exporting.target import target
-from tutelage.exporting.verification import Verified
-from tutelage.models.blueprint import Source, blueprint, check_classes, several
-from tutelage.models.ensemble import Ensemble
+from tutelage.models.blueprint import Source, several
 from tutelage.models.normalization import bare
-from tutelage.models.saving import class_names_of, density_of, save_network
-from tutelage.models.scores import tell_scores
-from tutelage.models.tokenizers import encoded_for
+from tutelage.models.saving import save_network
 from tutelage.report.html import write_report
-from tutelage.report.search import write_search_page
-from tutelage.searching.search import Search
-from tutelage.searching.settings import SearchSettings
-from tutelage.synthesis import writing as synthesis
 from tutelage.system.chance import kept
-from tutelage.system.console import Reporter, Silent, Terminal
-from tutelage.system.devices import device_type
+from tutelage.system.console import Reporter
 from tutelage.system.signatures import same_arguments
 from tutelage.training.loggers import LoggerSource, logged
 from tutelage.training.run import MEMBERS, Run
@@ -331,241 +311,6 @@ def compare(
     return compare_into(comparison, logged(reporter_of(progress), logger, comparison.folder))
 
 
-@kept()
-def evaluate(
-    network: Source | Sequence[Source],
-    *,
-    data: DataSource,
-    split: str = "test",
-    task: str = "classification",
-    metric: str | None = None,
-    novel: Novel | None = None,
-    foreign: DataSource | None = None,
-    density: Density | None = None,
-    trust_code: bool = False,
-) -> Evaluation:
-    """Return a network's scores on a split of the data, in float32, and how good its uncertainty is.
-
-    Args:
-        network: A module, a factory, or a name such as `runs/kd` or `resnet20@weights.pth`. Several are an ensemble.
-        data: A dataset or loader of (image, label), measured whole; or a name or path as on the command line.
-        split: Of data by name: `train`, `validation` or `test`.
-        task: What the targets are: `classification`, `multi-label`, `regression`, `segmentation`, `depth`, `language`,
-            `discovery` or `unlabelled`.
-        metric: What is measured first, such as `mcc` or `macro-f1`; further metrics follow after `+`. By default the
-            task's own, or GLUE's for its data.
-        novel: For the task `discovery`, the number of novel classes, or their names.
-        foreign: Data from elsewhere, in the same forms, which the uncertainty should tell from the data: a dataset is
-            measured whole, of data by name the test split, in the size and the channels of `data`.
-        density: What the logits of one network are; a run's folder says so itself, anything else is `categorical`.
-        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
-            yourself.
-
-    Raises:
-        UserError: If the data have no such split, or the classes differ.
-    """
-    splits = _labelled(data, split, task=task, metric=metric, novel=novel)
-    if foreign is not None:
-        splits = replace(splits, foreign=foreign_data(foreign, splits))
-    sources = several(network)
-    if not sources:
-        raise UserError("No network was given: pass one, or several as an ensemble.")
-    splits = encoded_for(splits, sources)
-    splits = among(splits, (class_names_of(sources[0]) if isinstance(sources[0], str) else None) or ())
-    members = [_trained(source, splits, trust_code=trust_code) for source in sources]
-    one = members[0] if len(members) == 1 else Ensemble(members)
-    # What the user says wins over what the folder says.
-    kind = density or (density_of(sources[0]) if isinstance(sources[0], str) else "categorical")
-    return evaluate_network(one, splits, split, device=device_type("auto"), density=kind)
-
-
-@kept()
-def predict(
-    network: Source | Sequence[Source],
-    *,
-    data: DataSource,
-    out: str | Path | None = None,
-    split: str | None = None,
-    task: str | None = None,
-    image_size: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-    trust_code: bool = False,
-) -> dict[str, NDArray[Any]]:
-    """Return what a network answers to samples with or without labels, and write it.
-
-    Args:
-        network: A module, a factory, or a name such as `runs/kd`. Several answer as an ensemble.
-        data: A folder of images in any order, one image, a table of images or texts, a dataset; labels are not needed,
-            and not read.
-        out: A file `.csv` or `.parquet` of predictions and probabilities; `.tsv` of predictions alone, as GLUE takes
-            them; or for masks, a folder for PNG files.
-        split: Of data with splits: `test` by default.
-        task: What is predicted; by default what the run was trained for, or else `classification`.
-        image_size: The size to which images are resized; by default that of the run's images. Of images with masks, the
-            longer side; by default they keep their size.
-        overwrite: Whether what is at `out` may be replaced.
-        progress: Whether to show progress.
-        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
-            yourself.
-
-    Returns:
-        Columns in the order of the samples: `file` or `index`, `prediction`, and for classes `p_NAME`, the probability
-        of each. For masks, `prediction` is the PNG file.
-
-    Raises:
-        UserError: If anything does not fit, or something is at `out` already.
-
-    Examples:
-        >>> import tutelage
-        >>> student = tutelage.distill("supervised", student="tiny_cnn", data="digits", epochs=1, progress=False)
-        >>> list(tutelage.predict(student, data="digits", progress=False))[:3]
-        ['index', 'prediction', 'p_0']
-    """
-    target = None if out is None else Path(out)
-    question = question_of(several(network), data, task=task, split=split, image_size=image_size, trust_code=trust_code)
-    return answer(question, target, reporter_of(progress), overwrite=overwrite)
-
-
-@kept()
-def export(
-    network: Source,
-    *,
-    to: str | Sequence[str],
-    data: DataSource,
-    out: str | Path | None = None,
-    split: str = "test",
-    task: str = "classification",
-    metric: str | None = None,
-    progress: bool = True,
-    trust_code: bool = False,
-) -> dict[str, Verified]:
-    """Write a trained network to files that run without Tutelage, each checked and scored on real samples.
-
-    A file is asked about samples of the split, scored on all of it, and timed beside the network. Where a format
-    computes in the network's precision and its answers differ, nothing is kept. The findings are in `export.json`.
-    Inputs are normalised within the file, batches may have any size, and the class names travel with it.
-
-    Args:
-        network: A module, a factory, or a name such as `runs/kd`.
-        to: The formats: `onnx`, `onnx-int8` (eight bits, with ranges from training samples), `openvino`, `pt2`
-            (`torch.export`), `timm` (networks of timm). Several are a list, or joined by `+`.
-        data: The data that the network was trained for, as in `evaluate`.
-        out: The folder to write to; by default `export` in the run's folder.
-        split: The split of the samples.
-        task: What the targets are.
-        metric: What is measured first, as in `evaluate`.
-        progress: Whether to show progress.
-        trust_code: Whether a run may execute the code that its `network.json` names, though you never named that code
-            yourself.
-
-    Returns:
-        What was found out about each file, by format.
-
-    Raises:
-        UserError: If a format does not exist or its packages are missing, if the network cannot be written so, with the
-            operator or the branch that forbids it, or if the file answers otherwise.
-    """
-    names = to.split("+") if isinstance(to, str) else list(to)
-    if out is None and not (isinstance(network, str) and Path(network).is_dir()):
-        raise UserError("Say where to write: --out FOLDER (out=). Only of a saved run is there a folder for it.")
-    formats = [target(name) for name in dict.fromkeys(name.strip() for name in names)]
-    splits = encoded_for(_labelled(data, split, task=task, metric=metric), [network])
-    splits = among(splits, (class_names_of(network) if isinstance(network, str) else None) or ())
-    built = _trained(network, splits, trust_code=trust_code)
-    place = Path(out) if out is not None else Path(str(network)) / "export"
-    kind = density_of(network) if isinstance(network, str) else "categorical"
-    reporter = reporter_of(progress)
-    found = export_network(built, splits, formats, out=place, split=split, density=kind, reporter=reporter)
-    return {one.target: one for one in found}
-
-
-def _labelled(data: DataSource, split: str, *, task: str, metric: str | None, novel: Novel | None = None) -> Data:
-    """Return data that can be measured on a split: whole datasets, or data by name with that split."""
-    if isinstance(data, str | Data):
-        splits = resolve_data(data, task=task, metric=metric, novel=novel)
-    elif novel is not None:
-        raise UserError("Novel classes of a dataset cannot be told from its samples alone: pass data by name, or Data.")
-    else:
-        splits = resolve_data(as_data(data, test=data, task=task, for_training=False), metric=metric)
-    # Refuses a split that does not exist, before any network is built.
-    splits.split(split)
-    if split in splits.unlabelled:
-        raise UserError(f"The {split} split of {splits.name} has no targets, so nothing can be measured.")
-    return splits
-
-
-def _trained(network: Source, data: Data, *, trust_code: bool) -> nn.Module:
-    plan = blueprint(network, data, trained=True, trust_code=trust_code)
-    if not plan.trained:
-        raise UserError(f"{plan.name} comes without weights for these classes. Name a run, or add @FILE.")
-    # The seed has no effect: all weights are given.
-    built = plan.build(0, "network")
-    tell_scores(check_classes(built, data, who="network"), data.task, who="network")
-    return built
-
-
-@kept()
-def search(
-    space: str,
-    *,
-    data: DataSource,
-    teacher: TeacherSource = None,
-    validation: DataSource | float | None = None,
-    task: str = "classification",
-    out: str | Path = "runs/search",
-    progress: bool = True,
-    trust_code: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Look for a student in a space of networks by scores that need no training.
-
-    Writes `search.json` and `search.html` into `out`; what is scored there is never scored again. The best network is
-    then trained as `student="found:OUT"`.
-
-    Args:
-        space: A network with ranges of options, such as `resnet_by_stage,stage1=1|3|5,stage2=1..7,stage3=1..7`,
-            `timm:vit_tiny_patch16_224,depth=4..12,embed_dim=96|192` or `module:factory,width=8|16|32`; or `s0`.
-        data: A dataset or loader of (input, target), or a name or path; one batch of it is used.
-        teacher: The network with which candidates are compared: a module, a factory or a name. Its weights are not
-            used, unless the score asks for them.
-        validation: Validation data, or the share of the training samples that is held out for it.
-        task: What the targets are, as for `distill`.
-        out: Where everything goes.
-        progress: Whether to show progress.
-        trust_code: Whether a saved teacher may run the code that it names.
-        **settings: Fields of `SearchSettings`, such as `limit="params=0.5M"`, `candidates=500` or `workers=2`.
-
-    Returns:
-        The content of `search.json`; its `best` are the best networks, each with its score and size.
-
-    Raises:
-        UserError: If anything does not fit, or no network of the space can be scored.
-        Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
-
-    Examples:
-        >>> import tutelage
-        >>> space = "resnet_by_stage,width=4,stage1=1|2|3"
-        >>> found = tutelage.search(space, teacher="resnet20,width=4", data="digits", out=folder, progress=False)
-        >>> len(found["best"])
-        3
-    """
-    known = [field.name for field in fields(SearchSettings)]
-    for name in settings:
-        if name not in known:
-            raise unknown("setting", name, known)
-    wanted = Search.of(
-        space,
-        teacher,
-        resolve_data(data, validation=validation, task=task),
-        SearchSettings(**settings),
-        folder=Path(out),
-        command=f"tutelage.search({space!r}, ...)",
-        trust_code=trust_code,
-    )
-    return search_into(wanted, reporter_of(progress))
-
-
 def distill_into(comparison: Comparison, reporter: Reporter) -> dict[str, nn.Module]:
     """Run a comparison of one row, leave its networks in its folder, and return them, the deployed one first."""
     finished: list[tuple[nn.Module, Run]] = []
@@ -597,105 +342,3 @@ def compare_into(comparison: Comparison, reporter: Reporter) -> dict[str, Any]:
     content = comparison.run(reporter)
     write_report(content, comparison.folder / "report.html")
     return content
-
-
-def search_into(wanted: Search, reporter: Reporter) -> dict[str, Any]:
-    """Run a search and write its page."""
-    content = wanted.run(reporter)
-    write_search_page(content, wanted.folder / "search.html")
-    return content
-
-
-def synthesize(
-    teacher: Source | Teacher,
-    *,
-    out: str | Path,
-    scheme: str = "bn-statistics+inception",
-    per_class: int = 20,
-    classes: int | None = None,
-    channels: int | None = None,
-    image_size: int | None = None,
-    normalize: str | None = None,
-    weights: Mapping[str, float] | None = None,
-    rival: Source | None = None,
-    part: str | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    progress: bool = True,
-    trust_code: bool = False,
-    **settings: Any,
-) -> Path | None:
-    """Make a dataset of images from a trained network alone, which every other call takes as its data.
-
-    The folder gets Parquet files in `data/`, `contact-sheet.png`, `losses.png`, and `synthesis.json` with everything
-    that the images depend on. The same call continues after an interruption.
-
-    Args:
-        teacher: A trained network: a module, a run's folder, or a name with weights.
-        out: The folder.
-        scheme: What the images are made to do: `gaussian` (nothing, they are noise), `inception` (the network is sure
-            of a class), `bn-statistics` (the inputs of its batch norms have the statistics that it remembers),
-            `bn-statistics+inception` (both), or `deepinversion`.
-        per_class: How many images there are for each class.
-        classes: The network's number of classes, where it does not tell.
-        channels: Channels of its images, where it does not tell; 3 by default.
-        image_size: Side of its images in pixels; a saved run tells it.
-        normalize: Input statistics of a module, such as `cifar10`; networks by name have their own.
-        weights: Weights of the scheme's losses, such as `{"smoothness": 20}`.
-        rival: A student that should disagree with the teacher, for `weights={"competition": 1}` of `deepinversion`.
-        part: Which share of the batches to make, such as `2/4`, if several processes share the folder.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        threads: Processor threads to compute with.
-        progress: Whether to show progress.
-        trust_code: Whether a saved network may run the code that it names.
-        **settings: Fields of `tutelage.synthesis.settings.Settings`: `iterations`, `optimizer`, `lr`, `direction`,
-            `copies`, `augment`, `jitter`, `rounding`, `batch_size`, `snapshots`, `seed`.
-
-    Returns:
-        The folder; None if other parts are still at work.
-
-    Raises:
-        UserError: If anything does not fit, such as a network without batch norms.
-        Interrupted: If Ctrl-C or SIGTERM came; the same call continues from there.
-
-    Examples:
-        >>> import tutelage
-        >>> net = tutelage.load_network("tiny_cnn", num_classes=3, in_channels=1)
-        >>> facts = {"channels": 1, "image_size": 8, "normalize": "none"}
-        >>> made = tutelage.synthesize(net, out=folder, per_class=4, iterations=2, progress=False, **facts)
-        >>> tutelage.load_data(str(made), hold_out_test=False, validation=0).count("train")
-        12
-    """
-    found = synthesis.synthesize(
-        teacher,
-        out=out,
-        scheme=scheme,
-        per_class=per_class,
-        classes=classes,
-        channels=channels,
-        image_size=image_size,
-        normalize=normalize,
-        weights=weights,
-        rival=rival,
-        part=part,
-        device=device,
-        thread_count=threads,
-        reporter=reporter_of(progress),
-        trust_code=trust_code,
-        **settings,
-    )
-    if not found.is_finished:
-        return None
-    # Late, because it imports matplotlib, which nothing else of a training needs.
-    from tutelage.report.pictures import contact_sheet, loss_curves
-
-    for shelf in found.shelves:
-        contact_sheet(shelf.folder / "contact-sheet.png", shelf.preview())
-        if any(curves := shelf.curves()):
-            loss_curves(shelf.folder / "losses.png", curves)
-    return found.shelf.folder
-
-
-def reporter_of(progress: bool) -> Reporter:
-    """Return a reporter that shows progress, or none."""
-    return Terminal() if progress else Silent()
