@@ -196,3 +196,9 @@ def test_tables_of_the_black_box_are_those_of_the_json():
     content = json.loads((RESULTS / "black-box.json").read_text())
     page = (RESULTS / "black-box.md").read_text()
     assert all(benchmark["table"](each) in page for each in content["comparisons"])
+
+
+def test_the_table_of_texts_is_that_of_the_json():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "texts.py"))
+    content = json.loads((RESULTS / "text-speed.json").read_text())
+    assert benchmark["table"](content) in (ROOT / "docs" / "performance.md").read_text()
