@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tutelage.errors import UserError
-from tutelage.system.files import atomic, damaged_entry, read_json, write_json
+from tutelage.system.files import atomic, damaged_entry, read_json, whole, write_json
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -98,3 +98,27 @@ def test_an_entry_that_is_not_what_was_written_is_found(tmp_path):
     assert damaged_entry(file) is None
     file.write_bytes(file.read_bytes().replace(b"ijkl", b"ijkm"))
     assert damaged_entry(file) == "two"
+
+
+def test_a_folder_or_a_file_takes_its_name_when_it_is_whole(tmp_path):
+    target = tmp_path / "made" / "thing"
+    for content in ("one", "two"):
+        with whole(target) as place:
+            place.mkdir()
+            (place / "file").write_text(content)
+            assert target.exists() is (content == "two")
+        assert (target / "file").read_text() == content
+    with whole(target) as place:
+        place.write_text("a file in its place")
+    assert target.read_text() == "a file in its place"
+    with pytest.raises(RuntimeError), whole(target) as place:
+        place.mkdir()
+        raise RuntimeError
+    # What was there stays, and nothing lies beside it.
+    assert [path.name for path in target.parent.iterdir()] == ["thing"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="could not be written"), whole(tmp_path / "file" / "thing"):
+        pass

@@ -5,8 +5,6 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.errors import UserError
-from tutelage.system.files import atomic
+from tutelage.system.files import atomic, whole
 
 TABLES = (".csv", ".tsv", ".parquet")
 CLASSES = "classes.txt"
@@ -85,12 +83,8 @@ def write_maps(out: Path, maps: Iterable[tuple[str, NDArray[Any]]], *, classes: 
     Raises:
         UserError: If the folder cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise UserError(f"{out} could not be written: {error.strerror or error}. Choose another --out.") from error
-    try:
+    with whole(out) as scratch:
+        scratch.mkdir()
         colours = _palette(len(classes))
         for name, values in maps:
             file = scratch / name
@@ -100,15 +94,6 @@ def write_maps(out: Path, maps: Iterable[tuple[str, NDArray[Any]]], *, classes: 
                 image.putpalette(colours)
             image.save(file)
         (scratch / CLASSES).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        # mkdtemp lets only its owner look into it.
-        scratch.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        scratch.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} could not be written: {error.strerror or error}. Choose another --out.") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def picture_names(names: Sequence[str | int]) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from tutelage.exporting.verification import Judged, Verified, batches_of, some_o
 from tutelage.models.copies import copy_of
 from tutelage.models.normalization import Normalization, Normalized
 from tutelage.system.console import Reporter, Silent
-from tutelage.system.files import read_json, write_json
+from tutelage.system.files import read_json, whole, write_json
 
 EXPORTS = "export.json"
 # Samples of an example, and of the calibration of eight bits: a batch of one would be taken for a fixed size.
@@ -75,14 +72,12 @@ def export_network(
 
 def _one(form: Target, subject: Subject, judged: Judged, out: Path, reporter: Reporter) -> Verified:
     reporter.note(f"writing {form.filename}, and asking it")
-    with _apart(out) as folder:
-        place = folder / form.filename
+    with whole(out / form.filename) as place:
         form.write(subject, place)
         exported = form.load(place)
         found = verify(exported, subject.network, judged, target=form.name, place=place, is_exact=form.is_exact)
         # Some libraries keep the file open, which would forbid the move on Windows.
         del exported
-        _move(place, out / form.filename)
     known = read_json(out / EXPORTS) if (out / EXPORTS).is_file() else {}
     write_json(out / EXPORTS, known | {form.name: found.as_json()})
     return found
@@ -119,18 +114,3 @@ def _calibration(data: Data, split: str) -> list[Any]:
 
 def _shape(images: Any) -> str:
     return "[batch, " + ", ".join(map(str, images.shape[1:])) + "]"
-
-
-@contextmanager
-def _apart(out: Path) -> Iterator[Path]:
-    """Yield a folder on the same disk, so that what is whole can be moved at once; it is removed in any case."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        yield Path(folder)
-
-
-def _move(place: Path, to: Path) -> None:
-    """Put a finished file or folder in its place, where an earlier export may stand."""
-    if to.is_dir():
-        shutil.rmtree(to)
-    place.replace(to)

@@ -1,9 +1,10 @@
-"""Atomic files: each is written completely or not at all."""
+"""Atomic files and folders: each is written completely or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,32 @@ def atomic(target: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Yield a place for a file or a folder, which takes the target's name and place when the block ends without error.
+
+    Args:
+        target: The file or the folder. What is there stays until then, and is replaced.
+
+    Raises:
+        UserError: If the disk is full or the folder around it cannot be written. What is there stays.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, because a rename works only within a file system.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            place = Path(folder) / target.name
+            yield place
+            if target.is_dir():
+                shutil.rmtree(target)
+            place.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{target} could not be written: {error.strerror or error}. Free some space or choose another place with "
+            "--out."
+        ) from error
 
 
 def read_json(source: Path) -> dict[str, Any]:
