@@ -62,7 +62,7 @@ def test_without_validation_data_no_epoch_is_said_to_be_chosen(regression, print
             holder.get("history", {}).pop("validation_rmse", None)
     said = words(render_html(regression))
     assert "Test RMSE in metres after the last epoch." in said
-    assert "No epoch was chosen, because nothing was measured on validation data" in said
+    assert "No epoch was chosen, because the RMSE was not measured on validation data" in said
     assert "after the last epoch; difference with" in " ".join(printed(regression).split())
     assert "Test RMSE<small>last epoch, metres</small>" in render_html(regression)
     assert "best epoch" not in render_html(regression)
