@@ -34,3 +34,21 @@ assert facts["class_names"].split() == ["0", "1", "2"] and "[0, 1]" in facts["in
     assert done.returncode == 0, done.stderr
     ours = load_network(str(tmp_path / "run"), num_classes=3).eval()(images[:7])
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "answers.npy")), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_have_any_length_and_their_tokenizer_lies_beside(bert, reviews, tmp_path):
+    import onnxruntime
+    import transformers
+
+    place = bert(labels=2)
+    network = load_network(f"transformers:{place}", num_classes=2, in_channels=0)
+    said = {"data": str(reviews()), "out": tmp_path / "out", "progress": False}
+    found = export(f"transformers:{place}", to="onnx", **said)["onnx"]
+    assert found.agreement == 1.0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(tmp_path / "out"))
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    for texts in (["the film"], ["a good film .", "bad"]):
+        tokens = tokenizer(texts, padding=True, return_tensors="np")
+        [logits] = session.run(None, {each.name: tokens[each.name] for each in session.get_inputs()})
+        ours = network(**{name: torch.from_numpy(value) for name, value in tokens.items()}).logits
+        torch.testing.assert_close(torch.from_numpy(logits), ours.detach(), rtol=1e-4, atol=1e-6)

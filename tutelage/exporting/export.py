@@ -18,7 +18,9 @@ from tutelage.evaluation.scores import evaluate_network
 from tutelage.exporting.target import Subject, Target
 from tutelage.exporting.verification import Judged, Verified, batches_of, some_of, verify
 from tutelage.models.copies import copy_of
-from tutelage.models.normalization import Normalization, Normalized
+from tutelage.models.language import quiet
+from tutelage.models.normalization import Normalization, Normalized, bare
+from tutelage.models.tokenizers import tokenizer_of
 from tutelage.system.console import Reporter, Silent
 from tutelage.system.files import read_json, whole, write_json
 
@@ -41,6 +43,7 @@ def export_network(
 
     What is written is asked about samples of the split, scored on all of it, and timed beside the network; then it is
     moved to its place, and the findings to `export.json`. A format that fails leaves nothing, and those before it stay.
+    The tokenizer of a network of texts is written beside its files.
 
     Args:
         network: The trained network, with its input normalisation. It stays as it is: a copy in float32 is exported.
@@ -67,7 +70,13 @@ def export_network(
         reporter.note(f"scoring the network on {split}")
         own = evaluate_network(network, data, split, device="cpu", density=density).scores
         judged = Judged(data, split, own, density)
-        return [_one(one, subject, judged, out, reporter) for one in formats]
+        found = [_one(one, subject, judged, out, reporter) for one in formats]
+    tokenizer = tokenizer_of(bare(network))
+    if tokenizer is not None:
+        # Without it nobody could make the tokens that the files take.
+        with quiet():
+            tokenizer.save_pretrained(str(out))
+    return found
 
 
 def _one(form: Target, subject: Subject, judged: Judged, out: Path, reporter: Reporter) -> Verified:
